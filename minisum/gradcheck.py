@@ -1,0 +1,256 @@
+"""Is a hand-written gradient right? One call, one verdict.
+
+    from minisum.gradcheck import gradcheck
+    assert gradcheck(my_op, x, W)                  # smooth op: central differences in float64
+    assert gradcheck(my_op, x, W, exact=True)      # piecewise-linear op: equality, no tolerance
+
+`my_op` follows the protocol of `minisum.ops`: it returns a value and a function `back` that maps
+the value's gradient to one gradient per array argument (None for integers and booleans).
+
+The check weighs the outputs with a random cotangent u, so that the op becomes one number
+L = Σ u ⊙ y, and compares `back(u)` with how L really changes. Never ones: the rows of a softmax
+sum to a constant, and a backward pass that returns zeros would pass with them.
+
+*Exact mode.* Where an op is piecewise linear in each argument taken alone, let the inputs be
+multiples of 1/8 and the step 2⁻²⁰. Every sum and product is then exact in float64 as long as
+numbers stay moderate, so a central difference equals the derivative to the last bit and `==` is
+the test. Where the two one-sided slopes disagree the input sits on a kink: it is skipped, counted
+and reported.
+
+*Difference mode.* For smooth ops: central differences at two step sizes, extrapolated
+(Richardson) to an error of the fourth order, along a random direction and along single entries.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minisum.backend import array_module, to_numpy
+
+EXACT_STEP = 2.0**-20
+STEP = 1e-3
+RELATIVE_TOLERANCE = 1e-7
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One place where the gradient is wrong: all there is to know to look into it."""
+
+    argument: str
+    place: str
+    analytic: object
+    numeric: object
+
+    def __str__(self):
+        text = f"{self.argument}, {self.place}: back gives {self.analytic}, but it is {self.numeric}"
+        if isinstance(self.analytic, float) and isinstance(self.numeric, float) and self.numeric:
+            text += f" (ratio {self.analytic / self.numeric:.9g})"
+        return text
+
+
+@dataclass
+class Verdict:
+    """What `gradcheck` found. True when every comparison agreed."""
+
+    op: str
+    mode: str
+    seed: int
+    shapes: dict
+    checked: int = 0
+    kinks: int = 0
+    mismatches: list = field(default_factory=list)
+
+    def __bool__(self):
+        return self.checked > 0 and not self.mismatches
+
+    def __repr__(self):
+        shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
+        lines = [
+            f"gradcheck of {self.op}({shapes}), {self.mode}, seed {self.seed}: "
+            f"{self.checked} compared, {len(self.mismatches)} wrong, {self.kinks} skipped on a kink"
+        ]
+        if not self.checked and not self.mismatches:
+            lines.append("  nothing could be compared: every entry sat on a kink, or no argument is real")
+        lines += [f"  {mismatch}" for mismatch in self.mismatches[:8]]
+        if len(self.mismatches) > 8:
+            lines.append(f"  and {len(self.mismatches) - 8} more")
+        return "\n".join(lines)
+
+
+def gradcheck(op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIVE_TOLERANCE):
+    """Compare the gradient of `op` at `arguments` with differences of its value.
+
+    op: callable in the protocol of `minisum.ops`; it may return several arrays (a tuple), whose
+    cotangents `back` then takes as a tuple. Plain numbers and flags are bound beforehand
+    (`functools.partial`, a lambda). arguments: float64 arrays (of either backend) to
+    differentiate, and integer or boolean ones, or None, to pass along. exact: see the module's
+    text; draw the arrays with `grid`. entries: how many single entries of each argument to look
+    at (all, if it has no more). tolerance: relative, in difference mode.
+
+    Returns a Verdict, which is true if all is well and prints what is not. Raises TypeError if a
+    float argument is not float64.
+    """
+    names = _argument_names(op, len(arguments))
+    mode = "exact (==)" if exact else f"differences (relative {tolerance:g})"
+    shapes = {n: getattr(a, "shape", a) for n, a in zip(names, arguments, strict=True)}
+    verdict = Verdict(getattr(op, "__name__", type(op).__name__), mode, seed, shapes)
+    rng = np.random.default_rng(seed)
+
+    before = [_copy(a) for a in arguments]
+    y, back = op(*arguments)
+    u = _map_outputs(lambda out: _cotangent(rng, out, exact), y)
+    gradients = _as_tuple(back(u), arguments)
+    _check_protocol(verdict, names, arguments, before, u, gradients, back)
+    if verdict.mismatches:
+        return verdict
+
+    check = _check_exact if exact else _check_differences
+    for position, (name, argument) in enumerate(zip(names, arguments, strict=True)):
+        if not _is_real(argument):
+            continue
+        if argument.dtype != np.float64:
+            raise TypeError(f"gradcheck needs float64, but {name} is {argument.dtype}")
+
+        def value(changed, position=position):
+            """L's terms at `changed`, before they are added up."""
+            outputs, _ = op(*arguments[:position], changed, *arguments[position + 1 :])
+            return _terms(u, outputs)
+
+        gradient = to_numpy(gradients[position])
+        check(verdict, name, value, argument, gradient, rng, entries, tolerance)
+    return verdict
+
+
+def _check_exact(verdict, name, value, argument, gradient, rng, entries, _):
+    host = to_numpy(argument)
+    middle = value(argument)
+    for index in _some_entries(rng, host.shape, entries):
+        up, down = (value(_moved(argument, host, index, s)) for s in (EXACT_STEP, -EXACT_STEP))
+        if not np.array_equal(up - middle, middle - down):
+            verdict.kinks += 1
+            continue
+        numeric = float((up - down).sum() / (2 * EXACT_STEP))
+        analytic = float(gradient[index])
+        verdict.checked += 1
+        if analytic != numeric:
+            verdict.mismatches.append(Mismatch(name, f"entry {index}", analytic, numeric))
+
+
+def _check_differences(verdict, name, value, argument, gradient, rng, entries, tolerance):
+    host = to_numpy(argument)
+    middle = np.abs(value(argument)).sum()
+
+    def compare(place, direction):
+        """Slope of L along `direction`, from two central differences."""
+        slopes, noise = [], 0.0
+        for step in (STEP, STEP / 2):
+            up, down = (value(_along(argument, host, s * direction)) for s in (step, -step))
+            slopes.append(float((up - down).sum() / (2 * step)))
+            noise = 4 * np.finfo(float).eps * max(np.abs(up).sum(), middle) / step
+        coarse, fine = slopes
+        numeric = (4 * fine - coarse) / 3
+        terms = gradient * direction
+        analytic = float(terms.sum())
+        verdict.checked += 1
+        allowed = tolerance * max(abs(analytic), abs(numeric)) + noise
+        if not abs(analytic - numeric) <= allowed:
+            verdict.mismatches.append(Mismatch(name, place, analytic, numeric))
+
+    if host.size:
+        # No component near zero, or the direction would hardly test that entry.
+        direction = rng.uniform(0.5, 1.0, host.shape) * rng.choice([-1.0, 1.0], host.shape)
+        compare(f"random direction of seed {verdict.seed}", direction / np.sqrt(host.size))
+    for index in _some_entries(rng, host.shape, entries):
+        direction = np.zeros(host.shape)
+        direction[index] = 1.0
+        compare(f"entry {index}", direction)
+
+
+def _check_protocol(verdict, names, arguments, before, u, gradients, back):
+    """Everything that can be wrong with a backward pass without comparing a number."""
+
+    def wrong(argument, place, found, expected):
+        verdict.mismatches.append(Mismatch(argument, place, found, expected))
+
+    if len(gradients) != len(arguments):
+        wrong("back", "number of gradients", str(len(gradients)), str(len(arguments)))
+        return
+    again = _as_tuple(back(u), arguments)
+    for name, argument, old, g, g2 in zip(names, arguments, before, gradients, again, strict=True):
+        if not _is_real(argument):
+            if g is not None:
+                wrong(name, "gradient of an argument that has none", "an array", "None")
+            continue
+        if g is None:
+            wrong(name, "gradient", "None", "an array")
+        elif g.shape != argument.shape:
+            wrong(name, "shape of the gradient", str(g.shape), str(argument.shape))
+        elif not np.array_equal(to_numpy(g), to_numpy(g2), equal_nan=True):
+            wrong(name, "gradient of a second call of back", "another array", "the same one")
+        if not np.array_equal(to_numpy(argument), to_numpy(old), equal_nan=True):
+            wrong(name, "value of the argument afterwards", "changed", "left alone")
+
+
+def grid(rng, shape, low=-1.0, high=1.0):
+    """Random float64 multiples of 1/8 in [low, high]: inputs for the exact mode."""
+    return rng.integers(round(low * 8), round(high * 8), shape, endpoint=True) / 8
+
+
+def _cotangent(rng, output, exact):
+    """Random weights for an output; multiples of 1/8 without zero in exact mode."""
+    shape = np.shape(output)
+    if exact:
+        u = rng.integers(1, 8, shape, endpoint=True) * rng.choice([-1, 1], shape) / 8
+    else:
+        u = rng.uniform(0.25, 1.0, shape) * rng.choice([-1.0, 1.0], shape)
+    return array_module(output).asarray(u)
+
+
+def _map_outputs(f, y):
+    return tuple(f(part) for part in y) if isinstance(y, tuple) else f(y)
+
+
+def _terms(u, y):
+    """The terms of L = Σ u ⊙ y, flat, on the host."""
+    if not isinstance(y, tuple):
+        u, y = (u,), (y,)
+    return np.concatenate([to_numpy(w * part).reshape(-1) for w, part in zip(u, y, strict=True)])
+
+
+def _as_tuple(gradients, arguments):
+    """One gradient per argument given: a bare one wrapped, those of arguments left out dropped."""
+    if not isinstance(gradients, tuple):
+        return (gradients,)
+    surplus = gradients[len(arguments) :]
+    return gradients[: len(arguments)] if all(g is None for g in surplus) else gradients
+
+
+def _is_real(argument):
+    return hasattr(argument, "dtype") and argument.dtype.kind == "f"
+
+
+def _copy(argument):
+    return argument.copy() if hasattr(argument, "dtype") else argument
+
+
+def _some_entries(rng, shape, entries):
+    size = int(np.prod(shape))
+    chosen = range(size) if size <= entries else rng.choice(size, entries, replace=False)
+    return [tuple(int(i) for i in np.unravel_index(c, shape)) for c in chosen]
+
+
+def _moved(argument, host, index, step):
+    moved = host.copy()
+    moved[index] += step
+    return array_module(argument).asarray(moved)
+
+
+def _along(argument, host, change):
+    return array_module(argument).asarray(host + change)
+
+
+def _argument_names(op, count):
+    """The op's own parameter names where they can be had."""
+    code = getattr(op, "__code__", None)
+    names = code.co_varnames[: code.co_argcount] if code else ()
+    return [names[i] if i < len(names) else f"argument {i}" for i in range(count)]

@@ -1,0 +1,185 @@
+"""Softmax attention, the quadratic rival: every token looks at every other.
+
+Two forms that give the same numbers. `attention` is the textbook and holds all n² weights;
+`attention_blocked` walks over blocks of queries and keys and holds one block's weights at a time.
+"""
+
+import math
+
+from minisum.backend import accumulator, array_module
+
+
+def split_heads(x, heads):
+    """Cut the width into heads.   x (B, n, H·h) -> y (B, H, n, h)
+
+    A permutation of entries; the gradient goes back the way it came: dx = merge_heads(dy).
+
+    Saved: nothing.
+    """
+
+    def back(dy):
+        return _merge(dy)
+
+    return _split(x, heads), back
+
+
+def merge_heads(x):
+    """Join the heads to one width again.   x (B, H, n, h) -> y (B, n, H·h)
+
+    The inverse of `split_heads`, and so dx = split_heads(dy).
+
+    Saved: the number of heads.
+    """
+    heads = x.shape[1]
+
+    def back(dy):
+        return _split(dy, heads)
+
+    return _merge(x), back
+
+
+def _split(x, heads):
+    B, n, d = x.shape
+    return x.reshape(B, n, heads, d // heads).transpose(0, 2, 1, 3)
+
+
+def _merge(x):
+    B, H, n, h = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(B, n, H * h)
+
+
+def attention(q, k, v, mask=None, causal=False):
+    """y = p v, p = softmax(q kᵀ / √h) over the keys that may be seen.
+
+    q (B, H, n, h), k (B, H, m, h), v (B, H, m, e), mask (B, m) bool over keys or None ->
+    y (B, H, n, e). With `causal` the queries are the last n of the m tokens, and each sees itself
+    and what came before. A query that may see no key gives zero, and passes zero back.
+    Vaswani et al. 2017, equation 1.
+
+    y is bilinear in p and v: dv = pᵀ dy and dp = dy vᵀ. Through the softmax, whose rows sum to
+    one: ds = p ⊙ (dp - Σ_keys dp ⊙ p). Then the scores' product: dq = ds k / √h, dk = dsᵀ q / √h.
+
+    Saved: q, k, v, mask, p (n·m numbers a head).
+    """
+    xp = array_module(q)
+    k, v = _without_padding(k, mask), _without_padding(v, mask)
+    scale = 1 / math.sqrt(q.shape[-1])
+    scores = (q @ k.swapaxes(-1, -2)) * scale
+    visible = _visible(xp, mask, causal, q.shape[2], k.shape[2])
+    if visible is not None:
+        scores = xp.where(visible, scores, -xp.inf)
+    p = _softmax(scores).astype(q.dtype, copy=False)
+
+    def back(dy):
+        dv = p.swapaxes(-1, -2) @ dy
+        dp = dy @ v.swapaxes(-1, -2)
+        ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True)) * scale
+        dk = ds.swapaxes(-1, -2) @ q
+        return ds @ k, dk, dv, None
+
+    return p @ v, back
+
+
+def _softmax(scores):
+    """Softmax over the last axis in which a row of nothing but -inf gives zeros, not NaN."""
+    xp = array_module(scores)
+    scores = scores.astype(accumulator(scores.dtype), copy=False)
+    top = scores.max(axis=-1, keepdims=True)
+    weights = xp.exp(scores - xp.where(top == -xp.inf, 0, top))
+    total = weights.sum(axis=-1, keepdims=True)
+    return weights / xp.where(total == 0, 1, total)
+
+
+def _without_padding(x, mask):
+    """Zeros at masked keys, since a weight of zero times NaN would still be NaN."""
+    return x if mask is None else array_module(x).where(mask[:, None, :, None], x, 0)
+
+
+def _visible(xp, mask, causal, n, m, first_query=0, first_key=0, offset=None):
+    """Which key each query may see: bool that broadcasts to (B, H, n, m), or None for all.
+
+    Query i stands at token i + offset; by default the queries are the last of the keys' tokens.
+    """
+    visible = None if mask is None else mask[:, None, None, :]
+    if causal:
+        offset = m - n if offset is None else offset
+        if offset < 0:
+            raise ValueError("causal attention needs at least as many keys as queries")
+        token = first_query + offset + xp.arange(n)
+        past = first_key + xp.arange(m) <= token[:, None]
+        visible = past if visible is None else visible & past
+    return visible
+
+
+def attention_blocked(q, k, v, mask=None, causal=False, block=128):
+    """The same as `attention`, in memory linear in n: weights exist a block at a time.
+
+    A softmax can be taken over blocks of keys in turn. Keep each query's largest score `top` and
+    the sum `total` of exp(score - top); when a block brings a larger score, scale what was added
+    so far by exp(old top - new top). Milakov and Gimelshein 2018; Rabe and Staats 2021.
+
+    Backward makes each block's p again as exp(scores - L), where L = top + log(total) is the
+    logarithm of the softmax's denominator. Its inner sum needs no second sweep over the keys:
+    Σ_keys dp ⊙ p = Σ_e dy ⊙ y, one number a query (Dao et al. 2022, appendix B.2).
+
+    Saved: q, k, v, mask, y, and L (one number a query and head).
+    """
+    xp = array_module(q)
+    k, v = _without_padding(k, mask), _without_padding(v, mask)
+    n, m = q.shape[2], k.shape[2]
+    scale = 1 / math.sqrt(q.shape[-1])
+    wide = accumulator(q.dtype)
+
+    def key_blocks(queries):
+        """Slices of keys that some query of the block may see."""
+        last = queries.stop + m - n if causal else m
+        return [slice(j, min(j + block, m)) for j in range(0, min(last, m), block)]
+
+    def scores_of(queries, keys):
+        scores = (q[:, :, queries] @ k[:, :, keys].swapaxes(-1, -2)).astype(wide, copy=False) * scale
+        visible = _visible(
+            xp,
+            None if mask is None else mask[:, keys],
+            causal,
+            queries.stop - queries.start,
+            keys.stop - keys.start,
+            queries.start,
+            keys.start,
+            offset=m - n,
+        )
+        return scores if visible is None else xp.where(visible, scores, -xp.inf)
+
+    query_blocks = [slice(i, min(i + block, n)) for i in range(0, n, block)]
+    y = xp.zeros((*q.shape[:3], v.shape[-1]), q.dtype)
+    L = xp.zeros((*q.shape[:3], 1), wide)
+
+    for queries in query_blocks:
+        top, total, weighted = -xp.inf, 0.0, 0.0
+        for keys in key_blocks(queries):
+            scores = scores_of(queries, keys)
+            new_top = xp.maximum(top, scores.max(axis=-1, keepdims=True))
+            shift = xp.where(new_top == -xp.inf, 0, new_top)
+            weights = xp.exp(scores - shift)
+            rescale = xp.exp(top - shift)
+            total = total * rescale + weights.sum(axis=-1, keepdims=True)
+            weighted = weighted * rescale + weights.astype(q.dtype, copy=False) @ v[:, :, keys]
+            top = new_top
+        nothing_seen = total == 0
+        total = xp.where(nothing_seen, 1, total)
+        y[:, :, queries] = weighted / total
+        L[:, :, queries] = xp.where(nothing_seen, 0, top) + xp.log(total)
+
+    def back(dy):
+        dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)
+        inner = (dy * y).sum(axis=-1, keepdims=True)
+        for queries in query_blocks:
+            for keys in key_blocks(queries):
+                p = xp.exp(scores_of(queries, keys) - L[:, :, queries]).astype(q.dtype, copy=False)
+                dp = dy[:, :, queries] @ v[:, :, keys].swapaxes(-1, -2)
+                ds = p * (dp - inner[:, :, queries]) * scale
+                dv[:, :, keys] += p.swapaxes(-1, -2) @ dy[:, :, queries]
+                dq[:, :, queries] += ds @ k[:, :, keys]
+                dk[:, :, keys] += ds.swapaxes(-1, -2) @ q[:, :, queries]
+        return dq, dk, dv, None
+
+    return y, back

@@ -1,0 +1,27 @@
+"""The matrix product, where almost all the arithmetic of a model is."""
+
+
+def linear(x, W, b=None):
+    """y = x Wᵀ + b.   x (..., i), W (o, i), b (o) or None -> y (..., o)
+
+    Each y is a sum over i of x_i W_oi, so a gradient dy_o goes back along the same weights:
+    dx = dy W. A weight met every token: dW = Σ dyᵀ x over all leading axes, and db = Σ dy.
+
+    The leading axes are flattened first: one plain product is faster than a batch of small ones.
+
+    Saved: x, W.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    y = rows @ W.T
+    if b is not None:
+        y += b
+    shape = x.shape
+    has_bias = b is not None
+
+    def back(dy):
+        dy = dy.reshape(-1, W.shape[0])
+        dx = (dy @ W).reshape(shape)
+        dW = dy.T @ rows
+        return (dx, dW, dy.sum(axis=0)) if has_bias else (dx, dW)
+
+    return y.reshape(*shape[:-1], W.shape[0]), back

@@ -1,0 +1,67 @@
+"""From many tokens to one vector, by adding: where the time linear in n comes from."""
+
+from minisum.backend import accumulator, array_module
+
+
+def sum_tokens(x, mask=None):
+    """y[b] = Σ x[b, t] over real tokens t.   x (B, n, d), mask (B, n) bool or None -> y (B, d)
+
+    Every term of a sum has derivative one: dx[b, t] = dy[b] at real tokens, 0 at padding. A text
+    with no token sums to zero.
+
+    Saved: mask, and the shape of x.
+    """
+    xp = array_module(x)
+    shape = x.shape
+    y = _masked(x, mask).sum(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
+
+    def back(dy):
+        return _masked(xp.broadcast_to(dy[:, None, :], shape), mask), None
+
+    return y, back
+
+
+def mean_tokens(x, mask=None, power=1.0):
+    """y[b] = Σ x[b, t] / c[b]^power over the c[b] real tokens t of text b.
+
+    x (B, n, d), mask (B, n) bool or None -> y (B, d). Power 1 is the mean; 1/2 divides by √c,
+    which keeps the size of a sum of independent terms. A text with no token gives zero.
+
+    The sum's gradient, divided alike: dx[b, t] = dy[b] / c[b]^power at real tokens, 0 at padding.
+
+    Saved: mask, c^power, and the shape of x.
+    """
+    xp = array_module(x)
+    wide = accumulator(x.dtype)
+    count = xp.full((x.shape[0], 1), x.shape[1]) if mask is None else mask.sum(axis=1)[:, None]
+    divisor = (xp.maximum(count, 1) ** power).astype(wide)
+    total, back_sum = sum_tokens(x, mask)
+
+    def back(dy):
+        return back_sum((dy / divisor).astype(dy.dtype, copy=False))
+
+    return (total / divisor).astype(x.dtype, copy=False), back
+
+
+def cumsum_tokens(x, mask=None):
+    """y[b, t] = Σ x[b, s] over real tokens s <= t.   x (B, n, d), mask (B, n) bool or None -> y like x
+
+    The causal sum: the order of the additions does what a triangle of -inf does in attention.
+    Token s is in every y from s on, so its gradient is the sum of those from the other end:
+    dx[b, s] = Σ_{t >= s} dy[b, t] at real tokens, 0 at padding.
+
+    Saved: mask.
+    """
+    xp = array_module(x)
+    y = xp.cumsum(_masked(x, mask), axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
+
+    def back(dy):
+        from_the_end = xp.cumsum(dy[:, ::-1], axis=1, dtype=accumulator(dy.dtype))[:, ::-1]
+        return _masked(from_the_end.astype(dy.dtype, copy=False), mask), None
+
+    return y, back
+
+
+def _masked(x, mask):
+    """x with zeros at the padding; `where`, since 0 * NaN would be NaN."""
+    return x if mask is None else array_module(x).where(mask[:, :, None], x, 0)

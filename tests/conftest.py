@@ -1,0 +1,33 @@
+"""Settings of the whole suite.
+
+MINISUM_TEST_BACKEND=cupy runs the operation, model and optimiser tests on a GPU.
+HYPOTHESIS_PROFILE=long draws many more examples than the default.
+"""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from minisum import backend
+
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=25,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+settings.register_profile("long", settings.get_profile("default"), max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+XP = backend.get(os.environ.get("MINISUM_TEST_BACKEND", "numpy"))
+
+
+@pytest.fixture(autouse=True)
+def no_global_random_state():
+    """Fail a test after which NumPy's global generator has moved."""
+    before = np.random.get_state()[2]
+    yield
+    assert np.random.get_state()[2] == before, "something drew from NumPy's global generator"
