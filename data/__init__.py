@@ -1,0 +1,1 @@
+"""Corpora, tokenisers and batches: code that reads text, never the text itself."""

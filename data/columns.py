@@ -1,0 +1,166 @@
+"""From rows with named columns to texts and class labels.
+
+A label may be a word or a whole number; inside, every label is a string until the classes are
+numbered, so that 1, 1.0 and "1" are one class whichever format they came from.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from minisum.errors import UserError
+
+TEXT_NAMES = (
+    "text", "content", "sentence", "review", "document", "body", "message", "comment",
+    "utterance", "tweet", "headline",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "class", "category", "target", "topic", "labels", "class_name", "intent", "sentiment",
+    "polarity", "rating", "stars",
+)  # fmt: skip
+
+
+@dataclass
+class Labelled:
+    """Texts, their labels as strings, and readable names for the labels where a column has them."""
+
+    text_column: str
+    label_column: str
+    texts: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def read_labelled(
+    rows: Iterable[dict], where: str, text_column=None, label_column=None, allow_empty=False
+) -> Labelled:
+    """Texts and labels out of `rows`; columns that are not named are guessed when obvious.
+
+    `where` names the source in errors, which count rows from 1. `allow_empty` admits empty
+    texts, which published sets contain. A column called like the label with _text added names
+    the classes.
+    """
+    rows = iter(rows)
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{where} has no rows.")
+    columns = list(first)
+    rows = itertools.chain([first], rows)
+    chosen = _by_name(columns, where, text_column, label_column)
+    if chosen is None:
+        rows = list(rows)
+        chosen = _by_distinct_values(columns, rows, where)
+    data = Labelled(*chosen)
+    name_column = f"{data.label_column}_text"
+    for number, row in enumerate(rows, start=1):
+        place = f"{where}, row {number}"
+        data.texts.append(_text(row.get(data.text_column), data.text_column, place, allow_empty))
+        label = _label(row.get(data.label_column), data.label_column, place)
+        data.labels.append(label)
+        if name_column in row:
+            name = _label(row[name_column], name_column, place)
+            if data.names.setdefault(label, name) != name:
+                raise UserError(
+                    f"{place}: label {label} is named {name!r} here "
+                    f"and {data.names[label]!r} before."
+                )
+    return data
+
+
+def class_order(labels: Iterable[str]) -> list[str]:
+    """The different labels in the order of their class numbers: by value if all are whole
+    numbers, else alphabetical."""
+    distinct = sorted(set(labels))
+    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in distinct):
+        distinct.sort(key=int)
+    return distinct
+
+
+def number_labels(labels: list[str], order: list[str], where: str) -> np.ndarray:
+    """Class numbers (int32) of `labels`. UserError for a label that is not in `order`."""
+    numbers = {label: number for number, label in enumerate(order)}
+    for label in labels:
+        if label not in numbers:
+            raise UserError(f"{where} has the label {label!r}, which the training set lacks.")
+    return np.array([numbers[label] for label in labels], np.int32)
+
+
+def _by_name(columns, where, text_column, label_column):
+    """The pair of columns as given or as their names tell, None where only values could tell."""
+    for column in (text_column, label_column):
+        if column is not None and column not in columns:
+            raise UserError(f"{where} has no column {column!r}; it has {_listed(columns)}.")
+    if text_column is not None and text_column == label_column:
+        raise UserError(f"Column {text_column!r} cannot be both the text and the label.")
+    text = text_column or _known(columns, TEXT_NAMES, exclude=label_column)
+    label = label_column or _known(columns, LABEL_NAMES, exclude=text_column)
+    if len(columns) == 2:
+        text = text or next((c for c in columns if label and c != label), None)
+        label = label or next((c for c in columns if text and c != text), None)
+    if text and label:
+        return text, label
+    if len(columns) == 2:
+        return None
+    missing = "text" if not text else "label"
+    raise UserError(
+        f"{where} has the columns {_listed(columns)}; which one is the {missing} is not obvious: "
+        f"name it."
+    )
+
+
+def _known(columns, names, exclude):
+    found = [c for c in columns if c.strip().lower() in names and c != exclude]
+    # The plain name wins over its synonyms; two synonyms are a question for the user.
+    plain = [c for c in found if c.strip().lower() == names[0]]
+    candidates = plain or found
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def _by_distinct_values(columns, rows, where):
+    counts = [len({str(row.get(column)) for row in rows}) for column in columns]
+    few, many = np.argsort(counts, kind="stable")
+    if counts[few] * 2 > counts[many]:
+        raise UserError(
+            f"{where} has the columns {_listed(columns)}; which one is the text and which the "
+            f"label is not obvious: name them."
+        )
+    if any(str(row.get(columns[few])) == columns[few] for row in rows):
+        raise UserError(f"{where} has no header: its first row looks like all the others.")
+    return columns[many], columns[few]
+
+
+def _text(value, column, place, allow_empty):
+    if value is None or (isinstance(value, str) and not value.strip() and not allow_empty):
+        raise UserError(f"{place}: column {column!r} is empty.")
+    if not isinstance(value, str):
+        raise UserError(f"{place}: column {column!r} holds {type(value).__name__}, not text.")
+    return _encodable(value, column, place)
+
+
+def _label(value, column, place):
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, (bool, int)):
+        return str(value)
+    if value is None or value == "" or value != value:
+        raise UserError(f"{place}: column {column!r} is empty.")
+    if not isinstance(value, str):
+        raise UserError(f"{place}: column {column!r} holds {value!r:.40}, not a class.")
+    if not value.strip():
+        raise UserError(f"{place}: column {column!r} is empty.")
+    return _encodable(value.strip(), column, place)
+
+
+def _encodable(text, column, place):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: column {column!r} holds half of a surrogate pair.") from error
+    return text
+
+
+def _listed(columns):
+    return ", ".join(repr(column) for column in columns)

@@ -1,0 +1,194 @@
+"""Rows of a data file, one dict each, whatever the format: csv, tsv, jsonl, parquet, txt.
+
+Text formats are streamed line by line and may be gzipped (name ending in .gz). Damage of any
+kind ends in a UserError that names the file and, where there is one, the line.
+"""
+
+import contextlib
+import csv
+import gzip
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from minisum.errors import UserError
+
+MAX_LINE_BYTES = 64 << 20
+MAX_BYTES = 8 << 30
+SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv", ".txt")
+
+
+def read_rows(path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[dict]:
+    """Rows of the file at `path`, in order, as dicts from column name to value.
+
+    csv and tsv take their names from the header and give strings; jsonl gives the objects as
+    parsed; txt gives {"text": line} without the line end. Text is UTF-8, with or without a
+    byte order mark. `max_bytes` bounds the decompressed size, `max_line` one line or field, so a
+    small hostile file cannot fill the memory.
+
+    Raises UserError at once for a missing file, a directory or an unknown suffix, and on reaching
+    the damage for anything inside the file, an absence of rows included.
+    """
+    path = Path(path)
+    kind, compressed = file_kind(path)
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a directory, not a data file.")
+        if not path.exists():
+            raise UserError(f"{path} does not exist.")
+        if not path.is_file():
+            raise UserError(f"{path} is not a regular file.")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    if kind == ".parquet":
+        rows = _parquet_rows(path, compressed, max_bytes)
+    else:
+        lines = _lines(path, compressed, max_bytes, max_line)
+        rows = _PARSERS[kind](path, lines)
+    return _not_empty(path, rows)
+
+
+def file_kind(path) -> tuple[str, bool]:
+    """(suffix out of SUFFIXES, whether gzipped) as told by the name. UserError if unknown."""
+    name = Path(path).name.lower()
+    compressed = name.endswith(".gz")
+    kind = os.path.splitext(name.removesuffix(".gz"))[1]
+    if kind not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise UserError(f"{path} has an unknown suffix; known are {known}, each also with .gz.")
+    return kind, compressed
+
+
+def _not_empty(path, rows):
+    empty = True
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise UserError(f"{path} has no rows.")
+
+
+def _chunks(path, compressed, max_bytes, read):
+    """What `read(stream)` returns until it returns b"", under the cap on total size."""
+    total = 0
+    try:
+        with gzip.open(path, "rb") if compressed else open(path, "rb") as stream:
+            while chunk := read(stream):
+                total += len(chunk)
+                if total > max_bytes:
+                    raise UserError(f"{path} holds more than {max_bytes:,} bytes of data.")
+                yield chunk
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is not a complete gzip file: {error}.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _lines(path, compressed, max_bytes, max_line):
+    def read(stream):
+        return stream.readline(max_line + 1)
+
+    for number, line in enumerate(_chunks(path, compressed, max_bytes, read), start=1):
+        if len(line) > max_line:
+            raise UserError(f"{path}, line {number}: longer than {max_line:,} bytes.")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason}).") from error
+
+
+def _text_rows(path, lines):
+    for line in lines:
+        yield {"text": line.removesuffix("\n").removesuffix("\r")}
+
+
+def _json_rows(path, lines):
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg}).") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: JSON out of bounds ({error}).") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: not a JSON object.")
+        yield row
+
+
+def _csv_rows(path, lines, delimiter=","):
+    # The module keeps one limit for the whole process: it is raised, never lowered.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
+    # Strict, or a stray quote would silently swallow every row up to the next one.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header = None
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if header is None:
+                header = _header(path, cells)
+            elif len(cells) != len(header):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: {len(cells)} cells "
+                    f"under a header of {len(header)} columns."
+                )
+            else:
+                yield dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
+
+
+def _tsv_rows(path, lines):
+    return _csv_rows(path, lines, delimiter="\t")
+
+
+def _header(path, cells):
+    names = [cell.strip() for cell in cells]
+    if not all(names):
+        raise UserError(f"{path}: the header lacks the name of column {names.index('') + 1}.")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: the header names column {name!r} twice.")
+    return names
+
+
+def _parquet_rows(path, compressed, max_bytes):
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(
+            f"{path} needs pyarrow to be read; install it with 'pip install pyarrow'."
+        ) from error
+    try:
+        with _unpacked(path, max_bytes) if compressed else open(path, "rb") as file:
+            table = parquet.ParquetFile(file)
+            footer = table.metadata
+            groups = range(footer.num_row_groups)
+            if sum(footer.row_group(i).total_byte_size for i in groups) > max_bytes:
+                raise UserError(f"{path} holds more than {max_bytes:,} bytes of data.")
+            for batch in table.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except UserError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} is not a readable parquet file: {reason}") from error
+
+
+@contextlib.contextmanager
+def _unpacked(path, max_bytes):
+    """A temporary file with the decompressed contents: parquet is read from its end."""
+    with tempfile.TemporaryFile() as file:
+        for chunk in _chunks(path, True, max_bytes, lambda stream: stream.read(1 << 20)):
+            file.write(chunk)
+        file.seek(0)
+        yield file
+
+
+_PARSERS = {".jsonl": _json_rows, ".csv": _csv_rows, ".tsv": _tsv_rows, ".txt": _text_rows}

@@ -1,0 +1,84 @@
+"""Where a named corpus comes from: a folder of the user's first, then the hub.
+
+The folder is $MINISUM_DATA/NAME with files train.jsonl.gz, test.parquet and so on, in the hub's
+own columns.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.rows import SUFFIXES, read_rows
+from minisum.errors import UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A corpus: its name here and in MINISUM_DATA, and its address on the hub."""
+
+    name: str
+    hub_id: str
+    config: str | None = None
+    revision: str | None = None
+
+
+def read_split(source: Source, split: str) -> Iterator[dict]:
+    """Rows of one split ("train", "validation", "test") as dicts.
+
+    Raises UserError if it is in neither place, naming both and the reason the hub gave.
+    """
+    path = local_file(source.name, split)
+    return read_rows(path) if path else _hub_rows(source, split)
+
+
+def local_file(name: str, split: str) -> Path | None:
+    """The file of a split under MINISUM_DATA, None without one.
+
+    A folder that holds other splits of the corpus but not this one is refused: the rest would
+    come from elsewhere and the two might not fit together.
+    """
+    root = os.environ.get("MINISUM_DATA")
+    if not root:
+        return None
+    folder = Path(root) / name
+    for suffix in SUFFIXES:
+        for ending in ("", ".gz"):
+            path = folder / f"{split}{suffix}{ending}"
+            if path.is_file():
+                return path
+    for other in ("train", "test"):
+        if any(folder.glob(f"{other}.*")):
+            raise UserError(f"{folder} holds a {other} file but no {split} file.")
+    return None
+
+
+def _hub_rows(source, split):
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{_absence(source)}, and the hub needs 'pip install datasets'.") from error
+    try:
+        table = datasets.load_dataset(
+            source.hub_id, source.config, revision=source.revision, split=split
+        )
+    except Exception as error:
+        # The library lets through the errors of every layer below it: HTTP, DNS, disk, parsing.
+        reason = " ".join((str(error) or type(error).__name__).split())
+        raise UserError(
+            f"{_absence(source)}, and {source.hub_id} could not be had from the hub: {reason:.200}"
+        ) from error
+    return _table_rows(table)
+
+
+def _table_rows(table):
+    for batch in table.iter(batch_size=1024):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
+
+
+def _absence(source):
+    root = os.environ.get("MINISUM_DATA")
+    if not root:
+        return f"{source.name} is not on this machine (MINISUM_DATA is not set)"
+    return f"{source.name} is not in MINISUM_DATA ({Path(root) / source.name})"

@@ -1,0 +1,88 @@
+"""Which examples train, which are held out, and which subset stands for all.
+
+A text is known by its key (lower case, single spaces). Whatever is cut here, two examples with
+the same key stay on the same side, so a held-out text has never been trained on.
+"""
+
+import hashlib
+
+import numpy as np
+
+from minisum.errors import UserError
+
+
+def text_key(text: str) -> str:
+    """The form in which two texts count as the same: lower case, single spaces."""
+    return " ".join(text.lower().split())
+
+
+def hold_out(texts, labels, fraction, salt) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (kept, held out), each ascending: about `fraction` of every class held out.
+
+    The order within a class is that of a hash of the text and `salt`, so the answer depends on
+    the contents alone: not on the order of the rows, the process or the machine. Every class
+    keeps an example on the first side. A text that occurs under several labels follows the
+    smallest of them. Raises UserError if a side would be empty.
+    """
+    groups = {}
+    for index, (text, label) in enumerate(zip(texts, labels, strict=True)):
+        groups.setdefault(text_key(text), []).append((int(label), index))
+
+    by_class = {}
+    for key, members in groups.items():
+        by_class.setdefault(min(members)[0], []).append((_digest(key, salt), key))
+    held_keys = []
+    for label in sorted(by_class):
+        ordered = [key for _, key in sorted(by_class[label])]
+        held_keys += ordered[: int(len(ordered) * fraction + 0.5)]
+
+    held_set = set(held_keys)
+    kept_labels = {
+        label for key, members in groups.items() if key not in held_set for label, _ in members
+    }
+    for key in held_keys:
+        # A label that is left only on the held-out side takes its text back.
+        if not {label for label, _ in groups[key]} <= kept_labels:
+            held_set.remove(key)
+            kept_labels.update(label for label, _ in groups[key])
+
+    held = np.zeros(len(texts), bool)
+    for key in held_set:
+        held[[index for _, index in groups[key]]] = True
+    if held.all() or not held.any():
+        raise UserError(
+            f"{len(groups)} different texts are too few to hold out {fraction:.0%} of each class."
+        )
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def split_validation(texts, labels, fraction=0.1, seed=0) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (train, validation) into a training set; see `hold_out` for what is promised."""
+    if not 0 < fraction < 1:
+        raise UserError(f"The validation fraction must lie between 0 and 1, not {fraction}.")
+    return hold_out(texts, labels, fraction, f"validation {seed}")
+
+
+def choose_subset(labels, limit, seed, stream=0) -> np.ndarray:
+    """Indices, ascending, of `limit` examples drawn at random in the proportions of the classes.
+
+    All of them if `limit` is None or larger than their number. The first rows would not do:
+    files are often sorted by label. `stream` tells apart draws of the same seed.
+    """
+    labels = np.asarray(labels)
+    if limit is None or limit >= len(labels):
+        return np.arange(len(labels))
+    if limit < 1:
+        raise UserError(f"A limit on the number of examples must be at least 1, not {limit}.")
+    rng = np.random.default_rng([seed, stream])
+    order = rng.permutation(len(labels))
+    quantile = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        # A random phase a class, or all classes would enter the subset at the same sizes.
+        quantile[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.sort(np.argsort(quantile, kind="stable")[:limit])
+
+
+def _digest(key, salt):
+    return hashlib.blake2b(f"{salt}\n{key}".encode(), digest_size=16).digest()

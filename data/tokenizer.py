@@ -1,0 +1,151 @@
+"""Words or byte pairs to numbers, on the `tokenizers` library.
+
+Number 0 is padding and 1 the unknown word in every vocabulary.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from minisum.errors import UserError
+
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+PAD_ID, UNKNOWN_ID = 0, 1
+KINDS = ("word", "bpe")
+# The characters at which the Keras Tokenizer cuts, the blank included.
+SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
+_BYTES = 256
+_BATCH = 1024
+
+
+def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
+    """A tokenizer whose vocabulary has at most `vocab_size` entries, the two special ones included.
+
+    kind "word": lower-cased words between SEPARATORS, the most frequent ones, ties in
+    alphabetical order; "bpe": byte-level pairs (Radford et al., 2019), to which nothing is
+    unknown. The same texts give the same vocabulary in every process.
+    """
+    if kind not in KINDS:
+        raise UserError(f"There is no tokenizer {kind!r}; known are {', '.join(KINDS)}.")
+    least = len((PAD, UNKNOWN)) + (_BYTES if kind == "bpe" else 1)
+    if vocab_size < least:
+        raise UserError(
+            f"A vocabulary of {vocab_size} is too small: {kind} needs at least {least}."
+        )
+    library = _library()
+    tokenizer, trainer = _word(library, vocab_size) if kind == "word" else _bpe(library, vocab_size)
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() < least:
+        raise UserError("The texts hold no word to make a vocabulary of.")
+    return _ready(tokenizer)
+
+
+def encode(tokenizer, texts: Iterable[str], drop_unknown=False) -> list[np.ndarray]:
+    """Token numbers of every text, int32; an empty array for a text without tokens.
+
+    `texts` is taken in lazily, so a progress bar around it shows the progress. `drop_unknown`
+    leaves out unknown words instead of numbering them, as Keras does without an oov_token.
+    """
+    texts = iter(texts)
+    encoded = []
+    while batch := list(islice(texts, _BATCH)):
+        try:
+            results = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise UserError(
+                f"One of the texts {len(encoded)} to {len(encoded) + len(batch) - 1} "
+                f"is not valid Unicode text."
+            ) from error
+        encoded += [np.array(result.ids, np.int32) for result in results]
+    if drop_unknown:
+        encoded = [ids[ids != UNKNOWN_ID] for ids in encoded]
+    return encoded
+
+
+def decode(tokenizer, ids) -> str:
+    """The text of token numbers: exact for "bpe", words between blanks for "word"."""
+    return tokenizer.decode([int(number) for number in ids], skip_special_tokens=False)
+
+
+def save_tokenizer(tokenizer, path) -> None:
+    """Write the tokenizer as JSON; an interrupted write leaves an older file as it was."""
+    path = Path(path)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as file:
+        try:
+            file.write(tokenizer.to_str())
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def load_tokenizer(path):
+    """The tokenizer that `save_tokenizer` wrote to `path`. UserError if it is damaged."""
+    library = _library()
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"The tokenizer {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"The tokenizer {path} is damaged: not UTF-8.") from error
+    try:
+        tokenizer = library.Tokenizer.from_str(text)
+    except Exception as error:
+        # The library raises bare exceptions.
+        raise UserError(f"The tokenizer {path} is damaged: {error}") from error
+    numbers = sorted(tokenizer.get_vocab().values())
+    special = (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNKNOWN))
+    if special != (PAD_ID, UNKNOWN_ID) or numbers != list(range(len(numbers))):
+        raise UserError(f"The tokenizer {path} does not number its words as this program does.")
+    return _ready(tokenizer)
+
+
+def _word(library, vocab_size):
+    tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
+    tokenizer.normalizer = library.normalizers.Lowercase()
+    tokenizer.pre_tokenizer = library.pre_tokenizers.Split(
+        library.Regex(f"[{re.escape(SEPARATORS)}]+"), behavior="removed"
+    )
+    trainer = library.trainers.WordLevelTrainer(
+        vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False
+    )
+    return tokenizer, trainer
+
+
+def _bpe(library, vocab_size):
+    tokenizer = library.Tokenizer(library.models.BPE())
+    tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, UNKNOWN],
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    return tokenizer, trainer
+
+
+def _ready(tokenizer):
+    # A text that spells "[PAD]" must not turn into padding. The setting is not part of the file.
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _library():
+    # Said aloud, the library's own choice stays as it is but its warning at every fork goes.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise UserError(
+            "Text is cut into tokens by tokenizers; install it with 'pip install tokenizers'."
+        ) from error
+    return tokenizers
