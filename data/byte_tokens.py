@@ -54,7 +54,8 @@ def border_id(tokenizer):
 def bytes_of_tokens(tokenizer):
     """A list of what each token stands for, bytes; b"" for special tokens."""
     byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
-    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    added = tokenizer.get_added_tokens_decoder().items()
+    special = {number for number, token in added if token.special}
     spelled = [b""] * tokenizer.get_vocab_size()
     for token, number in tokenizer.get_vocab().items():
         if number not in special:
@@ -101,7 +102,9 @@ def _from_hub(name):
     except Exception as error:
         # HTTP, DNS, disk and parsing all fail in their own ways.
         reason = " ".join(str(error).split())
-        raise UserError(f"The tokenizer {name} could not be had from the hub: {reason:.200}") from error
+        raise UserError(
+            f"The tokenizer {name} could not be had from the hub: {reason:.200}"
+        ) from error
 
 
 def _checked(tokenizer, source):
@@ -110,7 +113,7 @@ def _checked(tokenizer, source):
         raise UserError(f"{source} does not work on bytes, which a language model here needs.")
     if not any(tokenizer.token_to_id(name) is not None for name in BORDERS):
         tokenizer.add_special_tokens([BORDER])
-    # A text that spells a special token must not turn into one. The setting is not part of the file.
+    # A text that spells a special token must not turn into one. The file does not keep the setting.
     tokenizer.encode_special_tokens = True
     return tokenizer
 

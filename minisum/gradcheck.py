@@ -14,13 +14,14 @@ sum to a constant, and a backward pass that returns zeros would pass with them.
 *Exact mode.* Where an op is piecewise linear in each argument taken alone, let the inputs be
 multiples of 1/8 and the step 2⁻²⁰. Every sum and product is then exact in float64 as long as
 numbers stay moderate, so a central difference equals the derivative to the last bit and `==` is
-the test. Where the two one-sided slopes disagree the input sits on a kink: it is skipped, counted
-and reported.
+the test, along a random direction and along single entries. Where the two one-sided slopes disagree
+the input sits on a kink: it is skipped, counted and reported.
 
 *Difference mode.* For smooth ops: central differences at two step sizes, extrapolated
 (Richardson) to an error of the fourth order, along a random direction and along single entries.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,7 +43,8 @@ class Mismatch:
     numeric: object
 
     def __str__(self):
-        text = f"{self.argument}, {self.place}: back gives {self.analytic}, but it is {self.numeric}"
+        text = f"{self.argument}, {self.place}: "
+        text += f"back gives {self.analytic}, but it is {self.numeric}"
         if isinstance(self.analytic, float) and isinstance(self.numeric, float) and self.numeric:
             text += f" (ratio {self.analytic / self.numeric:.9g})"
         return text
@@ -70,7 +72,7 @@ class Verdict:
             f"{self.checked} compared, {len(self.mismatches)} wrong, {self.kinks} skipped on a kink"
         ]
         if not self.checked and not self.mismatches:
-            lines.append("  nothing could be compared: every entry sat on a kink, or no argument is real")
+            lines.append("  nothing could be compared: all entries sat on kinks, or no argument is real")
         lines += [f"  {mismatch}" for mismatch in self.mismatches[:8]]
         if len(self.mismatches) > 8:
             lines.append(f"  and {len(self.mismatches) - 8} more")
@@ -91,6 +93,9 @@ def gradcheck(op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIV
     float argument is not float64.
     """
     names = _argument_names(op, len(arguments))
+    for name, argument in zip(names, arguments, strict=True):
+        if _is_real(argument) and argument.dtype != np.float64:
+            raise TypeError(f"gradcheck needs float64, but {name} is {argument.dtype}")
     mode = "exact (==)" if exact else f"differences (relative {tolerance:g})"
     shapes = {n: getattr(a, "shape", a) for n, a in zip(names, arguments, strict=True)}
     verdict = Verdict(getattr(op, "__name__", type(op).__name__), mode, seed, shapes)
@@ -99,7 +104,7 @@ def gradcheck(op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIV
     before = [_copy(a) for a in arguments]
     y, back = op(*arguments)
     u = _map_outputs(lambda out: _cotangent(rng, out, exact), y)
-    gradients = _as_tuple(back(u), arguments)
+    gradients = _as_tuple(back(_map_outputs(_copy, u)), arguments)
     _check_protocol(verdict, names, arguments, before, u, gradients, back)
     if verdict.mismatches:
         return verdict
@@ -108,8 +113,6 @@ def gradcheck(op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIV
     for position, (name, argument) in enumerate(zip(names, arguments, strict=True)):
         if not _is_real(argument):
             continue
-        if argument.dtype != np.float64:
-            raise TypeError(f"gradcheck needs float64, but {name} is {argument.dtype}")
 
         def value(changed, position=position):
             """L's terms at `changed`, before they are added up."""
@@ -124,24 +127,24 @@ def gradcheck(op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIV
 def _check_exact(verdict, name, value, argument, gradient, rng, entries, _):
     host = to_numpy(argument)
     middle = value(argument)
-    for index in _some_entries(rng, host.shape, entries):
-        up, down = (value(_moved(argument, host, index, s)) for s in (EXACT_STEP, -EXACT_STEP))
+    for place, direction in _directions(rng, host.shape, entries, exact=True):
+        step = EXACT_STEP * direction
+        up, down = (value(_along(argument, host, change)) for change in (step, -step))
         if not np.array_equal(up - middle, middle - down):
             verdict.kinks += 1
             continue
         numeric = float((up - down).sum() / (2 * EXACT_STEP))
-        analytic = float(gradient[index])
+        analytic = float((gradient * direction).sum())
         verdict.checked += 1
         if analytic != numeric:
-            verdict.mismatches.append(Mismatch(name, f"entry {index}", analytic, numeric))
+            verdict.mismatches.append(Mismatch(name, place, analytic, numeric))
 
 
 def _check_differences(verdict, name, value, argument, gradient, rng, entries, tolerance):
     host = to_numpy(argument)
     middle = np.abs(value(argument)).sum()
 
-    def compare(place, direction):
-        """Slope of L along `direction`, from two central differences."""
+    for place, direction in _directions(rng, host.shape, entries, exact=False):
         slopes, noise = [], 0.0
         for step in (STEP, STEP / 2):
             up, down = (value(_along(argument, host, s * direction)) for s in (step, -step))
@@ -149,21 +152,27 @@ def _check_differences(verdict, name, value, argument, gradient, rng, entries, t
             noise = 4 * np.finfo(float).eps * max(np.abs(up).sum(), middle) / step
         coarse, fine = slopes
         numeric = (4 * fine - coarse) / 3
-        terms = gradient * direction
-        analytic = float(terms.sum())
+        analytic = float((gradient * direction).sum())
         verdict.checked += 1
         allowed = tolerance * max(abs(analytic), abs(numeric)) + noise
         if not abs(analytic - numeric) <= allowed:
             verdict.mismatches.append(Mismatch(name, place, analytic, numeric))
 
-    if host.size:
-        # No component near zero, or the direction would hardly test that entry.
-        direction = rng.uniform(0.5, 1.0, host.shape) * rng.choice([-1.0, 1.0], host.shape)
-        compare(f"random direction of seed {verdict.seed}", direction / np.sqrt(host.size))
-    for index in _some_entries(rng, host.shape, entries):
-        direction = np.zeros(host.shape)
+
+def _directions(rng, shape, entries, exact):
+    """(name, array) of what to move along: all entries at once, then single ones.
+
+    No component of the random direction is near zero, or it would hardly test that entry; in exact
+    mode all are 1 or -1.
+    """
+    if math.prod(shape) > 1:
+        signs = rng.choice([-1.0, 1.0], shape)
+        sizes = 1.0 if exact else rng.uniform(0.5, 1.0, shape) / math.sqrt(math.prod(shape))
+        yield "random direction", signs * sizes
+    for index in _some_entries(rng, shape, entries):
+        direction = np.zeros(shape)
         direction[index] = 1.0
-        compare(f"entry {index}", direction)
+        yield f"entry {index}", direction
 
 
 def _check_protocol(verdict, names, arguments, before, u, gradients, back):
@@ -175,19 +184,25 @@ def _check_protocol(verdict, names, arguments, before, u, gradients, back):
     if len(gradients) != len(arguments):
         wrong("back", "number of gradients", str(len(gradients)), str(len(arguments)))
         return
-    again = _as_tuple(back(u), arguments)
+    given = _map_outputs(_copy, u)
+    again = _as_tuple(back(given), arguments)
+    if not np.array_equal(_flat(given), _flat(u)):
+        wrong("back", "value of its argument afterwards", "changed", "left alone")
     for name, argument, old, g, g2 in zip(names, arguments, before, gradients, again, strict=True):
         if not _is_real(argument):
             if g is not None:
                 wrong(name, "gradient of an argument that has none", "an array", "None")
-            continue
-        if g is None:
+        elif g is None:
             wrong(name, "gradient", "None", "an array")
         elif g.shape != argument.shape:
             wrong(name, "shape of the gradient", str(g.shape), str(argument.shape))
+        elif g.dtype != argument.dtype:
+            wrong(name, "type of the gradient", str(g.dtype), str(argument.dtype))
         elif not np.array_equal(to_numpy(g), to_numpy(g2), equal_nan=True):
             wrong(name, "gradient of a second call of back", "another array", "the same one")
-        if not np.array_equal(to_numpy(argument), to_numpy(old), equal_nan=True):
+        if hasattr(argument, "dtype") and not np.array_equal(
+            to_numpy(argument), to_numpy(old), equal_nan=argument.dtype.kind == "f"
+        ):
             wrong(name, "value of the argument afterwards", "changed", "left alone")
 
 
@@ -214,7 +229,12 @@ def _terms(u, y):
     """The terms of L = Σ u ⊙ y, flat, on the host."""
     if not isinstance(y, tuple):
         u, y = (u,), (y,)
-    return np.concatenate([to_numpy(w * part).reshape(-1) for w, part in zip(u, y, strict=True)])
+    return _flat(tuple(w * part for w, part in zip(u, y, strict=True)))
+
+
+def _flat(outputs):
+    parts = outputs if isinstance(outputs, tuple) else (outputs,)
+    return np.concatenate([to_numpy(part).reshape(-1) for part in parts])
 
 
 def _as_tuple(gradients, arguments):
@@ -234,15 +254,9 @@ def _copy(argument):
 
 
 def _some_entries(rng, shape, entries):
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     chosen = range(size) if size <= entries else rng.choice(size, entries, replace=False)
     return [tuple(int(i) for i in np.unravel_index(c, shape)) for c in chosen]
-
-
-def _moved(argument, host, index, step):
-    moved = host.copy()
-    moved[index] += step
-    return array_module(argument).asarray(moved)
 
 
 def _along(argument, host, change):

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-# Each view starts at a multiple of 64 bytes (for float32), where vector units and cuBLAS are fastest.
+# Views start at multiples of 64 bytes (in float32), where vector units and cuBLAS are fastest.
 ALIGNMENT = 16
 
 
@@ -49,7 +49,7 @@ class Params:
         return self._views[name]
 
     def __setitem__(self, name, value):
-        """Lets `params[name] += g` work: the sum lands in the view, which then stays where it is."""
+        """Lets `params[name] += g` work: the sum lands in the view, which stays where it is."""
         if value is not self._views[name]:
             self._views[name][...] = value
 

@@ -8,22 +8,45 @@ Sums are taken in a fixed order: thread i owns shards i, i + T, i + 2T, ... and 
 and the threads' gradients are added in order. The same seed and thread count give the same bits.
 """
 
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+from minisum.errors import UserError
+
+# Numbers in one array of a shard: 256 KB in float32, so that the half dozen arrays that a layer
+# works on fit in a second-level cache of 2 MB together.
+SHARD_NUMBERS = 65536
+
+
+class Workers:
+    """A fixed number of threads, with BLAS held to one thread while they work."""
+
+    def __init__(self, count=1):
+        self.count = count
+        self.pool = ThreadPoolExecutor(count) if count > 1 else None
+        self.blas = _blas_controller() if count > 1 else None
+
+    def each(self, work, workers=None):
+        """[work(0), work(1), ...], one call a thread, for `workers` of them (default: all)."""
+        workers = self.count if workers is None else workers
+        if workers <= 1:
+            return [work(0)]
+        # BLAS's own threads would fight with ours for the same cores.
+        with self.blas.limit(limits=1, user_api="blas"):
+            return list(self.pool.map(work, range(workers)))
 
 
 class Shards:
     """Runs a model on batches, shard by shard.
 
-    rows: examples a shard (None: the whole batch at once, right for a GPU). threads: how many
-    shards are under way at a time; BLAS is then held to one thread each.
+    threads: how many shards are under way at a time. rows: examples a shard; None leaves a GPU's
+    batch whole and otherwise cuts it to the cache.
     """
 
     def __init__(self, model, threads=1, rows=None):
-        self.model, self.threads, self.rows = model, threads, rows
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.model, self.rows = model, rows
+        self.workers = Workers(threads)
         self.spare = []
 
     def loss_and_grads(self, params, grads, batch):
@@ -32,8 +55,8 @@ class Shards:
         Returns a number of the backend; on a GPU reading it waits for the device.
         """
         total = max(1, self.model.weight(batch))
-        pieces = self._cut(batch)
-        workers = min(self.threads, len(pieces))
+        pieces = self._cut(params, batch)
+        workers = min(self.workers.count, len(pieces))
         while len(self.spare) < workers - 1:
             self.spare.append(params.zeros_like())
         owned = [grads, *self.spare[: workers - 1]]
@@ -47,44 +70,59 @@ class Shards:
                 loss = loss + piece_loss
             return loss
 
-        losses = self._each(work, workers)
-        for other in owned[1:]:
-            grads.vector += other.vector
+        losses = self.workers.each(work, workers)
+        self._add_up([g.vector for g in owned])
         return sum(losses[1:], losses[0])
 
     def predict(self, params, batch):
         """The model's outputs for `batch`, in its order."""
-        pieces = self._cut(batch)
+        pieces = self._cut(params, batch)
         outputs = [None] * len(pieces)
-        workers = min(self.threads, len(pieces))
+        workers = min(self.workers.count, len(pieces))
 
         def work(worker):
             for i in range(worker, len(pieces), workers):
                 outputs[i] = self.model.predict(params, pieces[i])
 
-        self._each(work, workers)
+        self.workers.each(work, workers)
         return outputs[0] if len(outputs) == 1 else params.xp.concatenate(outputs)
 
-    def _cut(self, batch):
-        """Shards of `rows` examples, without the columns that are padding in the whole shard."""
+    def _cut(self, params, batch):
+        """The shards of a batch. On the host the model may also trim each of padding."""
         size = len(next(iter(batch.values())))
-        rows = self.rows or max(1, size)
-        return [
+        on_host = params.xp is np
+        rows = self.rows
+        if rows is None:
+            numbers = getattr(self.model, "numbers", None)
+            rows = max(1, SHARD_NUMBERS // numbers(batch)) if on_host and numbers else max(1, size)
+        pieces = [
             {name: array[i : i + rows] for name, array in batch.items()}
             for i in range(0, max(1, size), rows)
         ]
+        trim = getattr(self.model, "trim", None)
+        return [trim(piece) for piece in pieces] if on_host and trim else pieces
 
-    def _each(self, work, workers):
-        if workers == 1:
-            return [work(0)]
-        with _one_blas_thread():
-            return list(self.pool.map(work, range(workers)))
+    def _add_up(self, vectors):
+        """vectors[0] += vectors[1], then vectors[2], ...; each thread adds its own stretch."""
+        if len(vectors) == 1:
+            return
+        cuts = np.linspace(0, len(vectors[0]), self.workers.count + 1).astype(int)
+
+        def work(worker):
+            stretch = slice(cuts[worker], cuts[worker + 1])
+            for other in vectors[1:]:
+                vectors[0][stretch] += other[stretch]
+
+        self.workers.each(work)
 
 
-def _one_blas_thread():
-    """BLAS's own threads would fight with ours for the same cores."""
+def _blas_controller():
+    """What holds BLAS to one thread. UserError if threadpoolctl is not installed."""
     try:
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import ThreadpoolController
     except ImportError:
-        return contextlib.nullcontext()
-    return threadpool_limits(1, user_api="blas")
+        raise UserError(
+            "several threads need threadpoolctl, which keeps BLAS from using them as well: "
+            "pip install threadpoolctl"
+        ) from None
+    return ThreadpoolController()

@@ -9,8 +9,8 @@ import numpy as np
 
 from minisum import init
 from minisum.backend import array_module
-from minisum.mixers.base import Mixer
-from minisum.ops import attention, attention_blocked, linear, merge_heads, split_heads
+from minisum.mixers.base import Mixer, from_heads, join, to_heads
+from minisum.ops import attention, attention_blocked
 
 BLOCKED_FROM = 1024
 
@@ -35,44 +35,25 @@ class Attention(Mixer):
             arrays[f"b{name}"] = np.zeros(inner)
         return arrays | {"Wo": init.glorot_uniform(rng, d, inner), "bo": np.zeros(d)}
 
-    def __call__(self, params, x, mask=None):
-        xp = array_module(x)
-        if mask is not None:
-            x = xp.where(mask[:, :, None], x, 0)
-        q, back_q = self._project(params, x, "q")
-        k, back_k = self._project(params, x, "k")
-        v, back_v = self._project(params, x, "v")
-        attend = attention_blocked if x.shape[1] >= BLOCKED_FROM else attention
-        heads_out, back_attend = attend(q, k, v, mask, self.causal)
-        joined, back_merge = merge_heads(heads_out)
-        y, back_out = linear(joined, params["Wo"], params["bo"])
+    def mix(self, params, x, mask, state):
+        q, back_q = to_heads(params, x, "q", self.heads)
+        k, back_k = to_heads(params, x, "k", self.heads)
+        v, back_v = to_heads(params, x, "v", self.heads)
+        if state is not None:
+            concatenate = array_module(x).concatenate
+            k, v = (concatenate(pair, axis=2) for pair in zip(state, (k, v), strict=True))
+        attend = attention_blocked if k.shape[2] >= BLOCKED_FROM else attention
+        o, back_attend = attend(q, k, v, mask, self.causal)
+        y, back_o = from_heads(params, o)
+        n = x.shape[1]
 
         def back(dy):
-            d_joined, dWo, dbo = back_out(dy)
-            dq, dk, dv, _ = back_attend(back_merge(d_joined))
-            dparams = {"Wo": dWo, "bo": dbo}
-            dx = 0
-            for name, d_head, back_head in (("q", dq, back_q), ("k", dk, back_k), ("v", dv, back_v)):
-                d_input, dparams[f"W{name}"], dparams[f"b{name}"] = back_head(d_head)
-                dx = dx + d_input
-            if mask is not None:
-                dx = xp.where(mask[:, :, None], dx, 0)
-            return dx, dparams
+            do, dparams = back_o(dy)
+            dq, dk, dv, _ = back_attend(do)
+            dx, dqkv = join(back_q(dq), back_k(dk[:, :, -n:]), back_v(dv[:, :, -n:]))
+            return dx, dqkv | dparams
 
-        return y, back
+        return (y, (k, v)), back
 
-    def step(self, params, x, state=None):
-        """Read the next tokens x (B, n, d); the state is the keys and values of all before them."""
-        q, k, v = (self._project(params, x, name)[0] for name in "qkv")
-        if state is not None:
-            xp = array_module(x)
-            k, v = (xp.concatenate(pair, axis=2) for pair in zip(state, (k, v), strict=True))
-        heads_out, _ = attention(q, k, v, causal=True)
-        y, _ = linear(merge_heads(heads_out)[0], params["Wo"], params["bo"])
-        return y, (k, v)
-
-    def _project(self, params, x, name):
-        """x -> the heads of q, k or v; back gives dx, dW, db."""
-        flat, back_linear = linear(x, params[f"W{name}"], params[f"b{name}"])
-        split, back_split = split_heads(flat, self.heads)
-        return split, lambda d_split: back_linear(back_split(d_split))
+    def state_size(self, tokens=None):
+        return 2 * self.inner * (self.max_len if tokens is None else tokens)

@@ -1,13 +1,19 @@
-"""What all mixers share: their sizes, and the refusal of sizes that cannot be."""
+"""What all mixers share: sizes, masks, the step, and the linear maps around the mixing."""
 
+import numpy as np
+
+from minisum import init
+from minisum.backend import array_module
 from minisum.errors import UserError
+from minisum.ops import linear, merge_heads, split_heads
 
 
 class Mixer:
-    """Base of the mixers. Subclasses define `init`, `__call__` and, if causal, `step`.
+    """Base of the mixers. Subclasses define `init`, `mix` and, if causal, `state_size`.
 
-    width: d. heads: H, a divisor of width. max_len: the longest sequence, for mixers whose
-    parameters or constants depend on it. causal: whether token t may see only tokens s <= t.
+    width: d. heads: H, a divisor of width, of no effect where a mixer treats each channel by
+    itself. max_len: the longest sequence, for mixers whose parameters or constants depend on it.
+    causal: whether token t may see only tokens s <= t.
     """
 
     can_be_causal = True
@@ -22,3 +28,119 @@ class Mixer:
         if not causal and not self.can_be_bidirectional:
             raise UserError(f"{name} is causal by construction and cannot look ahead")
         self.width, self.heads, self.max_len, self.causal = width, heads, max_len, causal
+
+    def init(self, rng):
+        """First values of the parameters: dict of name -> host array."""
+        raise NotImplementedError
+
+    def mix(self, params, x, mask, state):
+        """The mixing itself: (y, state after x), back; back(dy) -> dx, dparams.
+
+        x is zero at padding, and what y holds there is not read. mask (B, n) or None; state None
+        at the start of a text. Padding must leave the state and the real tokens' y alone.
+        """
+        raise NotImplementedError
+
+    def __call__(self, params, x, mask=None):
+        """x (B, n, d), mask (B, n) bool, True at real tokens, or None -> y (B, n, d), back.
+
+        back(dy) -> dx, and a dict with the gradient of every parameter. At padding y and dx are
+        zero and dy is not read, whatever numbers (or NaN) stand there.
+        """
+        if mask is None:
+            (y, _), back_mix = self.mix(params, x, None, None)
+            return y, back_mix
+        where = array_module(x).where
+        real = mask[:, :, None]
+        (y, _), back_mix = self.mix(params, where(real, x, 0), mask, None)
+
+        def back(dy):
+            dx, dparams = back_mix(where(real, dy, 0))
+            return where(real, dx, 0), dparams
+
+        return where(real, y, 0), back
+
+    def step(self, params, x, state=None):
+        """Read the next tokens x (B, n, d), any number of them -> y (B, n, d), the state after them.
+
+        Pieces of a text read in turn give the y of the whole text. None is the state at its start.
+        """
+        if not self.causal:
+            raise UserError(f"{type(self).__name__} reads step by step only if built with causal=True")
+        (y, state), _ = self.mix(params, x, None, state)
+        return y, state
+
+    def state_size(self, tokens=None):
+        """Numbers that `step` carries for each sequence, after `tokens` tokens where it matters."""
+        raise NotImplementedError
+
+    def positions(self, x, mask, start=0):
+        """Each token's place among the real ones: (1, n), or (B, n) with a mask; padding's is >= 0.
+
+        Counted so, a text has the same positions alone, left-padded and right-padded.
+        """
+        xp = array_module(x)
+        if mask is None:
+            return start + xp.arange(x.shape[1])[None]
+        return xp.maximum(xp.cumsum(mask, axis=1) - 1, 0)
+
+    def check_length(self, tokens):
+        if tokens > self.max_len:
+            name = type(self).__name__
+            raise UserError(f"{name} was built for {self.max_len} tokens (max_len) and got {tokens}")
+
+
+def uniform_linear(rng, name, fan_out, fan_in):
+    """W{name} and b{name}, both uniform within ±1/√fan_in, PyTorch's choice for a linear layer."""
+    limit = 1 / np.sqrt(fan_in)
+    W = init.fan_in_uniform(rng, fan_out, fan_in)
+    return {f"W{name}": W, f"b{name}": rng.uniform(-limit, limit, fan_out)}
+
+
+def normal_linear(rng, name, fan_out, fan_in):
+    """W{name} from N(0, 0.02²), no bias: the choice of the language-model papers."""
+    return {f"W{name}": rng.normal(0.0, 0.02, (fan_out, fan_in))}
+
+
+def affine(params, x, name):
+    """y = x W{name}ᵀ + b{name} (if params has one); back(dy) -> dx, {name: gradient}."""
+    names = [f"W{name}"] + [f"b{name}"] * (f"b{name}" in params)
+    y, back_linear = linear(x, *(params[key] for key in names))
+
+    def back(dy):
+        dx, *gradients = back_linear(dy)
+        return dx, dict(zip(names, gradients, strict=True))
+
+    return y, back
+
+
+def to_heads(params, x, name, heads):
+    """x (B, n, d) -> the heads (B, H, n, h) of its affine map `name`."""
+    flat, back_affine = affine(params, x, name)
+    y, back_split = split_heads(flat, heads)
+    return y, lambda dy: back_affine(back_split(dy))
+
+
+def from_heads(params, x, name="o"):
+    """x (B, H, n, h) -> the affine map `name` of its joined heads, (B, n, d)."""
+    joined, back_merge = merge_heads(x)
+    y, back_affine = affine(params, joined, name)
+
+    def back(dy):
+        djoined, dparams = back_affine(dy)
+        return back_merge(djoined), dparams
+
+    return y, back
+
+
+def join(*branches):
+    """(dx, dparams) of branches that read the same x: their dx add up, their dparams unite."""
+    dx, dparams = branches[0]
+    for other_dx, other_dparams in branches[1:]:
+        dx, dparams = dx + other_dx, dparams | other_dparams
+    return dx, dparams
+
+
+def keep_real(x, mask):
+    """Zeros at padding.   x (B, H, n, ...), mask (B, n) or None. Its gradient is masked alike."""
+    return x if mask is None else array_module(x).where(mask[:, None, :, None], x, 0)

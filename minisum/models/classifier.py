@@ -7,7 +7,6 @@ score to each class. Source: P. Ekin, "Summation-based transformers", the releas
 import numpy as np
 
 from minisum import init
-from minisum.backend import add_rows
 from minisum.errors import UserError
 from minisum.mixers.attention import Attention
 from minisum.ops import (
@@ -15,10 +14,10 @@ from minisum.ops import (
     cross_entropy,
     dropout,
     embed,
+    embed_modulate,
     linear,
     mean_tokens,
-    modulate,
-    relu,
+    relu_pool,
 )
 from minisum.ops.dropout import draw_keep
 
@@ -32,18 +31,27 @@ class Classifier:
     """Features of a text, dropout, a linear head, cross-entropy. Subclasses define `features`.
 
     vocab V, width d, classes C, max_len the longest text in tokens. masked=False adds the padding
-    to the pool as the published code does. A batch holds ids (B, n) and targets (B,) integer,
-    mask (B, n) bool.
+    to the pool as the published code does. While training, `dropout` forgets features and
+    `token_dropout` whole tokens, as if they had not been written. A batch holds ids (B, n) and
+    targets (B,) integer, mask (B, n) bool.
     """
 
     default_pooling = "mean"
 
     def __init__(
-        self, vocab, width, classes, max_len, pooling=None, masked=True, dropout=0.0, heads=1
+        self,
+        vocab,
+        width,
+        classes,
+        max_len,
+        pooling=None,
+        masked=True,
+        dropout=0.0,
+        token_dropout=0.0,
     ):
         self.vocab, self.width, self.classes, self.max_len = vocab, width, classes, max_len
         self.power = POOLING[pooling or self.default_pooling]
-        self.masked, self.dropout, self.heads = masked, dropout, heads
+        self.masked, self.dropout, self.token_dropout = masked, dropout, token_dropout
 
     def init(self, rng):
         """First values, as the released code draws them."""
@@ -55,16 +63,34 @@ class Classifier:
         }
 
     def noise(self, rng, batch):
-        """Dropout's survivors for a batch: {} without dropout."""
-        if not self.dropout:
-            return {}
-        return {"keep": draw_keep(rng, (len(batch["ids"]), self.width), self.dropout)}
+        """What a training batch forgets: survivors of dropout, and a mask with fewer tokens."""
+        noise = {}
+        if self.dropout:
+            noise["keep"] = draw_keep(rng, (len(batch["ids"]), self.width), self.dropout)
+        if self.token_dropout:
+            kept = draw_keep(rng, batch["ids"].shape, self.token_dropout)
+            noise["mask"] = kept & batch["mask"] if self.masked else kept
+        return noise
 
     def weight(self, batch):
         return len(batch["targets"])
 
+    def numbers(self, batch):
+        """How many numbers one layer's array holds for one text: what shards are sized by."""
+        return batch["ids"].shape[1] * self.width
+
+    def trim(self, batch):
+        """Without the last columns if they are all padding, and without a mask if nothing is."""
+        if not self.masked:
+            return batch
+        columns = batch["mask"].any(axis=0)
+        n = int(np.flatnonzero(columns)[-1]) + 1 if columns.any() else 1
+        mask = batch["mask"][:, :n]
+        return batch | {"ids": batch["ids"][:, :n], "mask": None if mask.all() else mask}
+
     def loss(self, params, batch, total):
-        logits, back_logits = self._logits(params, batch)
+        mask = batch["mask"] if self.masked or self.token_dropout else None
+        logits, back_logits = self._logits(params, batch["ids"], mask, batch.get("keep"))
         loss, back_loss = cross_entropy(logits, batch["targets"], total=total)
 
         def back(grads):
@@ -75,21 +101,20 @@ class Classifier:
 
     def predict(self, params, batch):
         """Scores (B, C); their softmax is the probability of each class."""
-        logits, _ = self._logits(params, {"ids": batch["ids"], "mask": batch["mask"]})
+        logits, _ = self._logits(params, batch["ids"], batch["mask"] if self.masked else None)
         return logits
 
-    def _logits(self, params, batch):
-        mask = batch["mask"] if self.masked else None
-        features, back_features = self.features(params, batch["ids"], mask)
-        if "keep" in batch:
-            features, back_dropout = dropout(features, batch["keep"], self.dropout)
+    def _logits(self, params, ids, mask, keep=None):
+        features, back_features = self.features(params, ids, mask)
+        if keep is not None:
+            features, back_dropout = dropout(features, keep, self.dropout)
         logits, back_head = linear(features, params["head.W"], params["head.b"])
 
         def back(dlogits, grads):
             dfeatures, dW, db = back_head(dlogits)
             grads["head.W"] += dW
             grads["head.b"] += db
-            if "keep" in batch:
+            if keep is not None:
                 dfeatures, _ = back_dropout(dfeatures)
             back_features(dfeatures, grads)
 
@@ -109,19 +134,18 @@ class SummationClassifier(Classifier):
 
     def features(self, params, ids, mask):
         n = ids.shape[1]
-        x, _ = embed(ids, params["embedding"])
-        placed, back_modulate = modulate(x, params["positions"][:n], POSITION_BIAS)
+        placed, back_embed = embed_modulate(
+            ids, params["embedding"], params["positions"][:n], POSITION_BIAS
+        )
         projected, back_project = linear(placed, params["project.W"])
-        said, back_relu = relu(projected)
-        features, back_pool = mean_tokens(said, mask, self.power)
+        features, back_pool = relu_pool(projected, mask, self.power)
 
         def back(dfeatures, grads):
-            dsaid, _ = back_pool(dfeatures)
-            dplaced, dW = back_project(back_relu(dsaid))
-            dx, dpositions = back_modulate(dplaced)
+            dprojected, _ = back_pool(dfeatures)
+            dplaced, dW = back_project(dprojected)
+            _, _, dpositions = back_embed(dplaced, add_to=grads["embedding"])
             grads["project.W"] += dW
             grads["positions"][:n] += dpositions
-            add_rows(grads["embedding"], ids, dx)
 
         return features, back
 
@@ -133,7 +157,7 @@ class AttentionClassifier(Classifier):
     """
 
     def __init__(self, *sizes, heads=4, head_width=None, **options):
-        super().__init__(*sizes, heads=heads, **options)
+        super().__init__(*sizes, **options)
         self.mixer = Attention(self.width, heads, self.max_len, head_width=head_width)
 
     def init_features(self, rng):
@@ -142,7 +166,7 @@ class AttentionClassifier(Classifier):
 
     def features(self, params, ids, mask):
         n = ids.shape[1]
-        x, _ = embed(ids, params["embedding"])
+        x, back_embed = embed(ids, params["embedding"])
         placed, back_positions = add_positions(x, params["positions"][:n])
         mixed, back_mixer = self.mixer(params.group("mixer"), placed, mask)
         features, back_pool = mean_tokens(mixed, mask, self.power)
@@ -154,13 +178,13 @@ class AttentionClassifier(Classifier):
             for name, gradient in dparams.items():
                 grads[f"mixer.{name}"] += gradient
             grads["positions"][:n] += dpositions
-            add_rows(grads["embedding"], ids, dx)
+            back_embed(dx, add_to=grads["embedding"])
 
         return features, back
 
 
 class MeanEmbeddingClassifier(Classifier):
-    """features = mean_t E[id_t]: a bag of words, no order and no mixing. The row that both must beat.
+    """features = mean_t E[id_t]: a bag of words without order or mixing, for the others to beat.
 
     Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification".
     """
@@ -169,12 +193,12 @@ class MeanEmbeddingClassifier(Classifier):
         return {}
 
     def features(self, params, ids, mask):
-        x, _ = embed(ids, params["embedding"])
+        x, back_embed = embed(ids, params["embedding"])
         features, back_pool = mean_tokens(x, mask, self.power)
 
         def back(dfeatures, grads):
             dx, _ = back_pool(dfeatures)
-            add_rows(grads["embedding"], ids, dx)
+            back_embed(dx, add_to=grads["embedding"])
 
         return features, back
 
@@ -187,7 +211,7 @@ MODELS = {
 
 
 def build(mixer, vocab, width, classes, max_len, heads=4, head_width=None, **options):
-    """The classifier whose features come from `mixer`. options: pooling, masked, dropout."""
+    """The classifier that mixes tokens by `mixer`. options: pooling, masked, (token_)dropout."""
     if mixer not in MODELS:
         raise UserError(f"unknown mixer {mixer!r}: choose one of {', '.join(MODELS)}")
     if mixer == "attention":

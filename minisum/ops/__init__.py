@@ -4,6 +4,9 @@
     dx, dW, ... = back(dy)        one gradient per array argument, None for ids and masks
                                   (an op with a single array argument returns the bare gradient)
 
+    (y, state), back = op(x, ..., state=None)    ops that read a text in pieces: the state after
+    dx, ..., dstate = back((dy, dstate))         one piece is that before the next; None counts as 0
+
 `dx` is the gradient of the loss with respect to `x`. `back` adds to nothing and may be called
 twice; nothing writes to its inputs. A docstring gives the formula with shapes, derives the
 backward pass, and names on its last line what the closure keeps (`Saved: ...`).
@@ -15,33 +18,55 @@ that a NaN in the padding cannot survive. The derivative of ReLU at zero is zero
 
 from minisum.ops.activations import gelu, relu, sigmoid, silu, softplus
 from minisum.ops.attention import attention, attention_blocked, merge_heads, split_heads
+from minisum.ops.blocked_loss import linear_cross_entropy
+from minisum.ops.causal_conv import causal_conv
+from minisum.ops.delta_rule import delta_rule, l2_norm
 from minisum.ops.dropout import dropout
 from minisum.ops.embedding import add_positions, embed, modulate
+from minisum.ops.fused import embed_modulate, relu_pool
+from minisum.ops.kernel_attention import elu_plus_one, kernel_attention
 from minisum.ops.linear import linear
 from minisum.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from minisum.ops.norms import layer_norm, rms_norm
 from minisum.ops.pooling import cumsum_tokens, mean_tokens, sum_tokens
+from minisum.ops.products import causal_product, full_product
+from minisum.ops.rotary import rotate
+from minisum.ops.running import decayed_sum, running_softmax_pool, softmax_pool
 
 __all__ = [
     "add_positions",
     "attention",
     "attention_blocked",
     "binary_cross_entropy",
+    "causal_conv",
+    "causal_product",
     "cross_entropy",
     "cumsum_tokens",
+    "decayed_sum",
+    "delta_rule",
     "dropout",
+    "elu_plus_one",
     "embed",
+    "embed_modulate",
+    "full_product",
     "gelu",
+    "kernel_attention",
+    "l2_norm",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "mean_squared_error",
     "mean_tokens",
     "merge_heads",
     "modulate",
     "relu",
+    "relu_pool",
     "rms_norm",
+    "rotate",
+    "running_softmax_pool",
     "sigmoid",
     "silu",
+    "softmax_pool",
     "softplus",
     "split_heads",
     "sum_tokens",

@@ -59,7 +59,7 @@ def attention(q, k, v, mask=None, causal=False):
     y is bilinear in p and v: dv = pᵀ dy and dp = dy vᵀ. Through the softmax, whose rows sum to
     one: ds = p ⊙ (dp - Σ_keys dp ⊙ p). Then the scores' product: dq = ds k / √h, dk = dsᵀ q / √h.
 
-    Saved: q, k, v, mask, p (n·m numbers a head).
+    Saved: q, k, v, p (n·m numbers a head).
     """
     xp = array_module(q)
     k, v = _without_padding(k, mask), _without_padding(v, mask)
@@ -84,6 +84,8 @@ def _softmax(scores):
     """Softmax over the last axis in which a row of nothing but -inf gives zeros, not NaN."""
     xp = array_module(scores)
     scores = scores.astype(accumulator(scores.dtype), copy=False)
+    if scores.shape[-1] == 0:
+        return scores
     top = scores.max(axis=-1, keepdims=True)
     weights = xp.exp(scores - xp.where(top == -xp.inf, 0, top))
     total = weights.sum(axis=-1, keepdims=True)

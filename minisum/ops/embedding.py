@@ -1,6 +1,6 @@
 """From token ids to vectors that know where they stand."""
 
-from minisum.backend import add_rows, array_module
+from minisum.backend import accumulator, add_rows, array_module
 
 
 def embed(ids, table):
@@ -9,12 +9,15 @@ def embed(ids, table):
     A row that was read several times is owed the sum of all their gradients:
     dtable[v] = Σ dx[b, t] over every place where ids[b, t] = v. Ids have no gradient.
 
+    Most rows of a table were not read. back(dx, add_to=G) adds to the rows of G that were, and
+    returns G, where a table of zeros for every shard of a batch would cost more than the rest.
+
     Saved: ids, and the table's shape and type.
     """
-    shape, dtype = table.shape, table.dtype
+    shape, wide = table.shape, accumulator(table.dtype)
 
-    def back(dx):
-        dtable = array_module(dx).zeros(shape, dtype)
+    def back(dx, add_to=None):
+        dtable = array_module(dx).zeros(shape, wide) if add_to is None else add_to
         add_rows(dtable, ids, dx)
         return None, dtable
 
@@ -34,7 +37,7 @@ def modulate(x, positions, bias):
     """
 
     def back(dy):
-        return dy * (positions + bias), (dy * x).sum(axis=0)
+        return dy * (positions + bias), (dy * x).sum(axis=0, dtype=accumulator(dy.dtype))
 
     return x * (positions + bias), back
 
@@ -49,6 +52,6 @@ def add_positions(x, positions):
     """
 
     def back(dy):
-        return dy, dy.sum(axis=0)
+        return dy, dy.sum(axis=0, dtype=accumulator(dy.dtype))
 
     return x + positions, back

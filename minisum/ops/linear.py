@@ -1,5 +1,7 @@
 """The matrix product, where almost all the arithmetic of a model is."""
 
+from minisum.backend import accumulator
+
 
 def linear(x, W, b=None):
     """y = x Wᵀ + b.   x (..., i), W (o, i), b (o) or None -> y (..., o)
@@ -22,6 +24,6 @@ def linear(x, W, b=None):
         dy = dy.reshape(-1, W.shape[0])
         dx = (dy @ W).reshape(shape)
         dW = dy.T @ rows
-        return (dx, dW, dy.sum(axis=0)) if has_bias else (dx, dW)
+        return (dx, dW, dy.sum(axis=0, dtype=accumulator(dy.dtype))) if has_bias else (dx, dW)
 
     return y.reshape(*shape[:-1], W.shape[0]), back

@@ -1,10 +1,11 @@
 """How wrong the model is, as one number, and the gradient that starts every backward pass.
 
 Each loss is a sum over the targets that count, divided by the plain number `total`: by default
-how many they are. A shard of a batch passes the whole batch's number instead, so that the losses (and gradients) of the
-shards simply add up.
+how many they are. A shard of a batch passes the whole batch's number instead, so that the losses
+(and gradients) of the shards simply add up.
 """
 
+from minisum import kernels
 from minisum.backend import accumulator, array_module
 
 
@@ -16,9 +17,11 @@ def cross_entropy(logits, targets, ignore=-1, total=None):
     The log of a softmax has a famously simple derivative: dlogits = (p - onehot(target)) / total,
     p the softmax, and 0 in ignored rows.
 
-    Saved: p, targets.
+    Saved: p, the targets, and which of them count.
     """
     xp = array_module(logits)
+    if kernels.runs_on(logits):
+        return _cross_entropy_fused(logits, targets, ignore, total)
     counted = targets != ignore
     chosen = xp.where(counted, targets, 0)[..., None]
     wide = accumulator(logits.dtype)
@@ -39,6 +42,22 @@ def cross_entropy(logits, targets, ignore=-1, total=None):
     return loss, back
 
 
+def _cross_entropy_fused(logits, targets, ignore, total):
+    """`cross_entropy` in two GPU kernels, one each way."""
+    rows, chosen = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).astype("int32")
+    if total is None:
+        total = array_module(logits).maximum((chosen != ignore).sum(dtype=logits.dtype), 1)
+    p, losses = kernels.softmax_loss(rows, chosen, ignore)
+
+    shape = logits.shape
+
+    def back(dloss):
+        dlogits = kernels.cross_entropy_back(p, chosen, dloss / total, ignore)
+        return dlogits.reshape(shape), None
+
+    return losses.sum() / total, back
+
+
 def binary_cross_entropy(logits, targets, total=None):
     """loss = Σ (softplus(x) - t x) / total, that is -t log σ(x) - (1 - t) log σ(-x).
 
@@ -52,7 +71,7 @@ def binary_cross_entropy(logits, targets, total=None):
     total = logits.size if total is None else total
     small = xp.exp(-xp.abs(logits))
     softplus = xp.maximum(logits, 0) + xp.log1p(small)
-    loss = (softplus - targets * logits).sum() / total
+    loss = (softplus - targets * logits).sum(dtype=accumulator(logits.dtype)) / total
 
     def back(dloss):
         scale = dloss / total
@@ -72,7 +91,8 @@ def mean_squared_error(y, targets, total=None):
     """
     error = y - targets
     total = error.size if total is None else total
-    loss = (error * error).sum() / total
+    wide = accumulator(error.dtype)
+    loss = array_module(y).square(error, dtype=wide).sum() / total
 
     def back(dloss):
         dy = error * (2 * dloss / total)

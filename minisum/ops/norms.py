@@ -30,7 +30,7 @@ def layer_norm(x, gain, bias, eps=1e-5):
         along = (g * normed).mean(axis=-1, keepdims=True)
         dx = r * (g - g.mean(axis=-1, keepdims=True) - normed * along)
         tokens = tuple(range(x.ndim - 1))
-        return dx, (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
+        return dx, (dy * normed).sum(axis=tokens), dy.sum(axis=tokens, dtype=wide)
 
     return y, back
 

@@ -11,14 +11,12 @@ def sum_tokens(x, mask=None):
 
     Saved: mask, and the shape of x.
     """
-    xp = array_module(x)
     shape = x.shape
-    y = _masked(x, mask).sum(axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
 
     def back(dy):
-        return _masked(xp.broadcast_to(dy[:, None, :], shape), mask), None
+        return _spread(dy, mask, shape), None
 
-    return y, back
+    return _sum(x, mask).astype(x.dtype, copy=False), back
 
 
 def mean_tokens(x, mask=None, power=1.0):
@@ -31,16 +29,13 @@ def mean_tokens(x, mask=None, power=1.0):
 
     Saved: mask, c^power, and the shape of x.
     """
-    xp = array_module(x)
-    wide = accumulator(x.dtype)
-    count = xp.full((x.shape[0], 1), x.shape[1]) if mask is None else mask.sum(axis=1)[:, None]
-    divisor = (xp.maximum(count, 1) ** power).astype(wide)
-    total, back_sum = sum_tokens(x, mask)
+    divisor = token_divisor(x, mask, power)
+    shape = x.shape
 
     def back(dy):
-        return back_sum((dy / divisor).astype(dy.dtype, copy=False))
+        return _spread((dy / divisor).astype(dy.dtype, copy=False), mask, shape), None
 
-    return (total / divisor).astype(x.dtype, copy=False), back
+    return (_sum(x, mask) / divisor).astype(x.dtype, copy=False), back
 
 
 def cumsum_tokens(x, mask=None):
@@ -60,6 +55,23 @@ def cumsum_tokens(x, mask=None):
         return _masked(from_the_end.astype(dy.dtype, copy=False), mask), None
 
     return y, back
+
+
+def token_divisor(x, mask, power):
+    """(B, 1): the number of real tokens of each text, at least 1, to the given power."""
+    xp = array_module(x)
+    count = xp.full((x.shape[0], 1), x.shape[1]) if mask is None else mask.sum(axis=1)[:, None]
+    return (xp.maximum(count, 1) ** power).astype(accumulator(x.dtype))
+
+
+def _sum(x, mask):
+    """The sum over real tokens, still in the type it was added in."""
+    return _masked(x, mask).sum(axis=1, dtype=accumulator(x.dtype))
+
+
+def _spread(dy, mask, shape):
+    """dy[b] at every real token of text b, zeros at the padding."""
+    return _masked(array_module(dy).broadcast_to(dy[:, None, :], shape), mask)
 
 
 def _masked(x, mask):

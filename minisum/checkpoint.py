@@ -1,0 +1,104 @@
+"""Checkpoints: named arrays and a JSON description in one safetensors file.
+
+A checkpoint is written whole or not at all: into a temporary file of the same folder, flushed to
+the disk, then renamed over the old one. It carries a SHA-256 of everything it says, so a torn,
+truncated or bit-flipped file is recognised when it is read. The format has no code in it (never
+pickle): reading a stranger's checkpoint is safe.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from minisum.errors import UserError
+
+
+def save(path, arrays, meta, previous=None):
+    """Write host arrays and JSON-able `meta` to `path`, atomically.
+
+    previous: where the file that stands at `path` now is kept, one generation of it.
+    Raises UserError if the file cannot be written (no room, no permission); what stood at `path`
+    is then untouched.
+    """
+    safetensors = _safetensors()
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    text = json.dumps(meta, sort_keys=True)
+    # One metadata entry, since safetensors writes several in no fixed order: the same state then
+    # gives the same bytes.
+    entry = json.dumps({"sha256": _digest(arrays, text), "meta": text})
+    write_bytes(path, safetensors.save(arrays, {"minisum": entry}), previous)
+
+
+def load(path):
+    """Read (arrays, meta) back, or raise UserError if the file is missing or damaged."""
+    safetensors = _safetensors()
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
+    try:
+        # The header's length is checked here, before anything believes it.
+        length = int.from_bytes(data[:8], "little")
+        if len(data) < 8 or length > len(data) - 8:
+            raise ValueError("the header is longer than the file")
+        entry = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["minisum"])
+        arrays = safetensors.load(data)
+        whole = entry["sha256"] == _digest(arrays, entry["meta"])
+    # Damage may surface as nearly any exception, in JSON, in safetensors or in between.
+    except Exception as error:
+        raise UserError(f"the checkpoint {path} is damaged or not one of minisum's") from error
+    if not whole:
+        raise UserError(f"the checkpoint {path} is damaged: its checksum does not match")
+    return arrays, json.loads(entry["meta"])
+
+
+def write_bytes(path, data, previous=None):
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+        os.replace(temporary, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _digest(arrays, text):
+    """SHA-256 over names, types, shapes and bytes of the arrays, and over the description."""
+    digest = hashlib.sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.asarray(array, order="C").data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _flush_folder(folder):
+    """Make the renaming itself durable; Windows has no such call and needs none."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _safetensors():
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise UserError("checkpoints need safetensors: pip install safetensors") from None
+    return safetensors.numpy

@@ -1,0 +1,372 @@
+"""The checker checked: it takes right gradients, refuses wrong ones, and says what is wrong."""
+
+import re
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+from conftest import XP
+from hypothesis import given, settings
+
+from minisum import backend, ops, strategies
+from minisum.gradcheck import gradcheck, grid
+from minisum.strategies import LAYOUTS, Case, cases
+
+
+def normal(*shape, seed=0):
+    return XP.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def eighths(*shape, seed=0, low=-1.0):
+    return XP.asarray(grid(np.random.default_rng(seed), shape, low))
+
+
+def op_of(value, gradients):
+    """An op in the protocol from a formula and a (right or wrong) formula of its gradients."""
+
+    def op(*arrays):
+        return value(*arrays), lambda dy: gradients(dy, *arrays)
+
+    return op
+
+
+def softmax(x):
+    p = XP.exp(x - x.max(axis=-1, keepdims=True))
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def softmax_gradient(dy, x):
+    p = softmax(x)
+    return p * (dy - (dy * p).sum(axis=-1, keepdims=True))
+
+
+def linear_value(x, W):
+    return x @ W.T
+
+
+def linear_gradient(dy, x, W):
+    return dy @ W, dy.T @ x
+
+
+def assigned_rows(dx, ids, table):
+    """The scatter that keeps one of each repeated id."""
+    dtable = XP.zeros_like(table)
+    dtable[ids] = dx
+    return None, dtable
+
+
+def at_one_entry(gradients):
+    """The same gradients, the first of them off by 2⁻³ in its last entry."""
+
+    def wrong(*arrays):
+        first, *rest = gradients(*arrays)
+        first = first.copy()
+        first[(-1,) * first.ndim] += 0.125
+        return first, *rest
+
+    return wrong
+
+
+X, W, SQUARE = (3, 4), (5, 4), (4, 4)
+
+# name -> value, gradients, shapes of the arguments, which of them the verdict must name
+WRONG_VALUES = {
+    "a term dropped": (
+        lambda x: x * x * x + x,
+        lambda dy, x: dy * (3 * x * x), [X], 0),
+    "a sign flipped": (
+        linear_value,
+        lambda dy, x, W: (dy @ W, -(dy.T @ x)), [X, W], 1),
+    "transposed": (
+        linear_value,
+        lambda dy, x, W: (dy @ W.T, dy.T @ x), [SQUARE, SQUARE], 0),
+    "a factor of 1 + 1e-5": (
+        linear_value,
+        lambda dy, x, W: ((1 + 1e-5) * (dy @ W), dy.T @ x), [X, W], 0),
+    "no gradient through a softmax": (
+        softmax,
+        lambda dy, x: XP.zeros_like(x), [X], 0),
+    "a softmax without its second term": (
+        softmax,
+        lambda dy, x: softmax(x) * dy, [X], 0),
+    "one entry of many": (
+        linear_value,
+        at_one_entry(linear_gradient), [(30, 4), W], 0),
+    "not a number": (
+        linear_value,
+        lambda dy, x, W: (dy @ W, XP.full_like(W, XP.nan)), [X, W], 1),
+}  # fmt: skip
+
+
+CURVED = ("a term dropped", "no gradient through a softmax", "a softmax without its second term")
+
+
+@pytest.mark.parametrize(
+    "name, exact",
+    [
+        (name, exact)
+        for name in WRONG_VALUES
+        for exact in (False, True)
+        if not (exact and name in CURVED)
+    ],
+)
+def test_refuses(name, exact):
+    value, gradients, shapes, argument = WRONG_VALUES[name]
+    for seed in range(5):
+        draw = eighths if exact else normal
+        arrays = [draw(*shape, seed=seed + i) for i, shape in enumerate(shapes)]
+        verdict = gradcheck(op_of(value, gradients), *arrays, exact=exact, seed=seed)
+        assert not verdict and verdict.mismatches
+        assert {m.argument for m in verdict.mismatches} == {f"argument {argument}"}
+
+
+def test_a_zero_softmax_gradient_would_pass_with_ones():
+    """Why the cotangent is random: with ones, what is wrong above is right."""
+    assert abs(softmax_gradient(XP.ones(X), normal(*X))).max() < 1e-15
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_refuses_a_scatter_that_assigns(exact):
+    op = op_of(lambda ids, table: table[ids], assigned_rows)
+    ids = XP.asarray([[0, 2, 2], [1, 2, 0]])
+    verdict = gradcheck(op, ids, eighths(3, 4), exact=exact)
+    assert not verdict
+    assert {m.argument for m in verdict.mismatches} == {"argument 1"}
+    assert gradcheck(ops.embed, ids, eighths(3, 4), exact=exact)
+
+
+def accumulating(x):
+    total = XP.zeros_like(x)
+
+    def back(dy):
+        nonlocal total
+        total = total + dy
+        return total
+
+    return 1.0 * x, back
+
+
+def writing_forward(x):
+    x *= 2
+    return 1.0 * x, lambda dy: dy
+
+
+def writing_backward(x):
+    def back(dy):
+        x[...] = 0
+        return 2 * dy
+
+    return 2 * x, back
+
+
+def writing_to_the_cotangent(x):
+    positive = x > 0
+
+    def back(dy):
+        dy *= positive
+        return dy
+
+    return XP.where(positive, x, 0), back
+
+
+def writing_to_ids(ids, table):
+    def back(dx):
+        dtable = ops.embed(ids, table)[1](dx)[1]
+        ids[...] = 0
+        return None, dtable
+
+    return table[ids], back
+
+
+PROTOCOL = {
+    "a second call that accumulates": (accumulating, [normal(*X)], "second call"),
+    "forward writes to its argument": (writing_forward, [normal(*X)], "left alone"),
+    "backward writes to an argument": (writing_backward, [normal(*X)], "left alone"),
+    "backward writes to its cotangent": (writing_to_the_cotangent, [normal(*X)], "left alone"),
+    "backward writes to ids": (
+        writing_to_ids, [XP.asarray([[0, 1], [1, 1]]), normal(2, 3)], "left alone"),
+    "a shape that broadcasts": (
+        op_of(lambda x, b: x + b, lambda dy, x, b: (dy, dy)), [normal(3, 4), normal(4)],
+        r"\(3, 4\), but it is \(4,\)"),
+    "a gradient of another type": (
+        op_of(lambda x: 2 * x, lambda dy, x: (2 * dy).astype("float32")), [eighths(*X)], "float32"),
+    "None for a real argument": (
+        op_of(linear_value, lambda dy, x, W: (None, dy.T @ x)), [normal(*X), normal(*W)], "None"),
+    "an array for ids": (
+        op_of(lambda ids, table: table[ids],
+              lambda dx, ids, table: (ids, ops.embed(ids, table)[1](dx)[1])),
+        [XP.asarray([[0, 1]]), normal(2, 3)], "None"),
+    "too few gradients": (
+        op_of(linear_value, lambda dy, x, W: (dy @ W,)), [normal(*X), normal(*W)], "number"),
+    "too many gradients": (
+        op_of(lambda x: 2 * x, lambda dy, x: (2 * dy, dy)), [normal(*X)], "number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PROTOCOL)
+def test_refuses_a_breach_of_the_protocol(name):
+    op, arrays, message = PROTOCOL[name]
+    verdict = gradcheck(op, *[a.copy() for a in arrays])
+    assert not verdict
+    assert re.search(message, repr(verdict)), verdict
+
+
+def test_accepts_what_is_right():
+    assert gradcheck(op_of(linear_value, linear_gradient), eighths(*X), eighths(*W), exact=True)
+    assert gradcheck(op_of(linear_value, linear_gradient), normal(*X), normal(*W))
+    assert gradcheck(op_of(softmax, softmax_gradient), normal(*X))
+    assert gradcheck(ops.linear, normal(*X), normal(*W))
+    assert gradcheck(ops.sum_tokens, normal(2, 3, 4), None)
+    assert gradcheck(ops.sum_tokens, normal(2, 3, 4), XP.asarray([[True] * 3, [False] * 3]))
+
+
+def test_several_outputs():
+    def halves(x):
+        middle = x.shape[-1] // 2
+        return (x[..., :middle] * 2, x[..., middle:] * 3), lambda dys: XP.concatenate(
+            [2 * dys[0], 3 * dys[1]], axis=-1
+        )
+
+    def swapped(x):
+        y, back = halves(x)
+        return y, lambda dys: back(dys[::-1])
+
+    for exact in (False, True):
+        x = eighths(3, 4)
+        assert gradcheck(halves, x, exact=exact)
+        assert not gradcheck(swapped, x, exact=exact)
+
+
+def test_the_message_says_it_all():
+    def triple(x, scale):
+        return x * scale, lambda dy: (3 * dy, dy * x)
+
+    verdict = gradcheck(triple, XP.asarray([0.5, 0.25]), XP.asarray([2.0, 2.0]), exact=True, seed=7)
+    text = repr(verdict)
+    assert text.startswith("gradcheck of triple(x (2,), scale (2,)), exact (==), seed 7: ")
+    assert "3 wrong" in text and "0 skipped on a kink" in text
+    wrong = verdict.mismatches[-1]
+    assert (wrong.argument, wrong.place) == ("x", "entry (1,)")
+    assert wrong.analytic == 1.5 * wrong.numeric
+    assert f"x, entry (1,): back gives {wrong.analytic}, but it is {wrong.numeric}" in text
+    assert "(ratio 1.5)" in text and "x, random direction" in text
+    assert repr(gradcheck(triple, normal(2), normal(2), exact=False, seed=7)).count("seed 7") == 1
+
+
+def test_many_mismatches_are_counted_not_listed():
+    verdict = gradcheck(op_of(lambda x: x * 1.0, lambda dy, x: 2 * dy), normal(4, 3))
+    assert len(verdict.mismatches) == 13
+    assert repr(verdict).endswith("and 5 more")
+
+
+def test_kinks_are_reported():
+    verdict = gradcheck(ops.relu, XP.asarray([0.0, 0.5, -0.5]), exact=True)
+    assert verdict and verdict.kinks == 2 and verdict.checked == 2
+    assert "2 skipped on a kink" in repr(verdict)
+
+
+def test_nothing_compared_is_not_a_pass():
+    only_kinks = gradcheck(ops.relu, XP.zeros(3), exact=True)
+    assert not only_kinks and not only_kinks.mismatches and only_kinks.kinks
+    assert "nothing could be compared" in repr(only_kinks)
+    nothing_real = op_of(lambda ids: ids * 1.0, lambda dy, ids: None)
+    assert not gradcheck(nothing_real, XP.arange(3))
+    assert not gradcheck(ops.relu, XP.zeros((0, 3)))
+
+
+def test_float32_is_refused():
+    with pytest.raises(TypeError, match="needs float64, but W is float32"):
+        gradcheck(ops.linear, normal(*X), normal(*W).astype("float32"))
+
+
+def test_the_seed_repeats_the_check():
+    wrong = op_of(lambda x: x**3, lambda dy, x: dy * x)
+    x = normal(*X)
+    assert repr(gradcheck(wrong, x, seed=3)) == repr(gradcheck(wrong, x, seed=3))
+    assert repr(gradcheck(wrong, x, seed=3)) != repr(gradcheck(wrong, x, seed=4))
+
+
+def test_constants_are_bound_beforehand():
+    verdict = gradcheck(partial(ops.mean_tokens, power=0.5), normal(2, 3, 4))
+    assert verdict and "argument 0 (2, 3, 4)" in repr(verdict)
+
+
+# Strategies
+
+
+def arrays_of(case):
+    return [
+        case.grid("B n d"), case.normal("d", 2.0), case.uniform("B n", 3, 4), case.ids("B n", 5),
+        case.keep("B 1 d"), case.mask(), case.normal(""),
+    ]  # fmt: skip
+
+
+@given(case=cases(XP, B=(1, 3), n=(1, 6), d=(1, 5)))
+def test_a_case_is_repeated_from_its_repr(case):
+    def repeated(seed, **sizes):
+        return Case(sizes, seed, XP)
+
+    again = eval(repr(case), {"Case": repeated})
+    for a, b in zip(arrays_of(case), arrays_of(again), strict=True):
+        assert (a == b).all() and a.dtype == b.dtype and a.strides == b.strides
+
+
+@given(case=cases(XP, B=(1, 3), n=(1, 6), d=(1, 5)))
+def test_a_case_keeps_its_word(case):
+    if XP is np:
+        assert not any(a.flags.writeable for a in arrays_of(case))
+    numbers = backend.to_numpy(case.grid("B n d", -2.0, 0.5))
+    assert numbers.shape == (case.B, case.n, case.d)
+    assert (numbers * 8 == np.round(numbers * 8)).all()
+    assert numbers.min() >= -2 and numbers.max() <= 0.5
+    assert case.shape("B 4 d") == (case.B, 4, case.d)
+    ids = backend.to_numpy(case.ids("B n", 3, -1))
+    assert ids.min() >= -1 and ids.max() < 3
+    with pytest.raises(AttributeError, match="no size 'q'"):
+        _ = case.q
+
+
+def layout(array):
+    steps = [s for s, size in zip(array.strides, array.shape, strict=True) if size > 1]
+    if any(s < 0 for s in steps):
+        return "reversed"
+    if array.flags.c_contiguous:
+        return "C"
+    return "Fortran" if array.flags.f_contiguous else "strided"
+
+
+def mask_kind(mask):
+    if mask.all():
+        return "all real"
+    if not mask.any(axis=1).all():
+        return "one row all padding"
+    if (mask[:, :-1] >= mask[:, 1:]).all():
+        return "right padding"
+    return "left padding" if (mask[:, :-1] <= mask[:, 1:]).all() else "holes"
+
+
+def test_all_layouts_and_masks_occur():
+    seen = Counter()
+    for seed in range(200):
+        case = Case({"B": 3, "n": 6, "d": 5}, seed, XP)
+        seen[layout(case.normal("B n d"))] += 1
+        seen[mask_kind(backend.to_numpy(case.mask()))] += 1
+    assert set(seen) == {*LAYOUTS, *strategies.MASKS}
+    assert min(seen.values()) >= 10, seen
+
+
+def test_the_example_in_the_docstring_works():
+    lines = [
+        s[4:] for s in strategies.__doc__.splitlines() if s.startswith("    ") or not s.strip()
+    ]
+    names = {"my_op": lambda x, g: (x * g, lambda dy: (dy * g, (dy * x).sum(axis=(0, 1))))}
+    exec("\n".join(lines), names)
+    settings(max_examples=5, database=None)(names["test_my_op"])()
+
+
+def test_the_example_of_the_checker_works():
+    lines = [line[4:] for line in gradcheck.__globals__["__doc__"].splitlines()
+             if line.startswith("    ")]  # fmt: skip
+    names = {"my_op": ops.linear, "x": eighths(*X), "W": eighths(*W)}
+    exec("\n".join(lines), names)

@@ -1,0 +1,309 @@
+"""One flat vector and its named views; Adam against a loop over arrays written from the papers."""
+
+import math
+
+import numpy as np
+import pytest
+from conftest import XP
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minisum import backend, optim
+from minisum.optim import Adam, Average, learning_rate
+from minisum.params import ALIGNMENT, Params
+from minisum.shards import Workers
+from minisum.strategies import seeds
+
+SHAPES = {"a.W": (3, 5), "a.b": (5,), "scalar": (), "ab": (17,), "a.deep.W": (2, 3, 4)}
+
+
+def host(x):
+    return backend.to_numpy(x)
+
+
+def drawn(rng, shapes, dtype="float64"):
+    return Params.from_arrays({n: rng.normal(size=s) for n, s in shapes.items()}, XP, dtype)
+
+
+# Params
+
+
+def test_views_are_windows_on_the_vector():
+    params = drawn(np.random.default_rng(0), SHAPES)
+    params["a.W"][1, 2] = 42
+    assert (host(params.vector) == 42).sum() == 1
+    params["a.W"] += 1
+    assert float(params["a.W"][1, 2]) == 43 and (host(params.vector) == 43).sum() == 1
+    before = {name: host(view).copy() for name, view in params.items()}
+    params.vector *= 2
+    for name, view in params.items():
+        assert view.shape == SHAPES[name]
+        np.testing.assert_array_equal(host(view), 2 * before[name])
+    params["a.b"] = XP.ones(5)
+    assert (host(params["a.b"]) == 1).all() and (host(params.vector) == 1).sum() == 5
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=6), st.sampled_from(["f4", "f8"]))
+def test_layout(shapes, dtype):
+    """Views in order, apart, each at a multiple of ALIGNMENT numbers, and zeros between them."""
+    params = Params({str(i): shape for i, shape in enumerate(shapes)}, XP, dtype)
+    params.vector[...] = -1
+    starts = []
+    for i, (_, view) in enumerate(params.items()):
+        view[...] = i
+        if view.size:
+            where = np.flatnonzero(host(params.vector) == i)
+            assert len(where) == view.size == where[-1] - where[0] + 1
+            assert where[0] % ALIGNMENT == 0
+            starts.append(where[0])
+    assert starts == sorted(starts)
+    assert params.count == sum(math.prod(s) for s in shapes)
+    assert (host(params.vector) == -1).sum() == params.vector.size - params.count
+    assert params.vector.size % ALIGNMENT == 0 and params.vector.dtype == dtype
+
+
+def test_from_arrays_copies_and_converts():
+    source = np.arange(6).reshape(2, 3)
+    params = Params.from_arrays({"x": source}, XP)
+    assert params["x"].dtype == "float32"
+    params["x"][...] = 0
+    assert source.sum() == 15
+    other = params.zeros_like()
+    other["x"][...] = 1
+    assert not host(params.vector).any() and other.vector.dtype == "float32"
+
+
+def test_names():
+    params = drawn(np.random.default_rng(0), SHAPES)
+    assert list(params) == list(SHAPES) and "a.W" in params and "a" not in params
+    assert set(params.group("a")) == {"W", "b", "deep.W"}
+    assert set(params.group("a.deep")) == {"W"} and params.group("nothing") == {}
+    params.group("a")["W"][...] = 7
+    assert (host(params["a.W"]) == 7).all()
+    with pytest.raises(KeyError):
+        _ = params["a.X"]
+
+
+def test_weight_decay_marks_matrices():
+    params = Params(SHAPES, XP)
+    marks = Params(SHAPES, XP)
+    marks.vector[...] = params.weights()
+    assert {name for name, view in marks.items() if host(view).all()} == {"a.W", "a.deep.W"}
+    assert host(marks.vector).sum() == 15 + 24
+
+
+# Adam
+
+
+def adam_by_arrays(arrays, gradients, lr, betas, eps=1e-8, weight_decay=0.0):
+    """Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2."""
+    theta = {name: a.copy() for name, a in arrays.items()}
+    m = {name: np.zeros_like(a) for name, a in arrays.items()}
+    v = {name: np.zeros_like(a) for name, a in arrays.items()}
+    beta1, beta2 = betas
+    for t, g in enumerate(gradients, 1):
+        for name in theta:
+            m[name] = beta1 * m[name] + (1 - beta1) * g[name]
+            v[name] = beta2 * v[name] + (1 - beta2) * g[name] ** 2
+            m_hat = m[name] / (1 - beta1**t)
+            v_hat = v[name] / (1 - beta2**t)
+            decay = weight_decay * theta[name] if theta[name].ndim >= 2 else 0
+            theta[name] = theta[name] - lr * (m_hat / (np.sqrt(v_hat) + eps) + decay)
+    return theta, m, v
+
+
+@given(
+    seeds(), st.sampled_from([0.0, 0.1]), st.sampled_from([(0.9, 0.999), (0.5, 0.7), (0.0, 0.9)])
+)
+def test_adam_is_the_paper(seed, weight_decay, betas):
+    rng = np.random.default_rng(seed)
+    params = drawn(rng, SHAPES)
+    arrays = {name: host(a).copy() for name, a in params.items()}
+    steps = [drawn(rng, SHAPES) for _ in range(4)]
+    adam = Adam(params, betas=betas, weight_decay=weight_decay)
+    for grads in steps:
+        adam.step(grads, 0.03)
+    gradients = [{name: host(g) for name, g in grads.items()} for grads in steps]
+    wanted, m, v = adam_by_arrays(arrays, gradients, 0.03, betas, weight_decay=weight_decay)
+    for name, a in params.items():
+        np.testing.assert_allclose(host(a), wanted[name], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(host(adam.m[name]), m[name], rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(host(adam.v[name]), v[name], rtol=1e-12, atol=1e-15)
+    assert adam.steps == 4
+
+
+def test_the_first_step_is_as_long_as_the_learning_rate():
+    """Bias correction: m̂ = g and √v̂ = |g| at step 1, whatever the size of g."""
+    params = Params({"x": (4,)}, XP, "float64")
+    grads = Params.from_arrays({"x": np.array([1e-3, -5.0, 1e6, 0.0])}, XP, "float64")
+    Adam(params).step(grads, 0.1)
+    np.testing.assert_allclose(host(params["x"]), [-0.1, 0.1, -0.1, 0.0], rtol=2e-5)
+
+
+@pytest.mark.parametrize("clip", [{}, {"clip_value": 0.1}, {"clip_norm": 0.1}])
+def test_the_gradient_and_the_gaps_stay_as_they_were(clip):
+    rng = np.random.default_rng(0)
+    params, grads = drawn(rng, SHAPES), drawn(rng, SHAPES)
+    before = host(grads.vector).copy()
+    adam = Adam(params, weight_decay=0.1, **clip)
+    for _ in range(3):
+        adam.step(grads, 0.1)
+    np.testing.assert_array_equal(host(grads.vector), before)
+    for mirror in (params, adam.m, adam.v):
+        inside = mirror.zeros_like()
+        for _, view in inside.items():
+            view[...] = 1
+        assert not host(mirror.vector)[host(inside.vector) == 0].any()
+        assert np.isfinite(host(mirror.vector)).all()
+
+
+@given(seeds(), st.sampled_from([0.05, 1.0, 100.0]), st.sampled_from([None, 0.3, 50.0]))
+def test_clipping(seed, clip_norm, clip_value):
+    """Equal to handing in a gradient clipped by hand: by value first, then by norm."""
+    rng = np.random.default_rng(seed)
+    start, grads = drawn(rng, SHAPES), drawn(rng, SHAPES)
+    g = host(grads.vector).copy()
+    if clip_value is not None:
+        g = np.clip(g, -clip_value, clip_value)
+    length = np.sqrt((g * g).sum())
+    if length > clip_norm:
+        g = g * (clip_norm / length)
+    by_hand = grads.zeros_like()
+    by_hand.vector[...] = XP.asarray(g)
+    results = []
+    for gradient, options in [
+        (grads, {"clip_norm": clip_norm, "clip_value": clip_value}), (by_hand, {})
+    ]:  # fmt: skip
+        params = start.zeros_like()
+        params.vector[...] = start.vector
+        adam = Adam(params, betas=(0.5, 0.9), **options)
+        adam.step(gradient, 0.1)
+        adam.step(grads.zeros_like(), 0.1)
+        results.append((host(params.vector), host(adam.m.vector), host(adam.v.vector)))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+def test_clipping_a_gradient_of_zero():
+    params = Params({"x": (4,)}, XP, "float64")
+    Adam(params, clip_norm=1.0).step(params.zeros_like(), 0.1)
+    assert not host(params.vector).any()
+
+
+@pytest.mark.skipif(XP is not np, reason="the GPU updates the vector in one piece")
+@pytest.mark.parametrize("change", [-1, 0, 1])
+def test_pieces_meet_without_a_seam(change, monkeypatch):
+    size = 2 * optim.PIECE + change
+    results = []
+    for piece in (optim.PIECE, 10 * size):
+        monkeypatch.setattr(optim, "PIECE", piece)
+        rng = np.random.default_rng(0)
+        params, grads = drawn(rng, {"x": (size,)}), drawn(rng, {"x": (size,)})
+        adam = Adam(params, weight_decay=0.1, clip_norm=1.0)
+        adam.step(grads, 0.1)
+        results.append(params["x"])
+    np.testing.assert_array_equal(*results)
+    assert (results[0] != np.random.default_rng(0).normal(size=size)).all()
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-12), ("float32", 1e-6)])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adam_is_pytorchs(dtype, tolerance, weight_decay):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    shapes = {"W": (4, 3), "U": (2, 5)}
+    params = drawn(rng, shapes, dtype)
+    theirs = [torch.tensor(host(a), requires_grad=True) for _, a in params.items()]
+    kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
+    their_adam = kind(theirs, lr=0.05, weight_decay=weight_decay)
+    adam = Adam(params, weight_decay=weight_decay)
+    for _ in range(10):
+        grads = drawn(rng, shapes, dtype)
+        for tensor, (_, g) in zip(theirs, grads.items(), strict=True):
+            tensor.grad = torch.tensor(host(g))
+        adam.step(grads, 0.05)
+        their_adam.step()
+    for tensor, (_, a) in zip(theirs, params.items(), strict=True):
+        np.testing.assert_allclose(host(a), tensor.detach().numpy(), rtol=tolerance, atol=tolerance)
+
+
+def test_clip_norm_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    params, grads = drawn(rng, SHAPES), drawn(rng, SHAPES)
+    theirs = torch.zeros(grads.vector.size, dtype=torch.float64)
+    theirs.grad = torch.tensor(host(grads.vector))
+    torch.nn.utils.clip_grad_norm_([theirs], 0.7)
+    adam = Adam(params, betas=(0.0, 0.0), clip_norm=0.7)
+    adam.step(grads, 0.0)
+    np.testing.assert_allclose(host(adam.m.vector), theirs.grad.numpy(), rtol=1e-5)
+
+
+@pytest.mark.skipif(XP is not np, reason="a GPU has no pieces to share out")
+@pytest.mark.parametrize("size", [10, 5 * optim.PIECE + 3])
+def test_the_number_of_workers_changes_no_bit(size):
+    results = []
+    for workers in (None, Workers(1), Workers(2), Workers(3)):
+        rng = np.random.default_rng(0)
+        params, grads = drawn(rng, {"x": (size,)}, "float32"), drawn(rng, {"x": (size,)}, "float32")
+        adam = Adam(params, workers=workers)
+        adam.step(grads, 0.1)
+        adam.step(grads, 0.1)
+        results.append(params.vector)
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
+def test_workers_answer_in_order_and_raise():
+    for count in (1, 2, 3):
+        assert Workers(count).each(lambda worker: 10 * worker) == [10 * i for i in range(count)]
+    assert Workers(3).each(lambda worker: worker, 2) == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        Workers(2).each(lambda worker: 1 / worker)
+
+
+# The running average
+
+
+def test_the_average_is_the_formula():
+    rng = np.random.default_rng(0)
+    params = drawn(rng, SHAPES)
+    average = Average(params, 0.9)
+    wanted = host(params.vector).copy()
+    np.testing.assert_array_equal(host(average.params.vector), wanted)
+    for step in range(1, 120):
+        params.vector[...] = XP.asarray(rng.normal(size=wanted.size))
+        before = host(params.vector).copy()
+        average.update(params, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * before
+        np.testing.assert_array_equal(host(params.vector), before)
+        np.testing.assert_allclose(host(average.params.vector), wanted, rtol=1e-12, atol=1e-14)
+
+
+# Schedules
+
+
+def test_constant():
+    assert [learning_rate(s, 10, 0.5) for s in (0, 5, 9, 99)] == [0.5] * 4
+
+
+def test_warmup_climbs_in_a_line():
+    rates = [learning_rate(s, 10, 1.0, warmup=4) for s in range(6)]
+    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_cosine():
+    rates = [learning_rate(s, 12, 2.0, warmup=2, schedule="cosine") for s in range(13)]
+    assert rates[:3] == [1.0, 2.0, 2.0]
+    assert rates[7] == pytest.approx(1.0)
+    assert rates[12] == pytest.approx(0.0, abs=1e-15)
+    assert all(a > b for a, b in zip(rates[2:], rates[3:], strict=False))
+    assert learning_rate(50, 12, 2.0, schedule="cosine") == pytest.approx(0.0, abs=1e-15)
+    for warmup in (3, 4):
+        assert learning_rate(3, 3, 1.0, warmup=warmup, schedule="cosine") == 1.0
+
+
+def test_an_unknown_schedule_is_refused():
+    with pytest.raises(ValueError, match="unknown schedule 'linear'"):
+        learning_rate(0, 10, 1.0, schedule="linear")

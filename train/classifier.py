@@ -1,0 +1,278 @@
+"""Train a text classifier: python -m train.classifier
+
+Without arguments it learns to tell the packages of Python's standard library apart by their
+docstrings: text that is on every machine. `--mixer all` trains direct summation and its rivals
+under one budget and compares them.
+"""
+
+import copy
+import dataclasses
+import sys
+from functools import cached_property
+
+import numpy as np
+
+from data import batches
+from data.classification import DEFAULT, NAMES, load_classification
+from data.splits import split_validation
+from data.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
+from minisum import backend, checkpoint
+from minisum.errors import UserError
+from minisum.models import classifier as models
+from minisum.params import Params
+from minisum.shards import Shards
+from train.command_line import Command, main
+from train.config import Config, option
+from train.predict import answer_lines
+
+TOKENIZER = "tokenizer.json"
+BPE_LEAST = 258  # the bytes, padding and the unknown word
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(Config):
+    dataset: str = option(DEFAULT, "corpus by name", "data", choices=NAMES)
+    text_column: str = option(
+        None, "its text column (guessed if obvious)", "data", type=str, metavar="NAME"
+    )
+    label_column: str = option(
+        None, "its label column (guessed if obvious)", "data", type=str, metavar="NAME"
+    )
+    drop_unknown: bool = option(False, "leave unknown words out instead of marking them", "data")
+    padding: str = option(
+        "right", "left: always to --max-len, keeping the last tokens", "data",
+        choices=("right", "left"),
+    )  # fmt: skip
+    mixer: str = option(
+        "summation", "how tokens are mixed; all compares them", "model",
+        choices=(*models.MODELS, "all"),
+    )  # fmt: skip
+    layers: int = option(
+        1, "mixing layers; the classifiers have one", "model", at_least=1, at_most=1, metavar="N"
+    )
+    head_width: str = option(
+        "split", "split the width among the heads, or give each the full one", "model",
+        choices=("split", "full"),
+    )  # fmt: skip
+    pooling: str = option(
+        None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
+        type=str, choices=tuple(models.POOLING),
+    )  # fmt: skip
+    token_dropout: float = option(
+        0.3, "share of tokens that training forgets", "model", at_least=0, below=1, metavar="RATE"
+    )
+    max_len: int = option(
+        512, "tokens of a text that are read", "model", at_least=1, at_most=2**24, metavar="N"
+    )
+    lr: float = option(3e-4, "learning rate of Adam", above=0, metavar="RATE")
+    ema: float = option(
+        0.999, "validate and keep a running average of the parameters with this decay",
+        at_least=0, below=1, metavar="DECAY",
+    )  # fmt: skip
+    unmasked: bool = option(False, "let padding into the pool, as first published", "model")
+
+    recipe: str = option("default", "set of defaults", choices=("default", "published"))
+
+    WITH_DATA = ("test_data", "text_column", "label_column")
+    RECIPES = {
+        "default": {},
+        "published": {
+            "lr": 1e-4, "epsilon": 1e-7, "clip_value": 1.0, "epochs": 20, "batch_size": 64,
+            "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True, "width": 256,
+            "max_len": 256, "heads": 4, "head_width": "full", "vocab_size": 10_000,
+            "drop_unknown": True, "padding": "left",
+        },
+    }  # fmt: skip
+
+    def check(self, given=()):
+        super().check(given)
+        if self.tokenizer == "bpe" and self.vocab_size < BPE_LEAST:
+            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {BPE_LEAST}")
+        uses_heads = self.mixer in ("attention", "all") or "heads" in given
+        if uses_heads and self.head_width == "split" and self.width % self.heads:
+            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+
+
+class Classification:
+    """The classifier as a task for train.loop."""
+
+    name = "classifier"
+    metric = "accuracy"
+    higher_is_better = True
+
+    def __init__(self, config, data, tokenizer):
+        self.config, self.data, self.tokenizer = config, data, tokenizer
+        self.dataset, self.data_sha256 = data.name, data.sha256
+        self.vocab = tokenizer.get_vocab_size()
+        train, validation = split(config, data)
+        self.texts = {
+            "train": self.encode([data.train_texts[i] for i in train]),
+            "val": self.encode([data.train_texts[i] for i in validation]),
+            "test": self.encode(data.test_texts),
+        }
+        self.labels = {
+            "train": data.train_labels[train],
+            "val": data.train_labels[validation],
+            "test": data.test_labels,
+        }
+        self.train_size = len(train)
+
+    @cached_property
+    def model(self):
+        return build_model(self.config, self.card())
+
+    def encode(self, texts):
+        return encode_texts(self.config, self.tokenizer, texts)
+
+    def order(self, epoch):
+        return batches.epoch_order(self.train_size, self.config.seed, epoch)
+
+    def train_batch(self, rows):
+        return self.batch("train", rows)
+
+    def batch(self, split, rows):
+        batch = make_batch(self.config, self.texts[split].take(rows))
+        return {**batch, "targets": self.labels[split][rows]}
+
+    def tokens(self, batch):
+        return int(batch["mask"].sum())
+
+    def evaluate(self, split, predict):
+        texts, labels = self.texts[split], self.labels[split]
+        logits = np.empty((len(labels), len(self.data.class_names)))
+        by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
+        for rows in batches.batches(by_length, self.config.batch_size):
+            logits[rows] = predict(self.batch(split, rows))
+        chosen = logits.argmax(axis=1)
+        return {
+            "loss": float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
+            "accuracy": float((chosen == labels).mean()),
+            "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
+        }
+
+    def facts(self):
+        counts = np.bincount(self.labels["train"], minlength=len(self.data.class_names))
+        return {
+            "train_examples": self.train_size,
+            "val_examples": len(self.labels["val"]),
+            "test_examples": len(self.labels["test"]),
+            "classes": len(self.data.class_names),
+            "vocabulary": self.vocab,
+            "majority_accuracy": float((self.labels["test"] == counts.argmax()).mean()),
+        }
+
+    def card(self):
+        return {"vocab": self.vocab, "class_names": self.data.class_names}
+
+    def save(self, path):
+        save_tokenizer(self.tokenizer, path / TOKENIZER)
+
+    def with_mixer(self, mixer):
+        """The same task, data and all, for another mixer."""
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, mixer=mixer)
+        return other
+
+
+def load(config, folder, resume):
+    """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
+    data = load_classification(
+        dataset=config.dataset if config.data is None else None,
+        data_file=config.data,
+        test_file=config.test_data,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        limit_train=config.limit_train,
+        limit_test=config.limit_test,
+        seed=config.seed,
+    )
+    path = folder.path / TOKENIZER
+    if resume and path.exists():
+        tokenizer = load_tokenizer(path)
+    else:
+        train, _ = split(config, data)
+        texts = (data.train_texts[i] for i in train)
+        tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
+    return Classification(config, data, tokenizer)
+
+
+def split(config, data):
+    """Rows of the training set (to train on, to choose the epoch by)."""
+    return split_validation(data.train_texts, data.train_labels, config.validation, config.seed)
+
+
+def encode_texts(config, tokenizer, texts):
+    """Token numbers of `texts`, each cut to what the model reads, as Ragged."""
+    keep = "last" if config.padding == "left" else "first"
+    encoded = batches.Ragged.from_list(encode(tokenizer, texts, config.drop_unknown))
+    return encoded.truncate(config.max_len, keep)
+
+
+def make_batch(config, texts):
+    left = config.padding == "left"
+    pad_to = config.max_len if left else None
+    ids, mask = batches.pad(texts, config.max_len, side=config.padding, pad_to=pad_to)
+    return {"ids": ids, "mask": mask}
+
+
+def build_model(config, card):
+    return models.build(
+        config.mixer,
+        vocab=card["vocab"],
+        width=config.width,
+        classes=len(card["class_names"]),
+        max_len=config.max_len,
+        heads=config.heads,
+        head_width=config.width if config.head_width == "full" else None,
+        pooling=config.pooling,
+        masked=not config.unmasked,
+        dropout=config.dropout,
+        token_dropout=config.token_dropout,
+    )
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def macro_f1(chosen, labels, classes):
+    """The mean of 2 TP / (2 TP + FP + FN) over the classes that occur in either."""
+    hits = np.bincount(labels[chosen == labels], minlength=classes)
+    occurrences = np.bincount(labels, minlength=classes) + np.bincount(chosen, minlength=classes)
+    occurring = occurrences > 0
+    return float((2 * hits[occurring] / occurrences[occurring]).mean())
+
+
+def predict(folder, config):
+    """Answer standard input with the best parameters of the run in `folder`."""
+    arrays, meta = checkpoint.load(folder.best)
+    card = meta["card"]
+    tokenizer = load_tokenizer(folder.path / TOKENIZER)
+    if tokenizer.get_vocab_size() != card["vocab"]:
+        raise UserError(f"{folder} holds a tokenizer that its model was not trained with")
+    xp = backend.get(config.backend)
+    params = Params.from_arrays(arrays, xp=xp)
+    runner = Shards(build_model(config, card), threads=config.threads, rows=config.shard_rows)
+
+    def classify(texts):
+        batch = make_batch(config, encode_texts(config, tokenizer, texts))
+        logits = backend.to_numpy(runner.predict(params, backend.to_device(batch, xp)))
+        probabilities = np.exp(log_softmax(logits.astype(np.float64)))
+        best = probabilities.argmax(axis=1)
+        for row, label in enumerate(best):
+            yield card["class_names"][label], probabilities[row, label]
+
+    answer_lines(classify, config.batch_size)
+
+
+COMMAND = Command(
+    task="classifier",
+    description="Train a text classifier by direct summation, or by one of its rivals.",
+    config_class=ClassifierConfig,
+    load=load,
+    predict=predict,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(COMMAND))

@@ -1,0 +1,298 @@
+"""The training loop, the same for every task (see train.task).
+
+Randomness has no state: what happens in epoch e, step s is drawn from (seed, e, s), both counted
+from 1. Stopping and resuming therefore needs the numbers that training computed and nothing else,
+and a resumed run gives the same bits as one that was never stopped.
+"""
+
+import dataclasses
+import math
+import time
+from functools import partial
+
+import numpy as np
+
+from minisum import backend, checkpoint
+from minisum.errors import UserError
+from minisum.optim import Adam, Average, learning_rate
+from minisum.params import Params
+from minisum.shards import Shards
+from train.signals import Interrupted, interruptible
+
+STEPS_BETWEEN_READS = 20  # reading a loss waits for the device, so they are read in groups
+
+
+@dataclasses.dataclass
+class Position:
+    """How far a run has come. Saved with every checkpoint."""
+
+    epoch: int = 1  # at work on this epoch
+    step: int = 0  # steps done in it
+    loss_sum: float = 0.0  # over those steps, each loss times its weight
+    weight: int = 0
+    tokens: int = 0
+    step_seconds: float = 0.0  # spent in those steps
+    seconds: float = 0.0  # spent on the run, breaks not counted
+    history: list = dataclasses.field(default_factory=list)  # the lines of metrics.jsonl
+
+
+def train(task, folder, report, resume=False):
+    """Train `task` in a claimed RunFolder and return the content of result.json.
+
+    Raises Interrupted (state saved) after SIGINT or SIGTERM, UserError if the loss is not finite.
+    """
+    with interruptible() as check:
+        run = Run(task, folder, report, check)
+        if resume:
+            run.restore()
+        run.announce()
+        try:
+            while run.at.epoch <= task.config.epochs and not run.stalled():
+                run.train_epoch()
+                run.close_epoch()
+            return run.finish()
+        except Interrupted:
+            run.save()
+            raise
+
+
+class Run:
+    """Parameters, optimiser and position of one run, and what happens to them."""
+
+    def __init__(self, task, folder, report, check):
+        self.task, self.folder, self.report, self.check = task, folder, report, check
+        self.config = config = task.config
+        self.xp = backend.get(config.backend)
+        initial = task.model.init(np.random.default_rng([config.seed, 0]))
+        self.params = Params.from_arrays(initial, xp=self.xp)
+        self.grads = self.params.zeros_like()
+        self.runner = Shards(task.model, threads=config.threads, rows=config.shard_rows)
+        self.adam = Adam(
+            self.params,
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
+            clip_value=config.clip_value,
+            clip_norm=config.clip_norm,
+            workers=self.runner.workers,
+        )
+        # What is validated and kept: the parameters themselves, or their running average.
+        self.average = Average(self.params, config.ema, self.runner.workers) if config.ema else None
+        self.candidate = self.average.params if self.average else self.params
+        self.steps = math.ceil(task.train_size / config.batch_size)  # an epoch
+        self.at = Position()
+        self.best = None  # the best epoch's vector, on the host
+        self.unread = []  # (step, loss on the device, weight)
+        self.started = self.saved = time.perf_counter()
+
+    def train_epoch(self):
+        """The steps of the current epoch that are not done yet."""
+        config, task, at = self.config, self.task, self.at
+        order = task.order(at.epoch)
+        rate_scale = 0.5 ** plateaus(self.values(), config.plateau)
+        total_steps = self.steps * config.epochs
+        self.clock = time.perf_counter()
+        with self.report.bar(f"epoch {at.epoch}/{config.epochs}", self.steps, at.step) as advance:
+            while at.step < self.steps:
+                self.check()
+                rows = order[at.step * config.batch_size : (at.step + 1) * config.batch_size]
+                batch = task.train_batch(rows)
+                # Steps count from 1: to NumPy [seed, epoch, 0] is the same seed as [seed, epoch].
+                rng = np.random.default_rng([config.seed, at.epoch, at.step + 1])
+                batch = {**batch, **task.model.noise(rng, batch)}
+                rate = rate_scale * learning_rate(
+                    self.adam.steps, total_steps, config.lr, config.warmup, config.schedule
+                )
+                on_device = backend.to_device(batch, self.xp)
+                loss = self.runner.loss_and_grads(self.params, self.grads, on_device)
+                self.adam.step(self.grads, rate)
+                if self.average:
+                    self.average.update(self.params, self.adam.steps)
+                at.step += 1
+                at.tokens += task.tokens(batch)
+                self.unread.append((at.step, loss, task.model.weight(batch)))
+                if len(self.unread) == STEPS_BETWEEN_READS:
+                    self.read_losses()
+                advance(at.loss_sum / max(1, at.weight))
+                if time.perf_counter() - self.saved > config.save_every:
+                    self.save()
+        self.read_losses()
+
+    def read_losses(self):
+        """Add the latest losses to the sums, in order; stop at one that is not finite."""
+        for step, loss, weight in self.unread:
+            loss = float(loss)
+            if not math.isfinite(loss):
+                raise UserError(self.diverged(f"the loss is {loss}", step))
+            self.at.loss_sum += loss * weight
+            self.at.weight += weight
+        self.unread.clear()
+        now = time.perf_counter()
+        self.at.step_seconds += now - self.clock
+        self.clock = now
+
+    def require_finite(self):
+        """A step's damage shows in the loss of the next one; before saving, look directly."""
+        if not bool(self.xp.isfinite(self.params.vector).all()):
+            raise UserError(self.diverged("the parameters are no longer finite", self.at.step))
+
+    def diverged(self, what, step):
+        size = self.config.batch_size
+        rows = self.task.order(self.at.epoch)[(step - 1) * size : step * size]
+        named = ", ".join(str(row) for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
+        place = f"epoch {self.at.epoch}, step {step} of {self.steps} (training rows {named})"
+        saved = self.folder.last.exists()
+        kept = "keeps the last good checkpoint" if saved else "has no checkpoint yet"
+        return (
+            f"{what} at {place}: training stopped and {self.folder} {kept}; "
+            "a lower --lr or --clip-norm 1 may help"
+        )
+
+    def close_epoch(self):
+        """Validate, keep the parameters if they are the best so far, write everything down."""
+        at, task = self.at, self.task
+        self.require_finite()
+        validation = task.evaluate("val", partial(self.predict, self.candidate))
+        record = {
+            "epoch": at.epoch,
+            "step": self.adam.steps,
+            "train_loss": at.loss_sum / max(1, at.weight),
+            **{f"val_{name}": value for name, value in validation.items()},
+            "tokens_per_second": at.tokens / max(at.step_seconds, 1e-9),
+            "seconds": self.elapsed(),
+        }
+        history = [*at.history, record]
+        self.at = Position(epoch=at.epoch + 1, history=history)
+        if self.best_record() is record:
+            self.best = backend.to_numpy(self.candidate.vector).copy()
+            self.save_best()
+        self.save()
+        self.folder.write_metrics(history)
+        left = record["seconds"] / at.epoch * (self.config.epochs - at.epoch)
+        self.report.epoch(record, self.config.epochs, left, self.best_record() is record)
+
+    def predict(self, params, batch):
+        self.check()
+        on_device = backend.to_device(batch, self.xp)
+        return backend.to_numpy(self.runner.predict(params, on_device))
+
+    def finish(self):
+        """The one look at the test split, with the parameters of the best epoch."""
+        done = len(self.at.history)
+        earlier = self.folder.read_result()
+        if earlier and earlier.get("epochs") == done:
+            return earlier
+        test = self.task.evaluate("test", partial(self.predict, self.best_params()))
+        tokens_per_second = [record["tokens_per_second"] for record in self.at.history]
+        result = {
+            "task": self.task.name,
+            "dataset": self.task.dataset,
+            "mixer": self.config.mixer,
+            "backend": self.config.backend,
+            "device": backend.device_name(self.xp),
+            "seed": self.config.seed,
+            "parameters": self.params.count,
+            "epochs": done,
+            "best_epoch": self.best_record()["epoch"],
+            f"val_{self.task.metric}": self.best_record()[f"val_{self.task.metric}"],
+            **{f"test_{name}": value for name, value in test.items()},
+            **self.task.facts(),
+            "seconds": self.elapsed(),
+            "tokens_per_second": float(np.median(tokens_per_second)),
+            "peak_memory_bytes": backend.peak_memory(self.xp),
+            "versions": self.report.versions(self.xp),
+            "data_sha256": self.task.data_sha256,
+        }
+        self.folder.write_json(self.folder.result, result)
+        return result
+
+    def save(self):
+        """Write the whole state, if it is one worth coming back to."""
+        if self.unread:
+            self.read_losses()
+        self.require_finite()
+        self.at.seconds = self.elapsed()
+        arrays = {name: backend.to_numpy(mirror.vector) for name, mirror in self.state().items()}
+        if self.best is not None:
+            arrays["best"] = self.best
+        meta = {"position": dataclasses.asdict(self.at), "adam_steps": self.adam.steps}
+        checkpoint.save(self.folder.last, arrays, meta, previous=self.folder.previous)
+        self.saved = time.perf_counter()
+
+    def best_params(self):
+        best = self.params.zeros_like()
+        best.vector[...] = self.xp.asarray(self.best)
+        return best
+
+    def state(self):
+        """Every vector that training changes, by its name in a checkpoint."""
+        mirrors = {"params": self.params, "m": self.adam.m, "v": self.adam.v}
+        return mirrors | ({"average": self.candidate} if self.average else {})
+
+    def save_best(self):
+        arrays = {name: backend.to_numpy(array) for name, array in self.best_params().items()}
+        meta = {"task": self.task.name, "metrics": self.best_record(), "card": self.task.card()}
+        checkpoint.save(self.folder.best, arrays, meta)
+
+    def restore(self):
+        """Go back to the newest whole checkpoint; without one, stay at the beginning."""
+        state = self.folder.newest_state(self.report.warn)
+        if state is None:
+            self.report.warn(f"{self.folder} has no checkpoint yet: starting at epoch 1")
+            return
+        arrays, meta = state
+        try:
+            self.at = Position(**meta["position"])
+            self.adam.steps = meta["adam_steps"]
+            for name, mirror in self.state().items():
+                mirror.vector[...] = self.xp.asarray(arrays[name])
+            self.best = arrays.get("best")
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"the checkpoint in {self.folder} is of another model") from None
+        done = len(self.at.history) + (self.at.step > 0)
+        if done > self.config.epochs:
+            raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")
+        self.started -= self.at.seconds
+        if self.best is not None and not self.folder.best.exists():
+            self.save_best()
+        self.folder.write_metrics(self.at.history)
+
+    def announce(self):
+        position = f"epoch {self.at.epoch}, step {self.at.step} of {self.steps} done"
+        self.report.header(
+            self.task,
+            {
+                "parameters": f"{self.params.count:,}",
+                "device": backend.device_name(self.xp),
+                "out": str(self.folder),
+                **({"resumed at": position} if self.adam.steps else {}),
+            },
+        )
+
+    def elapsed(self):
+        return time.perf_counter() - self.started
+
+    def values(self):
+        """The validation metric of every epoch, turned so that more is better."""
+        sign = 1 if self.task.higher_is_better else -1
+        return [sign * record[f"val_{self.task.metric}"] for record in self.at.history]
+
+    def best_record(self):
+        values = [-math.inf if math.isnan(value) else value for value in self.values()]
+        return self.at.history[values.index(max(values))]
+
+    def stalled(self):
+        """Whether --patience epochs have passed since the best one."""
+        done, patience = len(self.at.history), self.config.patience
+        return bool(patience and done and done - self.best_record()["epoch"] >= patience)
+
+
+def plateaus(values, patience):
+    """How often `patience` values in a row brought no new best (None: never counted)."""
+    best, waited, count = -math.inf, 0, 0
+    for value in values:
+        waited += 1
+        if value > best:
+            best, waited = value, 0
+        elif waited == patience:
+            waited, count = 0, count + 1
+    return count

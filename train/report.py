@@ -1,0 +1,175 @@
+"""What a run says while it runs: a header, a bar on a terminal, a line an epoch, a final table.
+
+Lines go to standard output, the bar and warnings to standard error. A reader that goes away
+(`| head`, a closed terminal) silences the run and does not end it: the files are the record.
+"""
+
+import contextlib
+import dataclasses
+import os
+import platform
+import sys
+import textwrap
+
+import numpy as np
+
+import minisum
+from minisum import backend
+
+
+class Report:
+    def __init__(self):
+        self.titles = None  # of the columns of the epoch lines, once they stand there
+
+    def say(self, text=""):
+        emit(sys.stdout, text)
+
+    def warn(self, text):
+        emit(sys.stderr, f"note: {text}")
+
+    def header(self, task, more):
+        """Everything needed to tell this run from another, before it starts."""
+        rows = {"dataset": f"{task.dataset} (sha256 {task.data_sha256[:12]})"}
+        rows |= {name.replace("_", " "): shown(value) for name, value in task.facts().items()}
+        rows |= more
+        rows["BLAS"] = blas()
+        self.say(f"minisum {minisum.__version__}, {task.name}")
+        self.table(rows)
+        for group, settings in grouped(task.config).items():
+            lines = textwrap.wrap(settings, 80, break_on_hyphens=False)
+            self.say(f"  {group:<18}" + ("\n" + " " * 20).join(lines))
+        self.say()
+        self.titles = None
+
+    def epoch(self, record, epochs, seconds_left, is_best):
+        """One line of numbers, under column titles the first time; * marks a new best epoch."""
+        left_out = ("epoch", "step", "tokens_per_second", "seconds")
+        cells = {"epoch": f"{record['epoch']}/{epochs}"}
+        cells |= {
+            name.replace("_", " "): f"{value:.4f}"
+            for name, value in record.items()
+            if name not in left_out
+        }
+        cells["tokens/s"] = f"{record['tokens_per_second']:,.0f}"
+        cells["time"] = duration(record["seconds"])
+        cells["left"] = duration(seconds_left)
+        widths = [max(len(title), len("1,234,567")) for title in cells]
+        if self.titles != list(cells):
+            self.titles = list(cells)
+            self.say("  ".join(t.rjust(w) for t, w in zip(cells, widths, strict=True)))
+        line = "  ".join(c.rjust(w) for c, w in zip(cells.values(), widths, strict=True))
+        self.say(line + (" *" if is_best else ""))
+
+    def table(self, rows):
+        for name, value in rows.items():
+            self.say(f"  {name:<18}{value}")
+
+    def result(self, result, folder):
+        """The test metrics and what they cost."""
+        rows = {
+            name.replace("_", " "): shown(value)
+            for name, value in result.items()
+            if name.startswith(("best_", "val_", "test_", "majority_"))
+            and not name.endswith("_examples")
+        }
+        rows["parameters"] = shown(result["parameters"])
+        rows["tokens/s"] = shown(result["tokens_per_second"])
+        rows["time"] = duration(result["seconds"])
+        rows["peak memory"] = f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB"
+        rows["files in"] = str(folder)
+        self.say()
+        self.table(rows)
+
+    def comparison(self, results, metric):
+        """The mixers side by side; time relative to the first."""
+        titles = ("mixer", f"test {metric}", "parameters", "tokens/s", "time", "best epoch")
+        self.say()
+        self.say("{:<16}{:>16}{:>14}{:>14}{:>8}{:>12}".format(*titles))
+        for result in results:
+            # Speeds compare better than whole times, which hold epochs that others did not need.
+            ratio = results[0]["tokens_per_second"] / result["tokens_per_second"]
+            self.say(
+                f"{result['mixer']:<16}{result[f'test_{metric}']:>16.4f}"
+                f"{result['parameters']:>14,}{result['tokens_per_second']:>14,.0f}"
+                f"{ratio:>7.2f}x{result['best_epoch']:>12}"
+            )
+        baseline = results[0].get("majority_accuracy")
+        if baseline is not None:
+            self.say(f"{'majority class':<16}{baseline:>16.4f}")
+
+    @contextlib.contextmanager
+    def bar(self, title, total, done):
+        """Yield advance(loss), called after every step; a tqdm bar where a person can see it."""
+        tqdm = None
+        if sys.stderr is not None and sys.stderr.isatty():
+            with contextlib.suppress(ImportError):
+                from tqdm import tqdm
+        if tqdm is None:
+            yield lambda loss: None
+            return
+        with tqdm(total=total, initial=done, desc=title, leave=False, unit="step") as bar:
+
+            def advance(loss):
+                bar.set_postfix_str(f"loss {loss:.4f}" if loss else "", refresh=False)
+                bar.update()
+
+            yield advance
+
+    @staticmethod
+    def versions(xp):
+        versions = {"minisum": minisum.__version__, "python": platform.python_version()}
+        versions["numpy"] = np.__version__
+        if xp is not np:
+            versions[xp.__name__] = xp.__version__
+        return versions
+
+
+def emit(stream, text):
+    """Print a line now; from the first failure on, to nowhere."""
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        silence(stream)
+
+
+def silence(stream):
+    """Point the stream at nowhere, so that Python's own flush at exit does not fail either."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def grouped(config):
+    """group of settings -> "name value, name value", all that are not None."""
+    groups = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is not None:
+            name = field.name.replace("_", "-")
+            groups.setdefault(field.metadata["group"], []).append(f"{name} {value}")
+    return {group: ", ".join(settings) for group, settings in groups.items()}
+
+
+def shown(value):
+    """A number as a person reads it."""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def duration(seconds):
+    """12.3 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def blas():
+    """Name and thread count of the BLAS library behind NumPy."""
+    libraries = backend.blas_libraries()
+    named = (f"{name} {version}, {threads} threads" for name, version, threads in libraries)
+    return "; ".join(named) or "unknown (pip install threadpoolctl)"
