@@ -1,4 +1,4 @@
-"""Fused GPU kernels: each does in one launch, and one pass over memory, what plain ops do in several.
+"""Fused GPU kernels: one launch and one pass over memory for what plain ops do in several.
 
 Nothing here computes anything new. Every function names the plain form that it equals, and a test
 on a GPU compares the two. Kernels are compiled on first use, for float32 and float64.
@@ -34,13 +34,15 @@ __global__ void relu_sum(const T* x, const bool* mask, T* y, int B, int n, int d
 
 // One block a row: p = softmax(logits), loss = -log p[target]; both zero where target is ignored.
 template <typename T>
-__global__ void softmax_loss(const T* logits, const int* targets, T* p, T* losses, int C, int ignore) {
+__global__ void softmax_loss(const T* logits, const int* targets, T* p, T* losses, int C,
+                             int ignore) {
     __shared__ T shared[256];
     const T* row = logits + (long long)blockIdx.x * C;
     T* out = p + (long long)blockIdx.x * C;
     int target = targets[blockIdx.x];
     T top = row[0];
-    for (int c = threadIdx.x; c < C; c += blockDim.x) top = row[c] > top || row[c] != row[c] ? row[c] : top;
+    for (int c = threadIdx.x; c < C; c += blockDim.x)
+        if (row[c] > top || row[c] != row[c]) top = row[c];
     shared[threadIdx.x] = top;
     __syncthreads();
     for (int half = blockDim.x / 2; half; half /= 2) {
@@ -128,13 +130,14 @@ _ELEMENTWISE = {
         """,
     ),
     "adam": (
-        "T g, T weight, T scale, T clip, T rate, T shrink, T beta1, T beta2, T root, T eps",
+        "T g, T weight, T scale, T clip, T rate, T shrink, T beta1, T gain1, T beta2, T gain2,"
+        "T root, T eps",
         "T theta, T m, T v",
         """
         T gradient = clip > 0 ? max(-clip, min(clip, g)) : g;
         gradient *= scale;
-        m = beta1 * m + (1 - beta1) * gradient;
-        v = beta2 * v + (1 - beta2) * gradient * gradient;
+        m = beta1 * m + gain1 * gradient;
+        v = beta2 * v + gain2 * gradient * gradient;
         theta -= shrink * weight * theta;
         theta -= rate * m / (sqrt(v) / root + eps);
         """,
@@ -177,11 +180,13 @@ def relu_sum(x, mask):
     stretches = max(1, min(512 // (B * columns), -(-n // 64)))
     stretch = -(-n // stretches)
     y = xp.empty((stretches, B, d), x.dtype)
-    _compiled("relu_sum", x.dtype.name)(
-        (columns, B, stretches),
-        (64, 8),
-        (x, np.uintp(0) if mask is None else mask, y, np.int32(B), np.int32(n), np.int32(d), np.int32(stretch)),
-    )
+    sizes = (np.int32(size) for size in (B, n, d, stretch))
+    if y.size:  # a launch of no blocks would be one of one block
+        _compiled("relu_sum", x.dtype.name)(
+            (columns, B, stretches),
+            (64, 8),
+            (x, np.uintp(0) if mask is None else mask, y, *sizes),
+        )
     return y[0] if stretches == 1 else y.sum(axis=0)
 
 
@@ -206,9 +211,10 @@ def softmax_loss(logits, targets, ignore):
     logits, (N, C) = xp.ascontiguousarray(logits), logits.shape
     p, losses = xp.empty_like(logits), xp.empty(N, logits.dtype)
     threads = 32 if C <= 64 else 256
-    _compiled("softmax_loss", logits.dtype.name)(
-        (N,), (threads,), (logits, targets, p, losses, np.int32(C), np.int32(ignore))
-    )
+    if N:  # a launch of no blocks would be one of one block
+        _compiled("softmax_loss", logits.dtype.name)(
+            (N,), (threads,), (logits, targets, p, losses, np.int32(C), np.int32(ignore))
+        )
     return p, losses
 
 
@@ -223,4 +229,6 @@ def adam(g, weight, scale, clip, rate, shrink, betas, root, eps, theta, m, v):
     scale: a number, here or on the device, that multiplies g; clip 0 for no clipping; root
     √(1 - β₂ᵗ).
     """
-    _elementwise("adam")(g, weight, scale, clip, rate, shrink, *betas, root, eps, theta, m, v)
+    # 1 - 0.999 in float32 would be wrong in the fifth digit, so it is taken here.
+    decays = (betas[0], 1 - betas[0], betas[1], 1 - betas[1])
+    _elementwise("adam")(g, weight, scale, clip, rate, shrink, *decays, root, eps, theta, m, v)

@@ -126,7 +126,7 @@ def in_pieces(change, vector, workers):
 
 
 def learning_rate(step, total_steps, base, warmup=0, schedule="constant"):
-    """The rate for step 0, 1, ...: up from 0 in a line over `warmup` steps, then as `schedule` says.
+    """The rate for step 0, 1, ...: up from 0 in a line over `warmup` steps, then by `schedule`.
 
     "constant" stays at `base`; "cosine" falls to 0 at `total_steps` along half a cosine
     (Loshchilov and Hutter 2017).

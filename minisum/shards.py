@@ -93,14 +93,19 @@ class Shards:
         on_host = params.xp is np
         rows = self.rows
         if rows is None:
-            numbers = getattr(self.model, "numbers", None)
-            rows = max(1, SHARD_NUMBERS // numbers(batch)) if on_host and numbers else max(1, size)
+            rows = self._rows(batch, size) if on_host else max(1, size)
         pieces = [
             {name: array[i : i + rows] for name, array in batch.items()}
             for i in range(0, max(1, size), rows)
         ]
         trim = getattr(self.model, "trim", None)
         return [trim(piece) for piece in pieces] if on_host and trim else pieces
+
+    def _rows(self, batch, size):
+        """As many examples as the cache holds, but no thread without work."""
+        numbers = getattr(self.model, "numbers", None)
+        fitting = max(1, SHARD_NUMBERS // max(1, numbers(batch))) if numbers else size
+        return max(1, min(fitting, -(-size // self.workers.count)))
 
     def _add_up(self, vectors):
         """vectors[0] += vectors[1], then vectors[2], ...; each thread adds its own stretch."""

@@ -269,7 +269,7 @@ def test_kinks_are_reported():
 def test_nothing_compared_is_not_a_pass():
     only_kinks = gradcheck(ops.relu, XP.zeros(3), exact=True)
     assert not only_kinks and not only_kinks.mismatches and only_kinks.kinks
-    assert "nothing could be compared" in repr(only_kinks)
+    assert "nothing was compared" in repr(only_kinks)
     nothing_real = op_of(lambda ids: ids * 1.0, lambda dy, ids: None)
     assert not gradcheck(nothing_real, XP.arange(3))
     assert not gradcheck(ops.relu, XP.zeros((0, 3)))

@@ -2,14 +2,12 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 from conftest import XP
 from hypothesis import given
 
 from minisum import ops
 from minisum.gradcheck import gradcheck
-from minisum.ops.activations import erf
 from minisum.strategies import cases
 
 SIZES = {"B": (1, 3), "n": (1, 7), "d": (1, 6), "o": (1, 5), "V": (2, 6), "H": (1, 3), "h": (1, 4)}
@@ -53,6 +51,8 @@ EXACT = {
     "causal_product from a state": lambda c: (
         named(ops.causal_product, chunk=2), *product_arrays(c, c.grid), None, c.grid("B H h o")
     ),
+    "running_sum": lambda c: (ops.running_sum, c.grid("B n d")),
+    "running_sum from a state": lambda c: (ops.running_sum, c.grid("B n d"), c.grid("B d")),
     "causal_conv": lambda c: (ops.causal_conv, c.grid("B n d"), c.grid("o d")),
     "causal_conv from a state": lambda c: (
         ops.causal_conv, c.grid("B n d"), c.grid("3 d"), c.grid("B 2 d")
@@ -80,14 +80,14 @@ def recurrence_case(op, decay, state, chunk, key=1.0):
     return make
 
 
-def kernel_case(causal, state, clamp):
+def kernel_case(causal, state, clamp, eps=1e-6):
     def make(c):
         q, k = c.uniform("B H n h", 0.2, 1), c.uniform("B H n h", 0.2, 1)
         S = None
         if state:
             # The last column is the denominator of what was read before.
             S = c.uniform("B H h 9", 0.2, 1)[..., : c.o + 1]
-        op = named(ops.kernel_attention, causal=causal, clamp=clamp)
+        op = named(ops.kernel_attention, causal=causal, clamp=clamp, eps=eps)
         return op, q, k, c.normal("B H n o"), S
 
     return make
@@ -142,6 +142,7 @@ SMOOTH = {
     "kernel_attention clamped": kernel_case(False, True, True),
     "kernel_attention causal": kernel_case(True, True, False),
     "kernel_attention causal clamped": kernel_case(True, False, True),
+    "kernel_attention with every denominator held": kernel_case(True, True, True, eps=1e3),
     "elu_plus_one": lambda c: (ops.elu_plus_one, away_from_zero(c.normal("B n d", 2.0))),
     "delta_rule": recurrence_case(ops.delta_rule, None, False, 3, key=0.5),
     "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, 64, key=0.5),

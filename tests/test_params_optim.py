@@ -60,6 +60,7 @@ def test_layout(shapes, dtype):
     assert params.count == sum(math.prod(s) for s in shapes)
     assert (host(params.vector) == -1).sum() == params.vector.size - params.count
     assert params.vector.size % ALIGNMENT == 0 and params.vector.dtype == dtype
+    assert 4 * ALIGNMENT == 64  # bytes of float32
 
 
 def test_from_arrays_copies_and_converts():

@@ -38,6 +38,10 @@ class ClassifierConfig(Config):
     label_column: str = option(
         None, "its label column (guessed if obvious)", "data", type=str, metavar="NAME"
     )
+    validation: float = option(
+        0.05, "share of the training rows that chooses the epoch", "data", above=0, below=1,
+        metavar="FRACTION",
+    )  # fmt: skip
     drop_unknown: bool = option(False, "leave unknown words out instead of marking them", "data")
     padding: str = option(
         "right", "left: always to --max-len, keeping the last tokens", "data",
@@ -59,11 +63,12 @@ class ClassifierConfig(Config):
         type=str, choices=tuple(models.POOLING),
     )  # fmt: skip
     token_dropout: float = option(
-        0.3, "share of tokens that training forgets", "model", at_least=0, below=1, metavar="RATE"
+        0.5, "share of tokens that training forgets", "model", at_least=0, below=1, metavar="RATE"
     )
     max_len: int = option(
         512, "tokens of a text that are read", "model", at_least=1, at_most=2**24, metavar="N"
     )
+    epochs: int = option(15, "passes over the training rows", at_least=1, metavar="N")
     lr: float = option(3e-4, "learning rate of Adam", above=0, metavar="RATE")
     ema: float = option(
         0.999, "validate and keep a running average of the parameters with this decay",

@@ -62,7 +62,7 @@ class Report:
 
     def table(self, rows):
         for name, value in rows.items():
-            self.say(f"  {name:<18}{value}")
+            self.say(f"  {name:<18} {value}")
 
     def result(self, result, folder):
         """The test metrics and what they cost."""

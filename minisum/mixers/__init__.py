@@ -2,7 +2,7 @@
 
     mixer = mixers.build("attention", width=64, heads=4, max_len=512, causal=False)
     params = mixer.init(rng)                   # dict of named host arrays
-    y, back = mixer(params, x, mask)           # x (B, n, d) -> y (B, n, d); mask (B, n) bool or None
+    y, back = mixer(params, x, mask)           # x, y (B, n, d); mask (B, n) bool or None
     dx, dparams = back(dy)
     y, state = mixer.step(params, x, state)    # causal: any number of tokens, any split
 

@@ -1,7 +1,5 @@
 """What all mixers share: sizes, masks, the step, and the linear maps around the mixing."""
 
-import numpy as np
-
 from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
@@ -61,12 +59,13 @@ class Mixer:
         return where(real, y, 0), back
 
     def step(self, params, x, state=None):
-        """Read the next tokens x (B, n, d), any number of them -> y (B, n, d), the state after them.
+        """Read the next tokens x (B, n, d), any number -> y (B, n, d), the state after them.
 
         Pieces of a text read in turn give the y of the whole text. None is the state at its start.
         """
         if not self.causal:
-            raise UserError(f"{type(self).__name__} reads step by step only if built with causal=True")
+            name = type(self).__name__
+            raise UserError(f"{name} reads step by step only if built with causal=True")
         (y, state), _ = self.mix(params, x, None, state)
         return y, state
 
@@ -87,19 +86,21 @@ class Mixer:
     def check_length(self, tokens):
         if tokens > self.max_len:
             name = type(self).__name__
-            raise UserError(f"{name} was built for {self.max_len} tokens (max_len) and got {tokens}")
+            raise UserError(f"{name} was built for {self.max_len} tokens and got {tokens}")
 
 
-def uniform_linear(rng, name, fan_out, fan_in):
-    """W{name} and b{name}, both uniform within ±1/√fan_in, PyTorch's choice for a linear layer."""
-    limit = 1 / np.sqrt(fan_in)
-    W = init.fan_in_uniform(rng, fan_out, fan_in)
-    return {f"W{name}": W, f"b{name}": rng.uniform(-limit, limit, fan_out)}
+def uniform_linears(rng, names, width):
+    """W{name} and b{name}, both uniform within ±1/√width, PyTorch's choice for a linear layer."""
+    arrays = {}
+    for name in names:
+        arrays[f"W{name}"] = init.fan_in_uniform(rng, width, width)
+        arrays[f"b{name}"] = init.fan_in_uniform(rng, 1, width)[0]
+    return arrays
 
 
-def normal_linear(rng, name, fan_out, fan_in):
-    """W{name} from N(0, 0.02²), no bias: the choice of the language-model papers."""
-    return {f"W{name}": rng.normal(0.0, 0.02, (fan_out, fan_in))}
+def normal_linears(rng, shapes):
+    """W{name} from N(0, 0.02²), no biases: the choice of the language-model papers."""
+    return {f"W{name}": rng.normal(0.0, 0.02, shape) for name, shape in shapes.items()}
 
 
 def affine(params, x, name):

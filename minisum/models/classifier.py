@@ -9,6 +9,7 @@ import numpy as np
 from minisum import init
 from minisum.errors import UserError
 from minisum.mixers.attention import Attention
+from minisum.models.base import Model, without_padding
 from minisum.ops import (
     add_positions,
     cross_entropy,
@@ -27,7 +28,7 @@ POOLING = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}
 POSITION_BIAS = 1.0
 
 
-class Classifier:
+class Classifier(Model):
     """Features of a text, dropout, a linear head, cross-entropy. Subclasses define `features`.
 
     vocab V, width d, classes C, max_len the longest text in tokens. masked=False adds the padding
@@ -76,17 +77,10 @@ class Classifier:
         return len(batch["targets"])
 
     def numbers(self, batch):
-        """How many numbers one layer's array holds for one text: what shards are sized by."""
         return batch["ids"].shape[1] * self.width
 
     def trim(self, batch):
-        """Without the last columns if they are all padding, and without a mask if nothing is."""
-        if not self.masked:
-            return batch
-        columns = batch["mask"].any(axis=0)
-        n = int(np.flatnonzero(columns)[-1]) + 1 if columns.any() else 1
-        mask = batch["mask"][:, :n]
-        return batch | {"ids": batch["ids"][:, :n], "mask": None if mask.all() else mask}
+        return without_padding(batch) if self.masked else batch
 
     def loss(self, params, batch, total):
         mask = batch["mask"] if self.masked or self.token_dropout else None

@@ -31,7 +31,7 @@ from minisum.ops.norms import layer_norm, rms_norm
 from minisum.ops.pooling import cumsum_tokens, mean_tokens, sum_tokens
 from minisum.ops.products import causal_product, full_product
 from minisum.ops.rotary import rotate
-from minisum.ops.running import decayed_sum, running_softmax_pool, softmax_pool
+from minisum.ops.running import decayed_sum, running_softmax_pool, running_sum, softmax_pool
 
 __all__ = [
     "add_positions",
@@ -64,6 +64,7 @@ __all__ = [
     "rms_norm",
     "rotate",
     "running_softmax_pool",
+    "running_sum",
     "sigmoid",
     "silu",
     "softmax_pool",

@@ -37,9 +37,9 @@ def gelu(x):
 
     def back(dy):
         density = xp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-        return dy * (_normal_cdf(x) + x * density)
+        return dy * (normal_cdf(x) + x * density)
 
-    return x * _normal_cdf(x), back
+    return x * normal_cdf(x), back
 
 
 def sigmoid(x):
@@ -93,13 +93,9 @@ def _sigmoid(x):
     return xp.where(x >= 0, 1, small) / (1 + small)
 
 
-def _normal_cdf(x):
-    return 0.5 * (1 + erf(x * math.sqrt(0.5)))
-
-
 # Coefficients of W. J. Cody, "Rational Chebyshev approximations for the error function",
-# Mathematics of Computation 23 (1969), highest power first: numerator and denominator for
-# |x| <= 0.46875, for |x| <= 4, and in 1/x² beyond.
+# Mathematics of Computation 23 (1969), highest power first: numerator and denominator of erf for
+# |z| <= 0.46875, and of erfc for |z| <= 4 and, in 1/z², beyond.
 _NEAR = (
     (1.85777706184603153e-1, 3.16112374387056560, 1.13864154151050156e2, 3.77485237685302021e2,
      3.20937758913846947e3),
@@ -122,24 +118,28 @@ _FAR = (
 )  # fmt: skip
 
 
-def erf(x):
-    """The error function 2/√π ∫₀ˣ exp(-t²) dt, to the last digit or two of the input's type.
+def normal_cdf(x):
+    """Φ(x) = erfc(-x/√2) / 2, to the last digits of the input's type, in both tails.
 
-    NumPy has none. Cody's three rational functions on NumPy; CuPy's own on a GPU.
+    NumPy has no error function. Cody's three rational ones on NumPy; CuPy's own on a GPU. In the
+    left tail Φ is taken from erfc itself: (1 + erf) / 2 would have no digit left below x = -8.
     """
     xp = array_module(x)
     if xp is not np:
-        from cupyx.scipy.special import erf as device_erf
+        from cupyx.scipy.special import ndtr
 
-        return device_erf(x)
-    size = np.abs(x)
-    near = x * _ratio(_NEAR, np.minimum(size, 0.46875) ** 2)
+        return ndtr(x)
+    z = x * math.sqrt(0.5)
+    size = np.abs(z)
+    near = z * _ratio(_NEAR, np.minimum(size, 0.46875) ** 2)
     middle = _ratio(_MIDDLE, np.clip(size, 0.46875, 4))
-    far = np.clip(size, 4, 10)
+    far = np.clip(size, 4, 30)
     inverse = 1 / (far * far)
     tail = (1 / math.sqrt(math.pi) - inverse * _ratio(_FAR, inverse)) / far
-    beyond = 1 - np.exp(-np.minimum(size, 10) ** 2) * np.where(size <= 4, middle, tail)
-    return np.where(size <= 0.46875, near, np.copysign(beyond, x))
+    # exp(-x²/2) rather than exp(-z²): z is rounded, and the square would double its error.
+    erfc = np.exp(-0.5 * np.minimum(np.abs(x), 40) ** 2) * np.where(size <= 4, middle, tail)
+    beyond = np.where(z < 0, 0.5 * erfc, 1 - 0.5 * erfc)
+    return np.where(size <= 0.46875, 0.5 + 0.5 * near, beyond)
 
 
 def _ratio(coefficients, x):

@@ -1,6 +1,7 @@
 """From many tokens to one vector, by adding: where the time linear in n comes from."""
 
 from minisum.backend import accumulator, array_module
+from minisum.ops.chunks import cumsum, reverse_cumsum
 
 
 def sum_tokens(x, mask=None):
@@ -47,14 +48,13 @@ def cumsum_tokens(x, mask=None):
 
     Saved: mask.
     """
-    xp = array_module(x)
-    y = xp.cumsum(_masked(x, mask), axis=1, dtype=accumulator(x.dtype)).astype(x.dtype, copy=False)
+    y = cumsum(_masked(x, mask).astype(accumulator(x.dtype), copy=False), axis=1)
 
     def back(dy):
-        from_the_end = xp.cumsum(dy[:, ::-1], axis=1, dtype=accumulator(dy.dtype))[:, ::-1]
+        from_the_end = reverse_cumsum(dy.astype(accumulator(dy.dtype), copy=False), axis=1)
         return _masked(from_the_end.astype(dy.dtype, copy=False), mask), None
 
-    return y, back
+    return y.astype(x.dtype, copy=False), back
 
 
 def token_divisor(x, mask, power):

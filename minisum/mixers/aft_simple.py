@@ -1,0 +1,44 @@
+"""AFT-simple: Zhai et al. 2021, "An attention free transformer", equation 3.
+
+A softmax over time of each channel's own key: every channel keeps an average of its values,
+weighted by how loud each token was. Time O(n d) beside the linear maps, memory O(n d); state 3d:
+for each channel the largest key, and numerator and denominator in its units.
+"""
+
+from minisum.mixers.base import Mixer, affine, join, uniform_linears
+from minisum.ops import running_softmax_pool, sigmoid, softmax_pool
+
+
+class AFTSimple(Mixer):
+    """y_t = Wo (σ(q_t) ⊙ Σ_s e^{k_s} v_s / Σ_s e^{k_s}) + bo; all real s or, if causal, s <= t.
+
+    q, k, v = linear maps of x with bias. Product rule at the gate: with a the average,
+    da = do ⊙ σ(q), and dσ = do ⊙ a (added over t where all tokens read one average).
+    """
+
+    def init(self, rng):
+        return uniform_linears(rng, "qkvo", self.width)
+
+    def mix(self, params, x, mask, state):
+        q, back_q = affine(params, x, "q")
+        k, back_k = affine(params, x, "k")
+        v, back_v = affine(params, x, "v")
+        gate, back_gate = sigmoid(q)
+        if self.causal:
+            (average, state), back_pool = running_softmax_pool(k, v, mask, state)
+        else:
+            pooled, back_pool = softmax_pool(k, v, mask)
+            average = pooled[:, None]
+        y, back_o = affine(params, gate * average, "o")
+
+        def back(dy):
+            do, dparams_o = back_o(dy)
+            daverage = do * gate
+            dk, dv, *_ = back_pool((daverage, None) if self.causal else daverage.sum(axis=1))
+            dx, dparams = join(back_q(back_gate(do * average)), back_k(dk), back_v(dv))
+            return dx, dparams | dparams_o
+
+        return (y, state), back
+
+    def state_size(self, tokens=None):
+        return 3 * self.width

@@ -1,0 +1,77 @@
+"""RetNet: Sun et al. 2023, "Retentive network: a successor to transformer", equations 5 to 8.
+
+Attention without softmax in which a pair's weight falls by γ with every token between them, one
+γ a head; positions enter as rotations. Time O(n (C + h) d) with chunks of C tokens, memory O(n d);
+state H K V + 1, that is expand_v d²/H + 1, the last for the position.
+"""
+
+import numpy as np
+
+from minisum.backend import array_module
+from minisum.errors import UserError
+from minisum.mixers.base import Mixer, from_heads, join, keep_real, normal_linears, to_heads
+from minisum.ops import causal_product, rms_norm, rotate, silu
+
+
+class RetNet(Mixer):
+    """y = Wo (RMSNorm(o) ⊙ SiLU(Wg x)), o_t = Σ_{s<=t} γ^{t-s} (q_t·k_s / √K) v_s; causal only.
+
+    q, k = rotated linear maps of x (K = d/H a head), v = Wv x (V = expand_v d/H), γ_i =
+    1 - 2^(-5-i) in head i = 0, 1, ... The norm is taken in each head, with one gain for all of
+    them. No biases.
+
+    Backward, upwards: the gate's product rule, the norm, `ops.causal_product` with a constant
+    decay, the opposite rotation.
+    """
+
+    can_be_bidirectional = False
+
+    def __init__(self, width, heads=1, max_len=512, causal=False, expand_v=2):
+        super().__init__(width, heads, max_len, causal)
+        if width // heads % 2:
+            raise UserError(f"RetNet rotates pairs: a head of odd width {width // heads} has none")
+        self.value_width = expand_v * width
+
+    def init(self, rng):
+        d, e = self.width, self.value_width
+        sizes = {"q": (d, d), "k": (d, d), "v": (e, d), "g": (e, d), "o": (d, e)}
+        arrays = normal_linears(rng, sizes)
+        return arrays | {"norm": np.ones(e // self.heads)}
+
+    def mix(self, params, x, mask, state):
+        xp = array_module(x)
+        S, start = (None, 0) if state is None else state
+        H = self.heads
+        scale = (self.width // H) ** -0.5
+        positions = self.positions(x, mask, start)
+        log_gamma = np.log1p(-(2.0 ** (-5 - np.arange(H))))[None, :, None, None]
+        log_decay = xp.broadcast_to(xp.asarray(log_gamma, dtype=x.dtype), (1, H, x.shape[1], 1))
+        log_decay = keep_real(log_decay, mask)
+
+        q, back_q = to_heads(params, x, "q", H)
+        k, back_k = to_heads(params, x, "k", H)
+        v, back_v = to_heads(params, x, "v", H)
+        gate, back_gate = to_heads(params, x, "g", H)
+        turned_q, back_turn_q = rotate(q * scale, positions)
+        turned_k, back_turn_k = rotate(k, positions)
+        (o, S), back_product = causal_product(turned_q, turned_k, v, log_decay, S)
+        normed, back_norm = rms_norm(o, params["norm"], 1e-5)
+        opened, back_silu = silu(gate)
+        y, back_o = from_heads(params, normed * opened)
+
+        def back(dy):
+            dgated, dparams_o = back_o(dy)
+            do, dnorm = back_norm(dgated * opened)
+            dturned_q, dturned_k, dv, *_ = back_product((do, None))
+            dx, dparams = join(
+                back_q(back_turn_q(dturned_q)[0] * scale),
+                back_k(back_turn_k(dturned_k)[0]),
+                back_v(dv),
+                back_gate(back_silu(dgated * normed)),
+            )
+            return dx, dparams | dparams_o | {"norm": dnorm}
+
+        return (y, (S, start + x.shape[1])), back
+
+    def state_size(self, tokens=None):
+        return self.width * self.value_width // self.heads + 1

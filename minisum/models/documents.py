@@ -1,0 +1,72 @@
+"""Packed windows taken apart into their documents, and put together again.
+
+A window of tokens may hold the end of one document, all of another and the start of a third. Where
+no document may see another, each becomes a row of its own, padded on the right, for the one thing
+that joins tokens: the mixer. That serves every mixer alike, and what works on single tokens stays
+packed, without padding.
+"""
+
+from minisum.backend import array_module
+
+
+class Documents:
+    """Where the documents of a batch of windows lie.
+
+    starts (B, n) bool, True at the first token of each document; a window's first token always
+    begins one. S documents, the longest of m tokens, make rows (S, m).
+    """
+
+    def __init__(self, starts):
+        xp = array_module(starts)
+        starts = starts.copy()
+        starts[:, 0] = True
+        first = xp.flatnonzero(starts)
+        document = xp.cumsum(starts.reshape(-1)) - 1
+        column = xp.arange(starts.size) - first[document]
+        self.shape = (len(first), int(column.max()) + 1)
+        self.place = document * self.shape[1] + column
+        mask = xp.zeros(self.shape, bool)
+        mask.reshape(-1)[self.place] = True
+        self.mask = mask
+
+    def apart(self, x):
+        """x (B, n, d) -> rows (S, m, d), padded with zeros. Numbers only move, and so back."""
+        shape = x.shape
+
+        def back(drows):
+            return self._gather(drows, shape)
+
+        return self._scatter(x), back
+
+    def together(self, rows, windows):
+        """rows (S, m, d) -> x (B, n, d), (B, n) = windows: the inverse of `apart`."""
+
+        def back(dx):
+            return self._scatter(dx)
+
+        return self._gather(rows, (*windows, rows.shape[-1])), back
+
+    def mix_apart(self, mixer):
+        """`mixer` with the same call, applied to each document alone."""
+
+        def mix(params, x):
+            rows, back_apart = self.apart(x)
+            mixed, back_mixer = mixer(params, rows, self.mask)
+            y, back_together = self.together(mixed, x.shape[:2])
+
+            def back(dy):
+                drows, dparams = back_mixer(back_together(dy))
+                return back_apart(drows), dparams
+
+            return y, back
+
+        return mix
+
+    def _scatter(self, x):
+        d = x.shape[-1]
+        rows = array_module(x).zeros((*self.shape, d), x.dtype)
+        rows.reshape(-1, d)[self.place] = x.reshape(-1, d)
+        return rows
+
+    def _gather(self, rows, shape):
+        return rows.reshape(-1, rows.shape[-1])[self.place].reshape(shape)

@@ -1,0 +1,50 @@
+"""Writing with a language model: one token at a time, each from the memory of all before it."""
+
+import numpy as np
+
+from minisum.backend import array_module, to_numpy
+from minisum.errors import UserError
+
+
+def generate(model, params, prompt, rng, temperature=1.0, top_k=None, forget_at=None):
+    """Yield token numbers without end, each drawn from what the model expects next.
+
+    prompt: token numbers, read in one pass. rng: a numpy.random.Generator. temperature divides the
+    scores: 0 always takes the highest, 1 draws as the model says, more is bolder. top_k: draw
+    among that many of the highest. forget_at: a token at which memory and positions start anew.
+
+    The cost of a token does not depend on how many came before, attention layers excepted.
+    """
+    if not len(prompt):
+        raise UserError("a model can only go on from at least one token: the prompt has none")
+    xp = array_module(params["embedding"])
+    state, new = None, [int(token) for token in prompt]
+    while True:
+        scores, state = model.step(params, xp.asarray([new]), state)
+        token = draw(to_numpy(scores[0]), rng, temperature, top_k)
+        yield token
+        new = [token]
+        if token == forget_at:
+            state = None
+
+
+def draw(scores, rng, temperature=1.0, top_k=None):
+    """A number from softmax(scores / temperature), scores (V,), among the `top_k` highest."""
+    if temperature == 0:
+        return int(scores.argmax())
+    scores = scores.astype(np.float64)
+    candidates = np.arange(len(scores))
+    if top_k is not None and top_k < len(scores):
+        candidates = np.sort(np.argpartition(scores, -top_k)[-top_k:])
+    # Exponential clocks: the first to ring, at rate e^score, is a draw from the softmax.
+    waits = np.log(rng.standard_exponential(len(candidates)))
+    return int(candidates[(scores[candidates] / temperature - waits).argmax()])
+
+
+def state_bytes(state):
+    """Bytes of the arrays in a model's or mixer's state."""
+    if isinstance(state, (list, tuple)):
+        return sum(state_bytes(part) for part in state)
+    if isinstance(state, dict):
+        return sum(state_bytes(part) for part in state.values())
+    return getattr(state, "nbytes", 0)

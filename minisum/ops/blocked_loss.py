@@ -1,0 +1,116 @@
+"""The last layer of a language model and its loss in one go, a block of tokens at a time.
+
+A vocabulary is large: the scores of all B·n tokens would be by far the largest array of a model,
+32 times its activations at width 256 and 8,192 words. They are needed only for one number a token,
+so they are made for a block of tokens, used, and forgotten.
+"""
+
+import numpy as np
+
+from minisum.backend import accumulator, array_module
+
+# Tokens a block. With fewer, the V·d gradient of W is walked over once more for each block.
+BLOCK = 256
+# Scores that are worked on at a time on the host: 1 MB in float32, to stay in the cache.
+CACHED = 2**18
+
+
+def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None, block=BLOCK):
+    """loss = Σ -log softmax(x Wᵀ + b)[target] / total, without holding all scores.
+
+    x (..., d), W (V, d), b (V) or None, targets (...) integer -> (). Rows whose target is `ignore`
+    count for nothing. The plain form is `linear` followed by `cross_entropy`.
+
+    The loss is one number, so its gradient is known but for the factor dloss as soon as the
+    softmax p of a block is: dscores = (p - onehot(target)) / total, and from there as in `linear`
+    dx = dscores W, dW = Σ dscoresᵀ x, db = Σ dscores. They are taken while the block's scores
+    exist, since to make these again in the backward pass would cost another product with W.
+
+    Saved: dx, dW, db for dloss = 1.
+    """
+    xp = array_module(x)
+    wide = accumulator(x.dtype)
+    rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    counted = flat != ignore
+    if total is None:
+        total = xp.maximum(counted.sum(dtype=wide), 1)
+    loss = xp.zeros((), wide)
+    dx, dW = xp.zeros_like(rows), xp.zeros_like(W)
+    db = None if b is None else xp.zeros(b.shape, wide)
+
+    for start in range(0, len(rows), block):
+        piece = slice(start, start + block)
+        read, real, chosen = _block(rows[piece], flat[piece], counted[piece])
+        scores = (read @ W.T).astype(wide, copy=False)
+        for few in _few(scores):
+            partition, surprise = _exponentials(scores[few], b, chosen[few])
+            loss += xp.where(real[few], surprise, 0).sum()
+            dscores = scores[few]  # a view: the scores turn into their gradient in place
+            dscores *= xp.where(real[few], 1 / (partition * total), 0)
+            own = (xp.arange(len(dscores)), chosen[few][:, 0])
+            dscores[own] -= xp.where(real[few][:, 0], 1 / total, 0).astype(wide)
+            if b is not None:
+                db += dscores.sum(axis=0)
+        dscores = scores.astype(x.dtype, copy=False)
+        dx[piece] = dscores @ W
+        if start == 0:
+            xp.matmul(dscores.T, read, out=dW)
+        else:
+            dW += dscores.T @ read
+    dx = dx.reshape(x.shape)
+
+    def back(dloss):
+        if isinstance(dloss, float) and dloss == 1:  # spares a walk over all of dW
+            return dx, dW, db, None
+        return dx * dloss, dW * dloss, None if db is None else db * dloss, None
+
+    return loss / total, back
+
+
+def score_targets(x, W, b, targets, ignore=-1, block=BLOCK):
+    """How each target fared: (..., 2), its surprise in nats, and 1 where its score was the highest.
+
+    Arguments as for `linear_cross_entropy`; both numbers are 0 where the target is `ignore`. No
+    gradient.
+    """
+    xp = array_module(x)
+    wide = accumulator(x.dtype)
+    rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    counted = flat != ignore
+    scored = xp.zeros((len(rows), 2), wide)
+    for start in range(0, len(rows), block):
+        piece = slice(start, start + block)
+        read, real, chosen = _block(rows[piece], flat[piece], counted[piece])
+        scores = (read @ W.T).astype(wide, copy=False)
+        for few in _few(scores):
+            _, surprise = _exponentials(scores[few], b, chosen[few])
+            hit = scores[few].argmax(axis=-1)[:, None] == chosen[few]
+            found = xp.where(real[few], xp.concatenate([surprise, hit], axis=1), 0)
+            scored[start + few.start : start + few.stop] = found
+    return scored.reshape(*targets.shape, 2)
+
+
+def _block(rows, targets, counted):
+    """A block's rows, counted (r, 1) and targets (r, 1), the first and last 0 if not counted."""
+    xp = array_module(rows)
+    real = counted[:, None]
+    return xp.where(real, rows, 0), real, xp.where(real, targets[:, None], 0)
+
+
+def _few(scores):
+    """Slices of a few rows each: all at once on a GPU."""
+    count, words = scores.shape
+    step = max(1, CACHED // words) if array_module(scores) is np else max(1, count)
+    return [slice(i, min(i + step, count)) for i in range(0, count, step)]
+
+
+def _exponentials(scores, b, chosen):
+    """scores (r, V) become e^(score + b - top) in place; their sums and -log softmax[chosen]."""
+    xp = array_module(scores)
+    if b is not None:
+        scores += b
+    scores -= scores.max(axis=-1, keepdims=True)
+    own = xp.take_along_axis(scores, chosen, axis=-1)
+    xp.exp(scores, out=scores)
+    partition = scores.sum(axis=-1, keepdims=True)
+    return partition, xp.log(partition) - own

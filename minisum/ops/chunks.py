@@ -1,0 +1,161 @@
+"""Cutting the token axis into chunks: a triangle of weights inside each, one state carried across.
+
+A causal layer of n tokens is either a recurrence (n small steps) or a triangle of n² weights. With
+chunks of C tokens it is both: matrix products of size C inside, n/C steps between. Time is linear
+in n, and what must be remembered is one state a chunk.
+"""
+
+from minisum.backend import array_module
+
+CUMSUM_CHUNK = 64
+
+# Tokens whose chunks are worked on side by side: what is needed in between stays near the core.
+PIECE = 1024
+
+
+def split_chunks(x, C):
+    """(B, H, n, w) -> (B, H, N, C, w), with zeros after the last token to fill the last chunk."""
+    B, H, n, w = x.shape
+    N = -(-n // C)
+    if n != N * C:
+        padded = array_module(x).zeros((B, H, N * C, w), x.dtype)
+        padded[:, :, :n] = x
+        x = padded
+    return x.reshape(B, H, N, C, w)
+
+
+def join_chunks(x, n):
+    """The inverse of `split_chunks`: (B, H, N, C, w) -> (B, H, n, w)."""
+    B, H, N, C, w = x.shape
+    return x.reshape(B, H, N * C, w)[:, :, :n]
+
+
+def in_pieces(recurrence, sequences, state):
+    """A recurrence over a long text, PIECE tokens at a time: the same value and gradient.
+
+    recurrence(*sequences, state) -> (y, state), back; sequences (B, H, n, w) or None. The state
+    after a piece is that before the next, and back hands its gradient the other way.
+    """
+    n = sequences[0].shape[2]
+    if n <= PIECE:
+        return recurrence(*sequences, state)
+    xp = array_module(sequences[0])
+    pieces = [slice(start, min(start + PIECE, n)) for start in range(0, n, PIECE)]
+    ys, backs = [], []
+    for piece in pieces:
+        cut = (None if a is None else a[:, :, piece] for a in sequences)
+        (y, state), back_piece = recurrence(*cut, state)
+        ys.append(y)
+        backs.append(back_piece)
+
+    def back(gradients):
+        dy, dstate = gradients
+        found = []
+        for piece, back_piece in zip(reversed(pieces), reversed(backs), strict=True):
+            *dsequences, dstate = back_piece((dy[:, :, piece], dstate))
+            found.append(dsequences)
+        joined = (
+            None if parts[0] is None else xp.concatenate(parts[::-1], axis=2)
+            for parts in zip(*found, strict=True)
+        )
+        return *joined, dstate
+
+    return (xp.concatenate(ys, axis=2), state), back
+
+
+def transposed(x):
+    return x.swapaxes(-1, -2)
+
+
+def carry(keep, added, state, backwards=False):
+    """The state at the start of every chunk, and after the last one.
+
+    state' = keep_c ⊙ state + added_c, chunk by chunk.   keep (B, H, N, K or 1, 1) or None for 1,
+    added (B, H, N, K, V), state (B, H, K, V) or None for 0 -> starts like added, last like state.
+    Its own adjoint: `backwards` walks from the last chunk to the first.
+    """
+    xp = array_module(added)
+    starts = xp.empty_like(added)
+    if state is None:
+        state = xp.zeros_like(added[:, :, 0])
+    chunks = range(added.shape[2])
+    for c in reversed(chunks) if backwards else chunks:
+        starts[:, :, c] = state
+        state = (state if keep is None else keep[:, :, c] * state) + added[:, :, c]
+    return starts, state
+
+
+def chunk_decays(log_decay, C):
+    """What became of a number after each token of its chunk, in logarithms and in four factors.
+
+    -> b, running sum from the chunk's start; e^b; e^{b_C - b}, what is left at the chunk's end;
+    e^{b_C}, over the whole chunk, to multiply a state (K, V). None, 1, 1, None without decay.
+    """
+    if log_decay is None:
+        return None, 1.0, 1.0, None
+    xp = array_module(log_decay)
+    b = xp.cumsum(split_chunks(log_decay, C), axis=-2)
+    end = b[..., -1:, :]
+    return b, xp.exp(b), xp.exp(end - b), transposed(xp.exp(end))
+
+
+def back_chunk_decays(log_decay, db, G, starts, last, n):
+    """dlog_decay from db (B, H, N, C, K) and G, the gradients of the states after each chunk."""
+    xp = array_module(db)
+    ends = xp.concatenate([starts[:, :, 1:], last[:, :, None]], axis=2)
+    through_state = (G * ends).sum(axis=-1)
+    if log_decay.shape[-1] == 1:
+        db, through_state = db.sum(-1, keepdims=True), through_state.sum(-1, keepdims=True)
+    db[..., -1, :] += through_state
+    return sum_to(join_chunks(reverse_cumsum(db, -2), n), log_decay.shape)
+
+
+def decay_matrix(b):
+    """Γ_ij = exp(b_i - b_j) for j <= i and 0 above the diagonal.   b (..., C, 1) -> (..., C, C)
+
+    b is the running sum of logarithms of decays, so no exponent is positive. The factored form
+    exp(b_i) exp(-b_j) overflows float32 after a few hundred tokens.
+    """
+    xp = array_module(b)
+    C = b.shape[-2]
+    return xp.exp(xp.where(lower(xp, C), b - transposed(b), -xp.inf))
+
+
+def lower(xp, C, diagonal=True):
+    """Which of C tokens each of them may see: itself (unless told otherwise) and those before."""
+    i = xp.arange(C)
+    return i <= i[:, None] if diagonal else i < i[:, None]
+
+
+def cumsum(x, axis):
+    """Running sums along `axis` >= 0, in two levels: inside chunks, then of the chunks' totals.
+
+    The same as xp.cumsum but for rounding, and several times faster once x outgrows a core's
+    cache: where the axis is not the last, NumPy walks the whole length one channel at a time.
+    """
+    xp = array_module(x)
+    n = x.shape[axis]
+    if n <= CUMSUM_CHUNK:
+        return xp.cumsum(x, axis=axis)
+    padding = -n % CUMSUM_CHUNK
+    if padding:
+        x = xp.pad(x, [(0, padding * (i == axis)) for i in range(x.ndim)])
+    chunked = x.reshape(*x.shape[:axis], -1, CUMSUM_CHUNK, *x.shape[axis + 1 :])
+    sums = xp.moveaxis(xp.cumsum(chunked, axis=axis + 1), (axis, axis + 1), (0, 1))
+    sums[1:] += xp.cumsum(sums[:-1, -1], axis=0)[:, None]
+    return xp.moveaxis(sums, (0, 1), (axis, axis + 1)).reshape(x.shape)[
+        (slice(None),) * axis + (slice(0, n),)
+    ]
+
+
+def reverse_cumsum(x, axis):
+    """Σ over this entry and all later ones: the adjoint of the running sum."""
+    xp = array_module(x)
+    return xp.flip(cumsum(xp.flip(x, axis), axis), axis)
+
+
+def sum_to(x, shape):
+    """`x` added up over the axes along which an array of `shape` was broadcast to it."""
+    pairs = zip(x.shape, shape, strict=True)
+    axes = tuple(i for i, (have, want) in enumerate(pairs) if want < have)
+    return x.sum(axis=axes, keepdims=True) if axes else x

@@ -1,0 +1,141 @@
+"""Attention without softmax: a matrix of sums Σ k vᵀ, written by keys and read by queries.
+
+Without the softmax the product q kᵀ v can be taken from the right: first the K×V matrix S = kᵀ v,
+then q S. Tokens meet in S alone, so time is linear in n and S is all there is to remember.
+"""
+
+from minisum.backend import array_module
+from minisum.ops.chunks import (
+    back_chunk_decays,
+    carry,
+    chunk_decays,
+    decay_matrix,
+    in_pieces,
+    join_chunks,
+    lower,
+    split_chunks,
+    transposed,
+)
+
+# Tokens a chunk. With a decay for each channel the weights inside a chunk cost C·K exponentials a
+# token instead of C, hence the smaller one.
+CHUNK, CHUNK_BY_CHANNEL = 64, 16
+
+
+def full_product(q, k, v, state=None):
+    """y = q S, S = state + kᵀ v, the same S for every token.
+
+    q, k (B, H, n, K), v (B, H, n, V), state (B, H, K, V) or None for 0 -> y (B, H, n, V) and S.
+
+    y is linear in q and S, S in k and v: dS += qᵀ dy; dq = dy Sᵀ, dk = v dSᵀ, dv = k dS,
+    dstate = dS.
+
+    Saved: q, k, v, S.
+    """
+    S = transposed(k) @ v
+    has_state = state is not None
+    if has_state:
+        S = S + state
+
+    def back(gradients):
+        dy, dS = gradients
+        total = transposed(q) @ dy
+        if dS is not None:
+            total = total + dS
+        dstate = total if has_state else None
+        return dy @ transposed(S), v @ transposed(total), k @ total, dstate
+
+    return (q @ S, S), back
+
+
+def causal_product(q, k, v, log_decay=None, state=None, chunk=None):
+    """y_t = S_tᵀ q_t, S_t = a_t ⊙ S_{t-1} + k_t v_tᵀ with a = exp(log_decay) <= 1.
+
+    q, k (B, H, n, K), v (B, H, n, V), log_decay <= 0 one a head (.., n, 1) or one a key channel
+    (.., n, K) or None for no decay (leading axes may be 1), state S_0 (B, H, K, V) or None for 0
+    -> y (B, H, n, V) and S_n. Time O(n (C (K + V) + K V)). Yang et al. 2024, section 4.
+
+    In a chunk, with b the running sum of log_decay from its start, S_c the state there and
+    A_ij = Σ_κ q_iκ k_jκ exp(b_iκ - b_jκ) for j <= i:
+    y = (q e^b) S_c + A v, and S_{c+1} = e^{b_C} S_c + (k e^{b_C - b})ᵀ v.
+
+    Backward: dA = dy vᵀ below the diagonal, dv = Aᵀ dy. Let G be dS_{c+1}, carried from the end:
+    dS_c = e^{b_C} G + (q e^b)ᵀ dy. Then dq gains e^b (dy S_cᵀ), dk gains e^{b_C - b} (v Gᵀ),
+    dv gains (k e^{b_C - b}) G. Since b occurs only as q e^b, k e^{-b} and in S_{c+1}, its own
+    gradient is db = q ⊙ dq - k ⊙ dk, plus G ⊙ S_{c+1} added over V at the chunk's end;
+    dlog_decay is the sum of db over the later tokens of the chunk. (A difference: it is as exact as
+    q ⊙ dq, even where decays are so strong that it is much smaller.)
+
+    Saved: q, k, v, log_decay, one state a chunk. A is made again.
+    """
+
+    def recurrence(q, k, v, log_decay, state):
+        return _causal_product(q, k, v, log_decay, state, chunk)
+
+    return in_pieces(recurrence, (q, k, v, log_decay), state)
+
+
+def _causal_product(q, k, v, log_decay, state, chunk):
+    n = q.shape[2]
+    by_channel = log_decay is not None and log_decay.shape[-1] > 1
+    C = min(chunk or (CHUNK_BY_CHANNEL if by_channel else CHUNK), n)
+    has_state = state is not None
+
+    Q, K, V = (split_chunks(a, C) for a in (q, k, v))
+    b, from_start, to_end, keep = chunk_decays(log_decay, C)
+    starts, last = carry(keep, transposed(K * to_end) @ V, state)
+    y = _weights(Q, K, b) @ V + (Q * from_start) @ starts
+
+    def back(gradients):
+        dy, dlast = gradients
+        dY = split_chunks(dy, C)
+        b, from_start, to_end, keep = chunk_decays(log_decay, C)
+        G, dstate = carry(keep, transposed(Q * from_start) @ dY, dlast, backwards=True)
+        dQ, dK = _back_weights(dY @ transposed(V), Q, K, b)
+        dQ += (dY @ transposed(starts)) * from_start
+        dK += (V @ transposed(G)) * to_end
+        dV = transposed(_weights(Q, K, b)) @ dY + (K * to_end) @ G
+        dlog_decay = None
+        if log_decay is not None:
+            dlog_decay = back_chunk_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
+        dq, dk, dv = (join_chunks(a, n) for a in (dQ, dK, dV))
+        return dq, dk, dv, dlog_decay, dstate if has_state else None
+
+    return (join_chunks(y, n), last), back
+
+
+def _weights(Q, K, b):
+    """A (..., C, C): what each token of a chunk reads of those up to it."""
+    xp = array_module(Q)
+    C = Q.shape[-2]
+    if b is None:
+        return xp.where(lower(xp, C), Q @ transposed(K), 0)
+    if b.shape[-1] == 1:
+        return (Q @ transposed(K)) * decay_matrix(b)
+    A = xp.zeros((*Q.shape[:-1], C), Q.dtype)
+    for i, j in _diagonals(C):
+        decay = xp.exp(b[..., i, :] - b[..., j, :])
+        read = (Q[..., i, :] * K[..., j, :] * decay).sum(axis=-1)
+        A[..., xp.arange(C)[i], xp.arange(C)[j]] = read
+    return A
+
+
+def _diagonals(C):
+    """Pairs of slices (i, j) with i - j = 0, then 1, ..., C - 1."""
+    return ((slice(gap, C), slice(0, C - gap)) for gap in range(C))
+
+
+def _back_weights(dA, Q, K, b):
+    """dA (..., C, C), its upper triangle of no meaning -> dQ, dK."""
+    xp = array_module(Q)
+    C = Q.shape[-2]
+    if b is None or b.shape[-1] == 1:
+        dscores = xp.where(lower(xp, C), dA, 0) if b is None else dA * decay_matrix(b)
+        return dscores @ K, transposed(dscores) @ Q
+    dQ, dK = xp.zeros_like(Q), xp.zeros_like(K)
+    for i, j in _diagonals(C):
+        dA_gap = dA[..., xp.arange(C)[i], xp.arange(C)[j]][..., None]
+        d = dA_gap * xp.exp(b[..., i, :] - b[..., j, :])
+        dQ[..., i, :] += d * K[..., j, :]
+        dK[..., j, :] += d * Q[..., i, :]
+    return dQ, dK

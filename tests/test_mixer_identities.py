@@ -1,0 +1,254 @@
+"""Equations that tie the mixers to each other and to what their papers say of them."""
+
+import numpy as np
+import pytest
+from conftest import XP
+from hypothesis import given
+
+from minisum import mixers, ops
+from minisum.backend import to_device, to_numpy
+from minisum.mixers.tssa import running_token_statistics, token_statistics
+from minisum.strategies import cases
+
+sizes = cases(XP, B=(1, 2), n=(1, 9), H=(1, 2), h=(1, 4), d=(1, 4))
+
+WITHOUT_POSITIONS = (
+    "summation",
+    "running_mean",
+    "aft_simple",
+    "projection",
+    "attention",
+    "tssa",
+    "simpletron",
+    "linear_attention",
+)
+
+
+def close(a, b):
+    np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-9, atol=1e-11)
+
+
+def same(a, b):
+    np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+
+
+def qkv(case):
+    return case.normal("B H n h"), case.normal("B H n h"), case.normal("B H n d")
+
+
+def unit(k):
+    return k / XP.sqrt((k * k).sum(axis=-1, keepdims=True))
+
+
+def build(name, case, **options):
+    """A mixer with two numbers a head, and its first values."""
+    mixer = mixers.build(name, width=2 * case.H, heads=case.H, max_len=16, **options)
+    return mixer, to_device(mixer.init(np.random.default_rng(case.seed)), XP)
+
+
+@pytest.mark.parametrize("name", WITHOUT_POSITIONS)
+@given(case=sizes)
+def test_the_order_of_tokens_does_not_matter(name, case):
+    mixer, params = build(name, case)
+    x = XP.asarray(case.rng.normal(size=(case.B, case.n, mixer.width)))
+    order = case.rng.permutation(case.n)
+    close(mixer(params, x[:, order])[0], mixer(params, x)[0][:, order])
+
+
+@given(case=sizes)
+def test_no_decay_is_a_decay_of_one(case):
+    """Gated linear attention without gates, retention with γ = 1, linear attention's numerator."""
+    q, k, v = qkv(case)
+    (plain, state), _ = ops.causal_product(q, k, v, chunk=3)
+    for letters in ("B H n 1", "B H n h"):
+        zero = XP.zeros(case.shape(letters))
+        (gated, gated_state), _ = ops.causal_product(q, k, v, zero, chunk=4)
+        close(plain, gated)
+        close(state, gated_state)
+    close(plain, XP.tril(q @ k.swapaxes(-1, -2)) @ v)
+    close(state, ops.full_product(q, k, v)[0][1])
+
+
+@given(case=sizes)
+def test_the_gated_delta_rule_without_gate_is_the_delta_rule(case):
+    q, k, v = qkv(case)
+    beta = case.uniform("B H n 1", 0, 1)
+    (plain, state), _ = ops.delta_rule(q, unit(k), v, beta, chunk=3)
+    zero = XP.zeros_like(beta)
+    (gated, gated_state), _ = ops.delta_rule(q, unit(k), v, beta, zero, chunk=2)
+    close(plain, gated)
+    close(state, gated_state)
+
+
+@given(case=sizes)
+def test_the_delta_rule_that_learns_nothing_keeps_its_state(case):
+    q, k, v = qkv(case)
+    S = case.normal("B H h d")
+    (y, state), _ = ops.delta_rule(q, unit(k), v, XP.zeros(case.shape("B H n 1")), None, S)
+    same(state, S)
+    close(y, q @ S)
+
+
+@given(case=sizes)
+def test_what_the_delta_rule_just_wrote_it_reads_back(case):
+    """A key of length one at rate 1: its own value, whatever was stored before."""
+    _, k, v = qkv(case)
+    k = unit(k)
+    (y, _), _ = ops.delta_rule(k, k, v, XP.ones(case.shape("B H n 1")), chunk=3)
+    close(y, v)
+
+
+@given(case=cases(XP, B=(1, 2), n=(1, 4), H=(1, 2), d=(1, 4)))
+def test_the_delta_rule_with_orthogonal_keys_is_linear_attention(case):
+    """Nothing to correct: every key is new."""
+    shape = (*case.shape("B H n"), 4)
+    k = XP.broadcast_to(XP.eye(4)[: case.n], shape)
+    q = XP.asarray(case.rng.normal(size=shape))
+    v = case.normal("B H n d")
+    (corrected, _), _ = ops.delta_rule(q, k, v, XP.ones((*shape[:3], 1)), chunk=3)
+    close(corrected, ops.causal_product(q, k, v)[0][0])
+
+
+@given(case=sizes)
+def test_simpletron_is_trilinear(case):
+    """Scaling q, k and v by powers of two scales y by their product, to the last bit."""
+    for causal in (False, True):
+        mixer, params = build("simpletron", case, causal=causal)
+        x = XP.asarray(case.rng.normal(size=(case.B, case.n, mixer.width)))
+        y, _ = mixer(params, x)
+        scaled = dict(params)
+        for name, factor in (("q", 2.0), ("k", -4.0), ("v", 0.5)):
+            scaled |= {key: factor * params[key] for key in (f"W{name}", f"b{name}")}
+        same(mixer(scaled, x)[0], -4.0 * y)
+
+
+@pytest.mark.parametrize("name", ["simpletron", "linear_attention", "aft_simple", "cosformer"])
+@given(case=sizes)
+def test_the_last_token_of_the_causal_form_sees_what_the_full_form_sees(name, case):
+    causal, params = build(name, case, causal=True)
+    full, _ = build(name, case)
+    x = XP.asarray(case.rng.normal(size=(case.B, case.n, causal.width)))
+    close(causal(params, x)[0][:, -1], full(params, x)[0][:, -1])
+
+
+@given(case=sizes)
+def test_tssa_looks_back_with_the_memberships_of_the_time(case):
+    """Its causal form is not the full form on a prefix: each token is judged by its own past."""
+    w, tau = case.normal("B 2 5 h"), XP.ones(2)
+    full, _ = token_statistics(w, tau)
+    (causal, _), _ = running_token_statistics(w, tau, XP.zeros((case.B, 2, 5)))
+    assert abs(full[:, :, -1] - causal[:, :, -1]).max() > 1e-6
+
+
+@given(case=sizes)
+def test_tssa_with_one_head_shrinks_by_the_mean_square(case):
+    w = case.normal("B 1 n h")
+    o, _ = token_statistics(w, XP.ones(1))
+    mean_square = (w * w).sum(axis=2, keepdims=True) / (case.n + 1e-8)
+    close(o, -w / (1 + mean_square))
+
+
+@given(case=sizes)
+def test_summation_is_homogeneous_and_adds_up(case):
+    mixer, params = build("summation", case)
+    x = XP.asarray(case.rng.normal(size=(case.B, case.n, mixer.width)))
+    y, _ = mixer(params, x)
+    assert not mixer(params, XP.zeros_like(x))[0].any()
+    same(mixer(params, 4.0 * x)[0], 4.0 * y)
+    cut = int(case.rng.integers(0, case.n, endpoint=True))
+    parts = [mixer(params, part)[0][:, -1] for part in (x[:, :cut], x[:, cut:]) if part.shape[1]]
+    close(sum(parts), y[:, -1])
+
+
+@given(case=sizes)
+def test_summation_is_linear_attention_with_constant_features(case):
+    for causal in (False, True):
+        mixer, params = build("summation", case, causal=causal, two_layer=False)
+        x = XP.asarray(case.rng.normal(size=(case.B, case.n, mixer.width)))
+        one = XP.ones((case.B, 1, case.n, 1))
+        product = ops.causal_product if causal else ops.full_product
+        said = XP.maximum(x @ params["W"].T, 0)
+        close(mixer(params, x)[0], product(one, one, said[:, None])[0][0][:, 0])
+
+
+@given(case=sizes)
+def test_the_running_mean_is_the_sum_over_the_count(case):
+    mean, params = build("running_mean", case, causal=True, two_layer=False)
+    summation, _ = build("summation", case, causal=True, two_layer=False)
+    x = XP.asarray(case.rng.normal(size=(case.B, case.n, mean.width)))
+    count = XP.arange(1, case.n + 1)[:, None]
+    close(mean(params, x)[0] * count, summation(params, x)[0])
+
+
+@given(case=sizes)
+def test_the_decayed_sum_is_a_product_of_one_key(case):
+    """The elementwise engine and the matrix engine, on what both can do."""
+    u, log_decay = case.normal("B n d"), case.uniform("B n d", -2, 0)
+    (h, last), _ = ops.decayed_sum(u, log_decay)
+    as_heads = [a.swapaxes(1, 2)[..., None] for a in (u, log_decay)]
+    one = XP.ones_like(as_heads[0])
+    (y, S), _ = ops.causal_product(one, one, as_heads[0], as_heads[1], chunk=3)
+    close(h, y[..., 0].swapaxes(1, 2))
+    close(last, S[..., 0, 0])
+    close(ops.decayed_sum(u, XP.zeros_like(u))[0][0], XP.cumsum(u, axis=1))
+
+
+@given(case=sizes)
+def test_a_running_softmax_of_equal_keys_is_a_running_mean(case):
+    v = case.normal("B n d")
+    (y, _), _ = ops.running_softmax_pool(XP.full_like(v, 3.0), v)
+    close(y, XP.cumsum(v, axis=1) / XP.arange(1, case.n + 1)[:, None])
+
+
+@given(case=sizes)
+def test_a_running_softmax_does_not_mind_large_keys(case):
+    k, v = case.normal("B n d", 3.0), case.normal("B n d")
+    (y, _), _ = ops.running_softmax_pool(k, v)
+    (louder, _), _ = ops.running_softmax_pool(k + 1e4, v)
+    np.testing.assert_allclose(to_numpy(louder), to_numpy(y), rtol=1e-9, atol=1e-9)
+    close(ops.softmax_pool(k, v)[0], y[:, -1])
+
+
+@given(case=sizes)
+def test_linear_attention_averages(case):
+    """With one and the same value everywhere, that is what comes out, less the guard's share."""
+    q, k = case.uniform("B H n h", 0.5, 1), case.uniform("B H n h", 0.5, 1)
+    v = XP.broadcast_to(case.normal("B H 1 d"), case.shape("B H n d"))
+    for causal in (False, True):
+        (y, _), _ = ops.kernel_attention(q, k, v, causal=causal, eps=1e-12)
+        close(y, v)
+
+
+@given(case=sizes)
+def test_rotated_products_depend_on_distance_alone(case):
+    q, k = case.normal("B H n 4"), case.normal("B H n 4")
+    positions = XP.arange(case.n)[None]
+
+    def scores(shift):
+        (turned_q, _), (turned_k, _) = (ops.rotate(a, positions + shift) for a in (q, k))
+        return turned_q @ turned_k.swapaxes(-1, -2)
+
+    close(scores(0), scores(1000))
+    turned, back = ops.rotate(q, positions)
+    close((turned * turned).sum(axis=-1), (q * q).sum(axis=-1))
+    close(back(turned)[0], q)
+
+
+@pytest.mark.parametrize("decay", [-0.1, -3.0, -80.0])
+@pytest.mark.parametrize("letters", ["1 1 2000 1", "1 1 2000 4"])
+def test_strong_decays_do_not_overflow(decay, letters):
+    """In float32, where exp(-b) of the factored form is infinite after 887 tokens at -0.1."""
+    rng = np.random.default_rng(0)
+    q, k, v, dy = (rng.normal(size=(1, 1, 2000, 4)) for _ in range(4))
+    log_decay = np.full([int(s) for s in letters.split()], decay)
+    results = []
+    for dtype in (np.float64, np.float32):
+        arrays = [XP.asarray(a, dtype=dtype) for a in (q, k, v, log_decay)]
+        (y, _), back = ops.causal_product(*arrays)
+        results.append([y, *back((XP.asarray(dy, dtype=dtype), None))[:4]])
+    # The decay's gradient is a difference of terms q ⊙ dq, and as exact as those.
+    terms = abs(q * to_numpy(results[0][1])).max()
+    for place, (exact, rounded) in enumerate(zip(*results, strict=True)):
+        scale = terms if place == 4 else abs(exact).max()
+        error = float(abs(to_numpy(rounded) - to_numpy(exact)).max())
+        assert error <= 2e-6 * float(scale)

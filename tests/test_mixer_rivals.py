@@ -1,0 +1,287 @@
+"""The mixers against independent code: PyTorch's own, and twins written from the papers' equations.
+
+A twin is the definition, token by token or with all n² weights, in float64; PyTorch differentiates
+it. Skipped without PyTorch. Where the package fla-core is installed, its reference operations too.
+"""
+
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisum import mixers, ops
+
+torch = pytest.importorskip("torch")
+F = torch.nn.functional
+
+B, n, d, H, MAX_LEN = 2, 70, 8, 2, 80
+
+
+def affine(p, x, name):
+    return x @ p[f"W{name}"].T + p.get(f"b{name}", 0.0)
+
+
+def split(x):
+    return x.unflatten(-1, (H, -1)).transpose(1, 2)
+
+
+def join(x):
+    return x.transpose(1, 2).flatten(2)
+
+
+def seen(causal):
+    """1 where token t (row) may see token s (column)."""
+    ones = torch.ones(n, n, dtype=torch.float64)
+    return ones.tril() if causal else ones
+
+
+def rms(x, gain):
+    return gain * x * (x.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+
+
+def recur(update, state):
+    """Stack what `update(t, state) -> y, state` gives along time."""
+    out = []
+    for t in range(n):
+        y, state = update(t, state)
+        out.append(y)
+    return torch.stack(out, dim=-2)
+
+
+def said(p, x):
+    return (x @ p["W1"].T).relu().matmul(p["W2"].T).relu() if "W1" in p else (x @ p["W"].T).relu()
+
+
+def told(p, s):
+    return affine(p, s, "o") if "Wo" in p else s
+
+
+def summation(p, x, causal):
+    return told(p, seen(causal) @ said(p, x))
+
+
+def running_mean(p, x, causal):
+    return told(p, F.normalize(seen(causal), p=1, dim=-1) @ said(p, x))
+
+
+def decayed_sum(p, x, causal):
+    gamma = 1 - torch.tensor(np.geomspace(1 / 2, 1 / MAX_LEN, d))
+    apart = torch.arange(n)[:, None] - torch.arange(n)
+    weights = gamma ** apart.clamp(min=0)[..., None] * seen(causal)[..., None]
+    return told(p, torch.einsum("tsd,bsd->btd", weights, said(p, x)))
+
+
+def gated_sum(p, x, causal):
+    keep, new = affine(p, x, "f").sigmoid(), said(p, x)
+
+    def update(t, h):
+        h = keep[:, t] * h + (1 - keep[:, t]) * new[:, t]
+        return h, h
+
+    return affine(p, recur(update, torch.zeros_like(x[:, 0])), "o")
+
+
+def aft_simple(p, x, causal):
+    q, k, v = (affine(p, x, name) for name in "qkv")
+    logits = k[:, None] + seen(causal).log()[..., None]
+    return affine(p, q.sigmoid() * (logits.softmax(dim=2) * v[:, None]).sum(dim=2), "o")
+
+
+def projection(p, x, causal):
+    return F.gelu(x @ p["W"].T)
+
+
+def attention(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    return affine(p, join(F.scaled_dot_product_attention(q, k, v, is_causal=causal)), "o")
+
+
+def tssa(p, x, causal):
+    w = split(affine(p, x, ""))
+    square, tau = w.square(), p["temperature"][:, None]
+    sums = torch.einsum("ts,bhsc->bhtc", seen(causal), square)
+    scores = (square / sums).sum(-1)
+    if causal:
+        scores = scores + w.shape[-1] * p["positions"][:n].T
+    member = (tau * scores).softmax(dim=1)[..., None]
+    mass = torch.einsum("ts,bhsc->bhtc", seen(causal), member) + 1e-8
+    spread = torch.einsum("ts,bhsc->bhtc", seen(causal), member * square) / mass
+    return affine(p, join(-w * member / (1 + spread)), "o")
+
+
+def simpletron(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    weights = q @ k.mT * seen(causal) / seen(causal).sum(-1, keepdim=True).sqrt()
+    return join(weights @ v)
+
+
+def linear_attention(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    weights = (F.elu(q) + 1) @ (F.elu(k) + 1).mT * seen(causal)
+    return affine(p, join(weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)), "o")
+
+
+def cosformer(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    apart = (torch.arange(n)[:, None] - torch.arange(n)).double()
+    weights = q.relu() @ k.relu().mT * torch.cos(math.pi / 2 / MAX_LEN * apart) * seen(causal)
+    return affine(p, join(weights @ v / weights.sum(-1, keepdim=True).clamp(min=1e-6)), "o")
+
+
+def retnet(p, x, causal):
+    q, k, v, gate = (split(affine(p, x, name)) for name in "qkvg")
+    half = q.shape[-1] // 2
+    angles = torch.arange(n)[:, None] * 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
+    turn = torch.polar(torch.ones_like(angles), angles)
+    q, k = (torch.complex(a[..., :half], a[..., half:]) * turn for a in (q, k))
+    scores = (q @ k.mH).real / math.sqrt(2 * half)
+    apart = (torch.arange(n)[:, None] - torch.arange(n)).clamp(min=0)
+    gamma = 1 - 2.0 ** (-5 - torch.arange(H, dtype=torch.float64))
+    o = scores * gamma[:, None, None] ** apart * seen(causal) @ v
+    return affine(p, join(rms(o, p["norm"]) * F.silu(gate)), "o")
+
+
+def gla(p, x, causal):
+    q, k, v, gate = (split(affine(p, x, name)) for name in "qkvr")
+    keep = (split(F.logsigmoid(affine(p, affine(p, x, "1"), "2"))) / 16).exp()
+
+    def update(t, S):
+        S = keep[:, :, t, :, None] * S + k[:, :, t, :, None] * v[:, :, t, None]
+        return torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) / math.sqrt(q.shape[-1]), S
+
+    o = recur(update, torch.zeros(B, H, k.shape[-1], v.shape[-1], dtype=torch.float64))
+    return affine(p, join(rms(o, p["norm"]) * F.silu(gate)), "o")
+
+
+def conv(p, x, name):
+    flat, taps = affine(p, x, name).mT, p[f"conv_{name}"]
+    mixed = F.conv1d(F.pad(flat, (len(taps) - 1, 0)), taps.T[:, None], groups=taps.shape[1])
+    return split(F.silu(mixed.mT))
+
+
+def delta(p, x, keep):
+    q, k, v = (conv(p, x, name) for name in "qkv")
+    q, k = (a / (a.square().sum(-1, keepdim=True) + 1e-6).sqrt() for a in (q, k))
+    beta = split(affine(p, x, "beta").sigmoid())
+
+    def update(t, S):
+        S = keep[:, :, t, :, None] * S
+        held = torch.einsum("bhk,bhkv->bhv", k[:, :, t], S)
+        wrong = beta[:, :, t] * (v[:, :, t] - held)
+        S = S + k[:, :, t, :, None] * wrong[:, :, None]
+        return torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) / math.sqrt(q.shape[-1]), S
+
+    S = torch.zeros(B, H, k.shape[-1], v.shape[-1], dtype=torch.float64)
+    return rms(recur(update, S), p["norm"])
+
+
+def deltanet(p, x, causal):
+    return affine(p, join(delta(p, x, torch.ones(B, H, n, 1, dtype=torch.float64))), "o")
+
+
+def gated_deltanet(p, x, causal):
+    keep = (-p["A_log"].exp() * F.softplus(affine(p, x, "a"))).exp()
+    gate = F.silu(split(affine(p, x, "g")))
+    return affine(p, join(delta(p, x, split(keep)) * gate), "o")
+
+
+FORMS = [
+    (name, causal)
+    for name, mixer in mixers.TABLE.items()
+    for causal in (False, True)
+    if (mixer.can_be_causal if causal else mixer.can_be_bidirectional)
+]
+
+
+@pytest.mark.parametrize(("name", "causal"), FORMS)
+def test_a_twin_agrees(name, causal):
+    twin = globals()[name]
+    mixer = mixers.build(name, width=d, heads=H, max_len=MAX_LEN, causal=causal)
+    rng = np.random.default_rng(0)
+    params = {k: a + rng.normal(0, 0.4, a.shape) for k, a in mixer.init(rng).items()}
+    x, dy = rng.normal(size=(2, B, n, d))
+    y, back = mixer(params, x)
+    dx, dparams = back(dy)
+
+    p = {k: torch.tensor(a, requires_grad=True) for k, a in params.items()}
+    twin_x = torch.tensor(x, requires_grad=True)
+    twin_y = twin(p, twin_x, causal)
+    twin_y.backward(torch.tensor(dy))
+    close(y, twin_y.detach(), "y")
+    close(dx, twin_x.grad, "dx")
+    for key in params:
+        close(dparams[key], p[key].grad, key)
+
+
+def close(a, b, name, tolerance=1e-9):
+    """Relative to the largest entry; a gradient may be nothing but rounding, as is that of a
+    softmax with respect to a bias of its keys."""
+    b = b.numpy()
+    atol = tolerance * abs(b).max() + 1e-12
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=atol, err_msg=name)
+
+
+def reference(module, function):
+    """A function of fla-core's plain PyTorch references, read by path: the package wants a GPU."""
+    pytest.importorskip("einops")
+    package = importlib.util.find_spec("fla")
+    if package is None:
+        pytest.skip("fla-core is not installed")
+    path = Path(next(iter(package.submodule_search_locations))) / "ops" / module / "naive.py"
+    spec = importlib.util.spec_from_file_location(f"reference_{module}", path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return getattr(loaded, function)
+
+
+def heads_last(*arrays):
+    return tuple(a.transpose(1, 2) for a in arrays)
+
+
+def by_reference(name, q, k, v, beta, log_decay):
+    """Each reference computes in float32 inside. Layouts and orders of arguments are its own."""
+    if name == "retention":
+        return reference(name, "naive_retention")(q, k, v)
+    if name == "delta_rule":
+        return reference(name, "delta_rule_recurrence")(q, k, v, beta)[0]
+    if name == "gla":
+        run = reference(name, "naive_recurrent_gla")
+        return run(*heads_last(q, k, v, log_decay))[0].transpose(1, 2)
+    run = reference(name, "naive_recurrent_gated_delta_rule")
+    scalars = [a[..., 0].transpose(1, 2) for a in (beta, log_decay)]
+    return run(*heads_last(q, k, v), *scalars)[0].transpose(1, 2)
+
+
+@pytest.mark.parametrize("name", ["retention", "gla", "delta_rule", "gated_delta_rule"])
+def test_fla_references_agree(name):
+    rng = np.random.default_rng(0)
+    q, k, v, dy = rng.normal(size=(4, B, H, n, 4))
+    k = ops.l2_norm(k)[0]
+    beta = rng.uniform(0, 1, (B, H, n, 1))
+    log_decay = rng.uniform(-1, 0, (B, H, n, 4 if name == "gla" else 1))
+    if name == "retention":
+        gamma = 1 - 2.0 ** (-5 - np.arange(H))
+        log_decay = np.broadcast_to(np.log(gamma)[:, None, None], beta.shape)
+    arrays = [torch.tensor(a, requires_grad=True) for a in (q, k, v, beta, log_decay)]
+    rival = by_reference(name, *arrays)
+    rival.backward(torch.tensor(dy))
+
+    if name in ("retention", "gla"):
+        (y, _), back = ops.causal_product(q / 2, k, v, log_decay)
+        dq, dk, dv, dlog_decay, _ = back((dy, None))
+        dbeta = None
+    else:
+        rule = (q / 2, k, v, beta, log_decay if name == "gated_delta_rule" else None)
+        (y, _), back = ops.delta_rule(*rule)
+        dq, dk, dv, dbeta, dlog_decay, _ = back((dy, None))
+    close(y, rival.detach(), "y", 1e-5)
+    for key, ours, theirs in zip(
+        ("q", "k", "v", "beta", "log_decay"),
+        (dq / 2, dk, dv, dbeta, dlog_decay),
+        arrays,
+        strict=True,
+    ):
+        if theirs.grad is not None:
+            close(ours, theirs.grad, key, 1e-5)
