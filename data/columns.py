@@ -107,7 +107,7 @@ def _by_name(columns, where, text_column, label_column):
     missing = "text" if not text else "label"
     raise UserError(
         f"{where} has the columns {_listed(columns)}; which one is the {missing} is not obvious: "
-        f"name it."
+        f"name it with --{missing}-column."
     )
 
 
@@ -125,7 +125,7 @@ def _by_distinct_values(columns, rows, where):
     if counts[few] * 2 > counts[many]:
         raise UserError(
             f"{where} has the columns {_listed(columns)}; which one is the text and which the "
-            f"label is not obvious: name them."
+            f"label is not obvious: name them with --text-column and --label-column."
         )
     if any(str(row.get(columns[few])) == columns[few] for row in rows):
         raise UserError(f"{where} has no header: its first row looks like all the others.")

@@ -33,7 +33,6 @@ def read_rows(path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[di
     the damage for anything inside the file, an absence of rows included.
     """
     path = Path(path)
-    kind, compressed = file_kind(path)
     try:
         if path.is_dir():
             raise UserError(f"{path} is a directory, not a data file.")
@@ -43,6 +42,7 @@ def read_rows(path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[di
             raise UserError(f"{path} is not a regular file.")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    kind, compressed = file_kind(path)
     if kind == ".parquet":
         rows = _parquet_rows(path, compressed, max_bytes)
     else:

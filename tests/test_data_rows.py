@@ -156,8 +156,12 @@ def test_a_long_field_is_read(tmp_path):
 
 
 def test_what_is_not_a_data_file(tmp_path):
-    (tmp_path / "folder.csv").mkdir()
+    for folder in ("folder", "folder.csv"):
+        (tmp_path / folder).mkdir()
+    for file in ("a.xlsx", "a.gz", "csv"):
+        (tmp_path / file).touch()
     for name, part in [
+        ("folder", "is a directory"),
         ("folder.csv", "is a directory"),
         ("missing.csv", "does not exist"),
         ("a.xlsx", "unknown suffix"),
