@@ -26,6 +26,8 @@ from train.config import Config, option
 from train.predict import answer_lines
 
 TOKENIZER = "tokenizer.json"
+EPOCHS, MOST_EPOCHS = 15, 100
+LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
 BPE_LEAST = 258  # the bytes, padding and the unknown word
 
 
@@ -68,7 +70,10 @@ class ClassifierConfig(Config):
     max_len: int = option(
         512, "tokens of a text that are read", "model", at_least=1, at_most=2**24, metavar="N"
     )
-    epochs: int = option(15, "passes over the training rows", at_least=1, metavar="N")
+    epochs: int = option(
+        None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
+        type=int, at_least=1, metavar="N",
+    )  # fmt: skip
     lr: float = option(3e-4, "learning rate of Adam", above=0, metavar="RATE")
     ema: float = option(
         0.999, "validate and keep a running average of the parameters with this decay",
@@ -191,14 +196,20 @@ def load(config, folder, resume):
         limit_test=config.limit_test,
         seed=config.seed,
     )
+    train, _ = split(config, data)
+    config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
     path = folder.path / TOKENIZER
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
-        train, _ = split(config, data)
         texts = (data.train_texts[i] for i in train)
         tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
     return Classification(config, data, tokenizer)
+
+
+def enough_epochs(config, rows):
+    steps = -(-rows // config.batch_size)
+    return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
 
 
 def split(config, data):

@@ -64,32 +64,37 @@ def attention(q, k, v, mask=None, causal=False):
     xp = array_module(q)
     k, v = _without_padding(k, mask), _without_padding(v, mask)
     scale = 1 / math.sqrt(q.shape[-1])
-    scores = (q @ k.swapaxes(-1, -2)) * scale
+    scores = (q * scale) @ k.swapaxes(-1, -2)
     visible = _visible(xp, mask, causal, q.shape[2], k.shape[2])
     if visible is not None:
         scores = xp.where(visible, scores, -xp.inf)
-    p = _softmax(scores).astype(q.dtype, copy=False)
+    p = _softmax_in_place(scores.astype(accumulator(q.dtype), copy=False))
+    p = p.astype(q.dtype, copy=False)
 
     def back(dy):
         dv = p.swapaxes(-1, -2) @ dy
-        dp = dy @ v.swapaxes(-1, -2)
-        ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True)) * scale
-        dk = ds.swapaxes(-1, -2) @ q
-        return ds @ k, dk, dv, None
+        ds = dy @ v.swapaxes(-1, -2)
+        ds -= xp.einsum("...m,...m->...", ds, p)[..., None]
+        ds *= p
+        return (ds @ k) * scale, ds.swapaxes(-1, -2) @ (q * scale), dv, None
 
     return p @ v, back
 
 
-def _softmax(scores):
-    """Softmax over the last axis in which a row of nothing but -inf gives zeros, not NaN."""
+def _softmax_in_place(scores):
+    """Softmax over the last axis in which a row of nothing but -inf gives zeros, not NaN.
+
+    In place: each of its passes over n² numbers is worth as much as a matrix product of one head.
+    """
     xp = array_module(scores)
-    scores = scores.astype(accumulator(scores.dtype), copy=False)
     if scores.shape[-1] == 0:
         return scores
     top = scores.max(axis=-1, keepdims=True)
-    weights = xp.exp(scores - xp.where(top == -xp.inf, 0, top))
-    total = weights.sum(axis=-1, keepdims=True)
-    return weights / xp.where(total == 0, 1, total)
+    scores -= xp.where(top == -xp.inf, 0, top)
+    xp.exp(scores, out=scores)
+    total = scores.sum(axis=-1, keepdims=True)
+    scores /= xp.where(total == 0, 1, total)
+    return scores
 
 
 def _without_padding(x, mask):
