@@ -5,8 +5,10 @@ import pytest
 from conftest import XP
 
 from minisum import backend, kernels, ops
+from minisum.models import classifier
 from minisum.optim import Adam
 from minisum.params import Params
+from minisum.shards import Shards
 
 pytestmark = pytest.mark.skipif(XP is np, reason="kernels run on a GPU: MINISUM_TEST_BACKEND=cupy")
 
@@ -120,3 +122,32 @@ def test_adam(monkeypatch, dtype, options):
         return params.vector, adam.m.vector, adam.v.vector
 
     assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("mixer", classifier.MODELS)
+def test_ten_training_steps_agree_with_numpy(mixer):
+    """Losses and parameters of a model with dropout, clipping and padding, in float64."""
+
+    def train(xp):
+        rng = np.random.default_rng(4)
+        model = classifier.build(mixer, 50, 16, 5, 12, dropout=0.3, token_dropout=0.2)
+        params = Params.from_arrays(model.init(rng), xp=xp, dtype=np.float64)
+        grads, shards = params.zeros_like(), Shards(model)
+        adam = Adam(params, clip_value=0.1, clip_norm=1.0, weight_decay=0.01)
+        losses = []
+        for _ in range(10):
+            mask = np.arange(12) < rng.integers(0, 13, (8, 1))
+            batch = {
+                "ids": (rng.integers(1, 50, (8, 12)) * mask).astype(np.int32),
+                "mask": mask,
+                "targets": rng.integers(0, 5, 8).astype(np.int32),
+            }
+            batch |= model.noise(rng, batch)
+            losses.append(float(shards.loss_and_grads(params, grads, backend.to_device(batch, xp))))
+            adam.step(grads, 0.01)
+        return losses, backend.to_numpy(params.vector)
+
+    losses, vector = train(XP)
+    wanted_losses, wanted_vector = train(np)
+    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-10)
+    np.testing.assert_allclose(vector, wanted_vector, rtol=0, atol=1e-9)
