@@ -3,8 +3,13 @@
 Without arguments it learns to tell the packages of Python's standard library apart by their
 docstrings: text that is on every machine. `--mixer all` trains direct summation and its rivals
 under one budget and compares them.
+
+There are two kinds of models. `summation`, `attention` and `mean_embedding` are the published ones
+of one layer. Any other mixer, or `--layers` from 2 on, or `--encoder` asks for an encoder: pre-norm
+blocks around the mixer, then the mean over the tokens (minisum.models.encoder).
 """
 
+import argparse
 import copy
 import dataclasses
 import sys
@@ -16,9 +21,10 @@ from data import batches
 from data.classification import DEFAULT, NAMES, load_classification
 from data.splits import split_validation
 from data.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
-from minisum import backend, checkpoint
+from minisum import backend, checkpoint, mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
+from minisum.models.encoder import EncoderClassifier
 from minisum.params import Params
 from minisum.shards import Shards
 from train.command_line import Command, main
@@ -29,6 +35,23 @@ TOKENIZER = "tokenizer.json"
 EPOCHS, MOST_EPOCHS = 15, 100
 LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
 BPE_LEAST = 258  # the bytes, padding and the unknown word
+
+
+class MixerNames(tuple):
+    """The published models, which `all` stands for; `in` also knows the encoder's mixers."""
+
+    def __contains__(self, name):
+        return super().__contains__(name) or name in mixers.TABLE
+
+
+MIXERS = MixerNames((*models.MODELS, "all"))
+
+
+def mixer_name(text):
+    if text not in MIXERS:
+        known = ", ".join(sorted({*MIXERS, *mixers.TABLE}))
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {known})")
+    return text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,12 +73,19 @@ class ClassifierConfig(Config):
         choices=("right", "left"),
     )  # fmt: skip
     mixer: str = option(
-        "summation", "how tokens are mixed; all compares them", "model",
-        choices=(*models.MODELS, "all"),
+        "summation",
+        "how tokens are mixed: summation, attention or mean_embedding as published, all to compare "
+        "these three, or in an encoder any of " + ", ".join(mixers.TABLE),
+        "model", type=mixer_name, choices=MIXERS, metavar="NAME",
+    )  # fmt: skip
+    encoder: bool = option(
+        False, "an encoder of pre-norm blocks, also where there is a published one-layer model; "
+        "implied by --layers from 2 on and by every mixer that has none", "model",
     )  # fmt: skip
     layers: int = option(
-        1, "mixing layers; the classifiers have one", "model", at_least=1, at_most=1, metavar="N"
-    )
+        1, "mixing layers: 1 as published, more in an encoder", "model", at_least=1,
+        at_most=2**10, metavar="N",
+    )  # fmt: skip
     head_width: str = option(
         "split", "split the width among the heads, or give each the full one", "model",
         choices=("split", "full"),
@@ -98,9 +128,29 @@ class ClassifierConfig(Config):
         super().check(given)
         if self.tokenizer == "bpe" and self.vocab_size < BPE_LEAST:
             raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {BPE_LEAST}")
-        uses_heads = self.mixer in ("attention", "all") or "heads" in given
+        if self.is_encoder:
+            self.check_encoder(given)
+        uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
         if uses_heads and self.head_width == "split" and self.width % self.heads:
             raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+
+    @property
+    def is_encoder(self):
+        return self.encoder or self.layers > 1 or self.mixer not in (*models.MODELS, "all")
+
+    def check_encoder(self, given):
+        if self.mixer in ("all", "mean_embedding"):
+            raise UserError(
+                f"--mixer {self.mixer} has one-layer models only: leave out --encoder and --layers"
+            )
+        if "encoder" in given and not self.encoder:
+            raise UserError(
+                f"--no-encoder contradicts --mixer {self.mixer} --layers {self.layers}, "
+                "which only an encoder has"
+            )
+        if self.head_width == "full" or self.unmasked:
+            name = "--unmasked" if self.unmasked else "--head-width full"
+            raise UserError(f"{name} belongs to the published one-layer models, not to an encoder")
 
 
 class Classification:
@@ -184,9 +234,8 @@ class Classification:
         return other
 
 
-def load(config, folder, resume):
-    """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
-    data = load_classification(
+def load_data(config):
+    return load_classification(
         dataset=config.dataset if config.data is None else None,
         data_file=config.data,
         test_file=config.test_data,
@@ -196,6 +245,11 @@ def load(config, folder, resume):
         limit_test=config.limit_test,
         seed=config.seed,
     )
+
+
+def load(config, folder, resume):
+    """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
+    data = load_data(config)
     train, _ = split(config, data)
     config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
     path = folder.path / TOKENIZER
@@ -232,6 +286,18 @@ def make_batch(config, texts):
 
 
 def build_model(config, card):
+    if config.is_encoder:
+        return EncoderClassifier(
+            config.mixer,
+            vocab=card["vocab"],
+            width=config.width,
+            classes=len(card["class_names"]),
+            max_len=config.max_len,
+            encoder={"layers": config.layers, "heads": config.heads},
+            pooling=config.pooling,
+            dropout=config.dropout,
+            token_dropout=config.token_dropout,
+        )
     return models.build(
         config.mixer,
         vocab=card["vocab"],

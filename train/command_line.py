@@ -42,17 +42,25 @@ class Command:
 
 def main(command, arguments=None):
     """Run `command` on `arguments` (default: those of the process); return the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # a name that the locale cannot spell must not end a run
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        parser = build_parser(command)
-        given = vars(parser.parse_args(arguments))
+
+    def work():
+        given = vars(build_parser(command).parse_args(arguments))
         chosen = {name: given.pop(name, None) for name in COMMAND_FLAGS}
         if chosen["predict"] is not None:
             predict(command, chosen, given)
         else:
             run(command, chosen, given)
+
+    return guarded(work)
+
+
+def guarded(work):
+    """Call work(); say in one sentence what went wrong, if the user can mend it. The exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # a name that the locale cannot spell must not end a run
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        work()
     except UserError as error:
         emit(sys.stderr, f"error: {error}")
         return 2

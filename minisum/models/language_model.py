@@ -143,6 +143,15 @@ class LanguageModel:
         beyond = xp.broadcast_to(average, (count - len(trained), self.width))
         return xp.concatenate([trained, beyond]), average
 
+    def layers(self, params, ids):
+        """The vectors (B, n, d) of ids (B, n) after the input and after each block, unnormed."""
+        x, _ = self._input(params, ids, None)
+        outputs = [x]
+        for i, block in enumerate(self.blocks):
+            x, _ = block(params.group(f"blocks.{i}"), x)
+            outputs.append(x)
+        return outputs
+
     def _hidden(self, params, batch):
         """The last layer's vectors (B, n, d), normed; back(dx, grads)."""
         ids = batch["ids"]
