@@ -23,7 +23,7 @@ MIN_WORDS = 5
 TEST_FRACTION = 0.2
 
 # Neither third-party packages nor tests, and no data in the guise of source.
-_SKIPPED = {
+SKIPPED = {
     "site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data",
     "ensurepip", "__pycache__",
 }  # fmt: skip
@@ -81,7 +81,7 @@ def _sources() -> Iterator[tuple[Path, list[str]]]:
     root = Path(sysconfig.get_path("stdlib"))
     empty = True
     for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(set(subfolders) - _SKIPPED)
+        subfolders[:] = sorted(set(subfolders) - SKIPPED)
         for file in sorted(files):
             if not file.endswith(".py"):
                 continue

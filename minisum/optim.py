@@ -34,7 +34,7 @@ class Adam:
         clip_norm=None,
         workers=None,
     ):
-        self.params, self.workers = params, workers or Workers(1)
+        self.params, self.workers = params, workers or Workers()
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self.clip_value, self.clip_norm = clip_value, clip_norm
         self.m, self.v = params.zeros_like(), params.zeros_like()
@@ -76,16 +76,22 @@ class Adam:
         if self.clip_norm is not None:
             g = g * scale
         beta1, beta2 = self.betas
-        m *= beta1
-        m += (1 - beta1) * g
-        v *= beta2
-        v += (1 - beta2) * (g * g)
+        change = g - m
+        change *= 1 - beta1
+        m += change
+        xp.multiply(g, g, out=change)
+        change -= v
+        change *= 1 - beta2
+        v += change
         if self.weight_decay:
             theta -= (lr * self.weight_decay) * self.decays[piece] * theta
-        denominator = xp.sqrt(v)
-        denominator /= math.sqrt(1 - beta2**self.steps)
-        denominator += self.eps
-        theta -= (lr / (1 - beta1**self.steps)) * m / denominator
+        # Both sides of the fraction times root, which spares a pass that divides √v by it.
+        root = math.sqrt(1 - beta2**self.steps)
+        denominator = xp.sqrt(v, out=change)
+        denominator += self.eps * root
+        quotient = xp.divide(m, denominator, out=denominator)
+        quotient *= lr * root / (1 - beta1**self.steps)
+        theta -= quotient
 
 
 class Average:
@@ -97,7 +103,7 @@ class Average:
     """
 
     def __init__(self, params, decay, workers=None):
-        self.decay, self.workers = decay, workers or Workers(1)
+        self.decay, self.workers = decay, workers or Workers()
         self.params = params.zeros_like()
         self.params.vector[...] = params.vector
 

@@ -20,41 +20,47 @@ SHARD_NUMBERS = 65536
 
 
 class Workers:
-    """A fixed number of threads, with BLAS held to one thread while they work."""
+    """A fixed number of threads, with BLAS held to one thread while they work.
 
-    def __init__(self, count=1):
-        self.count = count
-        self.pool = ThreadPoolExecutor(count) if count > 1 else None
-        self.blas = _blas_controller() if count > 1 else None
+    count None is the caller's own thread, and BLAS as it is: right for a GPU, and for whole batches.
+    """
+
+    def __init__(self, count=None):
+        self.count = count or 1
+        self.pool = ThreadPoolExecutor(count) if self.count > 1 else None
+        self.blas = _blas_controller() if count else None
 
     def each(self, work, workers=None):
         """[work(0), work(1), ...], one call a thread, for `workers` of them (default: all)."""
         workers = self.count if workers is None else workers
-        if workers <= 1:
+        if self.blas is None:
             return [work(0)]
-        # BLAS's own threads would fight with ours for the same cores.
-        with self.blas.limit(limits=1, user_api="blas"):
+        # BLAS's own threads would fight with ours for the same cores; a lone worker leaves them all.
+        with self.blas.limit(limits=1 if workers > 1 else self.count, user_api="blas"):
+            if workers <= 1:
+                return [work(0)]
             return list(self.pool.map(work, range(workers)))
 
 
 class Shards:
     """Runs a model on batches, shard by shard.
 
-    threads: how many shards are under way at a time. rows: examples a shard; None leaves a GPU's
-    batch whole and otherwise cuts it to the cache.
+    threads: how many shards are under way at a time (see Workers). rows: examples a shard; None
+    leaves a GPU's batch whole and otherwise cuts it to the cache.
     """
 
-    def __init__(self, model, threads=1, rows=None):
+    def __init__(self, model, threads=None, rows=None):
         self.model, self.rows = model, rows
         self.workers = Workers(threads)
         self.spare = []
 
-    def loss_and_grads(self, params, grads, batch):
+    def loss_and_grads(self, params, grads, batch, total=None):
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.
 
-        Returns a number of the backend; on a GPU reading it waits for the device.
+        total: the number of targets, if the caller has counted them; counting them on a GPU would
+        wait for it. Returns a number of the backend, and reading that waits as well.
         """
-        total = max(1, self.model.weight(batch))
+        total = max(1, self.model.weight(batch) if total is None else total)
         pieces = self._cut(params, batch)
         workers = min(self.workers.count, len(pieces))
         while len(self.spare) < workers - 1:
@@ -98,13 +104,11 @@ class Shards:
             {name: array[i : i + rows] for name, array in batch.items()}
             for i in range(0, max(1, size), rows)
         ]
-        trim = getattr(self.model, "trim", None)
-        return [trim(piece) for piece in pieces] if on_host and trim else pieces
+        return [self.model.trim(piece) for piece in pieces] if on_host else pieces
 
     def _rows(self, batch, size):
         """As many examples as the cache holds, but no thread without work."""
-        numbers = getattr(self.model, "numbers", None)
-        fitting = max(1, SHARD_NUMBERS // max(1, numbers(batch))) if numbers else size
+        fitting = SHARD_NUMBERS // max(1, self.model.numbers(batch))
         return max(1, min(fitting, -(-size // self.workers.count)))
 
     def _add_up(self, vectors):

@@ -186,7 +186,6 @@ def refused(capsys, *arguments):
         ("--dropout 1", "below 1"),
         ("--seed -1", "--seed"),
         ("--limit-train 0", "--limit-train"),
-        ("--layers 2", "at most 1"),
         ("--clip-norm 0", "--clip-norm"),
         ("--tokenizer bpe --vocab-size 100", "bpe needs"),
         ("--recipe mine", "--recipe"),

@@ -74,7 +74,7 @@ SAVED = {
     "relu": (
         lambda: ops.relu(real(B, n, d)), "which entries were positive (one byte each)",
         BOOL * B * n * d),
-    "gelu": (lambda: ops.gelu(real(B, n, d)), "x", X),
+    "gelu": (lambda: ops.gelu(real(B, n, d)), "x, Φ(x)", 2 * X),
     "sigmoid": (lambda: ops.sigmoid(real(B, n, d)), "y", X),
     "silu": (lambda: ops.silu(real(B, n, d)), "x", X),
     "softplus": (lambda: ops.softplus(real(B, n, d)), "x", X),

@@ -6,6 +6,7 @@ from conftest import XP
 
 from minisum import backend
 from minisum.models import classifier
+from minisum.models.base import Model
 from minisum.params import Params
 from minisum.shards import Shards
 
@@ -103,11 +104,14 @@ def test_empty_texts_only(mixer):
         np.testing.assert_array_equal(backend.to_numpy(logits), 0)
 
 
-class Failing:
+class Failing(Model):
     """A model that cannot stand the number 13."""
 
     def weight(self, batch):
         return len(batch["x"])
+
+    def numbers(self, batch):
+        return 1
 
     def loss(self, params, batch, total):
         if (batch["x"] == 13).any():

@@ -12,6 +12,7 @@ pytest.importorskip("safetensors")
 
 import train.loop as loop
 from minisum import checkpoint
+from minisum.models.base import Model
 from minisum.errors import UserError
 from train.config import Config
 from train.report import Report, duration
@@ -21,7 +22,7 @@ from train.signals import Interrupted
 TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes")
 
 
-class Line:
+class Line(Model):
     """y = x · w with noise on the inputs: the smallest model there is."""
 
     def init(self, rng):
@@ -32,6 +33,9 @@ class Line:
 
     def weight(self, batch):
         return len(batch["x"])
+
+    def numbers(self, batch):
+        return 3
 
     def loss(self, params, batch, total):
         x = batch["x"] + 0.1 * batch["shake"]

@@ -124,6 +124,7 @@ class LanguageModelling:
 
     name = "causal"
     metric = "perplexity"
+    shown = ("perplexity", "bits_per_byte")
     higher_is_better = False
 
     def __init__(self, config, data, tokenizer):

@@ -158,6 +158,7 @@ class Classification:
 
     name = "classifier"
     metric = "accuracy"
+    shown = ("accuracy", "macro_f1")
     higher_is_better = True
 
     def __init__(self, config, data, tokenizer):

@@ -34,6 +34,9 @@ class Command:
     config_class: type
     load: object  # (config, folder, resume) -> Task, also with save(folder) and with_mixer(name)
     predict: object = None  # (folder, config) -> None, reads standard input
+    predict_help: str = (
+        "read texts from standard input, one a line, and print what the run in DIR says"
+    )
 
     @property
     def program(self):
@@ -97,7 +100,7 @@ def build_parser(command):
         group.add_argument(
             "--predict",
             metavar="DIR",
-            help="read texts from standard input, one a line, and print what the run in DIR says",
+            help=command.predict_help,
         )
     return parser
 
@@ -172,7 +175,7 @@ def compare(task, folder, report, resume):
             results.append(train(variant, part, report, begun))
             report.result(results[-1], part)
     folder.write_json(folder.path / "comparison.json", results)
-    report.comparison(results, task.metric)
+    report.comparison(results, task.shown)
 
 
 def predict(command, chosen, given):

@@ -225,7 +225,11 @@ def from_run(config_class, task, folder, given):
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["task"] != task:
             raise UserError(f"{folder} holds a run of another task: {stored['task']}")
-        values = {f.name: stored[f.name] for f in dataclasses.fields(config_class)}
+        needed = {"data_sha256", "mixer", "seed"} - stored.keys()
+        if needed:
+            raise KeyError(needed)
+        # An option that is younger than the run has its default, which is what there was before.
+        values = {f.name: stored.get(f.name, f.default) for f in dataclasses.fields(config_class)}
     except FileNotFoundError:
         raise UserError(f"{folder} holds no run: there is no config.json in it") from None
     except OSError as error:

@@ -66,7 +66,8 @@ class Run:
         initial = task.model.init(np.random.default_rng([config.seed, 0]))
         self.params = Params.from_arrays(initial, xp=self.xp)
         self.grads = self.params.zeros_like()
-        self.runner = Shards(task.model, threads=config.threads, rows=config.shard_rows)
+        threads = config.threads if self.xp is np else None
+        self.runner = Shards(task.model, threads=threads, rows=config.shard_rows)
         self.adam = Adam(
             self.params,
             eps=config.epsilon,
@@ -103,13 +104,14 @@ class Run:
                     self.adam.steps, total_steps, config.lr, config.warmup, config.schedule
                 )
                 on_device = backend.to_device(batch, self.xp)
-                loss = self.runner.loss_and_grads(self.params, self.grads, on_device)
+                weight = task.model.weight(batch)
+                loss = self.runner.loss_and_grads(self.params, self.grads, on_device, weight)
                 self.adam.step(self.grads, rate)
                 if self.average:
                     self.average.update(self.params, self.adam.steps)
                 at.step += 1
                 at.tokens += task.tokens(batch)
-                self.unread.append((at.step, loss, task.model.weight(batch)))
+                self.unread.append((at.step, loss, weight))
                 if len(self.unread) == STEPS_BETWEEN_READS:
                     self.read_losses()
                 advance(at.loss_sum / max(1, at.weight))

@@ -80,17 +80,21 @@ class Report:
         self.say()
         self.table(rows)
 
-    def comparison(self, results, metric):
-        """The mixers side by side; time relative to the first."""
-        titles = ("mixer", f"test {metric}", "parameters", "tokens/s", "time", "best epoch")
+    def comparison(self, results, metrics):
+        """The mixers side by side by these test metrics; time relative to the first."""
         self.say()
-        self.say("{:<16}{:>16}{:>14}{:>14}{:>8}{:>12}".format(*titles))
+        self.say(
+            f"{'mixer':<16}"
+            + "".join(f"{'test ' + metric:>16}" for metric in metrics)
+            + f"{'parameters':>14}{'tokens/s':>14}{'time':>8}{'best epoch':>12}"
+        )
         for result in results:
             # Speeds compare better than whole times, which hold epochs that others did not need.
             ratio = results[0]["tokens_per_second"] / result["tokens_per_second"]
             self.say(
-                f"{result['mixer']:<16}{result[f'test_{metric}']:>16.4f}"
-                f"{result['parameters']:>14,}{result['tokens_per_second']:>14,.0f}"
+                f"{result['mixer']:<16}"
+                + "".join(f"{result[f'test_{metric}']:>16.4f}" for metric in metrics)
+                + f"{result['parameters']:>14,}{result['tokens_per_second']:>14,.0f}"
                 f"{ratio:>7.2f}x{result['best_epoch']:>12}"
             )
         baseline = results[0].get("majority_accuracy")

@@ -18,9 +18,10 @@ from minisum.ops import (
     embed_modulate,
     linear,
     mean_tokens,
-    relu_pool,
+    relu,
 )
 from minisum.ops.dropout import draw_keep
+from minisum.ops.fused import direct_summation
 
 # Powers of the token count that the sum over tokens is divided by.
 POOLING = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}
@@ -116,7 +117,7 @@ class Classifier(Model):
 
 
 class SummationClassifier(Classifier):
-    """features = Σ_t relu(W (E[id_t] ⊙ (P[t] + 1))): each token adds what it has to say. O(n d²)."""
+    """features = Σ_t relu(W (E[id_t] ⊙ (P[t] + 1))): each token adds its say. O(n d²)."""
 
     default_pooling = "sum"
 
@@ -128,20 +129,33 @@ class SummationClassifier(Classifier):
 
     def features(self, params, ids, mask):
         n = ids.shape[1]
-        placed, back_embed = embed_modulate(
-            ids, params["embedding"], params["positions"][:n], POSITION_BIAS
+        features, back_summation = direct_summation(
+            ids,
+            params["embedding"],
+            params["positions"][:n],
+            POSITION_BIAS,
+            params["project.W"],
+            mask,
+            self.power,
         )
-        projected, back_project = linear(placed, params["project.W"])
-        features, back_pool = relu_pool(projected, mask, self.power)
 
         def back(dfeatures, grads):
-            dprojected, _ = back_pool(dfeatures)
-            dplaced, dW = back_project(dprojected)
-            _, _, dpositions = back_embed(dplaced, add_to=grads["embedding"])
+            _, _, dpositions, dW, _ = back_summation(dfeatures, add_to=grads["embedding"])
             grads["project.W"] += dW
             grads["positions"][:n] += dpositions
 
         return features, back
+
+    def said(self, params, ids):
+        """(B, n, d): what each token adds, before pooling divides the sum."""
+        positions = params["positions"][: ids.shape[1]]
+        placed, _ = embed_modulate(ids, params["embedding"], positions, POSITION_BIAS)
+        projected, _ = linear(placed, params["project.W"])
+        return relu(projected)[0]
+
+    def numbers(self, batch):
+        # A quarter of one layer's array: the op works in place, and products like long factors.
+        return max(1, super().numbers(batch) // 4)
 
 
 class AttentionClassifier(Classifier):
@@ -185,6 +199,10 @@ class MeanEmbeddingClassifier(Classifier):
 
     def init_features(self, rng):
         return {}
+
+    def said(self, params, ids):
+        """(B, n, d): what each token adds, before pooling divides the sum."""
+        return embed(ids, params["embedding"])[0]
 
     def features(self, params, ids, mask):
         x, back_embed = embed(ids, params["embedding"])

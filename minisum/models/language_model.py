@@ -15,6 +15,7 @@ import numpy as np
 from minisum.backend import add_rows, array_module
 from minisum.errors import UserError
 from minisum.models import blocks
+from minisum.models.base import Model
 from minisum.models.documents import Documents
 from minisum.ops import add_positions, embed, layer_norm, linear, modulate
 from minisum.ops.blocked_loss import linear_cross_entropy, score_targets
@@ -23,7 +24,7 @@ POSITION_BIAS = 2.0
 POSITIONS = ("multiply", "add", "none")
 
 
-class LanguageModel:
+class LanguageModel(Model):
     """vocab V, width d, layers a pattern or list of names, max_len the windows trained on.
 
     positions: "multiply", "add" or "none"; by default as published, "add" if every layer is
@@ -75,9 +76,6 @@ class LanguageModel:
         if self.tied:
             del head["W"]
         return arrays | {f"head.{name}": a for name, a in head.items()}
-
-    def noise(self, rng, batch):
-        return {}
 
     def weight(self, batch):
         return int((batch["targets"] >= 0).sum())

@@ -1,12 +1,17 @@
-"""The two ends of direct summation as one op each, because on a GPU each is one kernel.
+"""Direct summation in few steps: its two ends as one op each, and all of it as one.
 
-On NumPy they are the plain ops of the other files, one after the other: read those first.
+On a GPU each end is one kernel; on NumPy they are the plain ops of the other files, one after the
+other: read those first. The whole, `direct_summation`, works in place on NumPy, in four arrays
+where the plain ops make eight, so that more of a text stays in the cache.
 """
 
+import numpy as np
+
 from minisum import kernels
-from minisum.backend import array_module
+from minisum.backend import add_rows, array_module
 from minisum.ops.activations import relu
 from minisum.ops.embedding import embed, modulate
+from minisum.ops.linear import linear
 from minisum.ops.pooling import mean_tokens, token_divisor
 
 
@@ -50,7 +55,7 @@ def relu_pool(x, mask=None, power=0.0):
     x (B, n, d), mask (B, n) bool or None -> y (B, d). Equals mean_tokens(relu(x), mask, power):
     dx[b, t] = dy[b] / c[b]^power where x[b, t] > 0 and the token is real, else 0.
 
-    Saved: which entries were positive, mask, c^power; on a GPU x itself, whose signs are read again.
+    Saved: which entries were positive, mask, c^power; on a GPU x itself, to read its signs again.
     """
     if kernels.runs_on(x):
         divisor = token_divisor(x, mask, power) if power else None
@@ -67,5 +72,73 @@ def relu_pool(x, mask=None, power=0.0):
     def back(dy):
         dsaid, _ = back_mean(dy)
         return back_relu(dsaid), None
+
+    return y, back
+
+
+def direct_summation(ids, table, positions, bias, W, mask=None, power=0.0):
+    """y[b] = Σ_t relu(W (table[ids[b, t]] ⊙ (positions[t] + bias))) / c[b]^power over real tokens.
+
+    ids (B, n) integer, table (V, d), positions (n, d), W (o, d), mask (B, n) bool or None ->
+    y (B, o); c[b] is the number of real tokens. Equals embed_modulate, linear and relu_pool one
+    after the other, and is just that on a GPU: `direct_summation_plain` says it in these words.
+
+    back(dy, add_to=G) adds the table's gradient to the rows of G that were read, as in `embed`.
+
+    Saved: ids, table, positions, W, the products of words and positions, which sums were positive.
+    """
+    in_place = array_module(table) is np and table.dtype in (np.float32, np.float64)
+    form = _direct_summation_in_place if in_place else direct_summation_plain
+    return form(ids, table, positions, bias, W, mask, power)
+
+
+def direct_summation_plain(ids, table, positions, bias, W, mask=None, power=0.0):
+    """`direct_summation` as a chain of ops."""
+    placed, back_embed = embed_modulate(ids, table, positions, bias)
+    projected, back_project = linear(placed, W)
+    y, back_pool = relu_pool(projected, mask, power)
+
+    def back(dy, add_to=None):
+        dprojected, _ = back_pool(dy)
+        dplaced, dW = back_project(dprojected)
+        _, dtable, dpositions = back_embed(dplaced, add_to=add_to)
+        return None, dtable, dpositions, dW, None
+
+    return y, back
+
+
+def _direct_summation_in_place(ids, table, positions, bias, W, mask, power):
+    """`direct_summation` on NumPy: each result takes the place of what it was made from."""
+    (B, n), (o, d) = ids.shape, W.shape
+    factor = positions + bias
+    placed = table[ids]
+    placed *= factor
+    rows = placed.reshape(B * n, d)
+    projected = rows @ W.T
+    positive = projected > 0
+    np.maximum(projected, 0, out=projected)
+    if mask is not None:
+        positive &= mask.reshape(-1, 1)
+        projected[~mask.reshape(-1)] = 0
+    y = projected.reshape(B, n, o).sum(axis=1)
+    divisor = token_divisor(placed, mask, power) if power else None
+    if power:
+        y /= divisor
+
+    def back(dy, add_to=None):
+        dtable = np.zeros_like(table) if add_to is None else add_to
+        dprojected = np.empty((B, n, o), dy.dtype)
+        # Zeros and ones first: a product with the booleans themselves takes twice as long.
+        np.copyto(dprojected, positive.reshape(B, n, o))
+        dprojected *= (dy / divisor if power else dy)[:, None]
+        dprojected = dprojected.reshape(B * n, o)
+        dW = dprojected.T @ rows
+        dplaced = (dprojected @ W).reshape(B, n, d)
+        words = table[ids]
+        words *= dplaced
+        dpositions = words.sum(axis=0)
+        dplaced *= factor
+        add_rows(dtable, ids, dplaced)
+        return None, dtable, dpositions, dW, None
 
     return y, back
