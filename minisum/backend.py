@@ -18,7 +18,7 @@ from minisum.errors import UserError
 NAMES = ("numpy", "cupy")
 
 # Ids that `add_rows` handles together: few enough that its matrix stays in a core's cache.
-ROWS_AT_A_TIME = 512
+ROWS_AT_A_TIME = 256
 
 
 def array_module(x):
@@ -125,14 +125,17 @@ def add_rows(table, ids, rows):
 
 def _add_some_rows(table, ids, rows):
     order = np.argsort(ids, kind="stable")
-    distinct, counts = np.unique(ids, return_counts=True)
-    first = np.cumsum(counts) - counts
+    in_order = ids[order]
+    first = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1]))
+    counts = np.diff(first, append=len(ids))
     alone = counts == 1
-    table[distinct[alone]] += rows[order[first[alone]]]
+    single = order[first[alone]]
+    table[ids[single]] += rows[single]
+    many = counts[~alone]
     shared = order[np.repeat(~alone, counts)]
-    belongs = np.zeros((len(distinct) - alone.sum(), len(shared)), rows.dtype)
-    belongs[np.repeat(np.arange(len(belongs)), counts[~alone]), np.arange(len(shared))] = 1
-    table[distinct[~alone]] += belongs @ rows[shared]
+    belongs = np.zeros((len(many), len(shared)), rows.dtype)
+    belongs[np.repeat(np.arange(len(many)), many), np.arange(len(shared))] = 1
+    table[in_order[first[~alone]]] += belongs @ rows[shared]
 
 
 def accumulator(dtype):

@@ -35,7 +35,7 @@ class Workers:
         workers = self.count if workers is None else workers
         if self.blas is None:
             return [work(0)]
-        # BLAS's own threads would fight with ours for the same cores; a lone worker leaves them all.
+        # Beside several workers BLAS's own threads would fight for the same cores.
         with self.blas.limit(limits=1 if workers > 1 else self.count, user_api="blas"):
             if workers <= 1:
                 return [work(0)]

@@ -321,7 +321,7 @@ def test_help():
     child = spawn("--help")
     output, errors = child.communicate(timeout=30)
     assert child.returncode == 0 and not errors
-    for words in ("--mixer", "(default: 0.0003)", "--recipe published", "--predict", "summation"):
+    for words in ("--mixer", "(default: 256)", "--recipe published", "--predict", "summation"):
         assert words in output
     assert "(default: None)" not in output and "==SUPPRESS==" not in output
 

@@ -32,6 +32,7 @@ from train.config import Config, option
 from train.predict import answer_lines
 
 TOKENIZER = "tokenizer.json"
+LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
 EPOCHS, MOST_EPOCHS = 15, 100
 LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
 BPE_LEAST = 258  # the bytes, padding and the unknown word
@@ -104,7 +105,10 @@ class ClassifierConfig(Config):
         None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
         type=int, at_least=1, metavar="N",
     )  # fmt: skip
-    lr: float = option(3e-4, "learning rate of Adam", above=0, metavar="RATE")
+    lr: float = option(
+        None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, whose "
+        "mean makes gradients small, else 0.001)", type=float, above=0, metavar="RATE",
+    )  # fmt: skip
     ema: float = option(
         0.999, "validate and keep a running average of the parameters with this decay",
         at_least=0, below=1, metavar="DECAY",
@@ -231,7 +235,7 @@ class Classification:
     def with_mixer(self, mixer):
         """The same task, data and all, for another mixer."""
         other = copy.copy(self)
-        other.config = dataclasses.replace(self.config, mixer=mixer)
+        other.config = with_rate(dataclasses.replace(self.config, mixer=mixer))
         return other
 
 
@@ -253,6 +257,7 @@ def load(config, folder, resume):
     data = load_data(config)
     train, _ = split(config, data)
     config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
+    config = config if config.mixer == "all" else with_rate(config)
     path = folder.path / TOKENIZER
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
@@ -260,6 +265,12 @@ def load(config, folder, resume):
         texts = (data.train_texts[i] for i in train)
         tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
     return Classification(config, data, tokenizer)
+
+
+def with_rate(config):
+    """The learning rate filled in: each kind of model has its own scale of gradients."""
+    rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
+    return dataclasses.replace(config, lr=config.lr or rate)
 
 
 def enough_epochs(config, rows):

@@ -1,0 +1,75 @@
+"""In-context linear regression: fit a line to the examples in the text, and apply it.
+
+One example with d = 2 and 3 pairs, noise apart, for w = (1, -2); a token is (x, y), a column each:
+
+    x    1.0   0.5  -1.0 |  2.0       the last token asks
+    x    0.0   1.0   1.0 |  1.0       for its y,
+    y    1.0  -1.5  -3.0 |  0         which is 2·1 - 1·2 = 0
+
+x_i ~ N(0, I), w ~ N(0, I), y_i = w·x_i + ξ_i with ξ_i ~ N(0, σ²). The target is w·x of the last
+token, without noise, so that an error of zero would be perfect and no floor of σ² is in the way.
+With fixed noise all sequences have the same σ; with mixed noise each draws its own from
+U(0, noise), and a model does well to tell from the examples how noisy they are.
+
+Source: Vladymyrov et al. 2024, "Linear Transformers are Versatile In-Context Learners".
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minisum.errors import UserError
+
+SMALLEST = 1e-10  # singular values below this share of the largest count as zero
+
+
+@dataclass(frozen=True)
+class Regression:
+    """dims d, pairs n of (x, y) before the question; noise: σ, or its upper bound if `mixed`."""
+
+    dims: int = 10
+    pairs: int = 20
+    noise: float = 0.0
+    mixed: bool = False
+
+    def __post_init__(self):
+        if self.dims < 1 or self.pairs < 1 or self.noise < 0:
+            raise UserError(
+                f"Regression needs dimensions and pairs from 1 on and noise from 0 on, not "
+                f"{self.dims}, {self.pairs} and {self.noise}."
+            )
+
+    def draw(self, rng, rows) -> dict[str, np.ndarray]:
+        """x (rows, n + 1, d + 1), targets (rows,) and sigmas (rows,), float32."""
+        x = rng.normal(size=(rows, self.pairs + 1, self.dims))
+        w = rng.normal(size=(rows, self.dims))
+        sigmas = self.noise * (rng.random(rows) if self.mixed else np.ones(rows))
+        y = np.einsum("bnd,bd->bn", x, w)
+        targets = y[:, -1].copy()
+        y[:, :-1] += sigmas[:, None] * rng.normal(size=(rows, self.pairs))
+        y[:, -1] = 0
+        tokens = np.concatenate([x, y[:, :, None]], axis=2)
+        named = {"x": tokens, "targets": targets, "sigmas": sigmas}
+        return {name: array.astype(np.float32) for name, array in named.items()}
+
+
+def ridge(tokens, sigmas):
+    """(B,): the best answers there are for these σ (B,): the mean of w·x given the examples.
+
+    ŵ = (XᵀX + σ² I)⁻¹ Xᵀ y, by singular values s of X = U S Vᵀ: ŵ = V s / (s² + σ²) Uᵀ y. For
+    σ = 0 that is least squares, of all solutions the shortest.
+    """
+    tokens = np.asarray(tokens, np.float64)
+    X, y, asked = tokens[:, :-1, :-1], tokens[:, :-1, -1], tokens[:, -1, :-1]
+    U, s, Vt = np.linalg.svd(X, full_matrices=False)
+    strength = s**2 + np.asarray(sigmas, np.float64)[:, None] ** 2
+    usable = s > SMALLEST * s.max(axis=1, keepdims=True)
+    shrink = np.divide(s, strength, out=np.zeros_like(s), where=usable)
+    projected = np.einsum("bnk,bn->bk", U, y)
+    w = np.einsum("bkd,bk->bd", Vt, shrink * projected)
+    return (w * asked).sum(axis=1)
+
+
+def least_squares(tokens):
+    """(B,): the answers of ordinary least squares, which takes every example at its word."""
+    return ridge(tokens, np.zeros(len(tokens)))

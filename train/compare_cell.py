@@ -1,0 +1,173 @@
+"""One cell of a comparison: a mixer trained from a seed, or one layer of it timed against n."""
+
+import math
+import time
+import tracemalloc
+
+import numpy as np
+
+from minisum import backend, mixers
+from minisum.optim import Adam, learning_rate
+from minisum.params import Params
+from minisum.shards import Shards
+
+WARM_UP = 3  # steps that the speed leaves out: caches, and kernels compiled on first use
+TAIL = 0.1  # share of the steps at the end that the training loss is the mean of
+SHORTEST, FACTOR = 64, 4  # lengths of the scaling: 64, 256, 1024, ...
+REPEATS, PATIENCE = 7, 2.0  # passes timed, fewer (but 3) if they take more seconds than this
+LONGEST_PASS = 10.0  # seconds; a mixer that took longer is not tried on longer texts
+
+
+def train_cell(task, mixer, seed, report):
+    """Train for config.steps steps, then look at the test set once. A JSON-able dict.
+
+    No step is chosen, so no validation is needed. A run whose loss stops being finite ends there,
+    with `diverged_at` and no score.
+    """
+    config, model = task.config, task.model(mixer)
+    xp = backend.get(config.backend)
+    if xp is not np:
+        xp.get_default_memory_pool().free_all_blocks()
+    params = Params.from_arrays(model.init(np.random.default_rng([seed, 0])), xp=xp)
+    grads = params.zeros_like()
+    runner = Shards(model, threads=config.threads)
+    adam = Adam(
+        params,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        workers=runner.workers,
+    )
+    losses, seconds, tokens = [], [], []
+    started = time.perf_counter()
+    with report.bar(f"{mixer}, seed {seed}", config.steps, 0) as advance:
+        for step in range(1, config.steps + 1):
+            batch = task.train_batch(seed, step)
+            noise = model.noise(np.random.default_rng([seed, step, 1]), batch)
+            rate = learning_rate(step - 1, config.steps, config.lr, config.warmup, config.schedule)
+            on_device = backend.to_device(batch | noise, xp)
+            clock = time.perf_counter()
+            loss = float(runner.loss_and_grads(params, grads, on_device))
+            adam.step(grads, rate)
+            backend.synchronize(xp)
+            seconds.append(time.perf_counter() - clock)
+            tokens.append(task.tokens(batch))
+            losses.append(loss)
+            if not math.isfinite(loss):
+                break
+            advance(loss)
+    skipped = WARM_UP if len(seconds) > 2 * WARM_UP else 0
+    finite = math.isfinite(losses[-1]) and bool(xp.isfinite(params.vector).all())
+    last = losses[-max(1, round(TAIL * len(losses))) :]
+    return {
+        "mixer": mixer,
+        "seed": seed,
+        "steps": len(losses),
+        task.metric: test_score(task, runner, params, xp) if finite else None,
+        "train_loss": float(np.mean(last)) if finite else None,
+        "diverged_at": None if finite else len(losses),
+        "parameters": params.count,
+        "state_numbers": state_numbers(task, mixer),
+        "tokens_per_second": sum(tokens[skipped:]) / sum(seconds[skipped:]),
+        "step_memory_bytes": memory_of(
+            lambda: runner.loss_and_grads(params, grads, on_device), xp
+        ),
+        "seconds": time.perf_counter() - started,
+        "device": backend.device_name(xp),
+        "versions": report.versions(xp),
+    }
+
+
+def test_score(task, runner, params, xp):
+    """The metric: the mean of the scores over all test targets."""
+    total, count = 0.0, 0
+    for batch in task.test_batches():
+        outputs = runner.predict(params, backend.to_device(batch, xp))
+        total += task.score(backend.to_numpy(outputs), batch)
+        count += batch["targets"].size
+    return total / count
+
+
+def state_numbers(task, mixer):
+    """Numbers that the causal form of the layers carries from token to token, after all of them."""
+    config = task.config
+    sizes = {"width": config.width, "heads": config.heads, "max_len": task.max_len}
+    layer = mixers.build(mixer, causal=True, **sizes)
+    return config.layers * layer.state_size(task.max_len)
+
+
+def memory_of(work, xp):
+    """Bytes that `work` takes at its peak beyond what was there before.
+
+    On the host what NumPy allocates, by tracemalloc; on a GPU what CuPy's pool takes anew.
+    """
+    if xp is not np:
+        pool = xp.get_default_memory_pool()
+        pool.free_all_blocks()
+        before = pool.total_bytes()
+        work()
+        backend.synchronize(xp)
+        return int(pool.total_bytes() - before)
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def scale_cell(task, mixer, longest):
+    """Seconds and memory of forward and backward of one layer, batch 1, for n up to `longest`.
+
+    `slope` is that of the last two lengths in log-log: 1 is linear in n, 2 is quadratic.
+    """
+    config = task.config
+    xp = backend.get(config.backend)
+    causal = task.causal
+    if causal is None:
+        causal = not mixers.TABLE[mixer].can_be_bidirectional
+    layer = mixers.build(
+        mixer, width=config.width, heads=config.heads, max_len=longest, causal=causal
+    )
+    rng = np.random.default_rng(0)
+    params = backend.to_device(
+        {name: a.astype(np.float32) for name, a in layer.init(rng).items()}, xp
+    )
+    rows = []
+    for n in lengths_to(longest):
+        x, dy = (xp.asarray(rng.normal(size=(1, n, config.width)), dtype="float32") for _ in "xy")
+
+        def both_ways(x=x, dy=dy):
+            _, back = layer(params, x)
+            back(dy)
+
+        seconds = median_seconds(both_ways, xp)
+        rows.append({"n": n, "seconds": seconds, "memory_bytes": memory_of(both_ways, xp)})
+        if seconds > LONGEST_PASS:
+            break
+    return {"mixer": mixer, "causal": causal, "rows": rows, "slope": slope(rows)}
+
+
+def lengths_to(longest):
+    lengths = [SHORTEST]
+    while lengths[-1] * FACTOR <= longest:
+        lengths.append(lengths[-1] * FACTOR)
+    return lengths
+
+
+def median_seconds(work, xp):
+    work()
+    backend.synchronize(xp)
+    times = []
+    while len(times) < 3 or (len(times) < REPEATS and sum(times) < PATIENCE):
+        clock = time.perf_counter()
+        work()
+        backend.synchronize(xp)
+        times.append(time.perf_counter() - clock)
+    return float(np.median(times))
+
+
+def slope(rows):
+    if len(rows) < 2:
+        return None
+    (n0, t0), (n1, t1) = ((row["n"], row["seconds"]) for row in rows[-2:])
+    return math.log(t1 / t0) / math.log(n1 / n0)
