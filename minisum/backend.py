@@ -47,21 +47,24 @@ def _working_cupy():
     driver = _cuda_driver_version()
     if driver is None:
         raise UserError(
-            "--backend cupy needs an NVIDIA GPU with its driver, and none was found on this machine; "
-            "where there is one, install cupy-cuda12x[ctk] for a CUDA 12 driver or cupy-cuda13x[ctk] "
-            "for CUDA 13"
+            "--backend cupy needs an NVIDIA GPU with its driver, and none was found on this "
+            "machine; where there is one, install cupy-cuda12x[ctk] for a CUDA 12 driver or "
+            "cupy-cuda13x[ctk] for CUDA 13"
         )
     package = "cupy-cuda13x[ctk]" if driver >= 13000 else "cupy-cuda12x[ctk]"
-    advice = f"for this driver (CUDA {driver // 1000}.{driver % 1000 // 10}) install: pip install '{package}'"
+    version = f"{driver // 1000}.{driver % 1000 // 10}"
+    advice = f"for this driver (CUDA {version}) install: pip install '{package}'"
     try:
         import cupy
     except Exception as reason:  # a broken CuPy raises anything from ImportError to RuntimeError
-        raise UserError(f"--backend cupy: CuPy cannot be imported ({_one_line(reason)}); {advice}") from reason
+        what = f"CuPy cannot be imported ({_one_line(reason)})"
+        raise UserError(f"--backend cupy: {what}; {advice}") from reason
     try:
         if float(cupy.arange(4, dtype=cupy.float32).sum()) != 6.0:
             raise RuntimeError("a sum of four numbers came out wrong")
     except Exception as reason:
-        raise UserError(f"--backend cupy: the GPU cannot run a kernel ({_one_line(reason)}); {advice}") from reason
+        what = f"the GPU cannot run a kernel ({_one_line(reason)})"
+        raise UserError(f"--backend cupy: {what}; {advice}") from reason
     return cupy
 
 
@@ -120,7 +123,8 @@ def add_rows(table, ids, rows):
         xp.add.at(table, ids, rows)
         return
     for start in range(0, len(ids), ROWS_AT_A_TIME):
-        _add_some_rows(table, ids[start : start + ROWS_AT_A_TIME], rows[start : start + ROWS_AT_A_TIME])
+        some = slice(start, start + ROWS_AT_A_TIME)
+        _add_some_rows(table, ids[some], rows[some])
 
 
 def _add_some_rows(table, ids, rows):
@@ -197,11 +201,12 @@ def _report(name):
             print("  BLAS          threads unknown (pip install threadpoolctl)")
     else:
         runtime = xp.cuda.runtime
-        print(f"  CUDA          driver {runtime.driverGetVersion()}, runtime {runtime.runtimeGetVersion()}")
+        driver, version = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        print(f"  CUDA          driver {driver}, runtime {version}")
         free, total = runtime.memGetInfo()
         print(f"  memory        {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
     a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
-    by_hand = np.array([[sum(a[i, k] * b[k, j] for k in range(3)) for j in range(4)] for i in range(2)])
+    by_hand = np.array([[sum(row[k] * b[k, j] for k in range(3)) for j in range(4)] for row in a])
     product = to_numpy(to_device(a, xp) @ to_device(b, xp))
     if not np.array_equal(product, by_hand):
         raise SystemExit("  product       WRONG: (2,3) @ (3,4) differs from the sums done by hand")

@@ -22,7 +22,7 @@ SHARD_NUMBERS = 65536
 class Workers:
     """A fixed number of threads, with BLAS held to one thread while they work.
 
-    count None is the caller's own thread, and BLAS as it is: right for a GPU, and for whole batches.
+    count None is the caller's own thread, and BLAS as it is: right for a GPU and whole batches.
     """
 
     def __init__(self, count=None):

@@ -157,9 +157,8 @@ def test_layers_of_language_models(tmp_path, capsys):
     ),
 )
 def test_bad_input_is_told_in_one_sentence(classified, tmp_path, capsys, arguments, words):
-    filled = [str(a).replace("{run}", str(classified)).replace("o", str(tmp_path / "o"))
-              if a == "o" else str(a).replace("{run}", str(classified)) for a in arguments]  # fmt: skip
-    assert run(*filled) == 2
+    places = {"{run}": classified, "o": tmp_path / "o"}
+    assert run(*(places.get(argument, argument) for argument in arguments)) == 2
     errors = capsys.readouterr().err
     assert words in errors and errors.startswith("error: ") and errors.count("\n") == 1
 

@@ -648,7 +648,7 @@ def test_norms_do_not_see_size_or_shift(case):
 
 
 def test_normal_cdf():
-    """Against the C library's erfc, over all the pieces it is made of, at their seams, in the tail."""
+    """Against the C library's erfc: all the pieces it is made of, their seams, the tail."""
     seams = math.sqrt(2) * np.array([0.46875, 4.0, -0.46875, -4.0])
     x = np.concatenate([
         np.linspace(-37, 9, 8001), seams, np.nextafter(seams, 99), np.nextafter(seams, -99),

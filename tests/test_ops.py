@@ -1,4 +1,4 @@
-"""Every op's gradient, proved: exactly where it is piecewise linear, by differences where smooth."""
+"""Every op's gradient, proved: exact where piecewise linear, by differences where smooth."""
 
 from functools import partial
 
@@ -24,6 +24,10 @@ def named(op, **constants):
     return bound
 
 
+def summation(ids, table, positions, W, mask):
+    return ops.direct_summation(ids, table, positions, 1.0, W, mask)
+
+
 EXACT = {
     "linear": lambda c: (ops.linear, c.grid("B n d"), c.grid("o d"), c.grid("o")),
     "linear without bias": lambda c: (ops.linear, c.grid("B d"), c.grid("o d")),
@@ -31,6 +35,9 @@ EXACT = {
     "modulate": lambda c: (named(ops.modulate, bias=2.0), c.grid("B n d"), c.grid("n d")),
     "embed_modulate": lambda c: (
         named(ops.embed_modulate, bias=1.0), c.ids("B n", c.V), c.grid("V d"), c.grid("n d")
+    ),
+    "direct_summation": lambda c: (
+        summation, c.ids("B n", c.V), c.grid("V d"), c.grid("n d"), c.grid("o d"), c.mask()
     ),
     "relu_pool": lambda c: (ops.relu_pool, c.grid("B n d"), c.mask()),
     "relu_pool without mask": lambda c: (ops.relu_pool, c.grid("B n d")),
@@ -41,7 +48,9 @@ EXACT = {
     "cumsum_tokens": lambda c: (ops.cumsum_tokens, c.grid("B n d"), c.mask()),
     "cumsum_tokens without mask": lambda c: (ops.cumsum_tokens, c.grid("B n d")),
     "dropout": lambda c: (named(ops.dropout, rate=0.5), c.grid("B n d"), c.keep("B 1 d")),
-    "split_heads": lambda c: (named(ops.split_heads, heads=c.H), c.grid("B n 12")[..., : c.H * c.h]),
+    "split_heads": lambda c: (
+        named(ops.split_heads, heads=c.H), c.grid("B n 12")[..., : c.H * c.h]
+    ),
     "merge_heads": lambda c: (ops.merge_heads, c.grid("B H n h")),
     "full_product": lambda c: (ops.full_product, *product_arrays(c, c.grid)),
     "full_product from a state": lambda c: (

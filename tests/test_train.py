@@ -12,8 +12,8 @@ pytest.importorskip("safetensors")
 
 import train.loop as loop
 from minisum import checkpoint
-from minisum.models.base import Model
 from minisum.errors import UserError
+from minisum.models.base import Model
 from train.config import Config
 from train.report import Report, duration
 from train.run_folder import RunFolder, new_path

@@ -124,6 +124,7 @@ class LanguageModelling:
 
     name = "causal"
     metric = "perplexity"
+    rivals = MIXERS[:-1]
     shown = ("perplexity", "bits_per_byte")
     higher_is_better = False
 

@@ -9,7 +9,6 @@ of one layer. Any other mixer, or `--layers` from 2 on, or `--encoder` asks for 
 blocks around the mixer, then the mean over the tokens (minisum.models.encoder).
 """
 
-import argparse
 import copy
 import dataclasses
 import sys
@@ -38,23 +37,6 @@ LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be lea
 BPE_LEAST = 258  # the bytes, padding and the unknown word
 
 
-class MixerNames(tuple):
-    """The published models, which `all` stands for; `in` also knows the encoder's mixers."""
-
-    def __contains__(self, name):
-        return super().__contains__(name) or name in mixers.TABLE
-
-
-MIXERS = MixerNames((*models.MODELS, "all"))
-
-
-def mixer_name(text):
-    if text not in MIXERS:
-        known = ", ".join(sorted({*MIXERS, *mixers.TABLE}))
-        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {known})")
-    return text
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(Config):
     dataset: str = option(DEFAULT, "corpus by name", "data", choices=NAMES)
@@ -77,7 +59,7 @@ class ClassifierConfig(Config):
         "summation",
         "how tokens are mixed: summation, attention or mean_embedding as published, all to compare "
         "these three, or in an encoder any of " + ", ".join(mixers.TABLE),
-        "model", type=mixer_name, choices=MIXERS, metavar="NAME",
+        "model", metavar="NAME", choices=sorted({"all", *models.MODELS, *mixers.TABLE}),
     )  # fmt: skip
     encoder: bool = option(
         False, "an encoder of pre-norm blocks, also where there is a published one-layer model; "
@@ -106,8 +88,8 @@ class ClassifierConfig(Config):
         type=int, at_least=1, metavar="N",
     )  # fmt: skip
     lr: float = option(
-        None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, whose "
-        "mean makes gradients small, else 0.001)", type=float, above=0, metavar="RATE",
+        None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
+        "whose mean makes gradients small, else 0.001)", type=float, above=0, metavar="RATE",
     )  # fmt: skip
     ema: float = option(
         0.999, "validate and keep a running average of the parameters with this decay",
@@ -162,6 +144,7 @@ class Classification:
 
     name = "classifier"
     metric = "accuracy"
+    rivals = tuple(models.MODELS)
     shown = ("accuracy", "macro_f1")
     higher_is_better = True
 

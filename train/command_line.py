@@ -58,7 +58,7 @@ def main(command, arguments=None):
 
 
 def guarded(work):
-    """Call work(); say in one sentence what went wrong, if the user can mend it. The exit status."""
+    """Call work(); tell in one sentence what the user can mend. Returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # a name that the locale cannot spell must not end a run
             stream.reconfigure(errors="backslashreplace")
@@ -160,11 +160,8 @@ def begin(task, folder, resume):
 
 def compare(task, folder, report, resume):
     """Train every mixer under the settings of `task`, each in a folder of its own."""
-    choices = next(f for f in dataclasses.fields(task.config) if f.name == "mixer").metadata
     results = []
-    for mixer in choices["choices"]:
-        if mixer == "all":
-            continue
+    for mixer in task.rivals:
         part = RunFolder(folder.path / mixer)
         with part.claimed():
             if not resume:

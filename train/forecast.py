@@ -31,7 +31,7 @@ from minisum.params import Params
 from minisum.shards import Shards
 from train import figures
 from train.command_line import Command, main
-from train.forecast_config import SEASON, TRAINED, ForecastConfig, build_model, settle
+from train.forecast_config import SEASON, SOLVED, TRAINED, ForecastConfig, build_model, settle
 from train.forecast_errors import Errors, steps_table, write_table
 from train.row_input import NAME as STANDARD_INPUT
 from train.row_input import rows_of_standard_input
@@ -46,6 +46,7 @@ class Forecasting:
 
     name = "forecast"
     metric = "mse"
+    rivals = (*TRAINED, *SOLVED)
     shown = ("mse", "mae")
     higher_is_better = False
 

@@ -21,6 +21,7 @@ from data.splits import split_validation
 from data.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
 from minisum import backend, checkpoint
 from minisum.errors import UserError
+from minisum.models.multimodal import MIXERS
 from minisum.models.ridge import solve_ridge
 from minisum.params import Params
 from minisum.shards import Shards
@@ -39,6 +40,7 @@ class Multimodal:
 
     name = "multimodal"
     metric = "rmse"
+    rivals = tuple(MIXERS)
     shown = ("mae", "rmse", "r2")
     higher_is_better = False
 
@@ -244,8 +246,8 @@ COMMAND = Command(
     config_class=MultimodalConfig,
     load=load,
     predict=predict,
-    predict_help="read rows (csv with a header, or JSON lines) with the text and numeric columns of "
-    "the run in DIR from standard input, and print a number for each",
+    predict_help="read rows (csv with a header, or JSON lines) with the text and numeric columns "
+    "of the run in DIR from standard input, and print a number for each",
 )
 
 if __name__ == "__main__":

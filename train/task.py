@@ -20,7 +20,8 @@ class Task(Protocol):
     data_sha256: str
     train_size: int  # examples
     metric: str  # the key of `evaluate` that chooses the epoch
-    shown: tuple  # the keys that a comparison of mixers shows
+    rivals: tuple  # the mixers that --mixer all compares
+    shown: tuple  # the keys that the comparison shows
     higher_is_better: bool
 
     def order(self, epoch):

@@ -13,6 +13,7 @@ from minisum.models.base import Model, without_padding
 from minisum.ops import (
     add_positions,
     cross_entropy,
+    direct_summation,
     dropout,
     embed,
     embed_modulate,
@@ -21,7 +22,6 @@ from minisum.ops import (
     relu,
 )
 from minisum.ops.dropout import draw_keep
-from minisum.ops.fused import direct_summation
 
 # Powers of the token count that the sum over tokens is divided by.
 POOLING = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}

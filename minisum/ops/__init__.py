@@ -23,7 +23,7 @@ from minisum.ops.causal_conv import causal_conv
 from minisum.ops.delta_rule import delta_rule, l2_norm
 from minisum.ops.dropout import dropout
 from minisum.ops.embedding import add_positions, embed, modulate
-from minisum.ops.fused import embed_modulate, relu_pool
+from minisum.ops.fused import direct_summation, embed_modulate, relu_pool
 from minisum.ops.kernel_attention import elu_plus_one, kernel_attention
 from minisum.ops.linear import linear
 from minisum.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
@@ -44,6 +44,7 @@ __all__ = [
     "cumsum_tokens",
     "decayed_sum",
     "delta_rule",
+    "direct_summation",
     "dropout",
     "elu_plus_one",
     "embed",

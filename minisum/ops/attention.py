@@ -143,7 +143,8 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=128):
         return [slice(j, min(j + block, m)) for j in range(0, min(last, m), block)]
 
     def scores_of(queries, keys):
-        scores = (q[:, :, queries] @ k[:, :, keys].swapaxes(-1, -2)).astype(wide, copy=False) * scale
+        scores = q[:, :, queries] @ k[:, :, keys].swapaxes(-1, -2)
+        scores = scores.astype(wide, copy=False) * scale
         visible = _visible(
             xp,
             None if mask is None else mask[:, keys],

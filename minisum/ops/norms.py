@@ -9,8 +9,9 @@ from minisum.backend import accumulator, array_module
 
 
 def layer_norm(x, gain, bias, eps=1e-5):
-    """y = gain ⊙ x̂ + bias, x̂ = (x - mean) r, r = 1/√(variance + eps).   x (..., d), gain (d), bias (d)
+    """y = gain ⊙ x̂ + bias, x̂ = (x - mean) r, r = 1/√(variance + eps).
 
+    x (..., d), gain (d), bias (d) -> y like x.
     Mean and (biased) variance run over the last axis. Ba, Kiros and Hinton 2016.
 
     With g = dy ⊙ gain: dx = r (g - mean(g) - x̂ mean(g ⊙ x̂)); dgain = Σ dy ⊙ x̂; dbias = Σ dy.

@@ -40,8 +40,9 @@ def mean_tokens(x, mask=None, power=1.0):
 
 
 def cumsum_tokens(x, mask=None):
-    """y[b, t] = Σ x[b, s] over real tokens s <= t.   x (B, n, d), mask (B, n) bool or None -> y like x
+    """y[b, t] = Σ x[b, s] over real tokens s <= t.
 
+    x (B, n, d), mask (B, n) bool or None -> y like x.
     The causal sum: the order of the additions does what a triangle of -inf does in attention.
     Token s is in every y from s on, so its gradient is the sum of those from the other end:
     dx[b, s] = Σ_{t >= s} dy[b, t] at real tokens, 0 at padding.

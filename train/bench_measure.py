@@ -1,0 +1,138 @@
+"""How the benchmark measures: interleaved repetitions, peak memory, bandwidth, the machine."""
+
+import os
+import platform
+import statistics
+import time
+import tracemalloc
+
+import numpy as np
+
+from minisum import backend
+
+WARM_UP, SLOW = 3, 1.0  # times, but once is enough for what takes longer than these seconds
+MOST_ROUNDS, LEAST_ROUNDS = 15, 3
+# A repetition on a GPU lasts at least this long, in as many steps as that takes: a training loop
+# does not wait for the device after each of them.
+DEVICE_SECONDS = 0.02
+# Threads of a BLAS keep spinning for a moment after their work: not on the next one's account.
+PAUSE = 0.01
+
+
+def interleaved(runs, budget, on_device):
+    """Seconds of each of `runs`, name -> (function, synchronize), all in turn, several times.
+
+    Warm-up is excluded. Each is synchronised before and after. budget: seconds for all rounds
+    together, but at least LEAST_ROUNDS rounds are made.
+    """
+    steps = {}
+    for name, (run, synchronize) in runs.items():
+        for _ in range(WARM_UP):
+            seconds = timed(run, synchronize, 1)
+            if seconds > SLOW:
+                break
+        steps[name] = max(1, min(100, int(DEVICE_SECONDS / seconds))) if on_device else 1
+    times = {name: [] for name in runs}
+    end = time.perf_counter() + budget
+    for round_ in range(MOST_ROUNDS):
+        if round_ >= LEAST_ROUNDS and time.perf_counter() > end:
+            break
+        for name, (run, synchronize) in runs.items():
+            time.sleep(PAUSE)
+            times[name].append(timed(run, synchronize, steps[name]))
+    return times
+
+
+def timed(run, synchronize, steps):
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(steps):
+        run()
+    synchronize()
+    return (time.perf_counter() - start) / steps
+
+
+def summary(seconds):
+    return {"median": statistics.median(seconds), "min": min(seconds), "rounds": len(seconds)}
+
+
+def peak_memory(build, xp):
+    """The most bytes alive while build() makes a side and takes two steps: an untimed run.
+
+    NumPy reports to tracemalloc; CuPy's pool is watched by a memory hook.
+    """
+    if xp is not np:
+        return _peak_on_device(build, xp)
+    tracemalloc.start()
+    side = build()
+    tracemalloc.reset_peak()
+    side.step(), side.step()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def _peak_on_device(build, xp):
+    class Watch(xp.cuda.MemoryHook):
+        alive = peak = 0
+
+        def malloc_postprocess(self, **event):
+            self.alive += event["mem_size"]
+            self.peak = max(self.peak, self.alive)
+
+        def free_postprocess(self, **event):
+            self.alive -= event["mem_size"]
+
+    watch = Watch()
+    with watch:
+        side = build()
+        side.step(), side.step()
+        side.synchronize()
+        del side
+    return watch.peak
+
+
+def bandwidth(xp, workers):
+    """Bytes a second of a plain copy, reads and writes counted: the best of several."""
+    size = 2**24 if xp is np else 2**28
+    pairs = [(xp.ones(size, "f4"), xp.zeros(size, "f4")) for _ in range(workers.count)]
+
+    def copy(worker):
+        source, target = pairs[worker]
+        target[...] = source
+
+    best = min(
+        timed(lambda: workers.each(copy), lambda: backend.synchronize(xp), 1) for _ in range(7)
+    )
+    return 2 * 4 * size * workers.count / best
+
+
+def machine(xp, threads):
+    """What the numbers depend on, name -> text."""
+    facts = {
+        "device": backend.device_name(xp),
+        "threads": str(threads),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+    if xp is not np:
+        facts["cupy"] = f"{xp.__version__}, CUDA {xp.cuda.runtime.runtimeGetVersion()}"
+    facts["BLAS of numpy"] = blas_kernel()
+    if "OPENBLAS_CORETYPE" in os.environ:
+        facts["OPENBLAS_CORETYPE"] = f"{os.environ['OPENBLAS_CORETYPE']} (set by hand)"
+    if hasattr(os, "getloadavg"):
+        facts["load"] = "{:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg())
+    return facts
+
+
+def blas_kernel():
+    """Name, version and the processor kernel chosen by the BLAS behind NumPy."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return "unknown (pip install threadpoolctl)"
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return "; ".join(
+        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
+        for pool in pools
+    )
