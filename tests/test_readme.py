@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from train import causal, classifier
+from train import causal, classifier, forecast, multimodal
 from train.command_line import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-PROGRAMS = {"train.classifier": classifier.COMMAND, "train.causal": causal.COMMAND}
+PROGRAMS = {f"train.{task.COMMAND.task}": task.COMMAND
+            for task in (causal, classifier, forecast, multimodal)}  # fmt: skip
 
 
 def blocks(language):
