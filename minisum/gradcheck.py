@@ -127,6 +127,27 @@ def gradcheck(op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIV
     return verdict
 
 
+def loss_op(model, params, batch):
+    """A model's loss as an op of its flat vector of parameters: gradcheck(loss_op(...), vector).
+
+    model: see minisum.models; params: Params in float64; batch: of the same backend.
+    """
+
+    def loss(vector):
+        at = params.zeros_like()
+        at.vector[...] = vector
+        value, back = model.loss(at, batch, model.weight(batch))
+
+        def backward(dloss):
+            grads = params.zeros_like()
+            back(grads)
+            return grads.vector * dloss
+
+        return value, backward
+
+    return loss
+
+
 def _check_exact(verdict, name, value, argument, gradient, rng, entries, _):
     host = to_numpy(argument)
     middle = value(argument)

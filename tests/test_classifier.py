@@ -7,7 +7,7 @@ from hypothesis import given
 
 from minisum import backend
 from minisum.errors import UserError
-from minisum.gradcheck import gradcheck
+from minisum.gradcheck import gradcheck, loss_op
 from minisum.models import classifier
 from minisum.params import Params
 from minisum.strategies import cases
@@ -45,24 +45,6 @@ def make_batch(model, lengths, n, seed=0, noise=True):
     return backend.to_device(batch, XP)
 
 
-def loss_of(model, params, batch):
-    """loss as a function of the flat vector, in the protocol of the ops, for gradcheck."""
-
-    def loss(vector):
-        at = params.zeros_like()
-        at.vector[...] = vector
-        value, back = model.loss(at, batch, model.weight(batch))
-
-        def backward(dloss):
-            grads = params.zeros_like()
-            back(grads)
-            return grads.vector * dloss
-
-        return value, backward
-
-    return loss
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -77,7 +59,7 @@ def test_gradient_of_the_whole_model(mixer, pooling, masked, dropout):
     batch = make_batch(model, [4, 1, 0], n=4, seed=1)
     used = params.zeros_like()
     model.loss(params, batch, 3)[1](used)
-    assert gradcheck(loss_of(model, params, batch), params.vector, entries=30, seed=4)
+    assert gradcheck(loss_op(model, params, batch), params.vector, entries=30, seed=4)
     for name, gradient in used.items():
         assert host(gradient).any(), name
 

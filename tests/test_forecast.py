@@ -12,7 +12,7 @@ from data import forecast
 from data.forecast import Series, Windows
 from minisum import backend, mixers
 from minisum.errors import UserError
-from minisum.gradcheck import gradcheck
+from minisum.gradcheck import gradcheck, loss_op
 from minisum.models.forecaster import NORMALISE, Forecaster, parse_pattern
 from minisum.models.window_baselines import LinearMap, Repeat
 from minisum.params import Params
@@ -46,24 +46,6 @@ def make_batch(model, B=2, C=2, seed=0, gaps=True):
     return backend.to_device(batch | model.noise(rng, batch), XP)
 
 
-def loss_of(model, params, batch):
-    """loss as a function of the flat vector, in the protocol of the ops, for gradcheck."""
-
-    def loss(vector):
-        at = params.zeros_like()
-        at.vector[...] = vector
-        value, back = model.loss(at, batch, model.weight(batch))
-
-        def backward(dloss):
-            grads = params.zeros_like()
-            back(grads)
-            return grads.vector * dloss
-
-        return value, backward
-
-    return loss
-
-
 # The model
 
 
@@ -73,7 +55,7 @@ def loss_of(model, params, batch):
 def test_gradient_of_the_whole_model(normalise, positions, dropout):
     model = build(normalise=normalise, positions=positions, dropout=dropout)
     params, batch = parameters(model, 1), make_batch(model, seed=2)
-    assert gradcheck(loss_of(model, params, batch), params.vector, entries=25, seed=3)
+    assert gradcheck(loss_op(model, params, batch), params.vector, entries=25, seed=3)
     used = params.zeros_like()
     model.loss(params, batch, model.weight(batch))[1](used)
     for name, g in used.items():
@@ -87,7 +69,7 @@ def test_gradient_with_every_mixer(mixer):
     """One layer of each; the seeds are fixed, away from the kinks of those that have any."""
     model = build(mixer)
     params, batch = parameters(model, 1), make_batch(model, seed=6)
-    assert gradcheck(loss_of(model, params, batch), params.vector, entries=10, seed=3)
+    assert gradcheck(loss_op(model, params, batch), params.vector, entries=10, seed=3)
 
 
 def test_backward_adds_and_writes_to_nothing():

@@ -13,7 +13,7 @@ from data import python_functions
 from data.multimodal import Columns, Standardiser, load_multimodal, read_table
 from minisum import backend
 from minisum.errors import UserError
-from minisum.gradcheck import gradcheck
+from minisum.gradcheck import gradcheck, loss_op
 from minisum.models import multimodal
 from minisum.models.ridge import solve_ridge
 from minisum.params import Params
@@ -53,24 +53,6 @@ def make_batch(model, lengths, n, seed=0, noise=True):
     return backend.to_device(batch, XP)
 
 
-def loss_of(model, params, batch):
-    """loss as a function of the flat vector, in the protocol of the ops, for gradcheck."""
-
-    def loss(vector):
-        at = params.zeros_like()
-        at.vector[...] = vector
-        value, back = model.loss(at, batch, model.weight(batch))
-
-        def backward(dloss):
-            grads = params.zeros_like()
-            back(grads)
-            return grads.vector * dloss
-
-        return value, backward
-
-    return loss
-
-
 def gradient(model, params, batch):
     grads = params.zeros_like()
     model.loss(params, batch, model.weight(batch))[1](grads)
@@ -94,7 +76,7 @@ def test_gradient_of_the_whole_model(mixer, inputs, noisy):
     batch = make_batch(model, [4, 1, 0, 3], n=4, seed=1)
     used = params.zeros_like()
     model.loss(params, batch, 4)[1](used)
-    assert gradcheck(loss_of(model, params, batch), params.vector, entries=40, seed=4)
+    assert gradcheck(loss_op(model, params, batch), params.vector, entries=40, seed=4)
     for name, g in used.items():
         assert host(g).any(), name
 

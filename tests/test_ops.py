@@ -131,7 +131,9 @@ SMOOTH = {
     "silu": lambda c: (ops.silu, c.normal("B n d", 2.0)),
     "softplus": lambda c: (ops.softplus, c.normal("B n d", 2.0)),
     "mean_tokens": lambda c: (ops.mean_tokens, c.normal("B n d"), c.mask()),
-    "mean_tokens by root": lambda c: (named(ops.mean_tokens, power=0.5), c.normal("B n d"), c.mask()),
+    "mean_tokens by root": lambda c: (
+        named(ops.mean_tokens, power=0.5), c.normal("B n d"), c.mask()
+    ),
     "mean_tokens without mask": lambda c: (ops.mean_tokens, c.normal("B n d")),
     "layer_norm": lambda c: (
         named(ops.layer_norm, eps=0.1), c.normal("B n d"), c.normal("d"), c.normal("d")
@@ -163,7 +165,9 @@ SMOOTH = {
     "decayed_sum by constants": lambda c: (
         ops.decayed_sum, c.normal("B n d"), c.uniform("1 1 d", -2, 0), c.normal("B d")
     ),
-    "softmax_pool": lambda c: (ops.softmax_pool, c.normal("B n d", 2.0), c.normal("B n d"), c.mask()),
+    "softmax_pool": lambda c: (
+        ops.softmax_pool, c.normal("B n d", 2.0), c.normal("B n d"), c.mask()
+    ),
     "running_softmax_pool": running_pool_case,
     "cross_entropy": lambda c: (ops.cross_entropy, c.normal("B n V", 2.0), c.ids("B n", c.V, -1)),
     "linear_cross_entropy": lambda c: (
@@ -204,7 +208,7 @@ def test_every_op_is_checked():
 
 @given(case=draw())
 def test_a_layer_norm_without_eps_room(case):
-    """The default eps with vectors of ordinary size; two entries at least, or the output is flat."""
+    """The default eps with vectors of ordinary size; two entries at least, or all is flat."""
     x = case.normal("B n 6")
     assert gradcheck(ops.layer_norm, x, case.normal("6"), case.normal("6"), tolerance=1e-6)
     assert gradcheck(ops.rms_norm, x, case.normal("6"), tolerance=1e-6)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from minisum.ops import layer_norm
+
 
 class Model:
     """Base of the models. Subclasses define `init`, `loss`, `predict`, `weight` and `numbers`."""
@@ -25,3 +27,29 @@ def without_padding(batch):
     n = int(columns[-1]) + 1 if columns.size else 1
     mask = batch["mask"][:, :n]
     return batch | {"ids": batch["ids"][:, :n], "mask": None if mask.all() else mask}
+
+
+def through_blocks(blocks, params, x, context):
+    """x (B, n, d) through one block after the other and a last layer norm: (out, back).
+
+    block(params, x, context) -> y, back, where back(dy) gives dx and a dict of gradients; the
+    parameters of the first stand under "blocks.0." in `params`, the norm's under "norm.".
+    back(dout, grads) adds into grads and returns dx.
+    """
+    backs = []
+    for i, block in enumerate(blocks):
+        x, back_block = block(params.group(f"blocks.{i}"), x, context)
+        backs.append(back_block)
+    out, back_norm = layer_norm(x, params["norm.gain"], params["norm.bias"])
+
+    def back(dout, grads):
+        dx, dgain, dbias = back_norm(dout)
+        grads["norm.gain"] += dgain
+        grads["norm.bias"] += dbias
+        for i in reversed(range(len(backs))):
+            dx, dparams = backs[i](dx)
+            for name, gradient in dparams.items():
+                grads[f"blocks.{i}.{name}"] += gradient
+        return dx
+
+    return out, back

@@ -14,6 +14,7 @@ import numpy as np
 from minisum import mixers
 from minisum.backend import array_module
 from minisum.errors import UserError
+from minisum.models.base import through_blocks
 from minisum.models.blocks import linear_init, mixer_share
 from minisum.models.classifier import Classifier
 from minisum.ops import (
@@ -122,21 +123,10 @@ class Encoder:
         if x.shape[1] > self.max_len:
             raise UserError(f"the encoder was built for {self.max_len} tokens, not {x.shape[1]}")
         x, back_place = self._place(params, x, mask)
-        backs = []
-        for i, block in enumerate(self.blocks):
-            x, back_block = block(params.group(f"blocks.{i}"), x, mask)
-            backs.append(back_block)
-        out, back_norm = layer_norm(x, params["norm.gain"], params["norm.bias"])
+        out, back_blocks = through_blocks(self.blocks, params, x, mask)
 
-        def back(dx, grads):
-            dx, dgain, dbias = back_norm(dx)
-            grads["norm.gain"] += dgain
-            grads["norm.bias"] += dbias
-            for i in reversed(range(len(backs))):
-                dx, dparams = backs[i](dx)
-                for name, gradient in dparams.items():
-                    grads[f"blocks.{i}.{name}"] += gradient
-            return back_place(dx, grads)
+        def back(dout, grads):
+            return back_place(back_blocks(dout, grads), grads)
 
         return out, back
 

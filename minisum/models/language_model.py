@@ -15,7 +15,7 @@ import numpy as np
 from minisum.backend import add_rows, array_module
 from minisum.errors import UserError
 from minisum.models import blocks
-from minisum.models.base import Model
+from minisum.models.base import Model, through_blocks
 from minisum.models.documents import Documents
 from minisum.ops import add_positions, embed, layer_norm, linear, modulate
 from minisum.ops.blocked_loss import linear_cross_entropy, score_targets
@@ -155,21 +155,10 @@ class LanguageModel(Model):
         ids = batch["ids"]
         documents = Documents(batch["starts"]) if "starts" in batch else None
         x, back_input = self._input(params, ids, documents)
-        backs = []
-        for i, block in enumerate(self.blocks):
-            x, back_block = block(params.group(f"blocks.{i}"), x, documents)
-            backs.append(back_block)
-        x, back_norm = layer_norm(x, params["norm.gain"], params["norm.bias"])
+        x, back_blocks = through_blocks(self.blocks, params, x, documents)
 
         def back(dx, grads):
-            dx, dgain, dbias = back_norm(dx)
-            grads["norm.gain"] += dgain
-            grads["norm.bias"] += dbias
-            for i in reversed(range(len(backs))):
-                dx, dparams = backs[i](dx)
-                for name, gradient in dparams.items():
-                    grads[f"blocks.{i}.{name}"] += gradient
-            back_input(dx, grads)
+            back_input(back_blocks(dx, grads), grads)
 
         return x, back
 
