@@ -260,6 +260,8 @@ class Run:
 
     def announce(self):
         position = f"epoch {self.at.epoch}, step {self.at.step} of {self.steps} done"
+        if self.at.epoch > self.config.epochs:
+            position = f"the end: all {self.config.epochs} epochs are done"
         self.report.header(
             self.task,
             {
