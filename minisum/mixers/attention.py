@@ -12,7 +12,7 @@ from minisum.backend import array_module
 from minisum.mixers.base import Mixer, from_heads, join, to_heads
 from minisum.ops import attention, attention_blocked
 
-BLOCKED_FROM = 1024
+BLOCKED_FROM = 2048
 
 
 class Attention(Mixer):

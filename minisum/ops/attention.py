@@ -118,7 +118,7 @@ def _visible(xp, mask, causal, n, m, first_query=0, first_key=0, offset=None):
     return visible
 
 
-def attention_blocked(q, k, v, mask=None, causal=False, block=128):
+def attention_blocked(q, k, v, mask=None, causal=False, block=512):
     """The same as `attention`, in memory linear in n: weights exist a block at a time.
 
     A softmax can be taken over blocks of keys in turn. Keep each query's largest score `top` and
