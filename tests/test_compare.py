@@ -305,7 +305,14 @@ def test_ctrl_c_keeps_finished_cells(tmp_path):
     out = tmp_path / "a run"
     command = [sys.executable, "-m", "train.compare", *RECALL, "--mixers", "summation,tssa"]
     command += ["--steps", "40", "--seeds", "500", "--out", str(out)]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    # A shell's background job ignores SIGINT, and would hand that on to what it starts.
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not list(out.glob("cells/*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
