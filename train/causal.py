@@ -143,6 +143,7 @@ class LanguageModelling:
     def cut(self, texts, split):
         """The windows or rows of `texts`."""
         encoded = batches.Ragged.from_list(encode(self.tokenizer, texts))
+        batches.check_ids(encoded, self.vocab)
         n = self.config.max_len
         if self.config.rows:
             windows = RowWindows(encoded, n)

@@ -170,7 +170,9 @@ class Classification:
         return build_model(self.config, self.card())
 
     def encode(self, texts):
-        return encode_texts(self.config, self.tokenizer, texts)
+        encoded = encode_texts(self.config, self.tokenizer, texts)
+        batches.check_ids(encoded, self.vocab)
+        return encoded
 
     def order(self, epoch):
         return batches.epoch_order(self.train_size, self.config.seed, epoch)
