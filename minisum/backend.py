@@ -89,6 +89,20 @@ def _one_line(error):
     return lines[0].strip() if lines else type(error).__name__
 
 
+_constants = {}
+
+
+def constant(array, xp, dtype=None):
+    """A host array that never changes, on `xp`; a GPU is sent it once, not in every step."""
+    array = np.asarray(array, dtype)
+    if xp is np:
+        return array
+    key = (xp.__name__, array.dtype.char, array.shape, array.tobytes())
+    if key not in _constants:
+        _constants[key] = xp.asarray(array)
+    return _constants[key]
+
+
 def to_device(x, xp):
     """`x` (a host array, or a dict of them) as arrays of `xp`."""
     if isinstance(x, dict):

@@ -235,7 +235,8 @@ def _same(g, again):
     host, host_again = to_numpy(g), to_numpy(again)
     if array_module(g) is np:
         return np.array_equal(host, host_again, equal_nan=True)
-    room = ROUNDINGS * np.finfo(float).eps * np.abs(host).max(initial=0.0)
+    size = np.abs(host).max(initial=0.0, where=np.isfinite(host))
+    room = ROUNDINGS * np.finfo(float).eps * size
     return np.allclose(host, host_again, rtol=0, atol=room, equal_nan=True)
 
 

@@ -59,7 +59,7 @@ class Adam:
 
     def _update_fused(self, g, scale, lr):
         """`_update` of the whole vector in one GPU kernel."""
-        weight = self.decays if self.weight_decay else self.params.xp.zeros(1, self.params.dtype)
+        weight = self.decays if self.weight_decay else kernels.nothing(self.params.dtype)
         root = math.sqrt(1 - self.betas[1] ** self.steps)
         rate = lr / (1 - self.betas[0] ** self.steps)
         vectors = (self.params.vector, self.m.vector, self.v.vector)
@@ -111,6 +111,9 @@ class Average:
         """Take in the parameters after step `steps` (counted from 1)."""
         rate = 1 - min(self.decay, (1 + steps) / (10 + steps))
         average, vector = self.params.vector, params.vector
+        if kernels.runs_on(average):
+            kernels.towards(vector, rate, average)
+            return
 
         def towards(piece):
             average[piece] += rate * (vector[piece] - average[piece])

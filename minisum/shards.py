@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from minisum.errors import UserError
+from minisum.recording import Recorder
 
 # Numbers in one array of a shard: 256 KB in float32, so that the half dozen arrays that a layer
 # works on fit in a second-level cache of 2 MB together.
@@ -46,13 +47,15 @@ class Shards:
     """Runs a model on batches, shard by shard.
 
     threads: how many shards are under way at a time (see Workers). rows: examples a shard; None
-    leaves a GPU's batch whole and otherwise cuts it to the cache.
+    leaves a GPU's batch whole and otherwise cuts it to the cache. record: on a GPU, replay the step
+    as one launch (see minisum.recording).
     """
 
-    def __init__(self, model, threads=None, rows=None):
+    def __init__(self, model, threads=None, rows=None, record=True):
         self.model, self.rows = model, rows
         self.workers = Workers(threads)
         self.spare = []
+        self.recorder = Recorder(self._compute) if record else None
 
     def loss_and_grads(self, params, grads, batch, total=None):
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.
@@ -61,6 +64,10 @@ class Shards:
         wait for it. Returns a number of the backend, and reading that waits as well.
         """
         total = max(1, self.model.weight(batch) if total is None else total)
+        replayable = self.recorder and params.xp is not np
+        return (self.recorder if replayable else self._compute)(params, grads, batch, total)
+
+    def _compute(self, params, grads, batch, total):
         pieces = self._cut(params, batch)
         workers = min(self.workers.count, len(pieces))
         while len(self.spare) < workers - 1:

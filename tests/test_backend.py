@@ -290,7 +290,7 @@ def test_a_training_step_leaks_no_host_array(mixer, device):
         params = Params.from_arrays(arrays, xp, "float64")
         grads = params.zeros_like()
         adam = Adam(params, weight_decay=0.1, clip_value=0.5, clip_norm=0.1)
-        runner = Shards(model, rows=3)
+        runner = Shards(model, rows=3, record=False)
         on_device = backend.to_device(batch, xp)
         for _ in range(3):
             loss = runner.loss_and_grads(params, grads, on_device)

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from conftest import XP
 
-from minisum import backend, kernels, ops
+from minisum import backend, cublas, kernels, ops
+from minisum.mixers import TABLE
 from minisum.models import classifier
+from minisum.models.base import Model
+from minisum.models.language_model import LanguageModel
+from minisum.ops import blocked_loss, chunks
 from minisum.optim import Adam
 from minisum.params import Params
 from minisum.shards import Shards
@@ -151,3 +155,183 @@ def test_ten_training_steps_agree_with_numpy(mixer):
     wanted_losses, wanted_vector = train(np)
     np.testing.assert_allclose(losses, wanted_losses, rtol=1e-10)
     np.testing.assert_allclose(vector, wanted_vector, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("width", (1, 5, 64, 300, 1500))
+def test_layer_norm(monkeypatch, dtype, width):
+    rng = np.random.default_rng(6)
+    x, dy = (normal(rng, (3, 37, width), dtype) for _ in range(2))
+    gain, bias = (normal(rng, width, dtype) for _ in range(2))
+
+    def compute():
+        y, back = ops.layer_norm(x, gain, bias)
+        return y, *back(dy)
+
+    if width > 1:  # of a single number nothing is left but rounding
+        assert_agree(*with_and_without(monkeypatch, compute), dtype)
+    assert np.isfinite(backend.to_numpy(compute()[0])).all()
+
+
+@pytest.mark.parametrize(
+    "shape, axis",
+    [((2, 1, 3), 1), ((3, 63, 5), 1), ((2, 700, 33), 1), ((2, 3, 200, 4), 2), ((2, 3, 129), 2)],
+    ids=str,
+)
+def test_running_sums(monkeypatch, shape, axis, dtype):
+    x = normal(np.random.default_rng(7), shape, dtype)
+    compute = lambda: (chunks.cumsum(x, axis), chunks.reverse_cumsum(x, axis))  # noqa: E731
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("masked", (False, True))
+@pytest.mark.parametrize("n, m", [(1, 1), (7, 7), (70, 130), (300, 300)])
+def test_attention(monkeypatch, dtype, causal, masked, n, m):
+    rng = np.random.default_rng(8)
+    q, k, v, dy = (normal(rng, (2, 3, t, 5), dtype) for t in (n, m, m, n))
+    mask = XP.asarray(rng.random((2, m)) < 0.6) if masked else None
+
+    def compute():
+        y, back = ops.attention(q, k, v, mask, causal)
+        return y, *back(dy)[:3]
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("bias", (False, True))
+@pytest.mark.parametrize("scores", (None, 900))
+def test_blocked_loss(monkeypatch, dtype, bias, scores):
+    """The large blocks of a GPU, whole and cut, against the small ones of the host."""
+    rng = np.random.default_rng(9)
+    x, W = normal(rng, (4, 60, 9), dtype), normal(rng, (70, 9), dtype)
+    b = normal(rng, 70, dtype) if bias else None
+    targets = XP.asarray(rng.integers(-1, 70, (4, 60)).astype(np.int32))
+    if scores:
+        monkeypatch.setattr(blocked_loss, "ON_DEVICE", scores)
+
+    def compute():
+        loss, back = blocked_loss.linear_cross_entropy(x, W, b, targets, total=77)
+        gradients = back(1.0)[:3]
+        return loss, *gradients[: 3 if bias else 2]
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("transposed", (False, True))
+@pytest.mark.parametrize("C, width", [(1, 1), (7, 3), (64, 300)])
+def test_triangular_systems(dtype, C, width, transposed):
+    rng = np.random.default_rng(13)
+    L = XP.tril(normal(rng, (2, 3, C, C), dtype) * 0.3, -1) + XP.eye(C, dtype=dtype)
+    r = normal(rng, (2, 3, C, width), dtype)
+    x = kernels.unit_triangular_solve(L, r, transposed)
+    assert_agree([(L.swapaxes(-1, -2) if transposed else L) @ x], [r], dtype)
+
+
+@pytest.mark.parametrize("layout", ("plain", "turned", "heads", "gaps", "empty"))
+def test_products_while_recording(dtype, layout):
+    """What cuBLAS is told about an array's layout, against CuPy's own product."""
+    rng = np.random.default_rng(10)
+    a, b = normal(rng, (6, 5), dtype), normal(rng, (5, 7), dtype)
+    if layout == "turned":
+        a, b = normal(rng, (5, 6), dtype).T, normal(rng, (7, 5), dtype).T
+    if layout == "heads":
+        a = normal(rng, (2, 6, 3, 5), dtype).transpose(0, 2, 1, 3)
+        b = normal(rng, (2, 3, 7, 5), dtype).swapaxes(-1, -2)
+    if layout == "gaps":
+        a, b = normal(rng, (12, 10), dtype)[::2, ::2], XP.broadcast_to(b[:, :1], (5, 7))
+    if layout == "empty":
+        a, b = a[:, :0], b[:0]
+    stream = XP.cuda.get_current_stream()
+    cublas.prepare(stream)
+    assert_agree([cublas.product(a, b)], [a @ b], dtype)
+    out = XP.empty(a.shape[:-1] + b.shape[-1:], dtype)
+    assert cublas.product(a, b, out) is out
+    assert_agree([out], [a @ b], dtype)
+
+
+def recorded_and_plain(model, arrays, batches, dtype="float64"):
+    """[(loss, gradient)] of the batches by a recorder, and launch by launch; its recordings."""
+    found = []
+    for record in (True, False):
+        params = Params.from_arrays(arrays, XP, dtype)
+        grads, runner = params.zeros_like(), Shards(model, record=record)
+        results = []
+        for batch in batches:
+            loss = runner.loss_and_grads(params, grads, backend.to_device(batch, XP))
+            results.append((loss, grads.vector.copy()))
+        found.append([(float(loss), backend.to_numpy(g)) for loss, g in results])
+        if record:
+            entries = list(runner.recorder.recordings.values())
+    return *found, entries
+
+
+def assert_recorded(model, arrays, batches):
+    replayed, plain, entries = recorded_and_plain(model, arrays, batches)
+    assert entries and all(entries), "the step was not recorded"
+    for (loss, gradient), (wanted_loss, wanted) in zip(replayed, plain, strict=True):
+        assert loss == pytest.approx(wanted_loss, rel=1e-12)
+        size = max(1.0, float(np.abs(wanted).max()))
+        np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-12 * size)
+
+
+@pytest.mark.parametrize("mixer", classifier.MODELS)
+def test_a_recorded_step_reads_each_batch_anew(mixer):
+    """Four batches of one shape, and losses that are read when all are done."""
+    rng = np.random.default_rng(11)
+    model = classifier.build(mixer, 50, 16, 5, 12, dropout=0.3, token_dropout=0.2)
+    batches = []
+    for _ in range(4):
+        mask = np.arange(12) < rng.integers(1, 13, (8, 1))
+        batch = {
+            "ids": (rng.integers(1, 50, (8, 12)) * mask).astype(np.int32),
+            "mask": mask,
+            "targets": rng.integers(0, 5, 8).astype(np.int32),
+        }
+        batches.append(batch | model.noise(rng, batch))
+    assert_recorded(model, model.init(rng), batches)
+
+
+@pytest.mark.parametrize("mixer", TABLE)
+def test_recorded_language_models(mixer):
+    """With every causal mixer, and a number of targets that changes from batch to batch."""
+    rng = np.random.default_rng(12)
+    model = LanguageModel(40, 16, f"{mixer},summation", 70, heads=2)
+    batches = [
+        {
+            "ids": rng.integers(0, 40, (3, 70)).astype(np.int32),
+            "targets": rng.integers(-1, 40, (3, 70)).astype(np.int32),
+        }
+        for _ in range(4)
+    ]
+    assert_recorded(model, model.init(rng), batches)
+
+
+def test_what_cannot_be_recorded_runs_launch_by_launch():
+    """A step that looks at its numbers, and one that copies from the host."""
+
+    class Looking(Model):
+        def weight(self, batch):
+            return 1
+
+        def numbers(self, batch):
+            return 1
+
+        def loss(self, params, batch, total):
+            worst = float(abs(batch["x"]).max())
+
+            def back(grads):
+                grads["w"] += worst
+
+            return params["w"].sum() * worst, back
+
+    class Copying(Looking):
+        def loss(self, params, batch, total):
+            host = XP.asarray(np.arange(3.0))
+            return (host * params["w"]).sum(), lambda grads: None
+
+    batches = [{"x": np.full((2, 3), float(i))} for i in range(1, 5)]
+    for model in (Looking(), Copying()):
+        replayed, plain, entries = recorded_and_plain(model, {"w": np.ones(3)}, batches)
+        assert entries == [False]
+        assert [loss for loss, _ in replayed] == [loss for loss, _ in plain]
+        assert all((a == b).all() for (_, a), (_, b) in zip(replayed, plain, strict=True))

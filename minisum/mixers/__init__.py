@@ -7,7 +7,7 @@
     y, state = mixer.step(params, x, state)    # causal: any number of tokens, any split
 
 `TABLE` is the one place that knows the names. A mixer's `can_be_causal` and
-`can_be_bidirectional` say which forms it has.
+`can_be_bidirectional` say which forms it has. How to add one: README.md beside this file.
 """
 
 from minisum.errors import UserError

@@ -10,10 +10,12 @@ from minisum.ops import running_softmax_pool, sigmoid, softmax_pool
 
 
 class AFTSimple(Mixer):
-    """y_t = Wo (σ(q_t) ⊙ Σ_s e^{k_s} v_s / Σ_s e^{k_s}) + bo; all real s or, if causal, s <= t.
+    """y_t = (σ(q_t) ⊙ a_t) @ Wo.T + bo, a_t = Σ_s e^{k_s} ⊙ v_s / Σ_s e^{k_s}, channel by channel.
 
-    q, k, v = linear maps of x with bias. Product rule at the gate: with a the average,
-    da = do ⊙ σ(q), and dσ = do ⊙ a (added over t where all tokens read one average).
+    q, k, v = linear maps of x with bias; s runs over all real tokens or, if causal, s <= t.
+
+    Product rule at the gate, with o = σ(q) ⊙ a: da = do ⊙ σ(q) (added over t where all tokens read
+    one average) and dσ = do ⊙ a. Then `ops.softmax_pool`, or its running form.
     """
 
     def init(self, rng):

@@ -16,10 +16,13 @@ BLOCKED_FROM = 2048
 
 
 class Attention(Mixer):
-    """y = concat_heads(attention(q, k, v)) Woᵀ + bo, with q = x Wqᵀ + bq, and k, v alike.
+    """y = concat_heads(attention(q, k, v)) @ Wo.T + bo, q = x @ Wq.T + bq, and k, v alike.
 
     head_width: the width of one head, d/H by default. (The summation papers' classifier gives
     each head the model's whole width.)
+
+    Backward, upwards: the output map, `ops.attention` in each head, the maps to q, k and v, whose
+    dx add up.
     """
 
     def __init__(self, width, heads=1, max_len=512, causal=False, head_width=None):

@@ -3,7 +3,7 @@
 from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.ops import linear, merge_heads, split_heads
+from minisum.ops import linear, merge_heads, rms_norm, silu, split_heads
 
 
 class Mixer:
@@ -104,7 +104,7 @@ def normal_linears(rng, shapes):
 
 
 def affine(params, x, name):
-    """y = x W{name}ᵀ + b{name} (if params has one); back(dy) -> dx, {name: gradient}."""
+    """y = x @ W{name}.T + b{name} (if params has one); back(dy) -> dx, {name: gradient}."""
     names = [f"W{name}"] + [f"b{name}"] * (f"b{name}" in params)
     y, back_linear = linear(x, *(params[key] for key in names))
 
@@ -130,6 +130,27 @@ def from_heads(params, x, name="o"):
     def back(dy):
         djoined, dparams = back_affine(dy)
         return back_merge(djoined), dparams
+
+    return y, back
+
+
+def gated_from_heads(params, o, x, name, heads):
+    """(RMSNorm(o) ⊙ SiLU(x @ W{name}.T)) @ Wo.T: what is read from a memory, let through by a gate.
+
+    o (B, H, n, h), the norm taken in each head, with one gain `norm` for all -> y (B, n, d);
+    back(dy) -> do, and (dx, dparams) of the gate, the norm and the output map. Product rule, with
+    z = x @ W{name}.T and g = dy @ Wo: g ⊙ SiLU(z) goes to the norm, dz = g ⊙ RMSNorm(o) ⊙ SiLU'(z).
+    """
+    normed, back_norm = rms_norm(o, params["norm"], 1e-5)
+    gate, back_gate = to_heads(params, x, name, heads)
+    opened, back_silu = silu(gate)
+    y, back_o = from_heads(params, normed * opened)
+
+    def back(dy):
+        dgated, dparams_o = back_o(dy)
+        do, dnorm = back_norm(dgated * opened)
+        dx, dparams = back_gate(back_silu(dgated * normed))
+        return do, (dx, dparams | dparams_o | {"norm": dnorm})
 
     return y, back
 

@@ -13,7 +13,7 @@ from minisum.ops import kernel_attention, relu
 
 
 class CosFormer(Mixer):
-    """y = Wo o + bo, o_t = Σ_s w_ts v_s / max(Σ_s w_ts, 1e-6) in each head.
+    """y = o @ Wo.T + bo, o_t = Σ_s w_ts v_s / max(Σ_s w_ts, 1e-6) in each head.
 
     w_ts = relu(q_t)·relu(k_s) cos(θ_t - θ_s); q, k, v = linear maps of x with bias; s runs over all
     real tokens or, if causal, s <= t. θ_t = (π/2) t / max_len, t = 1, 2, ... counting real tokens,
@@ -22,7 +22,7 @@ class CosFormer(Mixer):
     continued.)
 
     Backward: `ops.kernel_attention` on the doubled features [q sin θ, q cos θ]; each q gets
-    dq = (dfirst sin θ + dsecond cos θ) where q > 0.
+    dq = dfirst sin θ + dsecond cos θ where q > 0, each k alike.
     """
 
     def init(self, rng):

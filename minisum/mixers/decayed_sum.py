@@ -6,13 +6,13 @@ Time O(n d²), of which O(n d) for the sum; state d.
 
 import numpy as np
 
-from minisum.backend import array_module
+from minisum.backend import array_module, constant
 from minisum.mixers.summation import Summation
 from minisum.ops import decayed_sum
 
 
 class DecayedSum(Summation):
-    """y_t = Wo h_t + bo, h_t = γ ⊙ h_{t-1} + u_t, u as in Summation; causal only.
+    """y_t = h_t @ Wo.T + bo, h_t = γ ⊙ h_{t-1} + u_t, u as in Summation; causal only.
 
     γ is not learned: 1 - γ runs geometrically from 1/2 to 1/max_len over the channels, so that
     they remember for 2 to max_len tokens.
@@ -25,7 +25,7 @@ class DecayedSum(Summation):
     def weigh(self, u, mask, state):
         xp = array_module(u)
         forget = np.geomspace(1 / 2, 1 / max(self.max_len, 2), self.width)
-        log_decay = xp.asarray(np.log1p(-forget), dtype=u.dtype)[None, None]
+        log_decay = constant(np.log1p(-forget), xp, u.dtype)[None, None]
         if mask is not None:
             log_decay = xp.where(mask[:, :, None], log_decay, 0)
         (h, state), back_sum = decayed_sum(u, log_decay, state)

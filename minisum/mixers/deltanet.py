@@ -15,11 +15,12 @@ from minisum.ops import causal_conv, delta_rule, l2_norm, rms_norm, sigmoid, sil
 
 
 class DeltaNet(Mixer):
-    """y = Wo RMSNorm(o), o = the delta rule's reading in each head; causal only.
+    """y = RMSNorm(o) @ Wo.T, o = the delta rule's reading in each head; causal only.
 
-    o_t = S_tᵀ q_t / √h, S_t = S_{t-1} + β_t k_t (v_t - S_{t-1}ᵀ k_t)ᵀ. q, k, v = SiLU of a causal
-    convolution over `conv` tokens of a linear map of x (conv=0: the linear map alone); q and k of
-    length one; β = σ(Wβ x), one a head. The norm is in each head, one gain for all. No biases.
+    o_t = q_t @ S_t / √h, S_t = S_{t-1} + β_t k_t.T @ (v_t - k_t @ S_{t-1}). q, k, v = SiLU of a
+    causal convolution over `conv` tokens of a linear map of x (conv=0: the linear map alone); q and
+    k of length one; β = σ(x @ Wbeta.T), one a head. The norm is in each head, one gain for all. No
+    biases.
 
     Backward, upwards: the norm, `ops.delta_rule`, the lengths, the convolutions.
     """
@@ -38,34 +39,20 @@ class DeltaNet(Mixer):
         return arrays | {"norm": np.ones(d // H)}
 
     def mix(self, params, x, mask, state):
-        H = self.heads
-        scale = (self.width // H) ** -0.5
         S, *before = (None,) * 4 if state is None else state
-        (q, q_state), back_q = conv_heads(params, x, "q", H, before[0])
-        (k, k_state), back_k = conv_heads(params, x, "k", H, before[1])
-        (v, v_state), back_v = conv_heads(params, x, "v", H, before[2])
-        unit_q, back_unit_q = l2_norm(q)
-        unit_k, back_unit_k = l2_norm(k)
-        z, back_z = to_heads(params, x, "beta", H)
-        beta, back_sigmoid = sigmoid(z)
-        beta = keep_real(beta, mask)
-        (o, S), back_rule = delta_rule(unit_q * scale, unit_k, v, beta, None, S)
+        (said, before), back_said = queries_keys_values(params, x, mask, self.heads, before)
+        (o, S), back_rule = delta_rule(*said, None, S)
         normed, back_norm = rms_norm(o, params["norm"], 1e-5)
         y, back_o = from_heads(params, normed)
 
         def back(dy):
             dnormed, dparams_o = back_o(dy)
             do, dnorm = back_norm(dnormed)
-            dq, dk, dv, dbeta, *_ = back_rule((do, None))
-            dx, dparams = join(
-                back_q(back_unit_q(dq * scale)),
-                back_k(back_unit_k(dk)),
-                back_v(dv),
-                back_z(back_sigmoid(keep_real(dbeta, mask))),
-            )
+            *dsaid, _, _ = back_rule((do, None))
+            dx, dparams = back_said(*dsaid)
             return dx, dparams | dparams_o | {"norm": dnorm}
 
-        return (y, (S, q_state, k_state, v_state)), back
+        return (y, (S, *before)), back
 
     def state_size(self, tokens=None):
         return self.width**2 // self.heads + 3 * max(self.conv - 1, 0) * self.width
@@ -81,6 +68,33 @@ def conv_init(rng, taps, widths):
     """conv_{name} (taps, width) for each, uniform within ±1/√taps; none for taps = 0."""
     limit = max(taps, 1) ** -0.5
     return {f"conv_{k}": rng.uniform(-limit, limit, (taps, w)) for k, w in widths.items() if taps}
+
+
+def queries_keys_values(params, x, mask, heads, before):
+    """What a delta rule reads of each token: q of length 1/√h, k of length one, v, and β.
+
+    before: the states of q's, k's and v's convolutions -> ((q, k, v, β), the states after x);
+    back(dq, dk, dv, dβ) -> dx, dparams.
+    """
+    (q, q_state), back_q = conv_heads(params, x, "q", heads, before[0])
+    (k, k_state), back_k = conv_heads(params, x, "k", heads, before[1])
+    (v, v_state), back_v = conv_heads(params, x, "v", heads, before[2])
+    unit_q, back_unit_q = l2_norm(q)
+    unit_k, back_unit_k = l2_norm(k)
+    z, back_z = to_heads(params, x, "beta", heads)
+    beta, back_sigmoid = sigmoid(z)
+    scale = q.shape[-1] ** -0.5
+
+    def back(dq, dk, dv, dbeta):
+        return join(
+            back_q(back_unit_q(dq * scale)),
+            back_k(back_unit_k(dk)),
+            back_v(dv),
+            back_z(back_sigmoid(keep_real(dbeta, mask))),
+        )
+
+    said = (unit_q * scale, unit_k, v, keep_real(beta, mask))
+    return (said, (q_state, k_state, v_state)), back
 
 
 def conv_heads(params, x, name, heads, state):

@@ -14,14 +14,15 @@ from minisum.ops import decayed_sum, sigmoid, softplus
 
 
 class GatedSum(Mixer):
-    """y = Wo h + bo, h_t = f_t ⊙ h_{t-1} + (1 - f_t) ⊙ u_t; causal only.
+    """y = h @ Wo.T + bo, h_t = f_t ⊙ h_{t-1} + (1 - f_t) ⊙ u_t; causal only.
 
-    f = σ(z), z = Wf x + bf, how much to keep; u = relu(W x). 1 - f = σ(-z) and log f =
+    f = σ(z), z = x @ Wf.T + bf, how much to keep; u = relu(x @ W.T). 1 - f = σ(-z) and log f =
     -softplus(-z), both without cancellation. bf is drawn such that channels remember for 1 to
     max_len tokens: log U(1, max_len - 1) (Tallec and Ollivier 2018, "Can recurrent neural
     networks warp time?").
 
-    dz gets three parts: from log f, and from 1 - f beside u.
+    With i = (1 - f) ⊙ u, di and dlog_f are those of `ops.decayed_sum`: du = di ⊙ (1 - f), and z
+    gets two parts, dz = dlog_f ⊙ σ(-z) - di ⊙ u ⊙ f ⊙ (1 - f).
     """
 
     can_be_bidirectional = False

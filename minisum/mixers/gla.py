@@ -8,21 +8,29 @@ Time O(n (C + V) K H) with chunks of C tokens, memory O(n d); state H K V, that 
 import numpy as np
 
 from minisum.errors import UserError
-from minisum.mixers.base import Mixer, affine, from_heads, join, keep_real, normal_linears, to_heads
-from minisum.ops import causal_product, rms_norm, silu, softplus
+from minisum.mixers.base import (
+    Mixer,
+    affine,
+    gated_from_heads,
+    join,
+    keep_real,
+    normal_linears,
+    to_heads,
+)
+from minisum.ops import causal_product, softplus
 
 RANK, TEMPERATURE = 16, 16.0
 
 
 class GatedLinearAttention(Mixer):
-    """y = Wo (RMSNorm(o) ⊙ SiLU(Wr x)), o_t = S_tᵀ q_t / √K; causal only.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wr.T)) @ Wo.T, o_t = q_t @ S_t / √K; causal only.
 
-    S_t = diag(a_t) S_{t-1} + k_t v_tᵀ, log a = logsigmoid(W2 W1 x + b2) / 16 through a map of rank
-    16; q, k = linear maps of x to K = expand_k d/H a head, v to d/H. No feature map, no positions;
-    the norm is in each head, with one gain for all of them.
+    S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t, log_a = logsigmoid(z) / 16, z = x @ W1.T @ W2.T + b2, a map
+    of rank 16; q, k = linear maps of x to K = expand_k d/H a head, v to d/H. No feature map, no
+    positions; the norm is in each head, with one gain for all of them.
 
     Backward, upwards: the gate's product rule, the norm, `ops.causal_product`, and for the decay
-    log a = -softplus(-z) / 16: dz = dlog_a σ(-z) / 16.
+    log_a = -softplus(-z) / 16: dz = dlog_a ⊙ σ(-z) / 16.
     """
 
     can_be_bidirectional = False
@@ -46,19 +54,15 @@ class GatedLinearAttention(Mixer):
         q, back_q = to_heads(params, x, "q", H)
         k, back_k = to_heads(params, x, "k", H)
         v, back_v = to_heads(params, x, "v", H)
-        gate, back_gate = to_heads(params, x, "r", H)
         low, back_low = affine(params, x, "1")
         z, back_z = to_heads(params, low, "2", H)
         minus_log, back_log = softplus(-z)
         log_decay = keep_real(minus_log * (-1 / TEMPERATURE), mask)
         (o, state), back_product = causal_product(q * scale, k, v, log_decay, state)
-        normed, back_norm = rms_norm(o, params["norm"], 1e-5)
-        opened, back_silu = silu(gate)
-        y, back_o = from_heads(params, normed * opened)
+        y, back_gated = gated_from_heads(params, o, x, "r", H)
 
         def back(dy):
-            dgated, dparams_o = back_o(dy)
-            do, dnorm = back_norm(dgated * opened)
+            do, through_gate = back_gated(dy)
             dq, dk, dv, dlog_decay, _ = back_product((do, None))
             dz = back_log(keep_real(dlog_decay, mask)) * (1 / TEMPERATURE)
             dlow, dparams_2 = back_z(dz)
@@ -66,10 +70,10 @@ class GatedLinearAttention(Mixer):
                 back_q(dq * scale),
                 back_k(dk),
                 back_v(dv),
-                back_gate(back_silu(dgated * normed)),
+                through_gate,
                 back_low(dlow),
             )
-            return dx, dparams | dparams_2 | dparams_o | {"norm": dnorm}
+            return dx, dparams | dparams_2
 
         return (y, state), back
 

@@ -2,7 +2,7 @@
 
 Softmax attention weighs a value by exp(q·k/√h); here by φ(q)·φ(k) with φ(x) = elu(x) + 1. A product
 of features can be summed over keys before any query is known. Time O(n d h), memory O(n d);
-state H (h² + h): in each head the sum of φ(k) vᵀ and that of φ(k).
+state H (h² + h): in each head the sum of φ(k).T @ v and that of φ(k).
 """
 
 from minisum.mixers.base import Mixer, from_heads, join, keep_real, to_heads, uniform_linears
@@ -10,7 +10,7 @@ from minisum.ops import elu_plus_one, kernel_attention
 
 
 class LinearAttention(Mixer):
-    """y = Wo o + bo, o_t = Σ_s φ(q_t)·φ(k_s) v_s / (Σ_s φ(q_t)·φ(k_s) + 1e-6) in each head.
+    """y = o @ Wo.T + bo, o_t = Σ_s φ(q_t)·φ(k_s) v_s / (Σ_s φ(q_t)·φ(k_s) + 1e-6) in each head.
 
     q, k, v = linear maps of x with bias; s runs over all real tokens or, if causal, s <= t.
     The backward pass is that of `ops.kernel_attention`, then dq = dφ ⊙ φ'(q), and k alike.

@@ -13,9 +13,9 @@ PIECE = 1024
 
 
 class Projection(Mixer):
-    """y_t = GELU(W x_t): each token by itself, hence causal and not, as one likes.
+    """y_t = GELU(x_t @ W.T): each token by itself, hence causal and not, as one likes.
 
-    dx = Wᵀ (dy ⊙ GELU'(W x)).
+    With z = x @ W.T: dz = dy ⊙ GELU'(z), dx = dz @ W, dW = dz.T @ x.
     """
 
     def init(self, rng):

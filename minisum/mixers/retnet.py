@@ -7,16 +7,16 @@ state H K V + 1, that is expand_v d²/H + 1, the last for the position.
 
 import numpy as np
 
-from minisum.backend import array_module
+from minisum.backend import array_module, constant
 from minisum.errors import UserError
-from minisum.mixers.base import Mixer, from_heads, join, keep_real, normal_linears, to_heads
-from minisum.ops import causal_product, rms_norm, rotate, silu
+from minisum.mixers.base import Mixer, gated_from_heads, join, keep_real, normal_linears, to_heads
+from minisum.ops import causal_product, rotate
 
 
 class RetNet(Mixer):
-    """y = Wo (RMSNorm(o) ⊙ SiLU(Wg x)), o_t = Σ_{s<=t} γ^{t-s} (q_t·k_s / √K) v_s; causal only.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wg.T)) @ Wo.T, o_t = Σ_{s<=t} γ^{t-s} (q_t·k_s / √K) v_s; causal.
 
-    q, k = rotated linear maps of x (K = d/H a head), v = Wv x (V = expand_v d/H), γ_i =
+    q, k = rotated linear maps of x (K = d/H a head), v = x @ Wv.T (V = expand_v d/H), γ_i =
     1 - 2^(-5-i) in head i = 0, 1, ... The norm is taken in each head, with one gain for all of
     them. No biases.
 
@@ -45,31 +45,26 @@ class RetNet(Mixer):
         scale = (self.width // H) ** -0.5
         positions = self.positions(x, mask, start)
         log_gamma = np.log1p(-(2.0 ** (-5 - np.arange(H))))[None, :, None, None]
-        log_decay = xp.broadcast_to(xp.asarray(log_gamma, dtype=x.dtype), (1, H, x.shape[1], 1))
+        log_decay = xp.broadcast_to(constant(log_gamma, xp, x.dtype), (1, H, x.shape[1], 1))
         log_decay = keep_real(log_decay, mask)
 
         q, back_q = to_heads(params, x, "q", H)
         k, back_k = to_heads(params, x, "k", H)
         v, back_v = to_heads(params, x, "v", H)
-        gate, back_gate = to_heads(params, x, "g", H)
         turned_q, back_turn_q = rotate(q * scale, positions)
         turned_k, back_turn_k = rotate(k, positions)
         (o, S), back_product = causal_product(turned_q, turned_k, v, log_decay, S)
-        normed, back_norm = rms_norm(o, params["norm"], 1e-5)
-        opened, back_silu = silu(gate)
-        y, back_o = from_heads(params, normed * opened)
+        y, back_gated = gated_from_heads(params, o, x, "g", H)
 
         def back(dy):
-            dgated, dparams_o = back_o(dy)
-            do, dnorm = back_norm(dgated * opened)
+            do, through_gate = back_gated(dy)
             dturned_q, dturned_k, dv, *_ = back_product((do, None))
-            dx, dparams = join(
+            return join(
                 back_q(back_turn_q(dturned_q)[0] * scale),
                 back_k(back_turn_k(dturned_k)[0]),
                 back_v(dv),
-                back_gate(back_silu(dgated * normed)),
+                through_gate,
             )
-            return dx, dparams | dparams_o | {"norm": dnorm}
 
         return (y, (S, start + x.shape[1])), back
 

@@ -1,7 +1,8 @@
 """SimpleTRON: Yorsh et al. 2021, "SimpleTRON: Eliminating softmax from attention computation".
 
-Attention with the softmax left out: (q kᵀ) v = q (kᵀ v), taken from the right. No feature map, no
-normaliser but a power of the length, no output map. Time O(n d h), memory O(n d); state H h² + 1.
+Attention with the softmax left out: (q @ k.T) @ v = q @ (k.T @ v), taken from the right. No feature
+map, no normaliser but a power of the length, no output map. Time O(n d h), memory O(n d);
+state H h² + 1.
 """
 
 import math
@@ -13,14 +14,14 @@ from minisum.ops import causal_product, full_product, merge_heads
 
 
 class SimpleTron(Mixer):
-    """y = concat_heads(q (kᵀ v) / √n), n the number of real tokens; q, k, v with bias.
+    """y = concat_heads(q @ (k.T @ v) / √n), n the number of real tokens; q, k, v with bias.
 
     The paper has no causal form. Here prefix_scale says what takes the place of n at token t:
     "prefix", the t tokens so far, so that token t gets what the paper's layer gives the last token
     of a text that ends there; or "max_len", a constant.
 
-    Trilinear in q, k, v: with S = kᵀ v / √n, dq = dy Sᵀ, dS = qᵀ dy, dk = v dSᵀ / √n and
-    dv = k dS / √n.
+    Trilinear in q, k, v: with S = k.T @ v / √n, dq = dy @ S.T, dS = q.T @ dy, dk = v @ dS.T / √n
+    and dv = k @ dS / √n.
     """
 
     def __init__(self, width, heads=1, max_len=512, causal=False, prefix_scale="prefix"):

@@ -11,11 +11,11 @@ from minisum.ops import relu, running_sum, sum_tokens
 
 
 class Summation(Mixer):
-    """y_t = Σ_s relu(W x_s), over all real tokens s or, if causal, over s <= t.
+    """y_t = Σ_s relu(x_s @ W.T), over all real tokens s or, if causal, over s <= t.
 
-    two_layer: y = Wo Σ_s relu(W2 relu(W1 x_s)) + bo, the published language model's form and the
-    default if causal; the other is the published classifier's. The maps inside have no bias, so
-    that a zero token adds nothing.
+    two_layer: y_t = Σ_s relu(relu(x_s @ W1.T) @ W2.T) @ Wo.T + bo, the published language model's
+    form and the default if causal; the other is the published classifier's. The maps inside have no
+    bias, so that a zero token adds nothing.
 
     A sum hands its gradient to every term: du_s = Σ dy_t over the tokens t that read s, which for
     the running sum is the running sum from the other end. Then back through the linear maps.
@@ -60,7 +60,7 @@ class Summation(Mixer):
 
 
 def said(params, x, names):
-    """relu(W x), once for each of `names`, one after the other; back(du) -> dx, dparams."""
+    """relu(x @ W.T), once for each of `names`, one after the other; back(du) -> dx, dparams."""
     backs = []
     for name in names:
         projected, back_affine = affine(params, x, name)

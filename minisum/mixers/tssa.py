@@ -15,10 +15,12 @@ from minisum.ops.chunks import cumsum, reverse_cumsum
 
 
 class TSSA(Mixer):
-    """y = Wo concat_heads(o) (+ bo), o = `token_statistics` of the heads of x Wᵀ (+ b).
+    """y = concat_heads(o) @ Wo.T (+ bo), o = `token_statistics` of the heads of x @ W.T (+ b).
 
     The causal form, from the language models, has no biases but a learned score for each position
     and head (so max_len bounds the text); the other, from the image models, has biases.
+
+    Backward, upwards: the output map, the statistics (derived there), the map into heads.
     """
 
     def init(self, rng):
@@ -108,8 +110,9 @@ def running_token_statistics(w, tau, bias, mask=None, state=None):
     the h channels as in the released code; state the three sums (B, H, h), (B, H), (B, H, h) or
     None -> o, and the state. The state has no gradient.
 
-    Backward as there, with sums from the end: A = rcs(dD / P), dΠ += Σ_c A w² - rcs(Σ_c dD D / P),
-    dw² = Π A + ds / C + rcs(-ds w² / C²), the last only where C is not held; dbias = h ds.
+    Backward as there, with rcs, the sum over a token and all later ones: A = rcs(dD / P), dΠ += Σ_c
+    A w² - rcs(Σ_c dD D / P), dw² = Π A + ds / C + rcs(-ds w² / C²), the last only where C is not
+    held; dbias = h ds.
 
     Saved: w, tau, Π, s, C, P, D.
     """

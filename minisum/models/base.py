@@ -4,6 +4,9 @@ import numpy as np
 
 from minisum.ops import layer_norm
 
+# Lengths of padded batches on a GPU (see Model.widen).
+STEPS = 16
+
 
 class Model:
     """Base of the models. Subclasses define `init`, `loss`, `predict`, `weight` and `numbers`."""
@@ -20,6 +23,10 @@ class Model:
         """`batch`, a shard on the host, without what is padding only."""
         return batch
 
+    def widen(self, batch):
+        """`batch`, on the host, with padding up to one of a few lengths: fewer to be recorded."""
+        return batch
+
 
 def without_padding(batch):
     """Leave out the last columns of ids and mask if they are all padding; mask None if none is."""
@@ -27,6 +34,16 @@ def without_padding(batch):
     n = int(columns[-1]) + 1 if columns.size else 1
     mask = batch["mask"][:, :n]
     return batch | {"ids": batch["ids"][:, :n], "mask": None if mask.all() else mask}
+
+
+def with_padding(batch, longest):
+    """More columns of padding, up to a multiple of STEPS of them but to `longest` at most."""
+    n = batch["ids"].shape[1]
+    more = min(longest, -(-n // STEPS) * STEPS) - n
+    if more <= 0:
+        return batch
+    wider = {name: np.pad(batch[name], ((0, 0), (0, more))) for name in ("ids", "mask")}
+    return batch | wider
 
 
 def through_blocks(blocks, params, x, context):

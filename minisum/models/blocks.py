@@ -1,6 +1,6 @@
 """Post-norm blocks: a way to mix tokens, then a small network for each token, both with a shortcut.
 
-    z = LN₁(x + mixer(x))          y = LN₂(z + Wb f(Wa z + ba) + bb)
+    z = LN₁(x + mixer(x))          y = LN₂(z + f(z @ Wa.T + ba) @ Wb.T + bb)
 
 With summation as the mixer and f = ReLU this is the block of the summation papers; without mixing
 and with f = GELU it is the projection block of their follow-up, "Attention-driven transformers".

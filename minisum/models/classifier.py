@@ -9,7 +9,7 @@ import numpy as np
 from minisum import init
 from minisum.errors import UserError
 from minisum.mixers.attention import Attention
-from minisum.models.base import Model, without_padding
+from minisum.models.base import Model, with_padding, without_padding
 from minisum.ops import (
     add_positions,
     cross_entropy,
@@ -83,6 +83,9 @@ class Classifier(Model):
     def trim(self, batch):
         return without_padding(batch) if self.masked else batch
 
+    def widen(self, batch):
+        return with_padding(batch, self.max_len) if self.masked else batch
+
     def loss(self, params, batch, total):
         mask = batch["mask"] if self.masked or self.token_dropout else None
         logits, back_logits = self._logits(params, batch["ids"], mask, batch.get("keep"))
@@ -117,7 +120,7 @@ class Classifier(Model):
 
 
 class SummationClassifier(Classifier):
-    """features = Σ_t relu(W (E[id_t] ⊙ (P[t] + 1))): each token adds its say. O(n d²)."""
+    """features = Σ_t relu((E[ids[t]] ⊙ (P[t] + 1)) @ W.T): each token adds its say. O(n d²)."""
 
     default_pooling = "sum"
 
@@ -155,11 +158,11 @@ class SummationClassifier(Classifier):
 
     def numbers(self, batch):
         # A quarter of one layer's array: the op works in place, and products like long factors.
-        return max(1, super().numbers(batch) // 4)
+        return super().numbers(batch) // 4
 
 
 class AttentionClassifier(Classifier):
-    """features = mean_t attention(E[id_t] + P[t]): the published rival. O(n² d).
+    """features = mean_t attention(E[ids[t]] + P[t]): the published rival. O(n² d).
 
     head_width: d/H by default; the released code gives each head the whole width d.
     """
@@ -192,7 +195,7 @@ class AttentionClassifier(Classifier):
 
 
 class MeanEmbeddingClassifier(Classifier):
-    """features = mean_t E[id_t]: a bag of words without order or mixing, for the others to beat.
+    """features = mean_t E[ids[t]]: a bag of words without order or mixing, for the others to beat.
 
     Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification".
     """

@@ -2,7 +2,7 @@
 
     x₀ = E[ids] + P[place]                     place: how many real tokens stand before
     z  = x + mixer(LN₁(x))                     block l: x = x_{l-1}, y = x_l
-    y  = z + Wb GELU(Wa LN₂(z) + ba) + bb
+    y  = z + GELU(LN₂(z) @ Wa.T + ba) @ Wb.T + bb
     out = LN(x_L)
 
 Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture". The classifier labels
@@ -62,7 +62,7 @@ class EncoderBlock:
         return y, back
 
     def _token_network(self, params, z):
-        """y = z + Wb GELU(Wa LN₂(z) + ba) + bb; back(dy) -> dz, gradients."""
+        """y = z + GELU(LN₂(z) @ Wa.T + ba) @ Wb.T + bb; back(dy) -> dz, gradients."""
         normed, back_norm = layer_norm(z, params["norm2.gain"], params["norm2.bias"])
         inner, back_a = linear(normed, params["Wa"], params["ba"])
         active, back_gelu = gelu(inner)

@@ -1,8 +1,8 @@
 """The future of a series from its past: patches, blocks, and one linear map to all steps ahead.
 
-    patches   x₀ = (Wp patch + bp) ⊙ (P + bias)     16 values a patch, a new one every 8
+    patches   x₀ = (patch @ Wp.T + bp) ⊙ (P + bias) 16 values a patch, a new one every 8
     blocks    x_l = block_l(x_{l-1})                by pattern, "projection*2,attention" by default
-    head      y = W flatten(x_L) + b                every step of the horizon at once
+    head      y = flatten(x_L) @ W.T + b            every step of the horizon at once
 
 Every channel of the series is read by itself, by the same weights (channel independence: Nie et
 al. 2023, "A time series is worth 64 words"). Only the last block needs to mix tokens, is the claim
@@ -14,7 +14,7 @@ Series can wander: `normalise` takes each window's own level out and puts it bac
 import numpy as np
 
 from minisum import init, mixers
-from minisum.backend import array_module
+from minisum.backend import array_module, constant
 from minisum.errors import UserError
 from minisum.models.base import Model
 from minisum.ops import (
@@ -166,7 +166,7 @@ class Forecaster(WindowModel):
 
     def rows(self, params, series, noise):
         xp = array_module(series)
-        patches = series[:, xp.asarray(self.index)]
+        patches = series[:, constant(self.index, xp)]
         x, back_patch = linear(patches, params["patch.W"], params["patch.b"])
         x, back_place = self._place(x, params["positions"])
         backs = []
@@ -203,7 +203,7 @@ class Forecaster(WindowModel):
 
 
 class ForecastBlock:
-    """z = LN₁(x + mixer(x)), y = LN₂(z + drop(Wb drop(GELU(Wa z + ba)) + bb)): post-norm.
+    """z = LN₁(x + mixer(x)), y = LN₂(z + drop(drop(GELU(z @ Wa.T + ba)) @ Wb.T + bb)): post-norm.
 
     With `projection` as the mixer it looks at one patch at a time.
     """

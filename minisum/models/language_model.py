@@ -2,7 +2,7 @@
 
     x₀ = E[ids] ⊙ (P[t] + 2)       or E[ids] + P[t] where all layers are attention
     x_l = block_l(x_{l-1})         L post-norm blocks (minisum.models.blocks)
-    scores = LN(x_L) Wᵀ + b        one for each word of the vocabulary
+    scores = LN(x_L) @ W.T + b     one for each word of the vocabulary
 
 Source: P. Ekin, "Summation-based transformers", the released causal.py. With cumulative summation
 in every block the model remembers a text of any length in L·d numbers.
@@ -29,12 +29,12 @@ class LanguageModel(Model):
 
     positions: "multiply", "add" or "none"; by default as published, "add" if every layer is
     attention, else "multiply". d_ff: width of the token networks, d by default. tied: the scores
-    are products with the embedding, LN(x) / √d · E[word] + b, instead of with a W of their own.
+    are products with the embedding, LN(x) / √d @ E.T + b, instead of with a W of their own.
 
     sum_scale: "length" divides the sums by max_len, "none" is as published. Both can say the same,
     since the factor could stand in Wo, but they do not learn alike: a sum of n terms is n times as
     large, and so is the effect of each of Adam's steps on Wo. Undivided it soon drowns the token
-    itself, x + Wo Σ u, and the model knows little but how frequent each word is.
+    itself, x + Σ u @ Wo.T, and the model knows little but how frequent each word is.
 
     A batch holds ids (B, n) and targets (B, n), -1 where no target counts. Padding stands on the
     right, where nothing that counts can see it. With starts (B, n), True where a document begins,
@@ -82,7 +82,7 @@ class LanguageModel(Model):
 
     def numbers(self, batch):
         # A quarter of one layer's array: every shard also walks over the head's whole gradient.
-        return max(1, batch["ids"].shape[1] * self.width // 4)
+        return batch["ids"].shape[1] * self.width // 4
 
     def loss(self, params, batch, total):
         x, back_hidden = self._hidden(params, batch)

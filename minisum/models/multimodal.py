@@ -3,7 +3,7 @@
 Everything that is known of an example ends as vectors of one width, and what is known is added up:
 the words of the text by direct summation, the numbers by a small network each.
 
-    text     t = relu(Wt Σ_s relu(W (E[id_s] ⊙ (P[s] + 1))) + bt)
+    text     t = relu(Σ_s relu((E[ids[s]] ⊙ (P[s] + 1)) @ W.T) @ Wt.T + bt)
     numbers  u = two dense layers of Σ_i tower_i(number_i), a tower being two dense layers
     both     y = linear(dropout(dense₆₄(dense(t + u))))
 
@@ -18,7 +18,7 @@ from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.mixers.attention import Attention
-from minisum.models.base import Model, without_padding
+from minisum.models.base import Model, with_padding, without_padding
 from minisum.models.classifier import POOLING, SummationClassifier
 from minisum.models.ridge import RidgeRegressor
 from minisum.ops import (
@@ -89,10 +89,13 @@ class Regressor(Model):
 
         The towers and the head read all their weights for every shard; larger ones share that.
         """
-        return max(1, batch["ids"].shape[1] * self.width // 8)
+        return batch["ids"].shape[1] * self.width // 8
 
     def trim(self, batch):
         return without_padding(batch)
+
+    def widen(self, batch):
+        return with_padding(batch, self.max_len)
 
     def loss(self, params, batch, total):
         y, back_values = self._values(params, batch, batch.get("keep"))
@@ -268,7 +271,7 @@ def init_towers(rng, columns, inputs, width):
 
 
 def dense(params, x, name):
-    """y = relu(x Wᵀ + b) with the arrays {name}.W and {name}.b; back(dy, grads) -> dx."""
+    """y = relu(x @ W.T + b) with the arrays {name}.W and {name}.b; back(dy, grads) -> dx."""
     raw, back_linear = linear(x, params[f"{name}.W"], params[f"{name}.b"])
     y, back_relu = relu(raw)
 

@@ -39,10 +39,10 @@ class RidgeRegressor(Model):
 
 
 def solve_ridge(x, y, alpha=1.0):
-    """(w (k,), b) that minimise Σ (x w + b - y)² + alpha |w|².   x (N, k), y (N,), float64.
+    """(w (k,), b) that minimise Σ (x @ w + b - y)² + alpha |w|².   x (N, k), y (N,), float64.
 
-    At the minimum the gradient is zero, (XᵀX + alpha I) w = Xᵀy for centred X and y; the intercept
-    is not shrunk and puts the means back.
+    At the minimum the gradient is zero, (X.T @ X + alpha I) @ w = X.T @ y for centred X and y; the
+    intercept is not shrunk and puts the means back.
     """
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     x_mean, y_mean = x.mean(axis=0), y.mean()

@@ -6,7 +6,7 @@ learns by gradient descent: the linear map is solved, and its loss sends nothing
 
 import numpy as np
 
-from minisum.backend import array_module
+from minisum.backend import array_module, constant
 from minisum.models.forecaster import WindowModel
 from minisum.ops import linear
 
@@ -25,11 +25,12 @@ class Repeat(WindowModel):
         return {}
 
     def rows(self, params, series, noise):
-        return series[:, array_module(series).asarray(self.index)], lambda dy, grads: None
+        index = constant(self.index, array_module(series))
+        return series[:, index], lambda dy, grads: None
 
 
 class LinearMap(WindowModel):
-    """y = W x + b: each step ahead is one weighted sum of the window, the same for all channels.
+    """y = x @ W.T + b: each step ahead is a weighted sum of the window, the same for all channels.
 
     Zeng et al. 2023, "Are transformers effective for time series forecasting?" `solution` is
     (W (horizon, L), b (horizon,)), from `moments` and `solve`.
@@ -49,7 +50,7 @@ class LinearMap(WindowModel):
         return linear(series, params["W"], params["b"])[0], lambda dy, grads: None
 
     def moments(self, batches):
-        """Σ [x 1]ᵀ[x 1], Σ [x 1]ᵀ y and the number of rows, of those without a gap in y.
+        """Σ [x, 1].T @ [x, 1], Σ [x, 1].T @ y and the number of rows, of those without a gap in y.
 
         batches: dicts of windows (B, L, C) and targets (B, horizon, C); added up in float64.
         """

@@ -10,10 +10,17 @@
 `dx` is the gradient of the loss with respect to `x`. `back` adds to nothing and may be called
 twice; nothing writes to its inputs. A docstring gives the formula with shapes, derives the
 backward pass, and names on its last line what the closure keeps (`Saved: ...`).
+`python -m minisum.ops` prints them all in a table and checks each.
 
-Letters: B batch, n tokens, d width, V vocabulary, H heads, h head width, C classes. A mask is
-boolean and True where the token is real; it is applied with `where`, never by multiplication, so
-that a NaN in the padding cannot survive. The derivative of ReLU at zero is zero.
+Letters: B batch, n tokens, d width, V vocabulary, H heads, h head width, C classes. In recurrences
+over keys and values a head has keys of width K and values of width V, and a chunk has C tokens.
+
+A token is a row. `x @ W.T` is a product of matrices, written as in the code; ⊙ multiplies entry by
+entry; q·k is the inner product of two rows; side by side, a number multiplies what stands after
+it. Σ_t sums over tokens, and a Σ without letters over all axes that the result lacks.
+
+A mask is boolean and True where the token is real; it is applied with `where`, never by
+multiplication, so that a NaN in the padding cannot survive. The derivative of ReLU at zero is zero.
 """
 
 from minisum.ops.activations import gelu, relu, sigmoid, silu, softplus

@@ -26,9 +26,9 @@ def relu(x):
 
 
 def gelu(x):
-    """y = x Φ(x), Φ the normal distribution function, (1 + erf(x/√2)) / 2.   Any shape.
+    """y = x ⊙ Φ(x), Φ the normal distribution function, (1 + erf(x/√2)) / 2.   Any shape.
 
-    Product rule, with the normal density φ(x) = exp(-x²/2)/√(2π): dx = dy (Φ(x) + x φ(x)).
+    Product rule, with the normal density φ(x) = exp(-x²/2)/√(2π): dx = dy ⊙ (Φ(x) + x ⊙ φ(x)).
     Hendrycks and Gimpel 2016, in the exact form with erf, which is most of the work and so kept.
 
     Saved: x, Φ(x).
@@ -46,7 +46,7 @@ def gelu(x):
 def sigmoid(x):
     """y = 1 / (1 + exp(-x)).   Any shape.
 
-    dx = dy y (1 - y).
+    dx = dy ⊙ y ⊙ (1 - y).
 
     Saved: y.
     """
@@ -59,9 +59,9 @@ def sigmoid(x):
 
 
 def silu(x):
-    """y = x σ(x), also called swish.   Any shape.
+    """y = x ⊙ σ(x), also called swish.   Any shape.
 
-    Product rule: dx = dy σ (1 + x (1 - σ)).
+    Product rule, σ for σ(x): dx = dy ⊙ σ ⊙ (1 + x ⊙ (1 - σ)).
 
     Saved: x.
     """
@@ -76,7 +76,7 @@ def silu(x):
 def softplus(x):
     """y = log(1 + exp(x)), a smooth ReLU.   Any shape.
 
-    dx = dy σ(x).
+    dx = dy ⊙ σ(x).
 
     Saved: x.
     """

@@ -6,11 +6,15 @@ Two forms that give the same numbers. `attention` is the textbook and holds all 
 
 import math
 
+import numpy as np
+
+from minisum import kernels
 from minisum.backend import accumulator, array_module
+from minisum.recording import matmul
 
 
 def split_heads(x, heads):
-    """Cut the width into heads.   x (B, n, H·h) -> y (B, H, n, h)
+    """y[b, i, t, j] = x[b, t, i h + j]: the width cut into heads.   x (B, n, H·h) -> y (B, H, n, h)
 
     A permutation of entries; the gradient goes back the way it came: dx = merge_heads(dy).
 
@@ -24,7 +28,7 @@ def split_heads(x, heads):
 
 
 def merge_heads(x):
-    """Join the heads to one width again.   x (B, H, n, h) -> y (B, n, H·h)
+    """y[b, t, i h + j] = x[b, i, t, j]: the heads joined again.   x (B, H, n, h) -> y (B, n, H·h)
 
     The inverse of `split_heads`, and so dx = split_heads(dy).
 
@@ -49,22 +53,25 @@ def _merge(x):
 
 
 def attention(q, k, v, mask=None, causal=False):
-    """y = p v, p = softmax(q kᵀ / √h) over the keys that may be seen.
+    """y = p @ v, p = softmax(q @ k.T / √h) over the keys that may be seen.
 
     q (B, H, n, h), k (B, H, m, h), v (B, H, m, e), mask (B, m) bool over keys or None ->
     y (B, H, n, e). With `causal` the queries are the last n of the m tokens, and each sees itself
     and what came before. A query that may see no key gives zero, and passes zero back.
     Vaswani et al. 2017, equation 1.
 
-    y is bilinear in p and v: dv = pᵀ dy and dp = dy vᵀ. Through the softmax, whose rows sum to
-    one: ds = p ⊙ (dp - Σ_keys dp ⊙ p). Then the scores' product: dq = ds k / √h, dk = dsᵀ q / √h.
+    y is bilinear in p and v: dv = p.T @ dy and dp = dy @ v.T. Through the softmax, whose rows sum
+    to one: ds = p ⊙ (dp - Σ_keys dp ⊙ p). Then the scores' product: dq = ds @ k / √h and
+    dk = ds.T @ q / √h.
 
     Saved: q, k, v, p (n·m numbers a head).
     """
     xp = array_module(q)
     k, v = _without_padding(k, mask), _without_padding(v, mask)
     scale = 1 / math.sqrt(q.shape[-1])
-    scores = (q * scale) @ k.swapaxes(-1, -2)
+    if kernels.runs_on(q, k, v):
+        return _attention_fused(q, k, v, mask, causal, scale)
+    scores = matmul(q * scale, k.swapaxes(-1, -2))
     visible = _visible(xp, mask, causal, q.shape[2], k.shape[2])
     if visible is not None:
         scores = xp.where(visible, scores, -xp.inf)
@@ -72,13 +79,35 @@ def attention(q, k, v, mask=None, causal=False):
     p = p.astype(q.dtype, copy=False)
 
     def back(dy):
-        dv = p.swapaxes(-1, -2) @ dy
-        ds = dy @ v.swapaxes(-1, -2)
-        ds -= xp.einsum("...m,...m->...", ds, p)[..., None]
+        dv = matmul(p.swapaxes(-1, -2), dy)
+        ds = matmul(dy, v.swapaxes(-1, -2))
+        ds -= _row_dots(ds, p)
         ds *= p
-        return (ds @ k) * scale, ds.swapaxes(-1, -2) @ (q * scale), dv, None
+        return matmul(ds, k) * scale, matmul(ds.swapaxes(-1, -2), q * scale), dv, None
 
-    return p @ v, back
+    return matmul(p, v), back
+
+
+def _attention_fused(q, k, v, mask, causal, scale):
+    """`attention` with all between its products in one GPU kernel each way."""
+    _offset(causal, q.shape[2], k.shape[2])
+    scores = matmul(q, k.swapaxes(-1, -2))
+    p = kernels.attention_weights(scores, mask, causal, scale)
+
+    def back(dy):
+        dv = matmul(p.swapaxes(-1, -2), dy)
+        ds = kernels.attention_weights_back(matmul(dy, v.swapaxes(-1, -2)), p, scale)
+        return matmul(ds, k), matmul(ds.swapaxes(-1, -2), q), dv, None
+
+    return matmul(p, v), back
+
+
+def _row_dots(a, b):
+    """Σ a ⊙ b over the last axis, which stays; on the host without an array for a ⊙ b."""
+    xp = array_module(a)
+    if xp is np:
+        return np.einsum("...m,...m->...", a, b)[..., None]
+    return (a * b).sum(axis=-1, keepdims=True)
 
 
 def _softmax_in_place(scores):
@@ -109,17 +138,25 @@ def _visible(xp, mask, causal, n, m, first_query=0, first_key=0, offset=None):
     """
     visible = None if mask is None else mask[:, None, None, :]
     if causal:
-        offset = m - n if offset is None else offset
-        if offset < 0:
-            raise ValueError("causal attention needs at least as many keys as queries")
+        offset = _offset(causal, n, m) if offset is None else offset
         token = first_query + offset + xp.arange(n)
         past = first_key + xp.arange(m) <= token[:, None]
         visible = past if visible is None else visible & past
     return visible
 
 
+def _offset(causal, n, m):
+    """At which of m tokens the first of n queries stands."""
+    if causal and m < n:
+        raise ValueError("causal attention needs at least as many keys as queries")
+    return m - n
+
+
 def attention_blocked(q, k, v, mask=None, causal=False, block=512):
-    """The same as `attention`, in memory linear in n: weights exist a block at a time.
+    """y = softmax(q @ k.T / √h) @ v, as `attention`, in memory linear in n.
+
+    Arguments and shapes as there; block, how many queries and keys meet at a time: only their
+    weights exist.
 
     A softmax can be taken over blocks of keys in turn. Keep each query's largest score `top` and
     the sum `total` of exp(score - top); when a block brings a larger score, scale what was added
@@ -127,7 +164,8 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
 
     Backward makes each block's p again as exp(scores - L), where L = top + log(total) is the
     logarithm of the softmax's denominator. Its inner sum needs no second sweep over the keys:
-    Σ_keys dp ⊙ p = Σ_e dy ⊙ y, one number a query (Dao et al. 2022, appendix B.2).
+    Σ_keys dp ⊙ p = Σ_e dy ⊙ y, one number a query (Dao et al. 2022, appendix B.2). Each block then
+    adds its part to dq, dk and dv, which are those of `attention`.
 
     Saved: q, k, v, mask, y, and L (one number a query and head).
     """
@@ -135,6 +173,7 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
     k, v = _without_padding(k, mask), _without_padding(v, mask)
     n, m = q.shape[2], k.shape[2]
     scale = 1 / math.sqrt(q.shape[-1])
+    offset = _offset(causal, n, m)
     wide = accumulator(q.dtype)
 
     def key_blocks(queries):
@@ -143,7 +182,7 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
         return [slice(j, min(j + block, m)) for j in range(0, min(last, m), block)]
 
     def scores_of(queries, keys):
-        scores = q[:, :, queries] @ k[:, :, keys].swapaxes(-1, -2)
+        scores = matmul(q[:, :, queries], k[:, :, keys].swapaxes(-1, -2))
         scores = scores.astype(wide, copy=False) * scale
         visible = _visible(
             xp,
@@ -153,7 +192,7 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
             keys.stop - keys.start,
             queries.start,
             keys.start,
-            offset=m - n,
+            offset=offset,
         )
         return scores if visible is None else xp.where(visible, scores, -xp.inf)
 
@@ -170,7 +209,8 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
             weights = xp.exp(scores - shift)
             rescale = xp.exp(top - shift)
             total = total * rescale + weights.sum(axis=-1, keepdims=True)
-            weighted = weighted * rescale + weights.astype(q.dtype, copy=False) @ v[:, :, keys]
+            seen = matmul(weights.astype(q.dtype, copy=False), v[:, :, keys])
+            weighted = weighted * rescale + seen
             top = new_top
         nothing_seen = total == 0
         total = xp.where(nothing_seen, 1, total)
@@ -183,11 +223,11 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
         for queries in query_blocks:
             for keys in key_blocks(queries):
                 p = xp.exp(scores_of(queries, keys) - L[:, :, queries]).astype(q.dtype, copy=False)
-                dp = dy[:, :, queries] @ v[:, :, keys].swapaxes(-1, -2)
+                dp = matmul(dy[:, :, queries], v[:, :, keys].swapaxes(-1, -2))
                 ds = p * (dp - inner[:, :, queries]) * scale
-                dv[:, :, keys] += p.swapaxes(-1, -2) @ dy[:, :, queries]
-                dq[:, :, queries] += ds @ k[:, :, keys]
-                dk[:, :, keys] += ds.swapaxes(-1, -2) @ q[:, :, queries]
+                dv[:, :, keys] += matmul(p.swapaxes(-1, -2), dy[:, :, queries])
+                dq[:, :, queries] += matmul(ds, k[:, :, keys])
+                dk[:, :, keys] += matmul(ds.swapaxes(-1, -2), q[:, :, queries])
         return dq, dk, dv, None
 
     return y, back

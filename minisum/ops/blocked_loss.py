@@ -7,23 +7,27 @@ so they are made for a block of tokens, used, and forgotten.
 
 import numpy as np
 
+from minisum import kernels
 from minisum.backend import accumulator, array_module
+from minisum.recording import matmul
 
 # Tokens a block. With fewer, the V·d gradient of W is walked over once more for each block.
 BLOCK = 256
 # Scores that are worked on at a time on the host: 1 MB in float32, to stay in the cache.
 CACHED = 2**18
+# Scores at a time on a GPU: 128 MB in float32, so that its products are large.
+ON_DEVICE = 2**25
 
 
 def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None, block=BLOCK):
-    """loss = Σ -log softmax(x Wᵀ + b)[target] / total, without holding all scores.
+    """loss = Σ -log softmax(x @ W.T + b)[target] / total, without holding all scores.
 
     x (..., d), W (V, d), b (V) or None, targets (...) integer -> (). Rows whose target is `ignore`
     count for nothing. The plain form is `linear` followed by `cross_entropy`.
 
     The loss is one number, so its gradient is known but for the factor dloss as soon as the
     softmax p of a block is: dscores = (p - onehot(target)) / total, and from there as in `linear`
-    dx = dscores W, dW = Σ dscoresᵀ x, db = Σ dscores. They are taken while the block's scores
+    dx = dscores @ W, dW = dscores.T @ x, db = Σ dscores. They are taken while the block's scores
     exist, since to make these again in the backward pass would cost another product with W.
 
     Saved: dx, dW, db for dloss = 1.
@@ -34,14 +38,17 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None, block=BLOCK):
     counted = flat != ignore
     if total is None:
         total = xp.maximum(counted.sum(dtype=wide), 1)
+    if kernels.runs_on(x, W):
+        loss, dx, dW, db = _fused(rows, W, b, flat.astype("int32"), ignore, total)
+        return loss / total, _scaled(dx.reshape(x.shape), dW, db)
     loss = xp.zeros((), wide)
-    dx, dW = xp.zeros_like(rows), xp.zeros_like(W)
+    dx, dW = _unfilled(rows, W)
     db = None if b is None else xp.zeros(b.shape, wide)
 
     for start in range(0, len(rows), block):
         piece = slice(start, start + block)
         read, real, chosen = _block(rows[piece], flat[piece], counted[piece])
-        scores = (read @ W.T).astype(wide, copy=False)
+        scores = matmul(read, W.T).astype(wide, copy=False)
         for few in _few(scores):
             partition, surprise = _exponentials(scores[few], b, chosen[few])
             loss += xp.where(real[few], surprise, 0).sum()
@@ -52,19 +59,55 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None, block=BLOCK):
             if b is not None:
                 db += dscores.sum(axis=0)
         dscores = scores.astype(x.dtype, copy=False)
-        dx[piece] = dscores @ W
+        dx[piece] = matmul(dscores, W)
         if start == 0:
-            xp.matmul(dscores.T, read, out=dW)
+            matmul(dscores.T, read, out=dW)
         else:
-            dW += dscores.T @ read
-    dx = dx.reshape(x.shape)
+            dW += matmul(dscores.T, read)
+    return loss / total, _scaled(dx.reshape(x.shape), dW, db)
+
+
+def _unfilled(rows, W):
+    """Places for dx and dW. The first block writes all of dW, but without rows there is none."""
+    xp = array_module(W)
+    return xp.empty_like(rows), xp.empty_like(W) if len(rows) else xp.zeros_like(W)
+
+
+def _scaled(dx, dW, db):
+    """The backward pass, when the gradients for dloss = 1 are known."""
 
     def back(dloss):
         if isinstance(dloss, float) and dloss == 1:  # spares a walk over all of dW
             return dx, dW, db, None
         return dx * dloss, dW * dloss, None if db is None else db * dloss, None
 
-    return loss / total, back
+    return back
+
+
+def _fused(rows, W, b, targets, ignore, total):
+    """Σ -log softmax, dx, dW and db of `linear_cross_entropy` in a few GPU kernels a block."""
+    xp = array_module(rows)
+    loss, (dx, dW) = xp.zeros((), rows.dtype), _unfilled(rows, W)
+    db = None if b is None else xp.zeros_like(b)
+    block = max(1, ON_DEVICE // len(W))
+    for start in range(0, len(rows), block):
+        piece = slice(start, start + block)
+        chosen = targets[piece]
+        read = xp.where((chosen != ignore)[:, None], rows[piece], 0)
+        scores = matmul(read, W.T)
+        if b is not None:
+            scores += b
+        p, losses = kernels.softmax_loss(scores, chosen, ignore, in_place=True)
+        loss += losses.sum()
+        dscores = kernels.cross_entropy_back(p, chosen, 1 / total, ignore, in_place=True)
+        dx[piece] = matmul(dscores, W)
+        if start == 0:
+            matmul(dscores.T, read, out=dW)
+        else:
+            dW += matmul(dscores.T, read)
+        if b is not None:
+            db += dscores.sum(axis=0)
+    return loss, dx, dW, db
 
 
 def score_targets(x, W, b, targets, ignore=-1, block=BLOCK):
@@ -77,11 +120,12 @@ def score_targets(x, W, b, targets, ignore=-1, block=BLOCK):
     wide = accumulator(x.dtype)
     rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     counted = flat != ignore
+    block = block if xp is np else max(block, ON_DEVICE // len(W))
     scored = xp.zeros((len(rows), 2), wide)
     for start in range(0, len(rows), block):
         piece = slice(start, start + block)
         read, real, chosen = _block(rows[piece], flat[piece], counted[piece])
-        scores = (read @ W.T).astype(wide, copy=False)
+        scores = matmul(read, W.T).astype(wide, copy=False)
         for few in _few(scores):
             _, surprise = _exponentials(scores[few], b, chosen[few])
             hit = scores[few].argmax(axis=-1)[:, None] == chosen[few]

@@ -1,6 +1,6 @@
 """A short look back: each token blended with the few before it, channel by channel."""
 
-from minisum.backend import array_module
+from minisum.backend import accumulator, array_module
 
 
 def causal_conv(x, w, state=None):
@@ -9,8 +9,9 @@ def causal_conv(x, w, state=None):
     x (B, n, d), w (c, d), oldest tap first, state the c - 1 inputs before x, (B, c - 1, d), or
     None for zeros -> y (B, n, d) and the last c - 1 inputs. Time O(n d c).
 
-    Each tap is a product of a weight and a shifted x: dx sums the gradients of the c outputs that
-    saw it, shifted back, dw_i = Σ_{B,t} dy_t ⊙ x_{t-(c-1)+i}.
+    Each tap is a product of a weight and a shifted x: dx_t = Σ_{j<c} w_{c-1-j} ⊙ dy_{t+j}, the
+    gradients of the c outputs that saw it, shifted back, and dstate alike; dw_i = Σ_{B,t} dy_t ⊙
+    x_{t-(c-1)+i}.
 
     Saved: w, and x with what came before it.
     """
@@ -27,7 +28,8 @@ def causal_conv(x, w, state=None):
             dseen[:, i : i + n] += w[i] * dy
         if dlast is not None:
             dseen[:, n:] += dlast
-        dw = xp.stack([(dy * seen[:, i : i + n]).sum(axis=(0, 1)) for i in range(c)])
+        taps = (dy * seen[:, i : i + n] for i in range(c))
+        dw = xp.stack([tap.sum(axis=(0, 1), dtype=accumulator(dy.dtype)) for tap in taps])
         return dseen[:, c - 1 :], dw, None if state is None else dseen[:, : c - 1]
 
     return (y, seen[:, n:]), back

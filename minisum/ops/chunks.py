@@ -5,7 +5,8 @@ chunks of C tokens it is both: matrix products of size C inside, n/C steps betwe
 in n, and what must be remembered is one state a chunk.
 """
 
-from minisum.backend import array_module
+from minisum import kernels
+from minisum.backend import accumulator, array_module
 
 CUMSUM_CHUNK = 64
 
@@ -78,11 +79,12 @@ def carry(keep, added, state, backwards=False):
     starts = xp.empty_like(added)
     if state is None:
         state = xp.zeros_like(added[:, :, 0])
+    state = state.astype(accumulator(state.dtype), copy=False)
     chunks = range(added.shape[2])
     for c in reversed(chunks) if backwards else chunks:
         starts[:, :, c] = state
         state = (state if keep is None else keep[:, :, c] * state) + added[:, :, c]
-    return starts, state
+    return starts, state.astype(added.dtype, copy=False)
 
 
 def chunk_decays(log_decay, C):
@@ -136,16 +138,22 @@ def cumsum(x, axis):
     xp = array_module(x)
     n = x.shape[axis]
     if n <= CUMSUM_CHUNK:
-        return xp.cumsum(x, axis=axis)
+        return _short_cumsum(x, axis)
     padding = -n % CUMSUM_CHUNK
     if padding:
         x = xp.pad(x, [(0, padding * (i == axis)) for i in range(x.ndim)])
     chunked = x.reshape(*x.shape[:axis], -1, CUMSUM_CHUNK, *x.shape[axis + 1 :])
-    sums = xp.moveaxis(xp.cumsum(chunked, axis=axis + 1), (axis, axis + 1), (0, 1))
-    sums[1:] += xp.cumsum(sums[:-1, -1], axis=0)[:, None]
+    sums = xp.moveaxis(_short_cumsum(chunked, axis + 1), (axis, axis + 1), (0, 1))
+    sums[1:] += _short_cumsum(sums[:-1, -1], 0)[:, None]
     return xp.moveaxis(sums, (0, 1), (axis, axis + 1)).reshape(x.shape)[
         (slice(None),) * axis + (slice(0, n),)
     ]
+
+
+def _short_cumsum(x, axis):
+    """Running sums in one level."""
+    form = kernels.running_sum if kernels.runs_on(x) else array_module(x).cumsum
+    return form(x, axis)
 
 
 def reverse_cumsum(x, axis):

@@ -1,5 +1,6 @@
 """The delta rule: a memory that is corrected, not only added to."""
 
+from minisum import kernels
 from minisum.backend import array_module
 from minisum.ops.chunks import (
     back_chunk_decays,
@@ -11,12 +12,13 @@ from minisum.ops.chunks import (
     split_chunks,
     transposed,
 )
+from minisum.recording import matmul
 
 CHUNK = 32
 
 
 def delta_rule(q, k, v, beta, log_decay=None, state=None, chunk=None):
-    """S̃_t = a_t S_{t-1}; u_t = β_t (v_t - S̃_tᵀ k_t); S_t = S̃_t + k_t u_tᵀ; y_t = S_tᵀ q_t.
+    """S̃_t = a_t S_{t-1}; u_t = β_t (v_t - k_t @ S̃_t); S_t = S̃_t + k_t.T @ u_t; y_t = q_t @ S_t.
 
     The memory S is asked what it holds under k_t, and told a share β_t of what was wrong.
     q, k (B, H, n, K), v (B, H, n, V), beta (B, H, n, 1) in [0, 1], log_decay = log a <= 0 like
@@ -26,18 +28,20 @@ def delta_rule(q, k, v, beta, log_decay=None, state=None, chunk=None):
     decay, Yang, Kautz and Hatamizadeh 2025, "Gated delta networks", section 3.
 
     In a chunk let b be the running sum of log_decay, Γ_ij = exp(b_i - b_j) for j <= i, S_c the
-    state at its start. Each u depends on those before it: a triangular system L u = r, with
-    L = 1 + β (k kᵀ ⊙ Γ) strictly below the diagonal and r = β (v - e^b k S_c). Solved for both
-    parts of r before S_c is known, u = X - Z S_c. Then, with A = q kᵀ ⊙ Γ,
-    y = e^b q S_c + A u and S_{c+1} = e^{b_C} S_c + (e^{b_C - b} k)ᵀ u.
+    state at its start. Each u depends on those before it: a triangular system L @ u = r, with
+    L = 1 + β ⊙ (k @ k.T) ⊙ Γ strictly below the diagonal and r = β ⊙ (v - e^b ⊙ k @ S_c). Solved
+    for both parts of r before S_c is known, u = X - Z @ S_c. Then, with A = (q @ k.T) ⊙ Γ,
+    y = e^b ⊙ q @ S_c + A @ u and S_{c+1} = e^{b_C} S_c + (e^{b_C - b} ⊙ k).T @ u.
 
-    Backward: G = dS_{c+1} comes from the next chunk; du = Aᵀ dy + e^{b_C - b} k G and
-    dS_c = e^{b_C} G + (e^b q)ᵀ dy - Zᵀ du. The adjoint of a solve is a solve with the transpose:
-    dr = L⁻ᵀ d[X Z] with d[X Z] = [du, -du S_cᵀ], and dL = -dr [X Z]ᵀ. All else are products, each
-    linear in its factors. A key plays two parts: it asks (in the rows of L and in r), and it
-    writes (in the columns of L and A and in S_{c+1}). As b occurs only as e^b beside q and the
-    asking k, as e^{-b} beside the writing k, and in S_{c+1}: db = q ⊙ dq + k ⊙ dk_asks -
-    k ⊙ dk_writes, plus G ⊙ S_{c+1} at the chunk's end; dlog_decay sums db over later tokens.
+    Backward: G = dS_{c+1} comes from the next chunk; du = A.T @ dy + e^{b_C - b} ⊙ k @ G and
+    dS_c = e^{b_C} G + (e^b ⊙ q).T @ dy - Z.T @ du, before the first chunk dstate. The adjoint of a
+    solve is a solve with the transpose: L.T @ dr = [du, -du @ S_c.T] and dL = -dr @ [X, Z].T. All
+    else are products, each linear in its factors: dq = e^b ⊙ (dy @ S_c.T) + (dA ⊙ Γ) @ k with
+    dA = dy @ u.T; dv = β ⊙ dr of the first part of r; dbeta sums what stands beside β in r and L.
+    A key plays two parts: it asks (in the rows of L and in r), and it writes (in the columns of L
+    and A and in S_{c+1}); dk = dk_asks + dk_writes. As b occurs only as e^b beside q and the asking
+    k, as e^{-b} beside the writing k, and in S_{c+1}: db = q ⊙ dq + k ⊙ dk_asks - k ⊙ dk_writes,
+    plus G ⊙ S_{c+1} at the chunk's end; dlog_decay sums db over later tokens.
 
     Saved: q, k, v, beta, log_decay, X, Z, u, L, A, the decays, one state a chunk.
     """
@@ -57,45 +61,47 @@ def _delta_rule(q, k, v, beta, log_decay, state, chunk):
     gamma = lower(xp, C).astype(q.dtype) if log_decay is None else decay_matrix(b)
     gamma_below = xp.where(lower(xp, C, diagonal=False), gamma, 0)
 
-    overlap = K @ transposed(K) * gamma_below
+    overlap = matmul(K, transposed(K)) * gamma_below
     L = xp.eye(C, dtype=q.dtype) + rate * overlap
     asks, writes, reads = K * from_start, K * to_end, Q * from_start
-    XZ = xp.linalg.solve(L, rate * xp.concatenate([V, asks], axis=-1))
+    XZ = _solve(L, rate * xp.concatenate([V, asks], axis=-1))
     X, Z = XZ[..., : V.shape[-1]], XZ[..., V.shape[-1] :]
-    A = Q @ transposed(K) * gamma
+    A = matmul(Q, transposed(K)) * gamma
 
     S = xp.zeros((*q.shape[:2], K.shape[-1], V.shape[-1]), q.dtype) if state is None else state
     starts = xp.empty((*K.shape[:3], *S.shape[2:]), q.dtype)
     U = xp.empty_like(V)
     for c in range(K.shape[2]):
         starts[:, :, c] = S
-        U[:, :, c] = X[:, :, c] - Z[:, :, c] @ S
-        S = (S if keep is None else keep[:, :, c] * S) + transposed(writes[:, :, c]) @ U[:, :, c]
+        U[:, :, c] = X[:, :, c] - matmul(Z[:, :, c], S)
+        kept = S if keep is None else keep[:, :, c] * S
+        S = kept + matmul(transposed(writes[:, :, c]), U[:, :, c])
     last = S
-    y = reads @ starts + A @ U
+    y = matmul(reads, starts) + matmul(A, U)
 
     def back(gradients):
         dy, dlast = gradients
         dY = split_chunks(dy, C)
-        dU, dstarts = transposed(A) @ dY, transposed(reads) @ dY
+        dU, dstarts = matmul(transposed(A), dY), matmul(transposed(reads), dY)
         G = xp.empty_like(starts)
         dS = xp.zeros_like(last) if dlast is None else dlast
         for c in reversed(range(K.shape[2])):
             G[:, :, c] = dS
-            dU[:, :, c] += writes[:, :, c] @ dS
+            dU[:, :, c] += matmul(writes[:, :, c], dS)
             dS = (dS if keep is None else keep[:, :, c] * dS) + dstarts[:, :, c]
-            dS = dS - transposed(Z[:, :, c]) @ dU[:, :, c]
+            dS = dS - matmul(transposed(Z[:, :, c]), dU[:, :, c])
 
-        dXZ = xp.concatenate([dU, -dU @ transposed(starts)], axis=-1)
-        dr = xp.linalg.solve(transposed(L), dXZ)
-        dL = -dr @ transposed(XZ)
+        dXZ = xp.concatenate([dU, -matmul(dU, transposed(starts))], axis=-1)
+        dr = _solve(L, dXZ, turned=True)
+        dL = -matmul(dr, transposed(XZ))
         dr_value, dr_key = dr[..., : V.shape[-1]], dr[..., V.shape[-1] :]
         doverlap = rate * dL * gamma_below
-        dA = dY @ transposed(U) * gamma
+        dA = matmul(dY, transposed(U)) * gamma
 
-        dQ = (dY @ transposed(starts)) * from_start + dA @ K
-        dK_asks = rate * dr_key * from_start + doverlap @ K
-        dK_writes = (U @ transposed(G)) * to_end + transposed(dA) @ Q + transposed(doverlap) @ K
+        dQ = matmul(dY, transposed(starts)) * from_start + matmul(dA, K)
+        dK_asks = rate * dr_key * from_start + matmul(doverlap, K)
+        dK_writes = matmul(U, transposed(G)) * to_end
+        dK_writes += matmul(transposed(dA), Q) + matmul(transposed(doverlap), K)
         drate = (dr_value * V).sum(-1, keepdims=True) + (dr_key * asks).sum(-1, keepdims=True)
         drate += (dL * overlap).sum(-1, keepdims=True)
 
@@ -111,10 +117,17 @@ def _delta_rule(q, k, v, beta, log_decay, state, chunk):
     return (join_chunks(y, n), last), back
 
 
-def l2_norm(x, eps=1e-6):
-    """y = x r, r = 1/√(Σ x² + eps): a vector of length (almost) one.   x (..., d)
+def _solve(L, r, turned=False):
+    """x with L @ x = r or, turned, L.T @ x = r; L (..., C, C) lower triangular, unit diagonal."""
+    if kernels.runs_on(L, r) and L.shape[-1] <= kernels.LARGEST_TRIANGLE:
+        return kernels.unit_triangular_solve(L, r, turned)
+    return array_module(r).linalg.solve(transposed(L) if turned else L, r)
 
-    What points along x cannot change its length: dx = r dy - x r³ ⟨dy, x⟩.
+
+def l2_norm(x, eps=1e-6):
+    """y = r x, r = 1/√(x·x + eps): a vector of length (almost) one.   x (..., d)
+
+    What points along x cannot change its length: dx = r dy - r³ (dy·x) x.
 
     Saved: x, r (one number a vector).
     """

@@ -26,13 +26,13 @@ def embed_modulate(ids, table, positions, bias):
     most rows of a table were not read, and a table of zeros for every shard would cost more than
     all the rest.
 
-    Saved: ids, table, positions.
+    Saved: ids, positions, the words' rows of table; on a GPU the table instead of them.
     """
     if kernels.runs_on(table, positions):
-        ids = ids.astype("int32", copy=False)
+        xp, ids = array_module(table), ids.astype("int32", copy=False)
 
         def back_fused(dy, add_to=None):
-            dtable = array_module(dy).zeros_like(table) if add_to is None else add_to
+            dtable = xp.zeros(table.shape, table.dtype) if add_to is None else add_to
             dpositions = kernels.embed_modulate_back(dy, ids, table, positions, bias, dtable)
             return None, dtable, dpositions
 
@@ -77,15 +77,19 @@ def relu_pool(x, mask=None, power=0.0):
 
 
 def direct_summation(ids, table, positions, bias, W, mask=None, power=0.0):
-    """y[b] = Σ_t relu(W (table[ids[b, t]] ⊙ (positions[t] + bias))) / c[b]^power over real tokens.
+    """y[b] = Σ_t relu((table[ids[b, t]] ⊙ (positions[t] + bias)) @ W.T) / c[b]^power over real t.
 
     ids (B, n) integer, table (V, d), positions (n, d), W (o, d), mask (B, n) bool or None ->
     y (B, o); c[b] is the number of real tokens. Equals embed_modulate, linear and relu_pool one
     after the other, and is just that on a GPU: `direct_summation_plain` says it in these words.
 
-    back(dy, add_to=G) adds the table's gradient to the rows of G that were read, as in `embed`.
+    With x = table[ids], f = positions + bias, z = (x ⊙ f) @ W.T: dz[b, t] = dy[b] / c[b]^power
+    where z[b, t] > 0 and the token is real, else 0; dW = dz.T @ (x ⊙ f); with dp = dz @ W,
+    dpositions = Σ_b dp ⊙ x, and dtable[v] sums dp ⊙ f over the places of word v. back(dy, add_to=G)
+    adds the latter to the rows of G that were read, as in `embed`.
 
-    Saved: ids, table, positions, W, the products of words and positions, which sums were positive.
+    Saved: ids, table, positions + bias, W, x ⊙ f, where z is positive, c^power; on a GPU what the
+    three ops save.
     """
     in_place = array_module(table) is np and table.dtype in (np.float32, np.float64)
     form = _direct_summation_in_place if in_place else direct_summation_plain

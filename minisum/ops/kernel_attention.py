@@ -18,7 +18,7 @@ def kernel_attention(q, k, v, state=None, causal=False, eps=1e-6, clamp=False):
     the sum is the denominator. Time O(n K V), state K (V + 1) a head.
 
     Quotient rule: the numerators get dy / D, the denominator -Σ_V dy ⊙ y / D, or 0 where clamped.
-    The rest is the product's backward pass; the column of ones is constant.
+    From there dq, dk, [dv, 0] and dstate are the product's; the column of ones is constant.
 
     Saved: y, D, what was clamped, and what the product saves of q, k and [v 1].
     """
@@ -47,7 +47,7 @@ def kernel_attention(q, k, v, state=None, causal=False, eps=1e-6, clamp=False):
 def elu_plus_one(x):
     """y = x + 1 where x > 0, else eˣ: positive features, smooth at 0.   Any shape.
 
-    dx = dy where x > 0, else dy eˣ. (Taken literally, elu(x) + 1 rounds to 0 in float32 at -17.)
+    dx = dy where x > 0, else dy ⊙ eˣ. (Taken literally, elu(x) + 1 rounds to 0 in float32 at -17.)
 
     Saved: x.
     """

@@ -1,20 +1,21 @@
 """The matrix product, where almost all the arithmetic of a model is."""
 
 from minisum.backend import accumulator
+from minisum.recording import matmul
 
 
 def linear(x, W, b=None):
-    """y = x Wᵀ + b.   x (..., i), W (o, i), b (o) or None -> y (..., o)
+    """y = x @ W.T + b.   x (..., i), W (o, i), b (o) or None -> y (..., o)
 
     Each y is a sum over i of x_i W_oi, so a gradient dy_o goes back along the same weights:
-    dx = dy W. A weight met every token: dW = Σ dyᵀ x over all leading axes, and db = Σ dy.
+    dx = dy @ W. A weight met every token: dW = dy.T @ x, its sum over all leading axes, db = Σ dy.
 
     The leading axes are flattened first: one plain product is faster than a batch of small ones.
 
     Saved: x, W.
     """
     rows = x.reshape(-1, x.shape[-1])
-    y = rows @ W.T
+    y = matmul(rows, W.T)
     if b is not None:
         y += b
     shape = x.shape
@@ -22,8 +23,8 @@ def linear(x, W, b=None):
 
     def back(dy):
         dy = dy.reshape(-1, W.shape[0])
-        dx = (dy @ W).reshape(shape)
-        dW = dy.T @ rows
+        dx = matmul(dy, W).reshape(shape)
+        dW = matmul(dy.T, rows)
         return (dx, dW, dy.sum(axis=0, dtype=accumulator(dy.dtype))) if has_bias else (dx, dW)
 
     return y.reshape(*shape[:-1], W.shape[0]), back

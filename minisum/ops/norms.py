@@ -5,43 +5,71 @@ input along itself changes nothing: the backward pass takes the incoming gradien
 part that points that way (and, for layer norm, the part that shifts all entries alike).
 """
 
+from minisum import kernels
 from minisum.backend import accumulator, array_module
 
 
 def layer_norm(x, gain, bias, eps=1e-5):
-    """y = gain ⊙ x̂ + bias, x̂ = (x - mean) r, r = 1/√(variance + eps).
+    """y = gain ⊙ x̂ + bias, x̂ = r (x - mean), r = 1/√(variance + eps).
 
     x (..., d), gain (d), bias (d) -> y like x.
     Mean and (biased) variance run over the last axis. Ba, Kiros and Hinton 2016.
 
-    With g = dy ⊙ gain: dx = r (g - mean(g) - x̂ mean(g ⊙ x̂)); dgain = Σ dy ⊙ x̂; dbias = Σ dy.
+    With g = dy ⊙ gain: dx = r (g - mean(g) - mean(g ⊙ x̂) x̂); dgain = Σ dy ⊙ x̂; dbias = Σ dy.
 
     Saved: x, gain, mean and r (one number each a token); x̂ is made again from them.
     """
+    if kernels.runs_on(x, gain):
+        return _layer_norm_fused(x, gain, bias, eps)
     xp = array_module(x)
     wide = accumulator(x.dtype)
     mean = x.mean(axis=-1, keepdims=True, dtype=wide)
-    centred = x - mean
-    r = 1 / xp.sqrt((centred * centred).mean(axis=-1, keepdims=True, dtype=wide) + eps)
-    y = (centred * r * gain + bias).astype(x.dtype, copy=False)
+    y = x - mean
+    r = 1 / xp.sqrt(_row_mean(y, y) + eps)
+    y *= r
+    y *= gain
+    y += bias
 
     def back(dy):
-        normed = (x - mean) * r
-        g = dy * gain
-        along = (g * normed).mean(axis=-1, keepdims=True)
-        dx = r * (g - g.mean(axis=-1, keepdims=True) - normed * along)
+        normed = x - mean
+        normed *= r
         tokens = tuple(range(x.ndim - 1))
-        return dx, (dy * normed).sum(axis=tokens), dy.sum(axis=tokens, dtype=wide)
+        dgain, dbias = (dy * normed).sum(axis=tokens), dy.sum(axis=tokens, dtype=wide)
+        dx = (dy * gain).astype(wide, copy=False)
+        along = _row_mean(dx, normed)
+        dx -= dx.mean(axis=-1, keepdims=True)
+        normed *= along
+        dx -= normed
+        dx *= r
+        return dx.astype(x.dtype, copy=False), dgain, dbias
 
-    return y, back
+    return y.astype(x.dtype, copy=False), back
+
+
+def _row_mean(a, b):
+    """The mean of a ⊙ b over the last axis, which stays, without an array for a ⊙ b."""
+    xp = array_module(a)
+    return xp.einsum("...d,...d->...", a, b)[..., None] / a.shape[-1]
+
+
+def _layer_norm_fused(x, gain, bias, eps):
+    """`layer_norm` in one GPU kernel forward and two backward."""
+    rows, shape = x.reshape(-1, x.shape[-1]), x.shape
+    y, mean, r = kernels.layer_norm(rows, gain, bias, eps)
+
+    def back(dy):
+        dx, dgain, dbias = kernels.layer_norm_back(dy.reshape(rows.shape), rows, gain, mean, r)
+        return dx.reshape(shape), dgain, dbias
+
+    return y.reshape(shape), back
 
 
 def rms_norm(x, gain, eps=1e-6):
-    """y = gain ⊙ x r, r = 1/√(mean(x²) + eps).   x (..., d), gain (d)
+    """y = gain ⊙ r x, r = 1/√(mean(x²) + eps).   x (..., d), gain (d)
 
     Layer norm without centring. Zhang and Sennrich 2019.
 
-    With g = dy ⊙ gain: dx = r g - x r³ mean(g ⊙ x); dgain = Σ dy ⊙ x r.
+    With g = dy ⊙ gain: dx = r g - r³ mean(g ⊙ x) x; dgain = Σ dy ⊙ r x.
 
     Saved: x, gain, r (one number a token).
     """

@@ -1,7 +1,8 @@
-"""Attention without softmax: a matrix of sums Σ k vᵀ, written by keys and read by queries.
+"""Attention without softmax: a matrix of sums Σ k.T @ v, written by keys and read by queries.
 
-Without the softmax the product q kᵀ v can be taken from the right: first the K×V matrix S = kᵀ v,
-then q S. Tokens meet in S alone, so time is linear in n and S is all there is to remember.
+Without the softmax the product q @ k.T @ v can be taken from the right: first S = k.T @ v, of K×V
+numbers, then q @ S. Tokens meet in S alone, so time is linear in n and S is all there is to
+remember.
 """
 
 from minisum.backend import array_module
@@ -16,6 +17,7 @@ from minisum.ops.chunks import (
     split_chunks,
     transposed,
 )
+from minisum.recording import matmul
 
 # Tokens a chunk. With a decay for each channel the weights inside a chunk cost C·K exponentials a
 # token instead of C, hence the smaller one.
@@ -23,33 +25,34 @@ CHUNK, CHUNK_BY_CHANNEL = 64, 16
 
 
 def full_product(q, k, v, state=None):
-    """y = q S, S = state + kᵀ v, the same S for every token.
+    """y = q @ S, S = state + k.T @ v, the same S for every token.
 
     q, k (B, H, n, K), v (B, H, n, V), state (B, H, K, V) or None for 0 -> y (B, H, n, V) and S.
 
-    y is linear in q and S, S in k and v: dS += qᵀ dy; dq = dy Sᵀ, dk = v dSᵀ, dv = k dS,
-    dstate = dS.
+    y is linear in q and S, S in k and v: dS += q.T @ dy; dq = dy @ S.T, dk = v @ dS.T,
+    dv = k @ dS, dstate = dS.
 
     Saved: q, k, v, S.
     """
-    S = transposed(k) @ v
+    S = matmul(transposed(k), v)
     has_state = state is not None
     if has_state:
         S = S + state
 
     def back(gradients):
         dy, dS = gradients
-        total = transposed(q) @ dy
+        total = matmul(transposed(q), dy)
         if dS is not None:
             total = total + dS
         dstate = total if has_state else None
-        return dy @ transposed(S), v @ transposed(total), k @ total, dstate
+        dq, dk = matmul(dy, transposed(S)), matmul(v, transposed(total))
+        return dq, dk, matmul(k, total), dstate
 
-    return (q @ S, S), back
+    return (matmul(q, S), S), back
 
 
 def causal_product(q, k, v, log_decay=None, state=None, chunk=None):
-    """y_t = S_tᵀ q_t, S_t = a_t ⊙ S_{t-1} + k_t v_tᵀ with a = exp(log_decay) <= 1.
+    """y_t = q_t @ S_t, S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t with a = exp(log_decay) <= 1.
 
     q, k (B, H, n, K), v (B, H, n, V), log_decay <= 0 one a head (.., n, 1) or one a key channel
     (.., n, K) or None for no decay (leading axes may be 1), state S_0 (B, H, K, V) or None for 0
@@ -57,14 +60,16 @@ def causal_product(q, k, v, log_decay=None, state=None, chunk=None):
 
     In a chunk, with b the running sum of log_decay from its start, S_c the state there and
     A_ij = Σ_κ q_iκ k_jκ exp(b_iκ - b_jκ) for j <= i:
-    y = (q e^b) S_c + A v, and S_{c+1} = e^{b_C} S_c + (k e^{b_C - b})ᵀ v.
+    y = (e^b ⊙ q) @ S_c + A @ v, and S_{c+1} = e^{b_C} ⊙ S_c + (e^{b_C - b} ⊙ k).T @ v.
 
-    Backward: dA = dy vᵀ below the diagonal, dv = Aᵀ dy. Let G be dS_{c+1}, carried from the end:
-    dS_c = e^{b_C} G + (q e^b)ᵀ dy. Then dq gains e^b (dy S_cᵀ), dk gains e^{b_C - b} (v Gᵀ),
-    dv gains (k e^{b_C - b}) G. Since b occurs only as q e^b, k e^{-b} and in S_{c+1}, its own
-    gradient is db = q ⊙ dq - k ⊙ dk, plus G ⊙ S_{c+1} added over V at the chunk's end;
-    dlog_decay is the sum of db over the later tokens of the chunk. (A difference: it is as exact as
-    q ⊙ dq, even where decays are so strong that it is much smaller.)
+    Backward: dA = dy @ v.T up to the diagonal, and from it each factor of A its part: without
+    decay dq = dA @ k, dk = dA.T @ q; dv = A.T @ dy. Let G be dS_{c+1}, carried from the end:
+    dS_c = e^{b_C} ⊙ G + (e^b ⊙ q).T @ dy, before the first chunk dstate. Then dq gains
+    e^b ⊙ (dy @ S_c.T), dk gains e^{b_C - b} ⊙ (v @ G.T), dv gains (e^{b_C - b} ⊙ k) @ G. Since b
+    occurs only as e^b ⊙ q, e^{-b} ⊙ k and in S_{c+1}, its own gradient is db = q ⊙ dq - k ⊙ dk,
+    plus G ⊙ S_{c+1} added over V at the chunk's end; dlog_decay is the sum of db over the later
+    tokens of the chunk. (A difference: it is as exact as q ⊙ dq, even where decays are so strong
+    that it is much smaller.)
 
     Saved: q, k, v, log_decay, one state a chunk. A is made again.
     """
@@ -83,18 +88,19 @@ def _causal_product(q, k, v, log_decay, state, chunk):
 
     Q, K, V = (split_chunks(a, C) for a in (q, k, v))
     b, from_start, to_end, keep = chunk_decays(log_decay, C)
-    starts, last = carry(keep, transposed(K * to_end) @ V, state)
-    y = _weights(Q, K, b) @ V + (Q * from_start) @ starts
+    starts, last = carry(keep, matmul(transposed(K * to_end), V), state)
+    y = matmul(_weights(Q, K, b), V) + matmul(Q * from_start, starts)
 
     def back(gradients):
         dy, dlast = gradients
         dY = split_chunks(dy, C)
         b, from_start, to_end, keep = chunk_decays(log_decay, C)
-        G, dstate = carry(keep, transposed(Q * from_start) @ dY, dlast, backwards=True)
-        dQ, dK = _back_weights(dY @ transposed(V), Q, K, b)
-        dQ += (dY @ transposed(starts)) * from_start
-        dK += (V @ transposed(G)) * to_end
-        dV = transposed(_weights(Q, K, b)) @ dY + (K * to_end) @ G
+        dstarts = matmul(transposed(Q * from_start), dY)
+        G, dstate = carry(keep, dstarts, dlast, backwards=True)
+        dQ, dK = _back_weights(matmul(dY, transposed(V)), Q, K, b)
+        dQ += matmul(dY, transposed(starts)) * from_start
+        dK += matmul(V, transposed(G)) * to_end
+        dV = matmul(transposed(_weights(Q, K, b)), dY) + matmul(K * to_end, G)
         dlog_decay = None
         if log_decay is not None:
             dlog_decay = back_chunk_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
@@ -109,9 +115,9 @@ def _weights(Q, K, b):
     xp = array_module(Q)
     C = Q.shape[-2]
     if b is None:
-        return xp.where(lower(xp, C), Q @ transposed(K), 0)
+        return xp.where(lower(xp, C), matmul(Q, transposed(K)), 0)
     if b.shape[-1] == 1:
-        return (Q @ transposed(K)) * decay_matrix(b)
+        return matmul(Q, transposed(K)) * decay_matrix(b)
     A = xp.zeros((*Q.shape[:-1], C), Q.dtype)
     for i, j in _diagonals(C):
         decay = xp.exp(b[..., i, :] - b[..., j, :])
@@ -131,7 +137,7 @@ def _back_weights(dA, Q, K, b):
     C = Q.shape[-2]
     if b is None or b.shape[-1] == 1:
         dscores = xp.where(lower(xp, C), dA, 0) if b is None else dA * decay_matrix(b)
-        return dscores @ K, transposed(dscores) @ Q
+        return matmul(dscores, K), matmul(transposed(dscores), Q)
     dQ, dK = xp.zeros_like(Q), xp.zeros_like(K)
     for i, j in _diagonals(C):
         dA_gap = dA[..., xp.arange(C)[i], xp.arange(C)[j]][..., None]

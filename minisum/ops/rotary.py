@@ -4,13 +4,14 @@ from minisum.backend import array_module
 
 
 def rotate(x, positions):
-    """Pairs (x_i, x_{i+h/2}) turned by the angle t θ_i, θ_i = 10000^(-2i/h).
+    """y_i = x_i cos(t θ_i) - x_j sin(t θ_i), y_j = x_i sin(t θ_i) + x_j cos(t θ_i), j = i + h/2.
 
-    x (B, H, n, h), h even, positions t (B or 1, n) integer -> y like x. The product of a rotated
-    query and a rotated key depends on the difference of their positions alone.
+    x (B, H, n, h), h even, positions t (B or 1, n) integer -> y like x; θ_i = 10000^(-2i/h) for
+    i < h/2. Each pair (x_i, x_j) is a point in a plane, turned by the angle t θ_i. The product of a
+    rotated query and a rotated key depends on the difference of their positions alone.
     Su et al. 2021, "RoFormer", in the half-split pairing.
 
-    A rotation's adjoint is the rotation by the opposite angle.
+    A rotation's adjoint is the rotation by the opposite angle: dx = rotate(dy, -positions).
 
     Saved: the cosines and sines (h numbers a position).
     """

@@ -8,7 +8,7 @@ all the same.
 
 import math
 
-from minisum.backend import array_module
+from minisum.backend import accumulator, array_module
 from minisum.ops.chunks import cumsum, reverse_cumsum, sum_to
 
 
@@ -20,14 +20,15 @@ def running_sum(u, state=None):
 
     Saved: nothing.
     """
-    h = cumsum(u, 1)
+    h = cumsum(u.astype(accumulator(u.dtype), copy=False), 1).astype(u.dtype, copy=False)
     has_state = state is not None
     if has_state:
         h = h + state[:, None]
 
     def back(gradients):
         dh, dlast = gradients
-        du = reverse_cumsum(dh, 1)
+        wide = dh.astype(accumulator(dh.dtype), copy=False)
+        du = reverse_cumsum(wide, 1).astype(dh.dtype, copy=False)
         if dlast is not None:
             du = du + dlast[:, None]
         return du, du[:, 0] if has_state else None
@@ -47,6 +48,7 @@ def decayed_sum(u, log_decay, state=None):
     Saved: a, h, state, and the shape of log_decay.
     """
     xp = array_module(u)
+    log_decay = log_decay.astype(accumulator(log_decay.dtype), copy=False)
     a = xp.broadcast_to(xp.exp(log_decay), u.shape)
     shape = log_decay.shape
     start = xp.zeros_like(u[:, 0]) if state is None else state
@@ -80,9 +82,9 @@ def softmax_pool(k, v, mask=None):
     weights = xp.exp(k - k.max(axis=1, keepdims=True))
     if mask is not None:
         weights = xp.where(mask[:, :, None], weights, 0)
-    total = weights.sum(axis=1, keepdims=True)
-    p = weights / xp.where(total == 0, 1, total)
-    y = (p * v).sum(axis=1)
+    total = weights.sum(axis=1, keepdims=True, dtype=accumulator(k.dtype))
+    p = (weights / xp.where(total == 0, 1, total)).astype(k.dtype, copy=False)
+    y = (p * v).sum(axis=1, dtype=accumulator(v.dtype)).astype(v.dtype, copy=False)
 
     def back(dy):
         dv = p * dy[:, None]
@@ -156,8 +158,8 @@ def _chunked(x):
 
 def _scan(a, u, start):
     """h_t = a_t h_{t-1} + u_t.   a, u (B, n, d), start (B, d) -> h (B, n, d)"""
-    n = u.shape[1]
-    a, h = _chunked(a), _chunked(u).copy()
+    n, wide = u.shape[1], accumulator(u.dtype)
+    a, h = _chunked(a.astype(wide, copy=False)), _chunked(u).astype(wide)
     kept = a.copy()
     for i in range(1, h.shape[2]):
         h[:, :, i] += a[:, :, i] * h[:, :, i - 1]
@@ -165,7 +167,7 @@ def _scan(a, u, start):
     for c in range(h.shape[1]):
         h[:, c] += kept[:, c] * start[:, None]
         start = h[:, c, -1]
-    return h.reshape(h.shape[0], -1, h.shape[-1])[:, :n]
+    return h.reshape(h.shape[0], -1, h.shape[-1])[:, :n].astype(u.dtype, copy=False)
 
 
 def _running_maximum(k, start):

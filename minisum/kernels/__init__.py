@@ -1,0 +1,43 @@
+"""Fused GPU kernels: one launch and one pass over memory for what plain ops do in several.
+
+Nothing here computes anything new. Every function names the plain form that it equals, and a test
+on a GPU compares the two. Kernels are compiled on first use, for float32 and float64.
+"""
+
+from minisum.kernels.adam import adam, towards
+from minisum.kernels.compiling import nothing, runs_on
+from minisum.kernels.norms import layer_norm, layer_norm_back
+from minisum.kernels.running import running_sum
+from minisum.kernels.softmax import (
+    attention_weights,
+    attention_weights_back,
+    cross_entropy_back,
+    softmax_loss,
+)
+from minisum.kernels.summation import (
+    embed_modulate,
+    embed_modulate_back,
+    relu_sum,
+    relu_sum_back,
+)
+from minisum.kernels.triangular import LARGEST_TRIANGLE, unit_triangular_solve
+
+__all__ = [
+    "LARGEST_TRIANGLE",
+    "adam",
+    "attention_weights",
+    "attention_weights_back",
+    "cross_entropy_back",
+    "embed_modulate",
+    "embed_modulate_back",
+    "layer_norm",
+    "layer_norm_back",
+    "nothing",
+    "relu_sum",
+    "relu_sum_back",
+    "running_sum",
+    "runs_on",
+    "softmax_loss",
+    "towards",
+    "unit_triangular_solve",
+]
