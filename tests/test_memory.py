@@ -1,47 +1,17 @@
 """What a backward pass keeps is what the docstring's `Saved:` line says, byte for byte."""
 
-import types
-
 import numpy as np
 import pytest
 from conftest import XP
 
 from minisum import ops
+from minisum.ops.__main__ import saved_arrays
 
 if XP is not np:
     pytest.skip("reads the memory that NumPy's arrays own", allow_module_level=True)
 
 B, n, m, d, o, V, H, h, e = 2, 64, 64, 6, 5, 7, 3, 4, 2
 REAL, ID, BOOL = 4, 8, 1
-
-
-def saved_arrays(back):
-    """The arrays that `back` keeps alive: those it owns, or whose views it holds, once each."""
-    found, seen = {}, set()
-
-    def visit(thing):
-        if id(thing) in seen:
-            return
-        seen.add(id(thing))
-        if isinstance(thing, np.ndarray):
-            while isinstance(thing.base, np.ndarray):
-                thing = thing.base
-            found[id(thing)] = thing
-        elif isinstance(thing, types.FunctionType):
-            for cell in thing.__closure__ or ():
-                visit(cell.cell_contents)
-            visit(thing.__defaults__ or ())
-        elif isinstance(thing, types.MethodType):
-            visit(thing.__func__)
-            visit(thing.__self__)
-        elif isinstance(thing, (list, tuple, set)):
-            for part in thing:
-                visit(part)
-        elif isinstance(thing, dict):
-            visit(list(thing.values()))
-
-    visit(back)
-    return list(found.values())
 
 
 def real(*shape, seed=0):
