@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from conftest import XP
 from hypothesis import given
+from hypothesis import strategies as st
 
 from minisum import mixers, ops
 from minisum.backend import to_device, to_numpy
+from minisum.gradcheck import gradcheck
+from minisum.mixers.base import keep_real
 from minisum.mixers.tssa import running_token_statistics, token_statistics
 from minisum.strategies import cases
 
@@ -140,6 +143,40 @@ def test_tssa_looks_back_with_the_memberships_of_the_time(case):
     assert abs(full[:, :, -1] - causal[:, :, -1]).max() > 1e-6
 
 
+@given(case=cases(XP, B=(1, 2), n=(1, 9), H=(1, 3), h=(1, 4)), masked=st.booleans())
+def test_gradients_of_token_statistics(case, masked):
+    mask = case.mask() if masked else None
+    # Not near zero, where the shares w² / Σ w² of the first tokens are too steep to measure.
+    signs = XP.asarray(case.rng.choice([-1.0, 1.0], case.shape("B H n h")))
+    w = keep_real(case.uniform("B H n h", 0.3, 1.5) * signs, mask)
+    tau, bias = case.uniform("H", 0.5, 2), case.normal("B H n", 0.3)
+
+    def running(w, tau, bias):
+        (o, _), back = running_token_statistics(w, tau, bias, mask)
+        return o, lambda do: back(do)[:3]
+
+    assert gradcheck(lambda w, tau: token_statistics(w, tau, mask), w, tau, seed=case.seed)
+    assert gradcheck(running, w, tau, bias, seed=case.seed)
+
+
+@given(case=cases(XP, B=(1, 2), n=(1, 9), H=(1, 3), h=(1, 4)))
+def test_gradients_of_token_statistics_whose_sums_are_held(case):
+    """Channels so faint that Σ w² is held at its least value: shares that no longer sum to one."""
+    w = case.uniform("B H n h", 0.3, 1.0)
+    tau, bias = case.uniform("H", 0.5, 2), case.normal("B H n", 0.3)
+
+    def faint(w):
+        o, back = token_statistics(w * 2.0**-44, tau)
+        return o * 2.0**44, lambda do: back(do)[0]
+
+    def running_faint(w):
+        (o, _), back = running_token_statistics(w * 2.0**-24, tau, bias)
+        return o * 2.0**24, lambda do: back(do)[0]
+
+    assert gradcheck(faint, w, seed=case.seed)
+    assert gradcheck(running_faint, w, seed=case.seed)
+
+
 @given(case=sizes)
 def test_tssa_with_one_head_shrinks_by_the_mean_square(case):
     w = case.normal("B 1 n h")
@@ -207,6 +244,17 @@ def test_a_running_softmax_does_not_mind_large_keys(case):
     (louder, _), _ = ops.running_softmax_pool(k + 1e4, v)
     np.testing.assert_allclose(to_numpy(louder), to_numpy(y), rtol=1e-9, atol=1e-9)
     close(ops.softmax_pool(k, v)[0], y[:, -1])
+
+
+@given(case=cases(XP, B=(1, 2), n=(2, 9), d=(1, 4)))
+def test_a_running_softmax_follows_keys_that_grow_without_bound(case):
+    """Each key outweighs all others, by more than an exponential can hold: its value comes out."""
+    v = case.normal("B n d")
+    steps = XP.broadcast_to(XP.arange(case.n)[:, None] * 2000.0, v.shape)
+    for base in (0.0, -1e5):
+        same(ops.running_softmax_pool(base + steps, v)[0][0], v)
+        (first, _), _ = ops.running_softmax_pool(base - steps, v)
+        same(first, XP.broadcast_to(v[:, :1], v.shape))
 
 
 @given(case=sizes)

@@ -147,6 +147,33 @@ def test_gradients(form, gentle_norms, case):
     assert verdict, [names, verdict]
 
 
+@every_causal_form
+@settings(max_examples=2)
+@given(case=cases(XP, B=(1, 2), n=(1, 4), H=(1, 2)))
+def test_gradients_from_a_state(form, gentle_norms, case):
+    """Of the second part of a text, all that came before it being given."""
+    draws = ((*make(form, case, attempt), normal(case), normal(case)) for attempt in range(1000))
+    mixer, params, before, x = next(
+        (mixer, params, before, x)
+        for mixer, params, before, x in draws
+        if not has_kink_nearby(mixer, params, XP.concatenate([before, x], axis=1), None)
+    )
+    _, state = mixer.step(params, before)
+    names = sorted(params)
+
+    def op(x, *arrays):
+        (y, _), back = mixer.mix(dict(zip(names, arrays, strict=True)), x, None, state)
+
+        def back_in_order(dy):
+            dx, dparams = back(dy)
+            return dx, *(dparams[name] for name in names)
+
+        return y, back_in_order
+
+    arrays = [params[name] for name in names]
+    assert gradcheck(op, x, *arrays, seed=case.seed, entries=3), names
+
+
 @every_form
 @settings(max_examples=5)
 @given(case=sizes)
@@ -205,11 +232,17 @@ def test_padding_amid_a_text_changes_nothing(form, case):
     mixer, params = make(form, case)
     if getattr(mixer, "conv", 0) > 1:
         return
-    x = normal(case)[:1]
+    x, dy = normal(case)[:1], normal(case)[:1]
     mask = XP.asarray(case.rng.random((1, case.n)) < 0.6)
     if not mask.any():
         return
-    close(mixer(params, x, mask)[0][mask], mixer(params, x[mask][None])[0][0])
+    y, back = mixer(params, x, mask)
+    without, back_without = mixer(params, x[mask][None])
+    close(y[mask], without[0])
+    (dx, dparams), (dx_without, dparams_without) = back(dy), back_without(dy[mask][None])
+    close(dx[mask], dx_without[0])
+    for name in params:
+        close(dparams[name], dparams_without[name])
 
 
 @pytest.mark.parametrize("name", ["deltanet", "gated_deltanet"])

@@ -148,6 +148,9 @@ SMOOTH = {
     "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True, 3),
     "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False, 64),
     "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True, 3),
+    "causal_product decayed by channel alike": recurrence_case(
+        ops.causal_product, "1 H n h", False, 3
+    ),
     "causal_product in one chunk": recurrence_case(ops.causal_product, "B H n h", False, 64),
     "kernel_attention": kernel_case(False, False, False),
     "kernel_attention clamped": kernel_case(False, True, True),
@@ -164,6 +167,9 @@ SMOOTH = {
     "decayed_sum": lambda c: (ops.decayed_sum, c.normal("B n d"), c.uniform("B n d", -2, 0)),
     "decayed_sum by constants": lambda c: (
         ops.decayed_sum, c.normal("B n d"), c.uniform("1 1 d", -2, 0), c.normal("B d")
+    ),
+    "decayed_sum from a state": lambda c: (
+        ops.decayed_sum, c.normal("B n d"), c.uniform("B n d", -2, 0), c.normal("B d")
     ),
     "softmax_pool": lambda c: (
         ops.softmax_pool, c.normal("B n d", 2.0), c.normal("B n d"), c.mask()
@@ -197,6 +203,15 @@ def test_gradient_is_exact(name, case):
 @pytest.mark.parametrize("name", SMOOTH)
 @given(case=draw())
 def test_gradient_agrees_with_differences(name, case):
+    op, *arrays = SMOOTH[name](case)
+    assert gradcheck(op, *arrays, seed=case.seed)
+
+
+@pytest.mark.parametrize("name", [n for n in SMOOTH if n.startswith(("causal_pro", "delta_rule"))])
+@given(case=draw())
+def test_gradient_of_a_text_in_pieces(name, monkeypatch, case):
+    """Pieces and, in them, chunks of a few tokens; the state's gradient goes through them all."""
+    monkeypatch.setattr("minisum.ops.chunks.PIECE", 3)
     op, *arrays = SMOOTH[name](case)
     assert gradcheck(op, *arrays, seed=case.seed)
 
