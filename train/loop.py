@@ -8,15 +8,14 @@ and a resumed run gives the same bits as one that was never stopped.
 import dataclasses
 import math
 import time
-from functools import partial
 
 import numpy as np
 
 from minisum import backend, checkpoint
 from minisum.errors import UserError
-from minisum.optim import Adam, Average, learning_rate
-from minisum.params import Params
-from minisum.shards import Shards
+from minisum.optim import learning_rate
+from train import parallel
+from train.replica import Team
 from train.signals import Interrupted, interruptible
 
 STEPS_BETWEEN_READS = 20  # reading a loss waits for the device, so they are read in groups
@@ -45,6 +44,7 @@ def train(task, folder, report, resume=False):
         run = Run(task, folder, report, check)
         if resume:
             run.restore()
+        run.team.share()
         run.announce()
         try:
             while run.at.epoch <= task.config.epochs and not run.stalled():
@@ -60,58 +60,36 @@ class Run:
     """Parameters, optimiser and position of one run, and what happens to them."""
 
     def __init__(self, task, folder, report, check):
-        self.task, self.folder, self.report, self.check = task, folder, report, check
+        self.task, self.folder, self.report = task, folder, report
+        self.asked_to_stop = check
         self.config = config = task.config
-        self.xp = backend.get(config.backend)
-        initial = task.model.init(np.random.default_rng([config.seed, 0]))
-        self.params = Params.from_arrays(initial, xp=self.xp)
-        self.grads = self.params.zeros_like()
-        threads = config.threads if self.xp is np else None
-        self.runner = Shards(task.model, threads=threads, rows=config.shard_rows)
-        self.adam = Adam(
-            self.params,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            clip_value=config.clip_value,
-            clip_norm=config.clip_norm,
-            workers=self.runner.workers,
-        )
-        # What is validated and kept: the parameters themselves, or their running average.
-        self.average = Average(self.params, config.ema, self.runner.workers) if config.ema else None
-        self.candidate = self.average.params if self.average else self.params
+        self.team = Team(task, parallel.group())
+        self.replica = replica = self.team.replica
+        self.xp, self.params, self.adam = replica.xp, replica.params, replica.adam
+        self.candidate = replica.candidate
+        self.judge = "test" if config.select == "test" else "val"  # the split that sees each epoch
         self.steps = math.ceil(task.train_size / config.batch_size)  # an epoch
         self.at = Position()
         self.best = None  # the best epoch's vector, on the host
-        self.unread = []  # (step, loss on the device, weight)
+        self.unread = []  # (step, weight) of the losses that the replicas still hold
         self.started = self.saved = time.perf_counter()
 
     def train_epoch(self):
         """The steps of the current epoch that are not done yet."""
-        config, task, at = self.config, self.task, self.at
-        order = task.order(at.epoch)
+        config, at = self.config, self.at
         rate_scale = 0.5 ** plateaus(self.values(), config.plateau)
         total_steps = self.steps * config.epochs
         self.clock = time.perf_counter()
         with self.report.bar(f"epoch {at.epoch}/{config.epochs}", self.steps, at.step) as advance:
             while at.step < self.steps:
                 self.check()
-                rows = order[at.step * config.batch_size : (at.step + 1) * config.batch_size]
-                batch = task.train_batch(rows)
-                # Steps count from 1: to NumPy [seed, epoch, 0] is the same seed as [seed, epoch].
-                rng = np.random.default_rng([config.seed, at.epoch, at.step + 1])
-                batch = {**batch, **task.model.noise(rng, batch)}
                 rate = rate_scale * learning_rate(
                     self.adam.steps, total_steps, config.lr, config.warmup, config.schedule
                 )
-                on_device = backend.to_device(batch, self.xp)
-                weight = task.model.weight(batch)
-                loss = self.runner.loss_and_grads(self.params, self.grads, on_device, weight)
-                self.adam.step(self.grads, rate)
-                if self.average:
-                    self.average.update(self.params, self.adam.steps)
+                weight, tokens = self.team.all("step", at.epoch, at.step + 1, rate)
                 at.step += 1
-                at.tokens += task.tokens(batch)
-                self.unread.append((at.step, loss, weight))
+                at.tokens += tokens
+                self.unread.append((at.step, weight))
                 if len(self.unread) == STEPS_BETWEEN_READS:
                     self.read_losses()
                 advance(at.loss_sum / max(1, at.weight))
@@ -121,8 +99,8 @@ class Run:
 
     def read_losses(self):
         """Add the latest losses to the sums, in order; stop at one that is not finite."""
-        for step, loss, weight in self.unread:
-            loss = float(loss)
+        losses = self.team.all("losses")
+        for (step, weight), loss in zip(self.unread, losses, strict=True):
             if not math.isfinite(loss):
                 raise UserError(self.diverged(f"the loss is {loss}", step))
             self.at.loss_sum += loss * weight
@@ -131,6 +109,11 @@ class Run:
         now = time.perf_counter()
         self.at.step_seconds += now - self.clock
         self.clock = now
+
+    def check(self):
+        """Raise Interrupted if this process or another of the group was asked to end."""
+        self.asked_to_stop()
+        self.team.check()
 
     def require_finite(self):
         """A step's damage shows in the loss of the next one; before saving, look directly."""
@@ -153,12 +136,14 @@ class Run:
         """Validate, keep the parameters if they are the best so far, write everything down."""
         at, task = self.at, self.task
         self.require_finite()
-        validation = task.evaluate("val", partial(self.predict, self.candidate))
+        self.team.all("complete")
+        self.team.require_same()
+        measured = task.evaluate(self.judge, self.predict)
         record = {
             "epoch": at.epoch,
             "step": self.adam.steps,
             "train_loss": at.loss_sum / max(1, at.weight),
-            **{f"val_{name}": value for name, value in validation.items()},
+            **{f"{self.judge}_{name}": value for name, value in measured.items()},
             "tokens_per_second": at.tokens / max(at.step_seconds, 1e-9),
             "seconds": self.elapsed(),
         }
@@ -172,18 +157,18 @@ class Run:
         left = record["seconds"] / at.epoch * (self.config.epochs - at.epoch)
         self.report.epoch(record, self.config.epochs, left, self.best_record() is record)
 
-    def predict(self, params, batch):
+    def predict(self, batch):
         self.check()
-        on_device = backend.to_device(batch, self.xp)
-        return backend.to_numpy(self.runner.predict(params, on_device))
+        return self.team.all("predict", batch)
 
     def finish(self):
-        """The one look at the test split, with the parameters of the best epoch."""
+        """Test the epoch that is kept; the one look at the test split, unless that chose it."""
         done = len(self.at.history)
         earlier = self.folder.read_result()
         if earlier and earlier.get("epochs") == done:
             return earlier
-        test = self.task.evaluate("test", partial(self.predict, self.best_params()))
+        self.team.all("use", self.best)
+        test = self.task.evaluate("test", self.predict)
         tokens_per_second = [record["tokens_per_second"] for record in self.at.history]
         result = {
             "task": self.task.name,
@@ -191,11 +176,13 @@ class Run:
             "mixer": self.config.mixer,
             "backend": self.config.backend,
             "device": backend.device_name(self.xp),
+            "ranks": self.team.group.size,
             "seed": self.config.seed,
             "parameters": self.params.count,
             "epochs": done,
             "best_epoch": self.best_record()["epoch"],
-            f"val_{self.task.metric}": self.best_record()[f"val_{self.task.metric}"],
+            "epoch_chosen_by": self.config.select,
+            self.judged: self.best_record()[self.judged],
             **{f"test_{name}": value for name, value in test.items()},
             **self.task.facts(),
             "seconds": self.elapsed(),
@@ -213,7 +200,8 @@ class Run:
             self.read_losses()
         self.require_finite()
         self.at.seconds = self.elapsed()
-        arrays = {name: backend.to_numpy(mirror.vector) for name, mirror in self.state().items()}
+        self.team.all("complete")
+        arrays = self.replica.on_host()
         if self.best is not None:
             arrays["best"] = self.best
         meta = {"position": dataclasses.asdict(self.at), "adam_steps": self.adam.steps}
@@ -224,11 +212,6 @@ class Run:
         best = self.params.zeros_like()
         best.vector[...] = self.xp.asarray(self.best)
         return best
-
-    def state(self):
-        """Every vector that training changes, by its name in a checkpoint."""
-        mirrors = {"params": self.params, "m": self.adam.m, "v": self.adam.v}
-        return mirrors | ({"average": self.candidate} if self.average else {})
 
     def save_best(self):
         arrays = {name: backend.to_numpy(array) for name, array in self.best_params().items()}
@@ -244,9 +227,7 @@ class Run:
         arrays, meta = state
         try:
             self.at = Position(**meta["position"])
-            self.adam.steps = meta["adam_steps"]
-            for name, mirror in self.state().items():
-                mirror.vector[...] = self.xp.asarray(arrays[name])
+            self.replica.load(arrays, meta["adam_steps"])
             self.best = arrays.get("best")
         except (KeyError, TypeError, ValueError):
             raise UserError(f"the checkpoint in {self.folder} is of another model") from None
@@ -259,6 +240,8 @@ class Run:
         self.folder.write_metrics(self.at.history)
 
     def announce(self):
+        if self.config.select == "test":
+            self.report.warn("the test set chooses the epoch: its figure is no test, but a maximum")
         position = f"epoch {self.at.epoch}, step {self.at.step} of {self.steps} done"
         if self.at.epoch > self.config.epochs:
             position = f"the end: all {self.config.epochs} epochs are done"
@@ -268,6 +251,7 @@ class Run:
                 "parameters": f"{self.params.count:,}",
                 "device": backend.device_name(self.xp),
                 "out": str(self.folder),
+                **self.team.described(),
                 **({"resumed at": position} if self.adam.steps else {}),
             },
         )
@@ -276,18 +260,27 @@ class Run:
         return time.perf_counter() - self.started
 
     def values(self):
-        """The validation metric of every epoch, turned so that more is better."""
+        """The metric that judges an epoch, of every epoch, turned so that more is better."""
         sign = 1 if self.task.higher_is_better else -1
-        return [sign * record[f"val_{self.task.metric}"] for record in self.at.history]
+        return [sign * record[self.judged] for record in self.at.history]
+
+    @property
+    def judged(self):
+        """The metric of an epoch by which one is chosen: "val_accuracy"."""
+        return f"{self.judge}_{self.task.metric}"
 
     def best_record(self):
+        """The epoch that is kept."""
+        return self.at.history[-1 if self.config.select == "last" else self.leader()]
+
+    def leader(self):
         values = [-math.inf if math.isnan(value) else value for value in self.values()]
-        return self.at.history[values.index(max(values))]
+        return values.index(max(values))
 
     def stalled(self):
         """Whether --patience epochs have passed since the best one."""
         done, patience = len(self.at.history), self.config.patience
-        return bool(patience and done and done - self.best_record()["epoch"] >= patience)
+        return bool(patience and done and done - 1 - self.leader() >= patience)
 
 
 def plateaus(values, patience):

@@ -12,10 +12,17 @@ import contextlib
 import datetime
 import json
 import os
+import time
 from pathlib import Path
 
 from minisum import checkpoint
 from minisum.errors import UserError
+
+# What every result.json has, for the report.
+RESULT_NUMBERS = ("epochs", "parameters", "seconds", "tokens_per_second", "peak_memory_bytes")
+
+# Seconds: a process that was killed a moment ago may not yet have let go of its lock.
+PATIENCE = 2.0
 
 
 class RunFolder:
@@ -46,7 +53,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot write to --out {self}: {error.strerror}") from None
         with file:
-            if not try_lock(file):
+            if not soon(lambda: try_lock(file)):
                 raise UserError(f"another run is writing to {self} now: choose another --out")
             for leftover in self.path.glob("*.tmp"):  # of a process that was killed as it wrote
                 leftover.unlink()
@@ -67,7 +74,8 @@ class RunFolder:
 
     def write_json(self, path, content):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        checkpoint.write_bytes(path, text.encode("utf-8"))
+        # A file name that is not UTF-8 stands in JSON's own escapes.
+        checkpoint.write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
     def write_metrics(self, history):
         """Write one line an epoch; whole and atomically, so that no line is ever half there."""
@@ -75,22 +83,32 @@ class RunFolder:
         checkpoint.write_bytes(self.metrics, text.encode("utf-8"))
 
     def read_result(self):
-        """The content of result.json, or None while the run is not finished."""
+        """The content of result.json, or None while the run is not finished or if it is damaged."""
         try:
-            return json.loads(self.result.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+            whole = all(isinstance(result[name], (int, float)) for name in RESULT_NUMBERS)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
+        return result if whole else None
 
     def newest_state(self, warn):
         """(arrays, meta) of the last checkpoint that is whole, or None if there is none yet."""
         damaged = None
         for path in (self.last, self.previous):
-            if path.exists():
-                try:
-                    return checkpoint.load(path)
-                except UserError as error:
-                    damaged = error
-                    warn(f"{error}; going back to the checkpoint before it")
+            if not path.exists():
+                continue
+            try:
+                state = checkpoint.load(path)
+            except UserError as error:
+                if damaged is not None:
+                    raise UserError(f"{damaged}, and so is {path.name} before it") from None
+                damaged = error
+                continue
+            if damaged is not None:
+                warn(f"{damaged}; going back to the checkpoint before it")
+                # Left there, the next save would put it in the place of the good one.
+                os.replace(self.last, self.path / "last.damaged.safetensors")
+            return state
         if damaged is not None:
             raise damaged
         return None
@@ -105,6 +123,14 @@ def new_path(parent, name):
         count += 1
         path = Path(parent) / f"{name}-{stamp}-{count}"
     return path
+
+
+def soon(done):
+    """Whether done() becomes true at once or within PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while not (now := done()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return now
 
 
 def try_lock(file):

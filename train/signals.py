@@ -10,7 +10,7 @@ class Interrupted(Exception):
 
     def __init__(self, number):
         super().__init__(signal.Signals(number).name)
-        self.status = 128 + number
+        self.number, self.status = number, 128 + number
 
 
 @contextlib.contextmanager
