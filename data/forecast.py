@@ -89,7 +89,8 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
     if not names:
         raise UserError(f"{where} has no column of numbers beside {time_column!r}.")
     if len(set(names)) < len(names):
-        raise UserError(f"{where}: a column is named twice among {', '.join(names)}.")
+        listed = ", ".join(repr(name) for name in names)
+        raise UserError(f"{where}: a column is named twice among {listed}.")
     if time_column:
         _require_order(times, where)
     return Series(where, names, np.array(values), times or None, time_column)

@@ -219,7 +219,8 @@ def _texts(rows, where, column):
         if column is None:
             column = next((name for name in TEXT_NAMES if name in row), None)
             if column is None:
-                raise UserError(f"{where}: which column is the text? It has {', '.join(row)}.")
+                listed = ", ".join(repr(name) for name in row)
+                raise UserError(f"{where}: which column is the text? It has {listed}.")
         if not isinstance(row.get(column), str):
             raise UserError(f"{where}, row {number}: there is no text in column {column!r}.")
         texts.append(row[column])

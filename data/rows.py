@@ -18,6 +18,8 @@ from minisum.errors import UserError
 
 MAX_LINE_BYTES = 64 << 20
 MAX_BYTES = 8 << 30
+MAX_RATIO = 200  # of what is unpacked to what was read; text comes to 30, a bomb to 1,000
+UNSUSPECTED_BYTES = 16 << 20  # up to here any ratio will do
 SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv", ".txt")
 
 
@@ -26,8 +28,8 @@ def read_rows(path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[di
 
     csv and tsv take their names from the header and give strings; jsonl gives the objects as
     parsed; txt gives {"text": line} without the line end. Text is UTF-8, with or without a
-    byte order mark. `max_bytes` bounds the decompressed size, `max_line` one line or field, so a
-    small hostile file cannot fill the memory.
+    byte order mark. `max_bytes` bounds the decompressed size, `max_line` one line or field, and
+    MAX_RATIO how far a file may blow up, so a small hostile one cannot fill the memory.
 
     Raises UserError at once for a missing file, a directory or an unknown suffix, and on reaching
     the damage for anything inside the file, an absence of rows included.
@@ -46,9 +48,18 @@ def read_rows(path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[di
     if kind == ".parquet":
         rows = _parquet_rows(path, compressed, max_bytes)
     else:
-        lines = _lines(path, compressed, max_bytes, max_line)
-        rows = _PARSERS[kind](path, lines)
+        chunks = _chunks(path, compressed, max_bytes, lambda stream: stream.readline(max_line + 1))
+        rows = _PARSERS[kind](path, _lines(path, chunks, max_line))
     return _not_empty(path, rows)
+
+
+def read_lines(lines, kind, name, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[dict]:
+    """Rows of lines (bytes, as they arrive) in `kind`, a text format of SUFFIXES.
+
+    `name` stands for the file in the errors, which are those of read_rows.
+    """
+    lines = _lines(name, _capped(name, lines, max_bytes), max_line)
+    return _not_empty(name, _PARSERS[kind](name, lines))
 
 
 def file_kind(path) -> tuple[str, bool]:
@@ -72,32 +83,49 @@ def _not_empty(path, rows):
 
 
 def _chunks(path, compressed, max_bytes, read):
-    """What `read(stream)` returns until it returns b"", under the cap on total size."""
-    total = 0
+    """What `read(stream)` returns until it returns b"", under the caps on size and ratio."""
     try:
-        with gzip.open(path, "rb") if compressed else open(path, "rb") as stream:
-            while chunk := read(stream):
-                total += len(chunk)
-                if total > max_bytes:
-                    raise UserError(f"{path} holds more than {max_bytes:,} bytes of data.")
-                yield chunk
+        with open(path, "rb") as file, _opened(file, compressed) as stream:
+            chunks = iter(lambda: read(stream), b"")
+            yield from _capped(path, chunks, max_bytes, file.tell if compressed else None)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is not a complete gzip file: {error}.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _lines(path, compressed, max_bytes, max_line):
-    def read(stream):
-        return stream.readline(max_line + 1)
+def _opened(file, compressed):
+    return gzip.GzipFile(fileobj=file) if compressed else contextlib.nullcontext(file)
 
-    for number, line in enumerate(_chunks(path, compressed, max_bytes, read), start=1):
+
+def _capped(name, chunks, max_bytes, packed_bytes=None):
+    """The chunks, until they are too much in all, or beside the packed bytes they came from."""
+    total, looked_at = 0, UNSUSPECTED_BYTES
+    for chunk in chunks:
+        total += len(chunk)
+        if total > max_bytes:
+            raise UserError(f"{name} holds more than {max_bytes:,} bytes of data.")
+        if packed_bytes and total > looked_at:
+            _refuse_bomb(name, total, packed_bytes())
+            looked_at = total + (1 << 20)
+        yield chunk
+
+
+def _refuse_bomb(name, total, packed):
+    if total > UNSUSPECTED_BYTES and total > MAX_RATIO * packed:
+        raise UserError(
+            f"{name} unpacks to more than {MAX_RATIO} times its size, as no real data does."
+        )
+
+
+def _lines(name, chunks, max_line):
+    for number, line in enumerate(chunks, start=1):
         if len(line) > max_line:
-            raise UserError(f"{path}, line {number}: longer than {max_line:,} bytes.")
+            raise UserError(f"{name}, line {number}: longer than {max_line:,} bytes.")
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}, line {number}: not UTF-8 ({error.reason}).") from error
+            raise UserError(f"{name}, line {number}: not UTF-8 ({error.reason}).") from error
 
 
 def _text_rows(path, lines):
@@ -172,13 +200,30 @@ def _parquet_rows(path, compressed, max_bytes):
             groups = range(footer.num_row_groups)
             if sum(footer.row_group(i).total_byte_size for i in groups) > max_bytes:
                 raise UserError(f"{path} holds more than {max_bytes:,} bytes of data.")
-            for batch in table.iter_batches(batch_size=1024):
+            total, packed = 0, os.fstat(file.fileno()).st_size
+            for batch in table.iter_batches(batch_size=_batch_rows(footer)):
+                total += sum(_plain(column).nbytes for column in batch.columns)
+                _refuse_bomb(path, total, packed)
                 yield from batch.to_pylist()
     except UserError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a readable parquet file: {reason}") from error
+
+
+def _plain(column):
+    """The Arrow array with every value spelled out, as Python will hold it."""
+    return column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
+
+
+def _batch_rows(footer):
+    """How many rows to unpack at a time: each may be as large as all that its group spells out,
+    and a file of a kilobyte can say the same megabyte a million times."""
+    # Of whole row groups: to look at a damaged column's description would end the process.
+    groups = range(footer.num_row_groups)
+    largest = max((footer.row_group(i).total_byte_size for i in groups), default=0)
+    return max(16, min(1024, (1 << 26) // max(1, largest)))
 
 
 @contextlib.contextmanager

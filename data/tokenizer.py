@@ -5,13 +5,13 @@ Number 0 is padding and 1 the unknown word in every vocabulary.
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from minisum.checkpoint import write_bytes
 from minisum.errors import UserError
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
@@ -74,17 +74,7 @@ def decode(tokenizer, ids) -> str:
 
 def save_tokenizer(tokenizer, path) -> None:
     """Write the tokenizer as JSON; an interrupted write leaves an older file as it was."""
-    path = Path(path)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        try:
-            file.write(tokenizer.to_str())
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    write_bytes(path, tokenizer.to_str().encode())
 
 
 def load_tokenizer(path):

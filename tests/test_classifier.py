@@ -4,6 +4,14 @@ import numpy as np
 import pytest
 from conftest import XP
 from hypothesis import given
+from text_models import (
+    assert_backward_adds,
+    assert_writes_to_nothing,
+    gradient,
+    host,
+    one_of,
+    text_batch,
+)
 
 from minisum import backend
 from minisum.errors import UserError
@@ -15,10 +23,6 @@ from minisum.strategies import cases
 MIXERS = list(classifier.MODELS)
 POOLINGS = list(classifier.POOLING)
 POSITIONAL = ["summation", "attention"]
-
-
-def host(x):
-    return backend.to_numpy(x)
 
 
 def build(mixer, V=7, d=4, C=3, n=9, **options):
@@ -33,16 +37,10 @@ def parameters(model, seed=0, scale=1.0):
 
 
 def make_batch(model, lengths, n, seed=0, noise=True):
-    rng = np.random.default_rng(seed)
-    B = len(lengths)
-    batch = {
-        "ids": rng.integers(0, model.vocab, (B, n)).astype(np.int32),
-        "mask": np.arange(n) < np.array(lengths)[:, None],
-        "targets": rng.integers(0, model.classes, B).astype(np.int32),
-    }
-    if noise:
-        batch |= model.noise(rng, batch)
-    return backend.to_device(batch, XP)
+    def rest(rng, B):
+        return {"targets": rng.integers(0, model.classes, B).astype(np.int32)}
+
+    return text_batch(model, lengths, n, rest, seed, noise)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -60,8 +58,8 @@ def test_gradient_of_the_whole_model(mixer, pooling, masked, dropout):
     used = params.zeros_like()
     model.loss(params, batch, 3)[1](used)
     assert gradcheck(loss_op(model, params, batch), params.vector, entries=30, seed=4)
-    for name, gradient in used.items():
-        assert host(gradient).any(), name
+    for name, g in used.items():
+        assert host(g).any(), name
 
 
 def grid_params(model, case):
@@ -94,39 +92,21 @@ def test_gradient_of_summation_is_exact(name, case):
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_backward_adds(mixer):
-    """Micro-batches are one `+=`: two calls add twice, onto what was there."""
     model = build(mixer)
-    params = parameters(model)
-    batch = make_batch(model, [3, 5], n=5)
-    once, twice = params.zeros_like(), params.zeros_like()
-    model.loss(params, batch, 2)[1](once)
-    twice.vector[...] = 1
-    _, back = model.loss(params, batch, 2)
-    back(twice)
-    back(twice)
-    np.testing.assert_allclose(host(twice.vector), 1 + 2 * host(once.vector), atol=1e-14)
+    assert_backward_adds(model, parameters(model), make_batch(model, [3, 5], n=5))
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_loss_leaves_the_parameters_alone(mixer):
     model = build(mixer, dropout=0.5)
-    params = parameters(model)
-    before = host(params.vector).copy()
-    batch = make_batch(model, [3, 5], n=5)
-    kept = {name: host(a).copy() for name, a in batch.items()}
-    model.loss(params, batch, 2)[1](params.zeros_like())
-    np.testing.assert_array_equal(host(params.vector), before)
-    for name, a in batch.items():
-        np.testing.assert_array_equal(host(a), kept[name])
+    assert_writes_to_nothing(model, parameters(model), make_batch(model, [3, 5], n=5))
 
 
 # Padding
 
 
 def logits_and_gradient(model, params, batch):
-    grads = params.zeros_like()
-    model.loss(params, batch, model.weight(batch))[1](grads)
-    return host(model.predict(params, batch)), host(grads.vector)
+    return host(model.predict(params, batch)), gradient(model, params, batch)
 
 
 def assert_same_model(a, b, atol=1e-12):
@@ -199,14 +179,13 @@ def test_a_text_alone_equals_itself_in_a_batch(mixer, pooling):
     model = build(mixer, pooling=pooling)
     params = parameters(model)
     batch = make_batch(model, [3, 0, 5, 1], n=5)
-    together, gradient = logits_and_gradient(model, params, batch)
+    together, whole = logits_and_gradient(model, params, batch)
     alone = params.zeros_like()
     for b, length in enumerate([3, 0, 5, 1]):
-        one = {name: a[b : b + 1] for name, a in batch.items()}
-        one["ids"], one["mask"] = one["ids"][:, : max(1, length)], one["mask"][:, : max(1, length)]
+        one = one_of(batch, b, length)
         np.testing.assert_allclose(host(model.predict(params, one))[0], together[b], atol=1e-12)
         model.loss(params, one, 4)[1](alone)
-    np.testing.assert_allclose(host(alone.vector), gradient, atol=1e-12)
+    np.testing.assert_allclose(host(alone.vector), whole, atol=1e-12)
 
 
 @pytest.mark.parametrize("columns", [0, 3])

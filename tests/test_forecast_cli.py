@@ -165,3 +165,11 @@ def test_help_has_no_flag_of_other_tasks(capsys):
         call("--help")
     shown = capsys.readouterr().out
     assert "--tokenizer" not in shown and "--vocab-size" not in shown and "--horizon" in shown
+
+
+def test_times_after_the_last_year_are_counted_instead():
+    times = [f"9999-12-31 2{hour}:00:00" for hour in range(4)]
+    assert list(forecast.times_ahead(times, 3)) == [1, 2, 3]
+    assert forecast.times_ahead([time.replace("9999", "2000") for time in times], 1) == [
+        "2001-01-01 00:00:00"
+    ]

@@ -16,15 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from data.tokenizer import PAD, UNKNOWN_ID, load_tokenizer
-from minisum import checkpoint
 from minisum.errors import UserError
 from minisum.models.classifier import POSITION_BIAS
-from minisum.params import Params
 from train import causal, classifier, geometry, layer_figures
 from train.command_line import guarded, settled
 from train.config import Parser, from_run
 from train.contributions import explain, in_html, in_terminal
 from train.generate import load_run
+from train.predict import best_of, matched
 from train.report import emit
 from train.run_folder import RunFolder
 
@@ -78,11 +77,11 @@ def explain_words(run, chosen, out):
     config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
     if config.mixer == "all":
         raise UserError(f"{run} compares several mixers: choose one of the folders in it")
-    arrays, meta = checkpoint.load(folder.best)
-    params = Params.from_arrays(arrays)
-    model = classifier.build_model(config, meta["card"])
+    arrays, card = best_of(folder, "classifier")
+    model = classifier.build_model(config, card)
+    params = matched(model, arrays, np, folder)
     tokenizer = load_tokenizer(folder.path / classifier.TOKENIZER)
-    names = meta["card"]["class_names"]
+    names = card["class_names"]
     texts, labels = chosen.text, None
     if texts is None:
         data = classifier.load_data(dataclasses.replace(settled(config), limit_test=chosen.texts))

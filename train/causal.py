@@ -41,6 +41,10 @@ class CausalConfig(Config):
     limit_test: int = option(
         None, "test on N documents only, drawn at random", "data", type=int, at_least=1, metavar="N"
     )
+    first_rows: bool = option(
+        False, "the limits keep the first documents, as first published, of files that are often "
+        "sorted; not a random draw", "data",
+    )  # fmt: skip
     text_column: str = option(None, "text column of --data", "data", type=str, metavar="NAME")
     validation: float = option(
         0.05, "share of the training text that chooses the epoch", "data", above=0, below=0.9,
@@ -50,7 +54,9 @@ class CausalConfig(Config):
         "bpe", "byte pairs learned from the training text, or hub:NAME for published ones", "data",
         metavar="KIND",
     )  # fmt: skip
-    vocab_size: int = option(8192, "tokens of the vocabulary", "data", at_least=4, metavar="N")
+    vocab_size: int = option(
+        8192, "tokens of the vocabulary", "data", at_least=4, at_most=2**24, metavar="N"
+    )  # fmt: skip
     rows: bool = option(
         False, "a padded row a text, cut to --max-len, instead of packed windows", "data"
     )
@@ -91,7 +97,7 @@ class CausalConfig(Config):
         "published": {
             "lr": 1e-4, "epochs": 10, "batch_size": 8, "width": 512, "layers": 4, "heads": 8,
             "max_len": 256, "tokenizer": "hub:gpt2", "rows": True, "sum_scale": "none",
-            "limit_train": 5000,
+            "limit_train": 5000, "first_rows": True, "select": "last",
         },
     }  # fmt: skip
 
@@ -166,15 +172,19 @@ class LanguageModelling:
     def evaluate(self, split, predict):
         """Means over all targets of the split, each counting once, whatever its window."""
         surprise = hits = targets = size = 0
+        batch_means = []
         for rows in batches.batches(np.arange(len(self.windows[split])), self.config.batch_size):
             batch = self.windows[split].take(rows)
             counted = batch["targets"] >= 0
             scored = predict(batch)[counted].astype(np.float64)
             surprise += scored[:, 0].sum()
+            batch_means.append(scored[:, 0].mean())
             hits += scored[:, 1].sum()
             targets += int(counted.sum())
             size += int(self.token_bytes[batch["targets"][counted]].sum())
-        return measures(surprise, hits, targets, size)
+        found = measures(surprise, hits, targets, size)
+        # As first published: every batch counts the same, however little text is in it.
+        return found | {"batch_perplexity": perplexity(np.mean(batch_means))}
 
     def facts(self):
         sizes = {}
@@ -207,10 +217,14 @@ def measures(surprise, hits, targets, size):
     loss = surprise / targets
     return {
         "loss": loss,
-        "perplexity": math.exp(min(loss, 700.0)),
+        "perplexity": perplexity(loss),
         "accuracy": hits / targets,
         "bits_per_byte": surprise / math.log(2) / size,
     }
+
+
+def perplexity(loss):
+    return math.exp(min(loss, 700.0))
 
 
 def load(config, folder, resume):
@@ -225,10 +239,14 @@ def load(config, folder, resume):
         text_column=config.text_column,
         by_line=config.rows,
         validation=config.validation,
-        limit_train=config.limit_train,
-        limit_test=config.limit_test,
+        limit_train=None if config.first_rows else config.limit_train,
+        limit_test=None if config.first_rows else config.limit_test,
         seed=config.seed,
     )
+    if config.first_rows:
+        limits = {"train": config.limit_train, "test": config.limit_test}
+        firsts = {split: data.texts[split][:limit] for split, limit in limits.items()}
+        data = dataclasses.replace(data, texts=data.texts | firsts)
     path = folder.path / TOKENIZER
     if resume and path.exists():
         tokenizer = byte_tokens.load(path)

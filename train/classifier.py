@@ -20,15 +20,14 @@ from data import batches
 from data.classification import DEFAULT, NAMES, load_classification
 from data.splits import split_validation
 from data.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
-from minisum import backend, checkpoint, mixers
+from minisum import backend, mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.models.encoder import EncoderClassifier
-from minisum.params import Params
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.config import Config, option
-from train.predict import answer_lines
+from train.predict import answer_lines, best_of, matched
 
 TOKENIZER = "tokenizer.json"
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
@@ -69,6 +68,10 @@ class ClassifierConfig(Config):
         1, "mixing layers: 1 as published, more in an encoder", "model", at_least=1,
         at_most=2**10, metavar="N",
     )  # fmt: skip
+    d_ff: int = option(
+        None, "width of an encoder's token networks, 0 for none (default: 4 x width)", "model",
+        type=int, at_least=0, at_most=2**18, metavar="N",
+    )  # fmt: skip
     head_width: str = option(
         "split", "split the width among the heads, or give each the full one", "model",
         choices=("split", "full"),
@@ -76,6 +79,10 @@ class ClassifierConfig(Config):
     pooling: str = option(
         None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
         type=str, choices=tuple(models.POOLING),
+    )  # fmt: skip
+    dropout: float = option(
+        0.5, "share of a text's features that training forgets before the last layer", "model",
+        at_least=0, below=1, metavar="RATE",
     )  # fmt: skip
     token_dropout: float = option(
         0.5, "share of tokens that training forgets", "model", at_least=0, below=1, metavar="RATE"
@@ -116,6 +123,8 @@ class ClassifierConfig(Config):
             raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {BPE_LEAST}")
         if self.is_encoder:
             self.check_encoder(given)
+        elif self.d_ff is not None:
+            raise UserError("--d-ff belongs to an encoder: add --encoder, or --layers 2 or more")
         uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
         if uses_heads and self.head_width == "split" and self.width % self.heads:
             raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
@@ -264,7 +273,9 @@ def enough_epochs(config, rows):
 
 
 def split(config, data):
-    """Rows of the training set (to train on, to choose the epoch by)."""
+    """Rows of the training set (to train on, to choose the epoch by: none if the test does)."""
+    if config.select == "test":
+        return np.arange(len(data.train_texts)), np.arange(0)
     return split_validation(data.train_texts, data.train_labels, config.validation, config.seed)
 
 
@@ -290,7 +301,7 @@ def build_model(config, card):
             width=config.width,
             classes=len(card["class_names"]),
             max_len=config.max_len,
-            encoder={"layers": config.layers, "heads": config.heads},
+            encoder={"layers": config.layers, "heads": config.heads, "d_ff": config.d_ff},
             pooling=config.pooling,
             dropout=config.dropout,
             token_dropout=config.token_dropout,
@@ -325,14 +336,14 @@ def macro_f1(chosen, labels, classes):
 
 def predict(folder, config):
     """Answer standard input with the best parameters of the run in `folder`."""
-    arrays, meta = checkpoint.load(folder.best)
-    card = meta["card"]
+    arrays, card = best_of(folder, "classifier")
     tokenizer = load_tokenizer(folder.path / TOKENIZER)
     if tokenizer.get_vocab_size() != card["vocab"]:
         raise UserError(f"{folder} holds a tokenizer that its model was not trained with")
     xp = backend.get(config.backend)
-    params = Params.from_arrays(arrays, xp=xp)
-    runner = Shards(build_model(config, card), threads=config.threads, rows=config.shard_rows)
+    model = build_model(config, card)
+    params = matched(model, arrays, xp, folder)
+    runner = Shards(model, threads=config.threads, rows=config.shard_rows)
 
     def classify(texts):
         batch = make_batch(config, encode_texts(config, tokenizer, texts))

@@ -5,7 +5,6 @@ stopped by SIGINT and SIGTERM with the state saved.
 """
 
 import dataclasses
-import os
 import shlex
 import sys
 import warnings
@@ -15,8 +14,10 @@ import numpy as np
 
 from minisum import backend
 from minisum.errors import UserError
+from train import parallel
 from train.config import flag, from_flags, from_run, parser_for
 from train.loop import train
+from train.replica import dismiss, follow
 from train.report import Report, emit, silence
 from train.run_folder import RunFolder, new_path
 from train.signals import Interrupted
@@ -58,15 +59,34 @@ def main(command, arguments=None):
 
 
 def guarded(work):
-    """Call work(); tell in one sentence what the user can mend. Returns the exit status."""
+    """Call work(); tell in one sentence what the user can mend. Returns the exit status.
+
+    Of processes that were started together rank 0 does the work, with the others' help.
+    """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # a name that the locale cannot spell must not end a run
             stream.reconfigure(errors="backslashreplace")
+    status = 1
+    try:
+        group = parallel.group()
+    except UserError as error:
+        return refuse(error)
+    if group.rank:
+        warnings.simplefilter("ignore", RuntimeWarning)  # as `run` does
+        return follow(group)
+    try:
+        status = answered(work)
+    finally:
+        dismiss(group, status)
+    return status
+
+
+def answered(work):
+    """Call work() and return the exit status, with a sentence if it failed."""
     try:
         work()
     except UserError as error:
-        emit(sys.stderr, f"error: {error}")
-        return 2
+        return refuse(error)
     except Interrupted as stop:
         emit(sys.stderr, f"{stop}: the state is saved; to go on: {stop.go_on}")
         return stop.status
@@ -77,12 +97,18 @@ def guarded(work):
         silence(sys.stdout)
         return 141
     except OSError as error:
-        emit(sys.stderr, f"error: {error}")
-        return 2
+        return refuse(error)
     except MemoryError as error:
         emit(sys.stderr, f"error: not enough memory for a run of this size ({error})")
         return 2
     return 0
+
+
+def refuse(error):
+    """Say what is wrong on one line, also with a line break in a name; return the exit status."""
+    sentence = str(error).replace("\n", "\\n")
+    emit(sys.stderr, f"error: {sentence}")
+    return 2
 
 
 def build_parser(command):
@@ -116,6 +142,8 @@ def run(command, chosen, given):
         if out is None:
             raise UserError("--resume needs --out DIR: the folder of the run to go on with")
         config, stored = from_run(command.config_class, command.task, out, given)
+        if stored.get("ranks", 1) != parallel.group().size and "threads" not in given:
+            config = dataclasses.replace(config, threads=None)
     else:
         config = from_flags(command.config_class, given)
         name = config.dataset if config.data is None else Path(config.data).name.split(".")[0]
@@ -134,9 +162,9 @@ def run(command, chosen, given):
                 f"the data of the run in {folder} has changed since (sha256 "
                 f"{stored['data_sha256'][:12]} then, {task.data_sha256[:12]} now): it cannot go on"
             )
-        if resume and stored["threads"] != config.threads:
+        if resume and engine(stored) != engine(identity(task)):
             report.warn(
-                f"the run began on {stored['threads']} threads and goes on with {config.threads}: "
+                f"the run began on {engine(stored)} and goes on with {engine(identity(task))}: "
                 "it stays the same to rounding, not to the bit"
             )
         begin(task, folder, resume)
@@ -146,7 +174,8 @@ def run(command, chosen, given):
             else:
                 report.result(train(task, folder, report, resume), folder)
         except Interrupted as stop:
-            stop.go_on = f"{command.program} --resume --out {shlex.quote(str(out))}"
+            program = parallel.group().started(command.program)
+            stop.go_on = f"{program} --resume --out {shlex.quote(str(out))}"
             raise
 
 
@@ -154,8 +183,20 @@ def begin(task, folder, resume):
     """Write down what the run is. With config.json in it, a folder holds a run."""
     if not resume:
         task.save(folder.path)
-    identity = {"task": task.name, "data_sha256": task.data_sha256}
-    folder.write_json(folder.config, identity | task.config.to_dict())
+    folder.write_json(folder.config, identity(task))
+
+
+def identity(task):
+    """The content of config.json."""
+    what = {"task": task.name, "data_sha256": task.data_sha256}
+    return what | task.config.to_dict() | {"ranks": parallel.group().size}
+
+
+def engine(stored):
+    """What decides the order of sums, in words; from the content of config.json."""
+    ranks = stored.get("ranks", 1)  # a run may be older than this key
+    threads = f"{stored['threads']} thread" + "s" * (stored["threads"] != 1)
+    return threads + f" in each of {ranks} processes" * (ranks != 1)
 
 
 def compare(task, folder, report, resume):
@@ -201,14 +242,12 @@ def settled(config):
 
 
 def cores():
-    """How many cores this process may use."""
-    try:
-        usable = os.sched_getaffinity(0)
-    except AttributeError:
-        return os.cpu_count() or 1
+    """How many cores this process may use: its share, if others of its group are on this host."""
+    neighbours = parallel.group().neighbours
+    usable = set().union(*neighbours)
     # Two hyperthreads share one core's vector units: count cores.
     siblings = set()
     for cpu in usable:
         path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         siblings.add(path.read_text() if path.exists() else cpu)
-    return len(siblings)
+    return max(1, len(siblings) // len(neighbours))

@@ -44,7 +44,8 @@ def train_cell(task, mixer, seed, report):
             batch = task.train_batch(seed, step)
             noise = model.noise(np.random.default_rng([seed, step, 1]), batch)
             rate = learning_rate(step - 1, config.steps, config.lr, config.warmup, config.schedule)
-            on_device = backend.to_device(batch | noise, xp)
+            batch = batch | noise
+            on_device = backend.to_device(batch if xp is np else model.widen(batch), xp)
             clock = time.perf_counter()
             loss = float(runner.loss_and_grads(params, grads, on_device))
             adam.step(grads, rate)

@@ -9,6 +9,8 @@ import argparse
 import dataclasses
 import json
 import math
+import os
+import sys
 from pathlib import Path
 
 from minisum import backend
@@ -26,7 +28,18 @@ def option(default, help, group="training", **metadata):
 
 def file_path(text):
     """A path that still holds when the run is resumed from another folder."""
-    return str(Path(text).expanduser().resolve())
+    try:
+        return str(Path(text).expanduser().resolve())
+    except (OSError, RuntimeError) as error:  # an unknown ~user, a loop of links
+        raise UserError(f"{text} is no path to a file: {error}") from None
+
+
+def utf8(argument):
+    """The words of a flag as UTF-8, also where the locale made something else of their bytes."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        return argument
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +60,9 @@ class Config:
         metavar="FRACTION",
     )  # fmt: skip
     tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
-    vocab_size: int = option(10_000, "most frequent tokens kept", "data", at_least=4, metavar="N")
+    vocab_size: int = option(
+        10_000, "most frequent tokens kept", "data", at_least=4, at_most=2**24, metavar="N"
+    )  # fmt: skip
 
     mixer: str = option("summation", "how tokens are mixed", "model", choices=("summation",))
     width: int = option(256, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
@@ -76,6 +91,12 @@ class Config:
         0.0, "validate and keep a running average of the parameters with this decay", at_least=0,
         below=1, metavar="DECAY",
     )  # fmt: skip
+    select: str = option(
+        "validation",
+        "the epoch that is kept: the best on validation rows; the last; or, only to reproduce "
+        "numbers that were published so, the best on the test set, which then is no test any more",
+        choices=("validation", "last", "test"),
+    )
     patience: int = option(
         None, "stop after N epochs without a new best", type=int, at_least=1, metavar="N"
     )
@@ -112,6 +133,8 @@ class Config:
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
+        if "validation" in given and self.select == "test":
+            raise UserError("--validation: --select test looks at no validation rows")
 
     def to_dict(self):
         return dataclasses.asdict(self)
@@ -171,10 +194,11 @@ def add_flag(group, field):
         switch = argparse.BooleanOptionalAction
         group.add_argument(flag(field.name), action=switch, help=about["help"])
         return
+    kind = about.get("type") or type(field.default)
     shown = "" if field.default is None else f" (default: {field.default})"
     group.add_argument(
         flag(field.name),
-        type=about.get("type") or type(field.default),
+        type=utf8 if kind is str else kind,
         choices=about.get("choices"),
         metavar=about.get("metavar"),
         help=about["help"].replace("%", "%%") + shown,
@@ -225,7 +249,7 @@ def from_run(config_class, task, folder, given):
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["task"] != task:
             raise UserError(f"{folder} holds a run of another task: {stored['task']}")
-        needed = {"data_sha256", "mixer", "seed"} - stored.keys()
+        needed = {"data_sha256", "mixer", "seed", "threads"} - stored.keys()
         if needed:
             raise KeyError(needed)
         # An option that is younger than the run has its default, which is what there was before.
@@ -236,8 +260,11 @@ def from_run(config_class, task, folder, given):
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{path} is not the config.json of such a run") from None
+    for field in dataclasses.fields(config_class):
+        if not fits(field, values[field.name]):
+            raise UserError(f"{path} is damaged: {field.name} in it is of the wrong type")
     for name, value in given.items():
         if name not in FREE_ON_RESUME and values[name] != value:
             raise UserError(
@@ -245,8 +272,16 @@ def from_run(config_class, task, folder, given):
                 "leave the flag out, or start another run"
             )
     config = config_class(**{**values, **{k: given[k] for k in FREE_ON_RESUME & given.keys()}})
-    try:
-        config.check()
-    except TypeError:
-        raise UserError(f"{path} is damaged: a value in it is of the wrong type") from None
+    config.check()
     return config, stored
+
+
+def fits(field, value):
+    """Whether a value out of JSON is of the field's type, or None where that is the default."""
+    if value is None:
+        return field.default is None
+    if field.type is tuple:
+        return isinstance(value, list) and all(isinstance(part, str) for part in value)
+    if field.type is not float:
+        return type(value) is field.type
+    return isinstance(value, float) or (type(value) is int and abs(value) <= sys.float_info.max)

@@ -24,15 +24,15 @@ from data.forecast import (
     steps_in_a_day,
     time_step,
 )
-from minisum import backend, checkpoint
+from minisum import backend
 from minisum.errors import UserError
 from minisum.models.window_baselines import LinearMap, Repeat
-from minisum.params import Params
 from minisum.shards import Shards
 from train import figures
 from train.command_line import Command, main
 from train.forecast_config import SEASON, SOLVED, TRAINED, ForecastConfig, build_model, settle
 from train.forecast_errors import Errors, steps_table, write_table
+from train.predict import best_of, matched
 from train.row_input import NAME as STANDARD_INPUT
 from train.row_input import rows_of_standard_input
 
@@ -229,8 +229,7 @@ def load(config, folder, resume):
 
 def predict(folder, config):
     """Print as csv what follows the rows of standard input, by the run's best parameters."""
-    arrays, meta = checkpoint.load(folder.best)
-    card = meta["card"]
+    arrays, card = best_of(folder, "forecast")
     rows = rows_of_standard_input()
     series = read_series(rows, STANDARD_INPUT, card["columns"], card["time_column"])
     if len(series.values) < config.window:
@@ -241,8 +240,9 @@ def predict(folder, config):
     mean, deviation = np.array(card["mean"]), np.array(card["deviation"])
     window = fill_gaps((series.values - mean) / deviation)[-config.window :]
     xp = backend.get(config.backend)
-    params = Params.from_arrays(arrays, xp=xp)
-    runner = Shards(build_model(config, card), threads=1)
+    model = build_model(config, card)
+    params = matched(model, arrays, xp, folder)
+    runner = Shards(model, threads=1)
     batch = backend.to_device({"windows": window[None].astype(np.float32)}, xp)
     ahead = backend.to_numpy(runner.predict(params, batch))[0] * deviation + mean
     steps = times_ahead(series.times, len(ahead))
@@ -260,7 +260,10 @@ def times_ahead(times, count):
     if step is None:
         return range(1, count + 1)
     last = datetime.datetime.fromisoformat(times[-1])
-    return [(last + step * (i + 1)).isoformat(" ") for i in range(count)]
+    try:
+        return [(last + step * (i + 1)).isoformat(" ") for i in range(count)]
+    except OverflowError:  # past the year 9999
+        return range(1, count + 1)
 
 
 COMMAND = Command(

@@ -101,7 +101,7 @@ class ForecastConfig(Config):
             "split": "published", "separate": True, "window": 512, "horizon": 96, "layers": 3,
             "width": 128, "heads": 8, "d_ff": 256, "patch": 16, "stride": 8, "position_bias": 0.0,
             "normalise": "none", "dropout": 0.15, "epochs": 10, "batch_size": 32, "lr": 1e-4,
-            "clip_norm": 1.0,
+            "clip_norm": 1.0, "select": "last",
         },
     }  # fmt: skip
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from data import byte_tokens
 from data.tokenizer import encode
-from minisum import backend, checkpoint
+from minisum import backend
 from minisum.errors import UserError
 from minisum.models.generation import generate
-from minisum.params import Params
 from train import causal
-from train.config import Parser, from_run
+from train.command_line import refuse
+from train.config import Parser, from_run, utf8
+from train.predict import best_of, matched
 from train.report import emit, silence
 from train.run_folder import RunFolder
 
@@ -26,8 +27,7 @@ def main(arguments):
     try:
         write(parser().parse_args(arguments))
     except UserError as error:
-        emit(sys.stderr, f"error: {error}")
-        return 2
+        return refuse(error)
     except KeyboardInterrupt:
         emit(sys.stdout, "")
         return 130
@@ -59,7 +59,8 @@ def write(chosen):
     """Print the prompt and what the model makes of it."""
     check(chosen)
     model, params, tokenizer, config = load_run(chosen.out, chosen.backend)
-    prompt = encode(tokenizer, [chosen.generate])[0]
+    text = utf8(chosen.generate)
+    prompt = encode(tokenizer, [text])[0]
     border = byte_tokens.border_id(tokenizer)
     if not config.rows:  # packed, every document follows a border
         prompt = np.append(border, prompt)
@@ -75,16 +76,16 @@ def write(chosen):
     if sys.stdout is None:
         raise UserError("--generate needs standard output, and it is closed")
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    show(chosen.generate)
-    text = byte_tokens.TextStream(tokenizer)
+    show(text)
+    stream = byte_tokens.TextStream(tokenizer)
     for token in itertools.islice(tokens, chosen.tokens):
-        show(text.read(token))
+        show(stream.read(token))
     show("\n")
 
 
 def check(chosen):
     for holds, what in (
-        (chosen.tokens >= 0, f"--tokens {chosen.tokens}: it must be at least 0"),
+        (0 <= chosen.tokens < 2**63, f"--tokens {chosen.tokens}: from 0 to 2**63 - 1"),
         (0 <= chosen.temperature < np.inf, f"--temperature {chosen.temperature}: from 0 to finite"),
         (chosen.top_k is None or chosen.top_k >= 1, f"--top-k {chosen.top_k}: at least 1 token"),
         (chosen.seed >= 0, f"--seed {chosen.seed}: it must be at least 0"),
@@ -107,9 +108,9 @@ def load_run(path, backend_name="numpy"):
     if not folder.best.exists():
         raise UserError(f"{path} has no trained model yet: its first epoch is not done")
     tokenizer = byte_tokens.load(folder.path / causal.TOKENIZER)
-    arrays, meta = checkpoint.load(folder.best)
-    card = meta["card"]
+    arrays, card = best_of(folder, "causal")
     if tokenizer.get_vocab_size() != card["vocab"]:
         raise UserError(f"{path} holds a tokenizer that its model was not trained with")
-    params = Params.from_arrays(arrays, xp=backend.get(backend_name))
-    return causal.build_model(config, card), params, tokenizer, config
+    model = causal.build_model(config, card)
+    params = matched(model, arrays, backend.get(backend_name), folder)
+    return model, params, tokenizer, config

@@ -19,15 +19,15 @@ from data import batches
 from data.multimodal import Columns, Standardiser, load_multimodal, read_table
 from data.splits import split_validation
 from data.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
-from minisum import backend, checkpoint
+from minisum import backend
 from minisum.errors import UserError
 from minisum.models.multimodal import MIXERS
 from minisum.models.ridge import solve_ridge
-from minisum.params import Params
 from minisum.shards import Shards
 from train import figures
 from train.command_line import Command, main
 from train.multimodal_config import MultimodalConfig, build_model, settle
+from train.predict import best_of, matched
 from train.row_input import NAME as STANDARD_INPUT
 from train.row_input import rows_of_standard_input
 
@@ -85,6 +85,8 @@ class Multimodal:
         return ((self.tables[split].targets - self.mean) / self.deviation).astype(np.float32)
 
     def order(self, epoch):
+        if self.config.unshuffled:
+            return np.arange(self.train_size)
         return batches.epoch_order(self.train_size, self.config.seed, epoch)
 
     def train_batch(self, rows):
@@ -171,6 +173,7 @@ def errors(true, predicted):
     r2 = 1 - squared.sum() / spread if spread else float(not squared.any())
     return {
         "mae": float(np.abs(predicted - true).mean()),
+        "mse": float(squared.mean()),
         "rmse": math.sqrt(squared.mean()),
         "r2": float(r2),
     }
@@ -200,7 +203,9 @@ def load(config, folder, resume):
 
 
 def split(config, data):
-    """Rows of the training set (to train on, to choose the epoch by)."""
+    """Rows of the training set (to train on, to choose the epoch by: none if the test does)."""
+    if config.select == "test":
+        return np.arange(len(data.train)), np.arange(0)
     labels = np.zeros(len(data.train), int)
     return split_validation(data.train.texts, labels, config.validation, config.seed)
 
@@ -211,22 +216,23 @@ def encode_texts(config, tokenizer, texts):
 
 
 def make_batch(config, texts, numbers):
-    ids, mask = batches.pad(texts, config.max_len)
-    return {"ids": ids, "mask": mask, "numbers": numbers}
+    pad_to = config.max_len if config.unmasked else None
+    ids, mask = batches.pad(texts, config.max_len, pad_to=pad_to)
+    return {"ids": ids, "mask": mask | config.unmasked, "numbers": numbers}
 
 
 def predict(folder, config):
     """Print a number for each row of standard input, by the best parameters of the run."""
-    arrays, meta = checkpoint.load(folder.best)
-    card = meta["card"]
+    arrays, card = best_of(folder, "multimodal")
     tokenizer = load_tokenizer(folder.path / TOKENIZER)
     if tokenizer.get_vocab_size() != card["vocab"]:
         raise UserError(f"{folder} holds a tokenizer that its model was not trained with")
     columns = Columns(card["columns"]["text"], tuple(card["columns"]["numbers"]), None)
     standardise = Standardiser(**card["standardiser"])
     xp = backend.get(config.backend)
-    params = Params.from_arrays(arrays, xp=xp)
-    runner = Shards(build_model(config, card), threads=config.threads, rows=config.shard_rows)
+    model = build_model(config, card)
+    params = matched(model, arrays, xp, folder)
+    runner = Shards(model, threads=config.threads, rows=config.shard_rows)
     rows, start = rows_of_standard_input(), 1
     while piece := list(islice(rows, config.batch_size)):
         table = read_table(piece, STANDARD_INPUT, columns, start)

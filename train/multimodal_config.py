@@ -6,7 +6,7 @@ from data.multimodal import DEFAULT, NAMES, Standardiser
 from minisum.errors import UserError
 from minisum.models import multimodal as models
 from minisum.models.classifier import POOLING
-from train.config import Config, file_path, flag, option
+from train.config import Config, file_path, flag, option, utf8
 
 BPE_LEAST = 258  # the bytes, padding and the unknown word
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
@@ -16,7 +16,7 @@ TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patien
 
 def names(text):
     """a,b,c -> (a, b, c)"""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    return tuple(name.strip() for name in utf8(text).split(",") if name.strip())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,9 @@ class MultimodalConfig(Config):
     limit_test: int = option(
         None, "test on N rows only, drawn at random", "data", type=int, at_least=1, metavar="N"
     )
-    vocab_size: int = option(5000, "most frequent tokens kept", "data", at_least=4, metavar="N")
+    vocab_size: int = option(
+        5000, "most frequent tokens kept", "data", at_least=4, at_most=2**24, metavar="N"
+    )  # fmt: skip
     mixer: str = option(
         "summation",
         "summation with one shared channel; attention and concatenation; words: summation without "
@@ -63,12 +65,16 @@ class MultimodalConfig(Config):
         "attention; published: sum for summation, mean for attention)", "model", type=str,
         choices=(*POOLING, "published"),
     )  # fmt: skip
+    unmasked: bool = option(
+        False, "pad to --max-len and read the padding as words, as first published", "model"
+    )
     dropout: float = option(0.2, "dropout rate", "model", at_least=0, below=1, metavar="RATE")
     token_dropout: float = option(
         0.0, "share of the tokens forgotten in training", "model", at_least=0, below=1,
         metavar="RATE",
     )  # fmt: skip
 
+    unshuffled: bool = option(False, "the same order of rows in every epoch, as first published")
     recipe: str = option("default", "set of defaults", choices=("default", "published"))
     epochs: int = option(30, "passes over the training rows", at_least=1, metavar="N")
     lr: float = option(2e-4, "learning rate of Adam", above=0, metavar="RATE")
@@ -90,7 +96,7 @@ class MultimodalConfig(Config):
             "lr": 1e-4, "epsilon": 1e-7, "ema": 0.0, "epochs": 30, "batch_size": 64, "dropout": 0.2,
             "token_dropout": 0.0, "pooling": "published", "width": 256, "max_len": 300, "heads": 4,
             "vocab_size": 5000, "patience": 5, "plateau": 3, "validation": 0.25,
-            "limit_train": 8000, "limit_test": 2000,
+            "limit_train": 8000, "limit_test": 2000, "unmasked": True, "unshuffled": True,
         },
     }  # fmt: skip
 

@@ -1,8 +1,12 @@
-"""Texts from standard input, one a line, answered as they arrive."""
+"""A trained model read back, and texts from standard input, one a line, answered as they arrive."""
 
 import sys
 
+import numpy as np
+
+from minisum import checkpoint
 from minisum.errors import UserError
+from minisum.params import Params
 from train.report import emit
 
 CHUNK = 1 << 16
@@ -58,3 +62,19 @@ def decode(line, number):
         return line.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError:
         raise UserError(f"line {number} of standard input is not UTF-8 text") from None
+
+
+def best_of(folder, task):
+    """(arrays, card): the best epoch's parameters of a run of `task`, and what they belong to."""
+    arrays, meta = checkpoint.load(folder.best)
+    if not isinstance(meta, dict) or meta.get("task") != task or "card" not in meta:
+        raise UserError(f"{folder.best} is not the trained model of a {task} run")
+    return arrays, meta["card"]
+
+
+def matched(model, arrays, xp, folder):
+    """Params of `arrays` for `model`. UserError if config.json describes a model unlike them."""
+    expected = {name: array.shape for name, array in model.init(np.random.default_rng(0)).items()}
+    if expected != {name: array.shape for name, array in arrays.items()}:
+        raise UserError(f"the model in {folder} is not the one that its config.json describes")
+    return Params.from_arrays(arrays, xp=xp)

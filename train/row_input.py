@@ -1,11 +1,9 @@
 """Rows from standard input, as csv, tsv or JSON lines, told apart by the first line."""
 
-import shutil
+import itertools
 import sys
-import tempfile
-from pathlib import Path
 
-from data.rows import MAX_LINE_BYTES, read_rows
+from data.rows import MAX_LINE_BYTES, read_lines
 from minisum.errors import UserError
 from train.report import emit
 
@@ -13,24 +11,17 @@ NAME = "standard input"
 
 
 def rows_of_standard_input():
-    """Yield the rows (dicts) of all of standard input; UserError names the line that is damaged."""
+    """The rows (dicts) of standard input as they arrive; UserError names the damaged line."""
     if sys.stdin is None or sys.stdout is None:
         raise UserError("--predict needs standard input and standard output, and one is closed")
     if sys.stdin.isatty():
         emit(sys.stderr, "note: reading rows from the terminal (csv or JSON lines); Ctrl-D ends")
-    with tempfile.TemporaryDirectory() as folder:
-        first = sys.stdin.buffer.readline(MAX_LINE_BYTES)
-        path = Path(folder, "rows" + suffix_of(first))
-        with open(path, "wb") as file:
-            file.write(first)
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        try:
-            yield from read_rows(path)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), NAME)) from None
+    lines = iter(lambda: sys.stdin.buffer.readline(MAX_LINE_BYTES + 1), b"")
+    first = next(lines, b"")
+    return read_lines(itertools.chain([first] if first else [], lines), kind_of(first), NAME)
 
 
-def suffix_of(line):
+def kind_of(line):
     """The format that a first line (bytes) tells of."""
     if line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
         return ".jsonl"
