@@ -6,11 +6,10 @@ compares models across tokenizers.
 
 import codecs
 import json
-from pathlib import Path
 
 import numpy as np
 
-from data.tokenizer import train_tokenizer
+from data.tokenizer import read_tokenizer, tokenizers_library, train_tokenizer
 from minisum.errors import UserError
 
 # Stands before every document, and so also after every one but the last.
@@ -34,15 +33,7 @@ def make(texts, kind="bpe", vocab_size=8192):
 
 def load(path):
     """The tokenizer in a file that `data.tokenizer.save_tokenizer` wrote."""
-    tokenizers = _library()
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"The tokenizer {path} cannot be read: {error.strerror}.") from error
-    except Exception as error:
-        # The library raises bare exceptions.
-        raise UserError(f"The tokenizer {path} is damaged: {error}") from error
-    return _checked(tokenizer, path)
+    return _checked(read_tokenizer(path), path)
 
 
 def border_id(tokenizer):
@@ -98,7 +89,7 @@ def _byte_characters():
 
 def _from_hub(name):
     try:
-        return _library().Tokenizer.from_pretrained(name)
+        return tokenizers_library().Tokenizer.from_pretrained(name)
     except Exception as error:
         # HTTP, DNS, disk and parsing all fail in their own ways.
         reason = " ".join(str(error).split())
@@ -116,13 +107,3 @@ def _checked(tokenizer, source):
     # A text that spells a special token must not turn into one. The file does not keep the setting.
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def _library():
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise UserError(
-            "Text is cut into tokens by tokenizers; install it with 'pip install tokenizers'."
-        ) from error
-    return tokenizers

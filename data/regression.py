@@ -56,8 +56,9 @@ class Regression:
 def ridge(tokens, sigmas):
     """(B,): the best answers there are for these σ (B,): the mean of w·x given the examples.
 
-    ŵ = (XᵀX + σ² I)⁻¹ Xᵀ y, by singular values s of X = U S Vᵀ: ŵ = V s / (s² + σ²) Uᵀ y. For
-    σ = 0 that is least squares, of all solutions the shortest.
+    ŵ = (X.T @ X + σ² I)⁻¹ @ X.T @ y, by singular values s of X = U @ diag(s) @ V.T:
+    ŵ = V @ (s / (s² + σ²) ⊙ (U.T @ y)). For σ = 0 that is least squares, of all solutions the
+    shortest.
     """
     tokens = np.asarray(tokens, np.float64)
     X, y, asked = tokens[:, :-1, :-1], tokens[:, :-1, -1], tokens[:, -1, :-1]

@@ -37,7 +37,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
         raise UserError(
             f"A vocabulary of {vocab_size} is too small: {kind} needs at least {least}."
         )
-    library = _library()
+    library = tokenizers_library()
     tokenizer, trainer = _word(library, vocab_size) if kind == "word" else _bpe(library, vocab_size)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < least:
@@ -79,7 +79,17 @@ def save_tokenizer(tokenizer, path) -> None:
 
 def load_tokenizer(path):
     """The tokenizer that `save_tokenizer` wrote to `path`. UserError if it is damaged."""
-    library = _library()
+    tokenizer = read_tokenizer(path)
+    numbers = sorted(tokenizer.get_vocab().values())
+    special = (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNKNOWN))
+    if special != (PAD_ID, UNKNOWN_ID) or numbers != list(range(len(numbers))):
+        raise UserError(f"The tokenizer {path} does not number its words as this program does.")
+    return _ready(tokenizer)
+
+
+def read_tokenizer(path):
+    """The tokenizer in a file, whatever its vocabulary. UserError if there is none."""
+    library = tokenizers_library()
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -87,15 +97,10 @@ def load_tokenizer(path):
     except UnicodeDecodeError as error:
         raise UserError(f"The tokenizer {path} is damaged: not UTF-8.") from error
     try:
-        tokenizer = library.Tokenizer.from_str(text)
+        return library.Tokenizer.from_str(text)
     except Exception as error:
         # The library raises bare exceptions.
         raise UserError(f"The tokenizer {path} is damaged: {error}") from error
-    numbers = sorted(tokenizer.get_vocab().values())
-    special = (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNKNOWN))
-    if special != (PAD_ID, UNKNOWN_ID) or numbers != list(range(len(numbers))):
-        raise UserError(f"The tokenizer {path} does not number its words as this program does.")
-    return _ready(tokenizer)
 
 
 def _word(library, vocab_size):
@@ -129,7 +134,8 @@ def _ready(tokenizer):
     return tokenizer
 
 
-def _library():
+def tokenizers_library():
+    """The module, or UserError with what to install."""
     # Said aloud, the library's own choice stays as it is but its warning at every fork goes.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:

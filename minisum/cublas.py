@@ -26,11 +26,16 @@ def _library():
 
     cupy.cuda.device.get_cublas_handle()  # loads it
     try:
-        with open("/proc/self/maps", encoding="utf-8") as lines:
-            path = next(m[0] for line in lines if (m := re.search(r"/\S*libcublas\.so\S*", line)))
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as lines:
+            return ctypes.CDLL(next(filter(None, map(_path_of_cublas, lines))))
     except (OSError, StopIteration):
         raise UserError("cuBLAS is not found among this process's libraries") from None
-    return ctypes.CDLL(path)
+
+
+def _path_of_cublas(line):
+    """The file that a line of /proc/self/maps names, if it is cuBLAS; its path may have blanks."""
+    found = re.search(r"/.*/libcublas\.so[.\d]*", line)
+    return found and found[0]
 
 
 @cache

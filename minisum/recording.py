@@ -29,25 +29,44 @@ class Recorder:
     """Calls compute(params, grads, batch, total) -> loss, or replays what it did at that shape.
 
     The first call for a shape is plain, so that kernels are compiled and a rare shape costs
-    nothing; the second is recorded. Work that cannot be recorded goes on launch by launch.
+    nothing; the second is recorded. Work that cannot be recorded goes on launch by launch, and so
+    does all work once a recording finds no room beside the memory that the plain calls have taken.
     """
 
     def __init__(self, compute):
-        self.compute, self.recordings = compute, {}
+        self.compute, self.recordings, self.most = compute, {}, MOST
         self.stream = self.pool = None
 
     def __call__(self, params, grads, batch, total):
         shapes = tuple((name, a.shape, a.dtype.char) for name, a in batch.items())
-        key = (params.vector.data.ptr, grads.vector.data.ptr, shapes)
+        key = (params.vector.data.ptr, grads.vector.data.ptr, params.dtype.char, shapes)
         if key not in self.recordings:
-            if len(self.recordings) < MOST:
+            if len(self.recordings) < self.most:
                 self.recordings[key] = None
-            return self.compute(params, grads, batch, total)
+            return self._launch_by_launch(params, grads, batch, total)
         if self.recordings[key] is None:
             self.recordings[key] = self._record(params, grads, batch)
         if not self.recordings[key]:
-            return self.compute(params, grads, batch, total)
+            return self._launch_by_launch(params, grads, batch, total)
         return self.recordings[key].replay(batch, total)
+
+    def memory(self):
+        """Bytes that the recordings hold on the device."""
+        return int(self.pool.total_bytes()) if self.pool else 0
+
+    def _launch_by_launch(self, *arguments):
+        try:
+            return self.compute(*arguments)
+        except MemoryError:
+            if not self.pool:
+                raise
+        self._give_up()
+        return self.compute(*arguments)
+
+    def _give_up(self):
+        """Record no more, and hand back the memory of what was recorded."""
+        self.most, self.pool = 0, None
+        self.recordings.clear()
 
     def _record(self, params, grads, batch):
         """A Recording, or False where the work cannot be recorded."""
@@ -56,7 +75,7 @@ class Recorder:
         # All recordings use one pool: they run one after the other, so memory that one has done
         # with is free for the next. No other work gets it.
         self.stream = self.stream or cupy.cuda.Stream(non_blocking=True)
-        self.pool = self.pool or cupy.cuda.MemoryPool()
+        self.pool = self.pool or cupy.cuda.MemoryPool(_device_memory)
         inputs = {name: array.copy() for name, array in batch.items()}
         total = cupy.ones((), params.dtype)
         try:
@@ -66,14 +85,21 @@ class Recorder:
                 loss = self.compute(params, grads, inputs, total)
         except (UserError, RuntimeError):  # CuPy's and CUDA's refusals are RuntimeErrors
             return False
-        return Recording(graph[0], inputs, total, loss)
+        except MemoryError:
+            self._give_up()
+            return False
+        return Recording(graph[0], inputs, total, loss, (params.vector, grads.vector))
 
 
 class Recording:
-    """A graph, the arrays that it reads the batch and the number of targets from, and its loss."""
+    """A graph, the arrays that it reads the batch and the number of targets from, and its loss.
 
-    def __init__(self, graph, inputs, total, loss):
+    vectors: what else it works on. Held here, or their places might be given to other arrays.
+    """
+
+    def __init__(self, graph, inputs, total, loss, vectors):
         self.graph, self.inputs, self.total, self.loss = graph, inputs, total, loss
+        self.vectors = vectors
 
     def replay(self, batch, total):
         for name, array in batch.items():
@@ -103,6 +129,20 @@ def _recorded(stream):
         _recording = False
         cupy.cuda.set_pinned_memory_allocator(cupy.get_default_pinned_memory_pool().malloc)
     graph.append(stream.end_capture())
+
+
+def _device_memory(size):
+    """`size` bytes of the device for the recordings' pool. MemoryError if there are none left.
+
+    To CUDA's own error the pool would answer by returning what is free in it to the device, and
+    that is where the recordings' arrays are.
+    """
+    import cupy
+
+    try:
+        return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+    except cupy.cuda.runtime.CUDARuntimeError as reason:
+        raise MemoryError(f"no room to record {size} bytes ({reason})") from None
 
 
 def _refuse(size):

@@ -48,14 +48,14 @@ class Shards:
 
     threads: how many shards are under way at a time (see Workers). rows: examples a shard; None
     leaves a GPU's batch whole and otherwise cuts it to the cache. record: on a GPU, replay the step
-    as one launch (see minisum.recording).
+    as one launch (see minisum.recording), which takes one thread.
     """
 
     def __init__(self, model, threads=None, rows=None, record=True):
         self.model, self.rows = model, rows
         self.workers = Workers(threads)
         self.spare = []
-        self.recorder = Recorder(self._compute) if record else None
+        self.recorder = Recorder(self._compute) if record and self.workers.count == 1 else None
 
     def loss_and_grads(self, params, grads, batch, total=None):
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.

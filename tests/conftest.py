@@ -30,6 +30,30 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 XP = backend.get(os.environ.get("MINISUM_TEST_BACKEND", "numpy"))
 
 
+@pytest.fixture
+def short_chunks(monkeypatch):
+    """Borders of chunks inside texts of a few tokens, and both forms of softmax attention."""
+    from mixer_forms import set_chunks
+
+    set_chunks(monkeypatch, 3)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A small file for train.classifier (see cli_runs)."""
+    from cli_runs import corpus_in
+
+    return corpus_in(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="session")
+def straight(corpus, tmp_path_factory):
+    """A run on it that was never stopped, and that no test leaves changed."""
+    from cli_runs import straight_run
+
+    return straight_run(corpus, tmp_path_factory.mktemp("straight"))
+
+
 @pytest.fixture(autouse=True)
 def no_global_random_state():
     """Fail a test after which NumPy's global generator has moved."""

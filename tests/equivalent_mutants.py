@@ -15,9 +15,6 @@ EQUIVALENT = {
     "causal is true, and there are queries": [
         "minisum/ops/attention.py _visible: _offset(causal, n, m) -> _offset(n, n, m)",
     ],
-    "the decays arrive in that type": [
-        "minisum/ops/running.py _scan: a.astype(wide, copy=False) -> a",
-    ],
     "both are 1/2 at 0": [
         "minisum/ops/activations.py _sigmoid: xp.where(x >= 0, 1, small) -> "
         "xp.where(x > 0, 1, small)",
@@ -28,7 +25,6 @@ EQUIVALENT = {
         "minisum/ops/attention.py attention_blocked.key_blocks: queries.stop + m - n -> …",
         "minisum/ops/attention.py attention_blocked.key_blocks: "
         "queries.stop + m - n if causal else m -> m",
-        "minisum/ops/attention.py attention_blocked.key_blocks: min(last, m) -> last",
     ],
     "float16 alone has another accumulator, and is added to float16 all the same": [
         "minisum/ops/attention.py attention_blocked.back: "

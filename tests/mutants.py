@@ -41,7 +41,13 @@ RESULTS = ROOT / ".pytest_cache" / "mutants.json"
 TESTS = (
     "test_ops.py",
     "test_invariants.py",
+    "test_masks.py",
+    "test_attention_forms.py",
+    "test_losses.py",
+    "test_half_precision.py",
+    "test_extreme_values.py",
     "test_mixers.py",
+    "test_mixer_texts.py",
     "test_mixer_identities.py",
     "test_long_document.py",
     "test_numerics.py::test_float16_is_never_added_up_in_float16",

@@ -10,10 +10,10 @@ import fake_cupy
 import numpy as np
 import pytest
 import test_ops
+from agreement import arrays_only, assert_close, each, parts
 from conftest import XP
 from hypothesis import given
 from hypothesis import strategies as st
-from test_invariants import arrays_only, assert_close, each, parts
 
 from minisum import backend, kernels
 from minisum.errors import UserError

@@ -19,27 +19,15 @@ from cli_runs import (
     SMALL,
     TIMES,
     call,
-    corpus_in,
     posix,
     record_of,
     refused,
     spawn,
-    straight_run,
     wait_for,
 )
 
 from train import classifier
 from train.config import from_flags
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return corpus_in(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def straight(corpus, tmp_path_factory):
-    return straight_run(corpus, tmp_path_factory.mktemp("straight"))
 
 
 def test_files_of_a_run(straight):

@@ -7,17 +7,7 @@ import pytest
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
-from cli_runs import COMMAND, ROOT, corpus_in, posix, refused, spawn, straight_run
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return corpus_in(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def straight(corpus, tmp_path_factory):
-    return straight_run(corpus, tmp_path_factory.mktemp("straight"))
+from cli_runs import COMMAND, ROOT, posix, refused, spawn
 
 
 def answers(folder, text, *flags):

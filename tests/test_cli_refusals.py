@@ -9,19 +9,9 @@ import pytest
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
-from cli_runs import SMALL, call, corpus_in, refused, spawn, straight_run
+from cli_runs import SMALL, call, refused, spawn
 
 from train.run_folder import RunFolder
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return corpus_in(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def straight(corpus, tmp_path_factory):
-    return straight_run(corpus, tmp_path_factory.mktemp("straight"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import fake_cupy
 import numpy as np
 import pytest
 from conftest import XP
+from text_models import assert_backward_adds, assert_writes_to_nothing
 
 from minisum import backend, checkpoint, mixers
 from minisum.errors import UserError
@@ -214,17 +215,9 @@ def test_positions_tell_orders_apart():
 
 def test_backward_adds_and_leaves_the_parameters_alone():
     model = classifier("linear_attention")
-    params = parameters(model)
-    before = host(params.vector).copy()
-    batch = backend.to_device(make_batch([3, 5], 5), XP)
-    once, twice = params.zeros_like(), params.zeros_like()
-    model.loss(params, batch, 2)[1](once)
-    twice.vector[...] = 1
-    _, back = model.loss(params, batch, 2)
-    back(twice)
-    back(twice)
-    np.testing.assert_allclose(host(twice.vector), 1 + 2 * host(once.vector), atol=1e-13)
-    assert np.array_equal(host(params.vector), before)
+    params, batch = parameters(model), backend.to_device(make_batch([3, 5], 5), XP)
+    assert_backward_adds(model, params, batch)
+    assert_writes_to_nothing(model, params, batch)
 
 
 def model_and_batch(kind, mixer):

@@ -7,6 +7,7 @@ import pytest
 from conftest import XP
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from text_models import assert_backward_adds, assert_writes_to_nothing
 
 from data import forecast
 from data.forecast import Series, Windows
@@ -75,16 +76,8 @@ def test_gradient_with_every_mixer(mixer):
 def test_backward_adds_and_writes_to_nothing():
     model = build(dropout=0.3, normalise="standard")
     params, batch = parameters(model), make_batch(model)
-    kept = {name: host(a).copy() for name, a in batch.items()}
-    once, twice = params.zeros_like(), params.zeros_like()
-    model.loss(params, batch, 5)[1](once)
-    twice.vector[...] = 1
-    _, back = model.loss(params, batch, 5)
-    back(twice)
-    back(twice)
-    np.testing.assert_allclose(host(twice.vector), 1 + 2 * host(once.vector), atol=1e-12)
-    for name, a in batch.items():
-        np.testing.assert_array_equal(host(a), kept[name])
+    assert_backward_adds(model, params, batch)
+    assert_writes_to_nothing(model, params, batch)
 
 
 @settings(max_examples=10)

@@ -152,7 +152,8 @@ def serving(**changes):
 
 def run(folder, address, home, flags=FLAGS, task="classifier", **more):
     """(status, standard error, seconds) of a run in a child with the cache `home`."""
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), **more}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment = {**inherited, "HF_ENDPOINT": address, "HF_HOME": str(home), **more}
     environment.pop("MINISUM_DATA", None)
     shutil.rmtree(folder / "run", ignore_errors=True)
     began = time.monotonic()

@@ -187,7 +187,7 @@ class Run:
             **self.task.facts(),
             "seconds": self.elapsed(),
             "tokens_per_second": float(np.median(tokens_per_second)),
-            "peak_memory_bytes": backend.peak_memory(self.xp),
+            "peak_memory_bytes": self.replica.peak_memory(),
             "versions": self.report.versions(self.xp),
             "data_sha256": self.task.data_sha256,
         }

@@ -153,6 +153,11 @@ class Replica:
             outputs = backend.to_numpy(self.runner.predict(self.used, on_device))
         return self.group.whole(self.group.exchange(outputs))
 
+    def peak_memory(self):
+        """Bytes that this process has taken at most, a GPU's recordings included."""
+        recorder = self.runner.recorder
+        return backend.peak_memory(self.xp) + (recorder.memory() if recorder else 0)
+
     def digests(self):
         """A fingerprint of each rank's parameters: replicas of one model have the same."""
         content = backend.to_numpy(self.params.vector).tobytes()
@@ -253,7 +258,8 @@ def together(group):
         status = 1
         if isinstance(error, (UserError, MemoryError)):
             status = 2
-            emit(sys.stderr, f"error: rank {group.rank} of {group.size}: {error or 'no memory'}")
+            what = str(error) or "no memory"
+            emit(sys.stderr, f"error: rank {group.rank} of {group.size}: {what}")
         elif isinstance(error, KeyboardInterrupt):
             status = 130
         else:

@@ -108,7 +108,7 @@ class Reproduction:
                         free.append(job.slot)
                         self.finish(job)
                     time.sleep(0.05)
-            except Interrupted:
+            except BaseException:  # a full disk, too: nothing runs on unseen
                 # Each saves its state; a second signal ends this process and not them.
                 for job in running if os.name == "posix" else ():  # a Windows console tells all
                     job.process.send_signal(signal.SIGINT)

@@ -17,7 +17,8 @@ _SOURCES = {
         "T root, T eps",
         "T theta, T m, T v",
         """
-        T gradient = clip > 0 ? max(-clip, min(clip, g)) : g;
+        T gradient = g;
+        if (clip > 0) gradient = g > clip ? clip : g < -clip ? -clip : g;  // a NaN stays
         gradient *= scale;
         m = beta1 * m + gain1 * gradient;
         v = beta2 * v + gain2 * gradient * gradient;

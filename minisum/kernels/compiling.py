@@ -41,8 +41,10 @@ __device__ T block_max(T value, T* shared) {
 
 
 def runs_on(*arrays):
-    """Whether the kernels can take these arrays: on a GPU, of one of the two types."""
-    return all(array_module(a) is not np and a.dtype in (np.float32, np.float64) for a in arrays)
+    """Whether the kernels can take these arrays: on a GPU, all of one of the two types."""
+    if any(array_module(a) is np for a in arrays):
+        return False
+    return {a.dtype.name for a in arrays} in ({"float32"}, {"float64"})
 
 
 @cache
@@ -60,10 +62,12 @@ def launch(source, name, dtype, grid, block, *arguments):
     """Run a kernel. Numbers are passed as int32 if they are integers, else as `dtype`.
 
     None stands for no array. A grid without blocks is nothing to do. ValueError for an array with
-    gaps or in another order, which a kernel would misread.
+    gaps, in another order or of another type, which a kernel would misread.
     """
-    if not all(a.flags.c_contiguous for a in arguments if hasattr(a, "flags")):
-        raise ValueError(f"{name} needs arrays in row-major order without gaps")
+    for a in arguments:
+        on_device = array_module(a) is not np
+        if on_device and not (a.flags.c_contiguous and a.dtype in (dtype, "int32", "bool")):
+            raise ValueError(f"{name} needs {dtype} in row-major order without gaps, not {a.dtype}")
     if 0 in grid:
         return
     number = np.dtype(dtype).type

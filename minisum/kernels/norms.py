@@ -3,8 +3,9 @@
 from minisum.backend import array_module
 from minisum.kernels.compiling import launch, threads_for
 
-# Tokens whose share of the gains' gradient one thread adds up.
-STRETCH = 32
+# Tokens whose share of the gains' gradient one thread adds up, and the most stretches of them: a
+# grid has no more blocks along its second axis.
+STRETCH, MOST_STRETCHES = 32, 65535
 
 _SOURCE = r"""
 template <typename T>
@@ -83,11 +84,12 @@ def layer_norm_back(dy, x, gain, mean, r):
     dx = xp.empty_like(x)
     block = (threads_for(d), 1, 1)
     launch(_SOURCE, "layer_norm_back", x.dtype, (N, 1, 1), block, dy, x, gain, mean, r, dx, d)
-    stretches = -(-N // STRETCH)
+    stretch = max(STRETCH, -(-N // MOST_STRETCHES))
+    stretches = -(-N // stretch)
     shares = xp.empty((stretches, 2, d), x.dtype)
     launch(
         *(_SOURCE, "layer_norm_back_gains", x.dtype, (-(-d // 64), stretches, 1), (64, 1, 1)),
-        *(dy, x, mean, r, shares, N, d, STRETCH),
+        *(dy, x, mean, r, shares, N, d, stretch),
     )
     dgain, dbias = shares.sum(axis=0)
     return dx, dgain, dbias

@@ -179,7 +179,7 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
     def key_blocks(queries):
         """Slices of keys that some query of the block may see."""
         last = queries.stop + m - n if causal else m
-        return [slice(j, min(j + block, m)) for j in range(0, min(last, m), block)]
+        return [slice(j, min(j + block, m)) for j in range(0, last, block)]
 
     def scores_of(queries, keys):
         scores = matmul(q[:, :, queries], k[:, :, keys].swapaxes(-1, -2))

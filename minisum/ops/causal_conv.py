@@ -30,6 +30,7 @@ def causal_conv(x, w, state=None):
             dseen[:, n:] += dlast
         taps = (dy * seen[:, i : i + n] for i in range(c))
         dw = xp.stack([tap.sum(axis=(0, 1), dtype=accumulator(dy.dtype)) for tap in taps])
-        return dseen[:, c - 1 :], dw, None if state is None else dseen[:, : c - 1]
+        dstate = None if state is None else dseen[:, : c - 1]
+        return dseen[:, c - 1 :], dw.astype(w.dtype, copy=False), dstate
 
     return (y, seen[:, n:]), back

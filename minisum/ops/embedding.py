@@ -14,12 +14,15 @@ def embed(ids, table):
 
     Saved: ids, and the table's shape and type.
     """
-    shape, wide = table.shape, accumulator(table.dtype)
+    shape, dtype = table.shape, table.dtype
 
     def back(dx, add_to=None):
-        dtable = array_module(dx).zeros(shape, wide) if add_to is None else add_to
+        if add_to is not None:
+            add_rows(add_to, ids, dx)
+            return None, add_to
+        dtable = array_module(dx).zeros(shape, accumulator(dtype))
         add_rows(dtable, ids, dx)
-        return None, dtable
+        return None, dtable.astype(dtype, copy=False)
 
     return table[ids], back
 
@@ -37,7 +40,8 @@ def modulate(x, positions, bias):
     """
 
     def back(dy):
-        return dy * (positions + bias), (dy * x).sum(axis=0, dtype=accumulator(dy.dtype))
+        dpositions = (dy * x).sum(axis=0, dtype=accumulator(dy.dtype))
+        return dy * (positions + bias), dpositions.astype(positions.dtype, copy=False)
 
     return x * (positions + bias), back
 
@@ -50,8 +54,9 @@ def add_positions(x, positions):
 
     Saved: nothing.
     """
+    dtype = positions.dtype
 
     def back(dy):
-        return dy, dy.sum(axis=0, dtype=accumulator(dy.dtype))
+        return dy, dy.sum(axis=0, dtype=accumulator(dy.dtype)).astype(dtype, copy=False)
 
     return x + positions, back

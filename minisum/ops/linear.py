@@ -19,12 +19,14 @@ def linear(x, W, b=None):
     if b is not None:
         y += b
     shape = x.shape
-    has_bias = b is not None
+    bias_type = None if b is None else b.dtype
 
     def back(dy):
         dy = dy.reshape(-1, W.shape[0])
         dx = matmul(dy, W).reshape(shape)
         dW = matmul(dy.T, rows)
-        return (dx, dW, dy.sum(axis=0, dtype=accumulator(dy.dtype))) if has_bias else (dx, dW)
+        if bias_type is None:
+            return dx, dW
+        return dx, dW, dy.sum(axis=0, dtype=accumulator(dy.dtype)).astype(bias_type, copy=False)
 
     return y.reshape(*shape[:-1], W.shape[0]), back

@@ -33,11 +33,12 @@ def cross_entropy(logits, targets, ignore=-1, total=None):
     p /= partition
     surprise = xp.log(partition) - xp.take_along_axis(shifted, chosen, axis=-1)
     loss = xp.where(counted, surprise[..., 0], 0).sum() / total
+    dtype = logits.dtype
 
     def back(dloss):
         classes = xp.arange(p.shape[-1])
-        dlogits = p - (classes == chosen)
-        return xp.where(counted[..., None], dlogits * (dloss / total), 0), None
+        dlogits = (p - (classes == chosen)) * (dloss / total)
+        return xp.where(counted[..., None], dlogits, 0).astype(dtype, copy=False), None
 
     return loss, back
 

@@ -29,12 +29,14 @@ def layer_norm(x, gain, bias, eps=1e-5):
     y *= r
     y *= gain
     y += bias
+    bias_type = bias.dtype
 
     def back(dy):
         normed = x - mean
         normed *= r
         tokens = tuple(range(x.ndim - 1))
-        dgain, dbias = (dy * normed).sum(axis=tokens), dy.sum(axis=tokens, dtype=wide)
+        dgain = (dy * normed).sum(axis=tokens).astype(gain.dtype, copy=False)
+        dbias = dy.sum(axis=tokens, dtype=wide).astype(bias_type, copy=False)
         dx = (dy * gain).astype(wide, copy=False)
         along = _row_mean(dx, normed)
         dx -= dx.mean(axis=-1, keepdims=True)
@@ -80,6 +82,7 @@ def rms_norm(x, gain, eps=1e-6):
     def back(dy):
         g = dy * gain
         dx = r * g - x * r**3 * (g * x).mean(axis=-1, keepdims=True)
-        return dx, (dy * x * r).sum(axis=tuple(range(x.ndim - 1)))
+        dgain = (dy * x * r).sum(axis=tuple(range(x.ndim - 1)))
+        return dx.astype(x.dtype, copy=False), dgain.astype(gain.dtype, copy=False)
 
     return y, back

@@ -45,12 +45,11 @@ def decayed_sum(u, log_decay, state=None):
     The gradient runs the same recurrence from the end: G_t = dh_t + a_{t+1} ⊙ G_{t+1} is du_t;
     dlog_decay_t = a_t ⊙ G_t ⊙ h_{t-1}; dstate = a_1 ⊙ G_1.
 
-    Saved: a, h, state, and the shape of log_decay.
+    Saved: a, h, state, and the shape and type of log_decay.
     """
     xp = array_module(u)
-    log_decay = log_decay.astype(accumulator(log_decay.dtype), copy=False)
-    a = xp.broadcast_to(xp.exp(log_decay), u.shape)
-    shape = log_decay.shape
+    shape, dtype = log_decay.shape, log_decay.dtype
+    a = xp.broadcast_to(xp.exp(log_decay.astype(accumulator(dtype), copy=False)), u.shape)
     start = xp.zeros_like(u[:, 0]) if state is None else state
     h = _scan(a, u, start)
 
@@ -60,8 +59,10 @@ def decayed_sum(u, log_decay, state=None):
         dlast = xp.zeros_like(start) if dlast is None else dlast
         G = _scan(later[:, ::-1], dh[:, ::-1], dlast)[:, ::-1]
         before = xp.concatenate([start[:, None], h[:, :-1]], axis=1)
-        dstate = None if state is None else a[:, 0] * G[:, 0]
-        return G, sum_to(a * G * before, shape), dstate
+        dlog_decay = sum_to(a * G * before, shape).astype(dtype, copy=False)
+        if state is None:
+            return G, dlog_decay, None
+        return G, dlog_decay, (a[:, 0] * G[:, 0]).astype(state.dtype, copy=False)
 
     return (h, h[:, -1]), back
 
@@ -159,7 +160,7 @@ def _chunked(x):
 def _scan(a, u, start):
     """h_t = a_t h_{t-1} + u_t.   a, u (B, n, d), start (B, d) -> h (B, n, d)"""
     n, wide = u.shape[1], accumulator(u.dtype)
-    a, h = _chunked(a.astype(wide, copy=False)), _chunked(u).astype(wide)
+    a, h = _chunked(a), _chunked(u).astype(wide)
     kept = a.copy()
     for i in range(1, h.shape[2]):
         h[:, :, i] += a[:, :, i] * h[:, :, i - 1]

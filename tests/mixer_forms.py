@@ -1,0 +1,88 @@
+"""Every mixer in every form, small and with parameters drawn at random: for test_mixers*.py."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import XP
+
+from minisum import mixers
+from minisum.backend import to_device, to_numpy
+from minisum.strategies import cases
+
+MAX_LEN = 12
+
+# The package's attribute of that name is the function.
+DELTA_RULE = sys.modules["minisum.ops.delta_rule"]
+
+FORMS = [
+    (name, {"causal": causal})
+    for name, mixer in mixers.TABLE.items()
+    for causal in (False, True)
+    if (mixer.can_be_causal if causal else mixer.can_be_bidirectional)
+]
+FORMS += [
+    ("summation", {"causal": True, "two_layer": False}),
+    ("summation", {"causal": False, "two_layer": True}),
+    ("simpletron", {"causal": True, "prefix_scale": "max_len"}),
+    ("attention", {"causal": True, "head_width": 3}),
+    ("retnet", {"causal": True, "expand_v": 1}),
+    ("gla", {"causal": True, "expand_k": 1}),
+    ("deltanet", {"causal": True, "conv": 0}),
+    ("gated_deltanet", {"causal": True, "conv": 1, "expand_v": 1}),
+]
+NAMES = [" ".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in FORMS]
+every_form = pytest.mark.parametrize("form", FORMS, ids=NAMES)
+every_causal_form = pytest.mark.parametrize(
+    "form",
+    [form for form in FORMS if form[1]["causal"]],
+    ids=[name for name, form in zip(NAMES, FORMS, strict=True) if form[1]["causal"]],
+)
+
+# Two numbers a head at least: a norm over a single one leaves only its sign.
+sizes = cases(XP, B=(1, 2), n=(1, 9), H=(1, 2))
+
+
+def set_chunks(monkeypatch, tokens):
+    monkeypatch.setattr("minisum.ops.products.CHUNK", tokens)
+    monkeypatch.setattr("minisum.ops.products.CHUNK_BY_CHANNEL", tokens)
+    monkeypatch.setattr(DELTA_RULE, "CHUNK", tokens)
+    monkeypatch.setattr("minisum.ops.chunks.CUMSUM_CHUNK", tokens)
+    monkeypatch.setattr("minisum.ops.chunks.PIECE", 2 * tokens)
+    monkeypatch.setattr("minisum.mixers.projection.PIECE", tokens)
+    monkeypatch.setattr("minisum.mixers.attention.BLOCKED_FROM", 2 * tokens)
+
+
+def make(form, case, attempt=0):
+    """A mixer of head width 4 and parameters a random step away from their first values."""
+    name, options = form
+    mixer = mixers.build(name, width=4 * case.H, heads=case.H, max_len=MAX_LEN, **options)
+    rng = np.random.default_rng([case.seed, attempt])
+    arrays = mixer.init(rng)
+    params = {k: a + rng.normal(0, 0.4, a.shape) for k, a in arrays.items()}
+    if name == "cosformer":
+        # Without this most features are zero, and the denominators with them.
+        params |= {k: params[k] + 1 for k in ("bq", "bk")}
+    for a in params.values():
+        a.flags.writeable = False
+    return mixer, to_device(params, XP)
+
+
+def normal(case):
+    """Tokens (B, n, d)."""
+    return XP.asarray(case.rng.normal(size=(case.B, case.n, 4 * case.H)))
+
+
+class Fixed:
+    """A case of known sizes."""
+
+    def __init__(self, **sizes):
+        self.__dict__.update(sizes, seed=0, rng=np.random.default_rng(0))
+
+
+def same(a, b):
+    np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+
+
+def close(a, b):
+    np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-9, atol=1e-10)

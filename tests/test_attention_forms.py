@@ -1,0 +1,51 @@
+"""Softmax attention whole and in blocks: two forms of the same numbers."""
+
+import pytest
+from agreement import ATTENTIONS, assert_close, cotangent
+from conftest import XP
+from hypothesis import given
+from test_ops import draw
+
+from minisum import ops
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@given(case=draw(n=(1, 9), m=(1, 9), block=(1, 12)))
+def test_blocked_attention_equals_attention(causal, case):
+    """For blocks of one, blocks that do not divide n, and one block larger than n."""
+    n = min(case.n, case.m) if causal else case.n
+    q = case.normal("B H n h")[:, :, :n]
+    k, v, mask = case.normal("B H m h"), case.normal("B H m d"), case.mask("B m")
+    for m in (mask, None):
+        y, back = ops.attention(q, k, v, m, causal)
+        blocked, back_blocked = ops.attention_blocked(q, k, v, m, causal, block=case.block)
+        assert_close(blocked, y)
+        dy = cotangent(case, y)
+        for gradient, wanted in zip(back_blocked(dy)[:3], back(dy)[:3], strict=True):
+            assert_close(gradient, wanted)
+
+
+@given(case=draw(n=(1, 7), m=(0, 7)))
+def test_the_last_queries_alone_give_the_last_rows(case):
+    """What generation does: n new queries against all keys so far."""
+    case.sizes["total"] = case.n + case.m
+    q, k, v = (case.normal("B H total h") for _ in range(3))
+    for op in ATTENTIONS.values():
+        whole = op(q, k, v, causal=True)[0]
+        assert_close(op(q[:, :, case.m :], k, v, causal=True)[0], whole[:, :, case.m :])
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_causal_attention_refuses_more_queries_than_keys(name):
+    with pytest.raises(ValueError, match="at least as many keys as queries"):
+        ATTENTIONS[name](
+            XP.ones((1, 1, 3, 2)), XP.ones((1, 1, 2, 2)), XP.ones((1, 1, 2, 2)), None, True
+        )
+
+
+@given(case=draw())
+def test_weights_of_attention_sum_to_one(case):
+    q, k = case.normal("B H n h", 3.0), case.normal("B H n h", 3.0)
+    for op in ATTENTIONS.values():
+        assert_close(op(q, k, XP.ones((case.B, case.H, case.n, 2)))[0],
+                     XP.ones((case.B, case.H, case.n, 2)))  # fmt: skip
