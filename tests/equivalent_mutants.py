@@ -30,6 +30,7 @@ EQUIVALENT = {
         "minisum/ops/attention.py attention_blocked.back: "
         "xp.exp(scores_of(queries, keys) - L[:, :, queries]).astype(q.dtype, copy=False) -> "
         "xp.exp(scores_of(queries, keys) - L[:, :, queries])",
+        "minisum/ops/norms.py layer_norm.back: (dy * gain).astype(wide, copy=False) -> dy * gain",
     ],
     "a short cut for dloss = 1 that the other line equals": [
         "minisum/ops/blocked_loss.py _scaled.back: isinstance(dloss, float) -> …",
@@ -39,6 +40,9 @@ EQUIVALENT = {
         "if isinstance(dloss, float) and dloss == 1: -> if False:",
     ],
     "the same size or number, taken from another array": [
+        "minisum/ops/norms.py _row_mean: "
+        "xp.einsum('...d,...d->...', a, b)[..., None] / a.shape[-1] -> "
+        "xp.einsum('...d,...d->...', a, b)[..., None] / b.shape[-1]",
         "minisum/ops/chunks.py in_pieces.back: parts[0] is None -> parts[1] is None",
         "minisum/ops/chunks.py in_pieces.back: parts[0] is None -> parts[-1] is None",
         "minisum/ops/chunks.py carry: added[:, :, 0] -> added[:, :, -1]",

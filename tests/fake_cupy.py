@@ -18,6 +18,10 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __init__(self, host):
         self._host = host
 
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self._host.ctypes.data)
+
     def get(self):
         return self._host.copy()
 

@@ -43,6 +43,14 @@ def test_causal_attention_refuses_more_queries_than_keys(name):
         )
 
 
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_a_single_key_is_the_answer_to_all_queries(name):
+    q, k, v = XP.ones((1, 1, 3, 2)), XP.ones((1, 1, 1, 2)), XP.full((1, 1, 1, 2), 7.0)
+    y, back = ATTENTIONS[name](q, k, v)
+    assert (y == 7).all()
+    assert [g.shape for g in back(XP.ones_like(y))[:3]] == [q.shape, k.shape, v.shape]
+
+
 @given(case=draw())
 def test_weights_of_attention_sum_to_one(case):
     q, k = case.normal("B H n h", 3.0), case.normal("B H n h", 3.0)

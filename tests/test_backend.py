@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from minisum import backend, kernels
 from minisum.errors import UserError
+from minisum.kernels import compiling
 from minisum.models import classifier
 from minisum.optim import Adam
 from minisum.params import Params
@@ -245,6 +246,19 @@ def test_the_stand_in_is_strict(device):
     ):
         with pytest.raises(TypeError):
             leak()
+
+
+def test_a_kernel_reads_one_type_without_gaps(device):
+    """It would take 8 bytes of a float64 for two float32: other types take the plain forms."""
+    single, double = device.asarray(np.ones((4, 4), "f4")), device.asarray(np.ones(4))
+    assert compiling.runs_on(single, single) and compiling.runs_on(double)
+    for arrays in ((single, double), (single, np.ones(4, "f4")), (single.astype("f2"),)):
+        assert not compiling.runs_on(*arrays)
+    nowhere = ("", "kernel", np.dtype("f4"), (0, 1, 1), (1, 1, 1))
+    for array in (double, single.T[1:], single.astype("i8")):
+        with pytest.raises(ValueError, match="float32 in row-major order"):
+            compiling.launch(*nowhere, array, 1, 2.0)
+    compiling.launch(*nowhere, single, None, single.astype("i4"), single > 0, 1, 2.0)
 
 
 def drawn_like(rng, part):

@@ -411,6 +411,50 @@ def test_a_model_that_the_config_does_not_describe(capsys, runs, tmp_path, monke
         assert f"is not the trained model of a {task} run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("task", tiny_runs.TASKS)
+def test_a_digit_of_the_config_that_keeps_all_shapes(capsys, runs, tmp_path, monkeypatch, task):
+    """Predicting and going on name the setting; neither changes the model's checkpoints."""
+    out = copied(runs[task][1], tmp_path)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"heads": 2 * config["heads"]}))
+    predicting = ["--generate", "a", "--out", out] if task == "causal" else ["--predict", out]
+    for flags in (predicting, ["--resume", "--out", out, "--epochs", 3]):
+        rows = io.BytesIO(runs[task][0].read_bytes())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(rows))
+        capsys.readouterr()
+        assert answers(task, flags) == 2
+        wanted = f"trained with heads {config['heads']}, not {2 * config['heads']}"
+        assert wanted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", [task for task in tiny_runs.TASKS if task != "forecast"])
+def test_a_letter_of_the_tokenizer(capsys, runs, tmp_path, monkeypatch, task):
+    """Two words that change places keep the vocabulary's size."""
+    out = copied(runs[task][1], tmp_path)
+    content = json.loads((out / "tokenizer.json").read_text(encoding="utf-8"))
+    words = content["model"]["vocab"]
+    (a, i), (b, j) = list(words.items())[-2:]
+    words[a], words[b] = j, i
+    (out / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    predicting = ["--generate", "a", "--out", out] if task == "causal" else ["--predict", out]
+    for flags in (predicting, ["--resume", "--out", out, "--epochs", 3]):
+        rows = io.BytesIO(runs[task][0].read_bytes())
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(rows))
+        capsys.readouterr()
+        assert answers(task, flags) == 2
+        assert "tokenizer that its model was not trained with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", [task for task in tiny_runs.TASKS if task != "forecast"])
+def test_going_on_brings_a_lost_tokenizer_back(runs, tmp_path, task):
+    """Made again of the same text; without it the run could never predict."""
+    out = copied(runs[task][1], tmp_path)
+    before = (out / "tokenizer.json").read_bytes()
+    (out / "tokenizer.json").unlink()
+    assert answers(task, ["--resume", "--out", out, "--epochs", 3]) == 0
+    assert (out / "tokenizer.json").read_bytes() == before
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_all_files_of_a_run_are_as_readable_as_any_new_file(runs, tmp_path):
     (tmp_path / "new").touch()

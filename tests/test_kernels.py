@@ -172,6 +172,18 @@ def test_layer_norm(monkeypatch, dtype, width):
     assert np.isfinite(backend.to_numpy(compute()[0])).all()
 
 
+def test_layer_norm_of_more_tokens_than_a_grid_has_stretches(monkeypatch, dtype):
+    rng = np.random.default_rng(14)
+    x, dy = (normal(rng, (1000, 5), dtype) for _ in range(2))
+    gain, bias = (normal(rng, 5, dtype) for _ in range(2))
+    monkeypatch.setattr(kernels.norms, "MOST_STRETCHES", 3)
+
+    def compute():
+        return ops.layer_norm(x, gain, bias)[1](dy)
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
 @pytest.mark.parametrize(
     "shape, axis",
     [((2, 1, 3), 1), ((3, 63, 5), 1), ((2, 700, 33), 1), ((2, 3, 200, 4), 2), ((2, 3, 129), 2)],

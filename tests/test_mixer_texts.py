@@ -107,6 +107,33 @@ def test_texts_without_tokens(form):
     assert not any(gradient.any() for gradient in dparams.values())
 
 
+@every_form
+@pytest.mark.parametrize("B, n", [(2, 0), (0, 3)])
+def test_arrays_without_tokens(form, B, n):
+    """No column, or no text: nothing comes out and nothing comes back."""
+    case = Fixed(B=B, n=n, H=2)
+    mixer, params = make(form, case)
+    for mask in (None, XP.ones((B, n), bool)):
+        y, back = mixer(params, normal(case), mask)
+        dx, dparams = back(normal(case))
+        assert y.shape == dx.shape == (B, n, 8)
+        assert {name: a.shape for name, a in dparams.items()} == {
+            name: a.shape for name, a in params.items()
+        }
+        assert not any(gradient.any() for gradient in dparams.values())
+
+
+@every_causal_form
+def test_a_step_of_no_token_changes_nothing(form):
+    case = Fixed(B=2, n=5, H=2)
+    mixer, params = make(form, case)
+    x, state, pieces = normal(case), None, []
+    for piece in (x[:, :0], x[:, :2], x[:, 2:2], x[:, 2:]):
+        y, state = mixer.step(params, piece, state)
+        pieces.append(y)
+    close(mixer(params, x)[0], XP.concatenate(pieces, axis=1))
+
+
 @every_causal_form
 @settings(max_examples=6)
 @given(case=sizes, masked=st.booleans())

@@ -59,8 +59,6 @@ def test_no_operation_answers_in_another_type(dtype):
             continue  # refused
         forward, gradients = numerics.results(name, dtype, numerics.SIZES | {"n": 70})
         assert {a.dtype.name for a in forward} == {dtype if forward[0].ndim else "float32"}, name
-        if (name, dtype) == ("linear_cross_entropy", "float16"):
-            gradients.pop()  # db
         assert {a.dtype.name for a in gradients} == {dtype}, name
 
 

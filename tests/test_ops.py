@@ -227,3 +227,24 @@ def test_a_layer_norm_without_eps_room(case):
     x = case.normal("B n 6")
     assert gradcheck(ops.layer_norm, x, case.normal("6"), case.normal("6"), tolerance=1e-6)
     assert gradcheck(ops.rms_norm, x, case.normal("6"), tolerance=1e-6)
+
+
+@given(case=draw())
+def test_a_normed_vector_has_mean_zero_and_variance_one(case):
+    """Which no gradient can tell: a norm to another size has a right gradient of its own."""
+    x = case.normal("B n 6")
+    centred, _ = ops.layer_norm(x, XP.ones(6), XP.zeros(6), eps=0.0)
+    assert float(abs(centred.mean(axis=-1)).max()) < 1e-12
+    assert float(abs((centred**2).mean(axis=-1) - 1).max()) < 1e-9
+    scaled, _ = ops.rms_norm(x, XP.ones(6), eps=0.0)
+    assert float(abs((scaled**2).mean(axis=-1) - 1).max()) < 1e-9
+
+
+def test_a_word_read_often_is_owed_its_whole_sum_in_float16():
+    ids, table = XP.zeros((1, 20_000), "int32"), XP.ones((2, 1), "float16")
+    _, back = ops.embed(ids, table)
+    dx = XP.full((1, 20_000, 1), 0.1, "float16")
+    _, dtable = back(dx)
+    # Added up in float16, in parts of 25.6 where its steps are of 1, it would be 2,014.
+    assert float(dtable[0, 0]) == pytest.approx(float(dx.astype("float64").sum()), abs=1)
+    assert float(dtable[1, 0]) == 0

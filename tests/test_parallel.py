@@ -34,7 +34,7 @@ pytest.importorskip("tokenizers")
 from minisum import checkpoint
 from train import classifier, launch, parallel
 from train.command_line import main
-from train.replica import Replica, follow
+from train.replica import Replica, follow, together
 from train.run_folder import RunFolder
 
 ROOT = Path(__file__).parent.parent
@@ -549,6 +549,18 @@ def test_started_together_without_mpi4py(capsys, monkeypatch, variable):
     error = capsys.readouterr().err
     assert "2 processes" in error and "pip install mpi4py" in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_rank_without_memory_says_so(capsys):
+    """NumPy's MemoryErrors have words, those of Python have none."""
+    ended = []
+    group = types.SimpleNamespace(rank=1, size=2, abort=ended.append)
+    for error in (MemoryError(), MemoryError("8 GiB")):
+        with together(group):
+            raise error
+    assert ended == [2, 2]
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["error: rank 1 of 2: no memory", "error: rank 1 of 2: 8 GiB"]
 
 
 def test_a_group_of_one_needs_nothing(monkeypatch):

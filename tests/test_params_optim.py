@@ -185,6 +185,16 @@ def test_clipping(seed, clip_norm, clip_value):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("clip", [{}, {"clip_value": 0.1}, {"clip_value": 0.1, "clip_norm": 1.0}])
+def test_clipping_hides_no_nan(clip):
+    """The loop looks for parameters that are not finite; a clipped NaN would slip by."""
+    params = Params.from_arrays({"w": np.ones(3)}, XP)
+    grads = params.zeros_like()
+    grads["w"][...] = XP.asarray([np.nan, 1.0, -1.0])
+    Adam(params, **clip).step(grads, 0.1)
+    assert np.isnan(backend.to_numpy(params["w"])[0])
+
+
 def test_clipping_a_gradient_of_zero():
     params = Params({"x": (4,)}, XP, "float64")
     Adam(params, clip_norm=1.0).step(params.zeros_like(), 0.1)

@@ -234,6 +234,27 @@ def test_speed_needs_a_rival_on_the_same_terms(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
+def test_no_run_goes_on_after_an_error(corpora, tmp_path, capsys, monkeypatch):
+    """One has ended and cannot be kept; the other would still be at work."""
+    started, full = [], OSError(28, "No space left on device")
+
+    def start(self, cell, slot):
+        seconds = "0" if not started else "60"
+        command = [sys.executable, "-c", f"import time; time.sleep({seconds})"]
+        started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        return reproduce.Job(cell, slot, started[-1], time.perf_counter())
+
+    def finish(self, job):
+        raise full
+
+    monkeypatch.setattr(reproduce.Reproduction, "start", start)
+    monkeypatch.setattr(reproduce.Reproduction, "finish", finish)
+    assert call(*FEW, "--jobs", "2", "--out", tmp_path / "out") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert [process.poll() is not None for process in started] == [True, True]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(corpora, tmp_path):
     out = tmp_path / "a run"
     words = [*FEW, "--seeds", "100", "--jobs", "2", "--out", str(out)]

@@ -181,7 +181,7 @@ def run(command, chosen, given):
 
 def begin(task, folder, resume):
     """Write down what the run is. With config.json in it, a folder holds a run."""
-    if not resume:
+    if not (resume and folder.tokenizer.exists()):
         task.save(folder.path)
     folder.write_json(folder.config, identity(task))
 

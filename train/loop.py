@@ -205,6 +205,7 @@ class Run:
         if self.best is not None:
             arrays["best"] = self.best
         meta = {"position": dataclasses.asdict(self.at), "adam_steps": self.adam.steps}
+        meta["origin"] = self.folder.origin()
         checkpoint.save(self.folder.last, arrays, meta, previous=self.folder.previous)
         self.saved = time.perf_counter()
 
@@ -216,6 +217,7 @@ class Run:
     def save_best(self):
         arrays = {name: backend.to_numpy(array) for name, array in self.best_params().items()}
         meta = {"task": self.task.name, "metrics": self.best_record(), "card": self.task.card()}
+        meta["origin"] = self.folder.origin()
         checkpoint.save(self.folder.best, arrays, meta)
 
     def restore(self):
@@ -225,6 +227,7 @@ class Run:
             self.report.warn(f"{self.folder} has no checkpoint yet: starting at epoch 1")
             return
         arrays, meta = state
+        self.folder.require_origin(meta)
         try:
             self.at = Position(**meta["position"])
             self.replica.load(arrays, meta["adam_steps"])

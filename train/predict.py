@@ -69,6 +69,7 @@ def best_of(folder, task):
     arrays, meta = checkpoint.load(folder.best)
     if not isinstance(meta, dict) or meta.get("task") != task or "card" not in meta:
         raise UserError(f"{folder.best} is not the trained model of a {task} run")
+    folder.require_origin(meta)
     return arrays, meta["card"]
 
 

@@ -1,6 +1,7 @@
 """The folder of a run: who may write to it, and the files in it.
 
 - config.json: the settings, the task and the hash of the data
+- tokenizer.json: how texts become token numbers, where the task has texts
 - metrics.jsonl: a line an epoch
 - result.json: the test metrics, written once at the end
 - best.safetensors: the parameters of the best epoch, by name
@@ -10,6 +11,7 @@
 
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import time
@@ -17,6 +19,7 @@ from pathlib import Path
 
 from minisum import checkpoint
 from minisum.errors import UserError
+from train.config import FREE_ON_RESUME
 
 # What every result.json has, for the report.
 RESULT_NUMBERS = ("epochs", "parameters", "seconds", "tokens_per_second", "peak_memory_bytes")
@@ -29,6 +32,7 @@ class RunFolder:
     def __init__(self, path):
         self.path = Path(path)
         self.config = self.path / "config.json"
+        self.tokenizer = self.path / "tokenizer.json"
         self.metrics = self.path / "metrics.jsonl"
         self.result = self.path / "result.json"
         self.best = self.path / "best.safetensors"
@@ -76,6 +80,32 @@ class RunFolder:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
         # A file name that is not UTF-8 stands in JSON's own escapes.
         checkpoint.write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+    def origin(self):
+        """What a model in here is made of: settings that stay, and the tokenizer's SHA-256."""
+        settings, digest = {}, None
+        if self.config.is_file():
+            stored = json.loads(self.config.read_text(encoding="utf-8"))
+            free = {"ranks", *FREE_ON_RESUME}
+            settings = {name: value for name, value in stored.items() if name not in free}
+        if self.tokenizer.is_file():
+            digest = hashlib.sha256(self.tokenizer.read_bytes()).hexdigest()
+        return {"settings": settings, "tokenizer": digest}
+
+    def require_origin(self, meta):
+        """UserError if the checkpoint with this `meta` is of other settings or another tokenizer.
+
+        Not all such damage shows otherwise: with another number of heads the shapes are the same.
+        """
+        then, now = meta.get("origin", self.origin()), self.origin()
+        for name, value in then["settings"].items():
+            if (found := now["settings"].get(name)) != value:
+                raise UserError(
+                    f"the model in {self} is not the one that its config.json describes: it was "
+                    f"trained with {name} {value}, not {found}"
+                )
+        if now["tokenizer"] and now["tokenizer"] != then["tokenizer"]:
+            raise UserError(f"{self} holds a tokenizer that its model was not trained with")
 
     def write_metrics(self, history):
         """Write one line an epoch; whole and atomically, so that no line is ever half there."""

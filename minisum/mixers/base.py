@@ -45,6 +45,9 @@ class Mixer:
         back(dy) -> dx, and a dict with the gradient of every parameter. At padding y and dx are
         zero and dy is not read, whatever numbers (or NaN) stand there.
         """
+        if not x.size:
+            zeros = array_module(x).zeros_like
+            return x, lambda dy: (x, {name: zeros(a) for name, a in params.items()})
         if mask is None:
             (y, _), back_mix = self.mix(params, x, None, None)
             return y, back_mix
@@ -66,6 +69,8 @@ class Mixer:
         if not self.causal:
             name = type(self).__name__
             raise UserError(f"{name} reads step by step only if built with causal=True")
+        if not x.shape[1]:
+            return x, state
         (y, state), _ = self.mix(params, x, None, state)
         return y, state
 

@@ -64,6 +64,8 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None, block=BLOCK):
             matmul(dscores.T, read, out=dW)
         else:
             dW += matmul(dscores.T, read)
+    if b is not None:
+        db = db.astype(b.dtype, copy=False)
     return loss / total, _scaled(dx.reshape(x.shape), dW, db)
 
 
