@@ -81,7 +81,7 @@ def test_killed_again_and_again(corpus, straight, tmp_path):
     rng = random.Random(5)
     start = ["--data", corpus, *SMALL, "--epochs", 10, "--lr", 0.02, "--save-every", 0]
     kills = runs = 0
-    while kills < int(os.environ.get("MINISUM_KILLS", "6")):
+    while kills < int(os.environ.get("MINISUM_KILLS", "20")):
         out = tmp_path / str(runs)
         runs += 1
         while not (out / "result.json").exists():

@@ -30,7 +30,7 @@ def train_cell(task, mixer, seed, report):
         xp.get_default_memory_pool().free_all_blocks()
     params = Params.from_arrays(model.init(np.random.default_rng([seed, 0])), xp=xp)
     grads = params.zeros_like()
-    runner = Shards(model, threads=config.threads)
+    runner = Shards(model, threads=config.threads if xp is np else None)
     adam = Adam(
         params,
         weight_decay=config.weight_decay,
