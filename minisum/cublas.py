@@ -44,12 +44,9 @@ def _handle():
 
     library, handle = _library(), ctypes.c_void_p()
     _check(library.cublasCreate_v2(ctypes.byref(handle)))
-    workspace = cupy.cuda.alloc(WORKSPACE)
-    size = ctypes.c_size_t(WORKSPACE)
-    _check(library.cublasSetWorkspace_v2(handle, ctypes.c_void_p(workspace.ptr), size))
     if os.environ.get("CUPY_TF32") == "1":
         _check(library.cublasSetMathMode(handle, TF32_MATH))
-    return handle, workspace
+    return handle, cupy.cuda.alloc(WORKSPACE)
 
 
 def _check(status):

@@ -3,16 +3,14 @@
 import csv
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("safetensors")
+
+from interrupting import interrupted
 
 from data.classification import ClassificationData
 from minisum import mixers
@@ -303,22 +301,9 @@ def test_scaling_is_measured(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_ctrl_c_keeps_finished_cells(tmp_path):
     out = tmp_path / "a run"
-    command = [sys.executable, "-m", "train.compare", *RECALL, "--mixers", "summation,tssa"]
-    command += ["--steps", "40", "--seeds", "500", "--out", str(out)]
-    # A shell's background job ignores SIGINT, and would hand that on to what it starts.
-    child = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 60
-    while not list(out.glob("cells/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130
+    words = [*RECALL, "--mixers", "summation,tssa", "--steps", "40", "--seeds", "500"]
+    status, said = interrupted("train.compare", words, out)
+    assert status == 130
     assert b"finished cells are kept" in said and b"Traceback" not in said
     assert all(cell["steps"] == 40 for cell in cells(out).values())
     assert not list(out.rglob("*.tmp"))

@@ -5,7 +5,6 @@ import gzip
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ import pytest
 
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
+
+from interrupting import interrupted
 
 from data.batches import Ragged
 from train import causal, classifier, multimodal, reproduce, reproduce_report
@@ -257,20 +258,9 @@ def test_no_run_goes_on_after_an_error(corpora, tmp_path, capsys, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(corpora, tmp_path):
     out = tmp_path / "a run"
-    words = [*FEW, "--seeds", "100", "--jobs", "2", "--out", str(out)]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "train.reproduce", *words],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 60
-    while not list(out.glob("cells/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130
+    words = [*FEW, "--seeds", "100", "--jobs", "2"]
+    status, said = interrupted("train.reproduce", words, out)
+    assert status == 130
     assert b"to go on: python -m train.reproduce" in said and b"Traceback" not in said
     kept = cells_in(out)
     assert kept and not list(out.rglob("*.tmp"))

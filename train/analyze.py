@@ -80,7 +80,7 @@ def explain_words(run, chosen, out):
     arrays, card = best_of(folder, "classifier")
     model = classifier.build_model(config, card)
     params = matched(model, arrays, np, folder)
-    tokenizer = load_tokenizer(folder.path / classifier.TOKENIZER)
+    tokenizer = load_tokenizer(folder.tokenizer)
     names = card["class_names"]
     texts, labels = chosen.text, None
     if texts is None:

@@ -22,8 +22,8 @@ from minisum.models import blocks, language_model
 from train import command_line
 from train.command_line import Command
 from train.config import Config, option
+from train.run_folder import TOKENIZER
 
-TOKENIZER = "tokenizer.json"
 MIXERS = ("summation", "attention", "hybrid", "all")
 
 
@@ -247,7 +247,7 @@ def load(config, folder, resume):
         limits = {"train": config.limit_train, "test": config.limit_test}
         firsts = {split: data.texts[split][:limit] for split, limit in limits.items()}
         data = dataclasses.replace(data, texts=data.texts | firsts)
-    path = folder.path / TOKENIZER
+    path = folder.tokenizer
     if resume and path.exists():
         tokenizer = byte_tokens.load(path)
     else:

@@ -28,8 +28,8 @@ from minisum.shards import Shards
 from train.command_line import Command, main
 from train.config import Config, option
 from train.predict import answer_lines, best_of, matched
+from train.run_folder import TOKENIZER
 
-TOKENIZER = "tokenizer.json"
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
 EPOCHS, MOST_EPOCHS = 15, 100
 LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
@@ -252,7 +252,7 @@ def load(config, folder, resume):
     train, _ = split(config, data)
     config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
     config = config if config.mixer == "all" else with_rate(config)
-    path = folder.path / TOKENIZER
+    path = folder.tokenizer
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
@@ -337,7 +337,7 @@ def macro_f1(chosen, labels, classes):
 def predict(folder, config):
     """Answer standard input with the best parameters of the run in `folder`."""
     arrays, card = best_of(folder, "classifier")
-    tokenizer = load_tokenizer(folder.path / TOKENIZER)
+    tokenizer = load_tokenizer(folder.tokenizer)
     if tokenizer.get_vocab_size() != card["vocab"]:
         raise UserError(f"{folder} holds a tokenizer that its model was not trained with")
     xp = backend.get(config.backend)

@@ -107,7 +107,7 @@ def load_run(path, backend_name="numpy"):
         raise UserError(f"{path} compares several mixers: choose one of the folders in it")
     if not folder.best.exists():
         raise UserError(f"{path} has no trained model yet: its first epoch is not done")
-    tokenizer = byte_tokens.load(folder.path / causal.TOKENIZER)
+    tokenizer = byte_tokens.load(folder.tokenizer)
     arrays, card = best_of(folder, "causal")
     if tokenizer.get_vocab_size() != card["vocab"]:
         raise UserError(f"{path} holds a tokenizer that its model was not trained with")

@@ -30,8 +30,8 @@ from train.multimodal_config import MultimodalConfig, build_model, settle
 from train.predict import best_of, matched
 from train.row_input import NAME as STANDARD_INPUT
 from train.row_input import rows_of_standard_input
+from train.run_folder import TOKENIZER
 
-TOKENIZER = "tokenizer.json"
 ALPHA = 1.0  # of ridge regression, on standardised columns
 
 
@@ -192,7 +192,7 @@ def load(config, folder, resume):
         limit_test=config.limit_test,
         seed=config.seed,
     )
-    path = folder.path / TOKENIZER
+    path = folder.tokenizer
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
@@ -224,7 +224,7 @@ def make_batch(config, texts, numbers):
 def predict(folder, config):
     """Print a number for each row of standard input, by the best parameters of the run."""
     arrays, card = best_of(folder, "multimodal")
-    tokenizer = load_tokenizer(folder.path / TOKENIZER)
+    tokenizer = load_tokenizer(folder.tokenizer)
     if tokenizer.get_vocab_size() != card["vocab"]:
         raise UserError(f"{folder} holds a tokenizer that its model was not trained with")
     columns = Columns(card["columns"]["text"], tuple(card["columns"]["numbers"]), None)

@@ -21,6 +21,8 @@ from minisum import checkpoint
 from minisum.errors import UserError
 from train.config import FREE_ON_RESUME
 
+TOKENIZER = "tokenizer.json"
+
 # What every result.json has, for the report.
 RESULT_NUMBERS = ("epochs", "parameters", "seconds", "tokens_per_second", "peak_memory_bytes")
 
@@ -32,7 +34,7 @@ class RunFolder:
     def __init__(self, path):
         self.path = Path(path)
         self.config = self.path / "config.json"
-        self.tokenizer = self.path / "tokenizer.json"
+        self.tokenizer = self.path / TOKENIZER
         self.metrics = self.path / "metrics.jsonl"
         self.result = self.path / "result.json"
         self.best = self.path / "best.safetensors"

@@ -59,11 +59,7 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None, block=BLOCK):
             if b is not None:
                 db += dscores.sum(axis=0)
         dscores = scores.astype(x.dtype, copy=False)
-        dx[piece] = matmul(dscores, W)
-        if start == 0:
-            matmul(dscores.T, read, out=dW)
-        else:
-            dW += matmul(dscores.T, read)
+        _back_through(dscores, read, W, piece, dx, dW)
     if b is not None:
         db = db.astype(b.dtype, copy=False)
     return loss / total, _scaled(dx.reshape(x.shape), dW, db)
@@ -73,6 +69,15 @@ def _unfilled(rows, W):
     """Places for dx and dW. The first block writes all of dW, but without rows there is none."""
     xp = array_module(W)
     return xp.empty_like(rows), xp.empty_like(W) if len(rows) else xp.zeros_like(W)
+
+
+def _back_through(dscores, read, W, piece, dx, dW):
+    """What a block's scores pass back: its rows of dx, and to dW, first written and then added."""
+    dx[piece] = matmul(dscores, W)
+    if piece.start == 0:
+        matmul(dscores.T, read, out=dW)
+    else:
+        dW += matmul(dscores.T, read)
 
 
 def _scaled(dx, dW, db):
@@ -102,11 +107,7 @@ def _fused(rows, W, b, targets, ignore, total):
         p, losses = kernels.softmax_loss(scores, chosen, ignore, in_place=True)
         loss += losses.sum()
         dscores = kernels.cross_entropy_back(p, chosen, 1 / total, ignore, in_place=True)
-        dx[piece] = matmul(dscores, W)
-        if start == 0:
-            matmul(dscores.T, read, out=dW)
-        else:
-            dW += matmul(dscores.T, read)
+        _back_through(dscores, read, W, piece, dx, dW)
         if b is not None:
             db += dscores.sum(axis=0)
     return loss, dx, dW, db
