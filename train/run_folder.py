@@ -99,7 +99,8 @@ class RunFolder:
 
         Not all such damage shows otherwise: with another number of heads the shapes are the same.
         """
-        then, now = meta.get("origin", self.origin()), self.origin()
+        now = self.origin()
+        then = meta.get("origin", now)
         for name, value in then["settings"].items():
             if (found := now["settings"].get(name)) != value:
                 raise UserError(
