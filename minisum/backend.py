@@ -17,8 +17,9 @@ from minisum.errors import UserError
 
 NAMES = ("numpy", "cupy")
 
-# Ids that `add_rows` handles together: few enough that its matrix stays in a core's cache.
+# Rows that `add_rows` handles together: few enough that their places stay in a core's cache.
 ROWS_AT_A_TIME = 256
+_PAIRS = {"f": np.complex64, "d": np.complex128}
 
 
 def array_module(x):
@@ -122,38 +123,28 @@ def synchronize(xp):
 
 
 def add_rows(table, ids, rows):
-    """table[ids[i]] += rows[i] for every i, repeated ids included. In place.
+    """table[ids[i]] += rows[i] for every i, repeated ids included, one after the other. In place.
 
     table (V, d); ids any shape S, in [0, V); rows (*S, d).
 
-    `table[ids] += rows` would keep one of each repeated id, and `add.at` adds one number at a time:
-    here rows whose id is alone go the fast way, and those that share an id are first added up, in
-    a product with the matrix that says which row belongs to which id. On a GPU the sum is made of
-    atomic additions, whose order varies from run to run.
+    `table[ids] += rows` would keep one of each repeated id. `add.at` keeps all, and is quick where
+    it adds single numbers at places of a flat array; two real numbers side by side are a complex
+    one, and so half as many places do. On a GPU the sum is made of atomic additions, whose order
+    varies from run to run.
     """
-    xp = array_module(table)
-    ids, rows = ids.reshape(-1), rows.reshape(-1, table.shape[1])
-    if xp is not np:
+    xp, (_, width) = array_module(table), table.shape
+    ids, rows = ids.reshape(-1), rows.reshape(-1, width)
+    if xp is not np or not table.flags.c_contiguous:
         xp.add.at(table, ids, rows)
         return
+    unit = table.dtype if width % 2 else _PAIRS.get(table.dtype.char, table.dtype)
+    numbers = table.reshape(-1).view(unit)
+    places = np.arange(width * table.itemsize // numbers.itemsize)
     for start in range(0, len(ids), ROWS_AT_A_TIME):
         some = slice(start, start + ROWS_AT_A_TIME)
-        _add_some_rows(table, ids[some], rows[some])
-
-
-def _add_some_rows(table, ids, rows):
-    order = np.argsort(ids, kind="stable")
-    in_order = ids[order]
-    first = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1]))
-    counts = np.diff(first, append=len(ids))
-    alone = counts == 1
-    single = order[first[alone]]
-    table[ids[single]] += rows[single]
-    many = counts[~alone]
-    shared = order[np.repeat(~alone, counts)]
-    belongs = np.zeros((len(many), len(shared)), rows.dtype)
-    belongs[np.repeat(np.arange(len(many)), many), np.arange(len(shared))] = 1
-    table[in_order[first[~alone]]] += belongs @ rows[shared]
+        first = ids[some, None].astype(np.intp) * len(places)
+        added = np.ascontiguousarray(rows[some], table.dtype).reshape(-1)
+        np.add.at(numbers, (first + places).reshape(-1), added.view(unit))
 
 
 def accumulator(dtype):

@@ -24,7 +24,7 @@ def embed(ids, table):
         add_rows(dtable, ids, dx)
         return None, dtable.astype(dtype, copy=False)
 
-    return table[ids], back
+    return table.take(ids, axis=0), back
 
 
 def modulate(x, positions, bias):
