@@ -49,26 +49,39 @@ class Recall:
         Column i of places and targets belongs to the i-th pair of the row.
         """
         n, N, half = self.length, self.pairs, self.vocab // 2
-        keys = 1 + choose(rng, np.ones(half - 1), rows, N)
-        values = half + choose(rng, np.ones(half), rows, N)
+        keys = 1 + distinct(rng, half - 1, rows, N)
+        values = half + distinct(rng, half, rows, N)
         slots = (n - 2 * N) // 2
         late = np.arange(1, slots + 1)
         places = 2 * N + 2 * choose(rng, late ** (self.power - 1), rows, N)
 
-        ids = self._filler(rng, keys) if self.random_filler else np.zeros((rows, n), np.int64)
+        ids = np.zeros((rows, n), np.int64)
+        if self.random_filler:
+            ids = past(rng.integers(0, self.vocab - N, (rows, n)), keys)
         ids[:, 0 : 2 * N : 2] = keys
         ids[:, 1 : 2 * N : 2] = values
         np.put_along_axis(ids, places, keys, axis=1)
         named = {"ids": ids, "places": places, "targets": values}
         return {name: array.astype(np.int32) for name, array in named.items()}
 
-    def _filler(self, rng, keys):
-        """(rows, n), uniform over the numbers that are no key of the row."""
-        filler = rng.integers(0, self.vocab - self.pairs, (len(keys), self.length))
-        # Counting up past each key, from the smallest, skips exactly the keys.
-        for key in np.sort(keys, axis=1).T:
-            filler += filler >= key[:, None]
-        return filler
+
+def distinct(rng, below, rows, count):
+    """(rows, count), uniform over 0 ... below - 1, no two alike in a row."""
+    drawn = np.empty((rows, count), np.int64)
+    for i in range(count):
+        drawn[:, i : i + 1] = past(rng.integers(0, below - i, (rows, 1)), drawn[:, :i])
+    return drawn
+
+
+def past(numbers, taken):
+    """The numbers (rows, ...) moved up past those of `taken` (rows, k), different in each row.
+
+    What was uniform over m - k numbers becomes uniform over the m - k of m that are not taken:
+    counting up past each, from the smallest, skips exactly these.
+    """
+    for one in np.sort(taken, axis=1).T:
+        numbers += numbers >= one[:, None]
+    return numbers
 
 
 def choose(rng, weights, rows, count):

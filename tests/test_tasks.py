@@ -255,6 +255,16 @@ def test_choose_is_a_draw_one_after_another():
     assert (np.sort(everything, axis=1) == np.arange(3)).all()
 
 
+def test_distinct_numbers_are_uniform():
+    """Each ordered pair of 0 ... 3 equally often: 12 of them, expected 5,000 times each."""
+    drawn = recall.distinct(np.random.default_rng(3), 4, 60_000, 2)
+    pairs, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(pairs) == 12 and (pairs[:, 0] != pairs[:, 1]).all()
+    assert ((counts - 5000) ** 2 / 5000).sum() < 31.3  # chi squared, 11 degrees of freedom, 0.1 %
+    everything = recall.distinct(np.random.default_rng(3), 4, 50, 4)
+    assert (np.sort(everything, axis=1) == np.arange(4)).all()
+
+
 @pytest.mark.parametrize("sizes", [(16, 15, 2), (64, 6, 2), (16, 16, 2), (64, 8, 0), (65, 8, 2)])
 def test_recall_refusals(sizes):
     with pytest.raises(UserError):
