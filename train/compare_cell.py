@@ -11,7 +11,10 @@ from minisum.optim import Adam, learning_rate
 from minisum.params import Params
 from minisum.shards import Shards
 
-WARM_UP = 3  # steps that the speed leaves out: caches, and kernels compiled on first use
+WARM_UP = 3  # looks that the speed leaves out: caches, and kernels compiled on first use
+# Steps from one look at the losses to the next on a GPU, where a look has to wait for them, and
+# where several programs share the device for its next turn as well.
+STEPS_A_LOOK = 25
 TAIL = 0.1  # share of the steps at the end that the training loss is the mean of
 SHORTEST, FACTOR = 64, 4  # lengths of the scaling: 64, 256, 1024, ...
 REPEATS, PATIENCE = 7, 2.0  # passes timed, fewer (but 3) if they take more seconds than this
@@ -37,7 +40,7 @@ def train_cell(task, mixer, seed, report):
         clip_norm=config.clip_norm,
         workers=runner.workers,
     )
-    losses, seconds, tokens = [], [], []
+    losses, unread, seconds, tokens = [], [], [], []
     started = time.perf_counter()
     with report.bar(f"{mixer}, seed {seed}", config.steps, 0) as advance:
         for step in range(1, config.steps + 1):
@@ -46,18 +49,23 @@ def train_cell(task, mixer, seed, report):
             rate = learning_rate(step - 1, config.steps, config.lr, config.warmup, config.schedule)
             batch = batch | noise
             on_device = backend.to_device(batch if xp is np else model.widen(batch), xp)
-            clock = time.perf_counter()
-            loss = float(runner.loss_and_grads(params, grads, on_device))
+            if not unread:
+                clock, read = time.perf_counter(), 0
+            unread.append(runner.loss_and_grads(params, grads, on_device))
             adam.step(grads, rate)
-            backend.synchronize(xp)
-            seconds.append(time.perf_counter() - clock)
-            tokens.append(task.tokens(batch))
-            losses.append(loss)
-            if not math.isfinite(loss):
-                break
-            advance(loss)
+            read += task.tokens(batch)
+            if xp is np or len(unread) == STEPS_A_LOOK or step == config.steps:
+                backend.synchronize(xp)
+                seconds.append(time.perf_counter() - clock)
+                tokens.append(read)
+                losses += map(float, unread)
+                unread.clear()
+                if not np.isfinite(losses).all():
+                    break
+            advance(losses[-1] if losses else None)
     skipped = WARM_UP if len(seconds) > 2 * WARM_UP else 0
-    finite = math.isfinite(losses[-1]) and bool(xp.isfinite(params.vector).all())
+    wrong = np.flatnonzero(~np.isfinite(losses))
+    finite = not len(wrong) and bool(xp.isfinite(params.vector).all())
     last = losses[-max(1, round(TAIL * len(losses))) :]
     # A replay takes no memory anew.
     plain = runner if xp is np else Shards(model, record=False)
@@ -67,7 +75,7 @@ def train_cell(task, mixer, seed, report):
         "steps": len(losses),
         task.metric: test_score(task, runner, params, xp) if finite else None,
         "train_loss": float(np.mean(last)) if finite else None,
-        "diverged_at": None if finite else len(losses),
+        "diverged_at": None if finite else int(wrong[0]) + 1 if len(wrong) else len(losses),
         "parameters": params.count,
         "state_numbers": state_numbers(task, mixer),
         "tokens_per_second": sum(tokens[skipped:]) / sum(seconds[skipped:]),
