@@ -89,7 +89,8 @@ def test_words_are_drawn_as_in_text():
 # How it is measured
 
 
-def test_repetitions_take_turns():
+def test_repetitions_take_turns(monkeypatch):
+    monkeypatch.setattr(bench_measure, "HOST_SECONDS", 0)
     calls = []
     runs = {
         name: (lambda name=name: calls.append(name), lambda: calls.append("|")) for name in "ab"
@@ -99,6 +100,24 @@ def test_repetitions_take_turns():
     warm = "|a|" * bench_measure.WARM_UP + "|b|" * bench_measure.WARM_UP
     assert text == warm + "|a||b|" * bench_measure.LEAST_ROUNDS
     assert {len(t) for t in times.values()} == {bench_measure.LEAST_ROUNDS}
+
+
+def test_a_repetition_is_as_many_steps_as_it_takes(monkeypatch):
+    """Steps of 10 ms, by a clock that only they move: 0.2 s are twenty, timed from end to end."""
+    now, steps = [0.0], []
+
+    def step():
+        now[0] += 0.01
+        steps.append(now[0])
+
+    monkeypatch.setattr(bench_measure.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench_measure.time, "sleep", lambda seconds: None)
+    runs = {"a": (step, lambda: None)}
+    times = bench_measure.interleaved(runs, budget=0, on_device=False)["a"]
+    assert times == pytest.approx([0.01] * bench_measure.LEAST_ROUNDS)
+    assert len(steps) in range(
+        bench_measure.WARM_UP + 19 * len(times), bench_measure.WARM_UP + 20 * len(times) + 1
+    )
 
 
 def test_peak_memory_counts_vectors_and_activations():

@@ -12,9 +12,9 @@ from minisum import backend
 
 WARM_UP, SLOW = 3, 1.0  # times, but once is enough for what takes longer than these seconds
 MOST_ROUNDS, LEAST_ROUNDS = 15, 3
-# A repetition on a GPU lasts at least this long, in as many steps as that takes: a training loop
-# does not wait for the device after each of them.
-DEVICE_SECONDS = 0.02
+# A repetition lasts at least about this long, in as many steps as that takes: a training loop goes
+# from step to step, and waits for no device and wakes no threads in between.
+HOST_SECONDS, DEVICE_SECONDS = 0.2, 0.02
 # Threads of a BLAS keep spinning for a moment after their work: not on the next one's account.
 PAUSE = 0.01
 
@@ -25,13 +25,13 @@ def interleaved(runs, budget, on_device):
     Warm-up is excluded. Each is synchronised before and after. budget: seconds for all rounds
     together, but at least LEAST_ROUNDS rounds are made.
     """
-    steps = {}
+    steps, repetition = {}, DEVICE_SECONDS if on_device else HOST_SECONDS
     for name, (run, synchronize) in runs.items():
         for _ in range(WARM_UP):
             seconds = timed(run, synchronize, 1)
             if seconds > SLOW:
                 break
-        steps[name] = max(1, min(100, int(DEVICE_SECONDS / seconds))) if on_device else 1
+        steps[name] = max(1, min(100, int(repetition / seconds)))
     times = {name: [] for name in runs}
     end = time.perf_counter() + budget
     for round_ in range(MOST_ROUNDS):

@@ -40,19 +40,21 @@ __global__ void embed_modulate_back(const T* dy, const int* ids, const T* table,
     shares[((long long)blockIdx.z * n + t) * d + c] = sum;
 }
 
-// y[s, b, c] = sum of max(x[b, t, c], 0) over the real tokens t of stretch s.
+// y[s, b, c] = sum of max(x[b, t, c], 0) over the real tokens t of stretch s, and where x > 0.
 template <typename T>
-__global__ void relu_sum(const T* x, const bool* mask, T* y, int B, int n, int d, int stretch) {
+__global__ void relu_sum(const T* x, const bool* mask, T* y, bool* positive, int B, int n, int d,
+                         int stretch) {
     int c = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y, s = blockIdx.z;
     int end = min(n, (s + 1) * stretch);
     T sum = 0;
     if (c < d) {
-        const T* column = x + (long long)b * n * d + c;
+        long long column = (long long)b * n * d + c;
         // All loads without a branch before them, so that four are under way at a time.
         #pragma unroll 4
         for (int t = s * stretch + threadIdx.y; t < end; t += blockDim.y) {
-            T value = column[(long long)t * d];
+            T value = x[column + (long long)t * d];
             bool real = !mask || mask[(long long)b * n + t];
+            positive[column + (long long)t * d] = real && value > 0;
             sum += real && !(value <= 0) ? value : (T)0;  // a NaN stays
         }
     }
@@ -66,13 +68,11 @@ __global__ void relu_sum(const T* x, const bool* mask, T* y, int B, int n, int d
 }
 
 template <typename T>
-__global__ void relu_sum_back(const T* dy, const T* x, const bool* mask, T* dx, int tokens, int n,
-                              int d) {
+__global__ void relu_sum_back(const T* dy, const bool* positive, T* dx, int tokens, int n, int d) {
     int token = blockIdx.x * blockDim.y + threadIdx.y, c = blockIdx.y * blockDim.x + threadIdx.x;
     if (token >= tokens || c >= d) return;
     long long i = (long long)token * d + c;
-    bool real = !mask || mask[token];
-    dx[i] = real && x[i] > 0 ? dy[(long long)(token / n) * d + c] : (T)0;
+    dx[i] = positive[i] ? dy[(long long)(token / n) * d + c] : (T)0;
 }
 """
 
@@ -110,8 +110,9 @@ def embed_modulate_back(dy, ids, table, positions, bias, dtable):
 
 
 def relu_sum(x, mask):
-    """Σ_t relu(x[b, t]) over real tokens.   x (B, n, d), mask (B, n) bool or None -> (B, d)
+    """Σ_t relu(x[b, t]) over real tokens t, and which numbers of these are positive.
 
+    x (B, n, d), mask (B, n) bool or None -> (B, d), (B, n, d) bool.
     A block of 64 columns by 8 lanes of tokens. The tokens are cut into stretches until there are
     about 512 blocks, enough to fill the device, and the stretches' sums are added up at the end.
     """
@@ -121,17 +122,17 @@ def relu_sum(x, mask):
     columns = -(-d // COLUMNS)
     stretches = max(1, min(512 // max(1, B * columns), -(-n // 64)))
     stretch = -(-n // stretches)
-    y = xp.empty((stretches, B, d), x.dtype)
+    y, positive = xp.empty((stretches, B, d), x.dtype), xp.empty(x.shape, bool)
     grid, block = (columns, B, stretches), (COLUMNS, LANES, 1)
-    launch(_SOURCE, "relu_sum", x.dtype, grid, block, x, mask, y, B, n, d, stretch)
-    return y[0] if stretches == 1 else y.sum(axis=0)
+    launch(_SOURCE, "relu_sum", x.dtype, grid, block, x, mask, y, positive, B, n, d, stretch)
+    return y[0] if stretches == 1 else y.sum(axis=0), positive
 
 
-def relu_sum_back(dy, x, mask):
-    """dy[b] where x[b, t] > 0 and token t is real, else 0.   dy (B, d), x (B, n, d)"""
-    xp = array_module(x)
-    x, dy, (B, n, d) = xp.ascontiguousarray(x), xp.ascontiguousarray(dy), x.shape
-    mask = None if mask is None else xp.ascontiguousarray(mask)
-    dx = xp.empty_like(x)
-    launch(_SOURCE, "relu_sum_back", x.dtype, *_tiles(B * n, d), dy, x, mask, dx, B * n, n, d)
+def relu_sum_back(dy, positive):
+    """dy[b] where positive[b, t], else 0.   dy (B, d), positive (B, n, d) bool -> (B, n, d)"""
+    xp = array_module(dy)
+    dy, (B, n, d) = xp.ascontiguousarray(dy), positive.shape
+    dx = xp.empty(positive.shape, dy.dtype)
+    tiles = _tiles(B * n, d)
+    launch(_SOURCE, "relu_sum_back", dy.dtype, *tiles, dy, positive, dx, B * n, n, d)
     return dx

@@ -55,14 +55,14 @@ def relu_pool(x, mask=None, power=0.0):
     x (B, n, d), mask (B, n) bool or None -> y (B, d). Equals mean_tokens(relu(x), mask, power):
     dx[b, t] = dy[b] / c[b]^power where x[b, t] > 0 and the token is real, else 0.
 
-    Saved: which entries were positive, mask, c^power; on a GPU x itself, to read its signs again.
+    Saved: which entries were positive, mask, c^power.
     """
     if kernels.runs_on(x):
         divisor = token_divisor(x, mask, power) if power else None
-        total = kernels.relu_sum(x, mask)
+        total, positive = kernels.relu_sum(x, mask)
 
         def back_fused(dy):
-            return kernels.relu_sum_back(dy / divisor if power else dy, x, mask), None
+            return kernels.relu_sum_back(dy / divisor if power else dy, positive), None
 
         return total / divisor if power else total, back_fused
 
