@@ -64,6 +64,8 @@ EQUIVALENT = {
     "any negative number says that NumPy shall find the size": [
         "minisum/ops/linear.py linear.back: dy.reshape(-1, W.shape[0]) -> "
         "dy.reshape(-2, W.shape[0])",
+        "minisum/ops/linear.py sum_rows: "
+        "x.reshape(-1, x.shape[-1]) -> x.reshape(-2, x.shape[-1])",
         "minisum/models/long_document.py LongDocumentClassifier.features.read: "
         "ids[b, start:stop].reshape(-1, columns) -> ids[b, start:stop].reshape(-2, columns)",
         "minisum/models/long_document.py LongDocumentClassifier.features.read: "

@@ -10,6 +10,7 @@ from minisum.models import classifier
 from minisum.models.base import Model
 from minisum.models.language_model import LanguageModel
 from minisum.ops import blocked_loss, chunks
+from minisum.ops.linear import sum_rows
 from minisum.optim import Adam
 from minisum.params import Params
 from minisum.shards import Shards
@@ -51,6 +52,12 @@ def assert_agree(fused, plain, dtype):
         assert a.shape == b.shape and a.dtype == b.dtype
         size = max(1.0, float(np.abs(b).max()))
         np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * size)
+
+
+def test_sum_rows(monkeypatch, shape, dtype):
+    x = normal(np.random.default_rng(0), shape, dtype)
+    fused, plain = with_and_without(monkeypatch, lambda: [sum_rows(x), sum_rows(x[:, :0])])
+    assert_agree(fused, plain, dtype)
 
 
 def test_embed_modulate(monkeypatch, shape, dtype):

@@ -5,6 +5,7 @@ on a GPU compares the two. Kernels are compiled on first use, for float32 and fl
 """
 
 from minisum.kernels.adam import adam, towards
+from minisum.kernels.columns import sum_rows
 from minisum.kernels.compiling import nothing, runs_on
 from minisum.kernels.norms import layer_norm, layer_norm_back
 from minisum.kernels.running import running_sum
@@ -38,6 +39,7 @@ __all__ = [
     "running_sum",
     "runs_on",
     "softmax_loss",
+    "sum_rows",
     "towards",
     "unit_triangular_solve",
 ]

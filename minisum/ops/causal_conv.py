@@ -1,6 +1,7 @@
 """A short look back: each token blended with the few before it, channel by channel."""
 
-from minisum.backend import accumulator, array_module
+from minisum.backend import array_module
+from minisum.ops.linear import sum_rows
 
 
 def causal_conv(x, w, state=None):
@@ -28,8 +29,7 @@ def causal_conv(x, w, state=None):
             dseen[:, i : i + n] += w[i] * dy
         if dlast is not None:
             dseen[:, n:] += dlast
-        taps = (dy * seen[:, i : i + n] for i in range(c))
-        dw = xp.stack([tap.sum(axis=(0, 1), dtype=accumulator(dy.dtype)) for tap in taps])
+        dw = xp.stack([sum_rows(dy * seen[:, i : i + n]) for i in range(c)])
         dstate = None if state is None else dseen[:, : c - 1]
         return dseen[:, c - 1 :], dw.astype(w.dtype, copy=False), dstate
 

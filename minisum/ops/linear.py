@@ -1,5 +1,6 @@
 """The matrix product, where almost all the arithmetic of a model is."""
 
+from minisum import kernels
 from minisum.backend import accumulator
 from minisum.recording import matmul
 
@@ -27,6 +28,14 @@ def linear(x, W, b=None):
         dW = matmul(dy.T, rows)
         if bias_type is None:
             return dx, dW
-        return dx, dW, dy.sum(axis=0, dtype=accumulator(dy.dtype)).astype(bias_type, copy=False)
+        return dx, dW, sum_rows(dy).astype(bias_type, copy=False)
 
     return y.reshape(*shape[:-1], W.shape[0]), back
+
+
+def sum_rows(x):
+    """Σ over all axes but the last, in the type it is added in.   x (..., d) -> (d,)"""
+    rows = x.reshape(-1, x.shape[-1])
+    if kernels.runs_on(rows):
+        return kernels.sum_rows(rows)
+    return rows.sum(axis=0, dtype=accumulator(x.dtype))
