@@ -1,6 +1,7 @@
 """Where arrays live: choosing a backend, refusing one that is not there, and not mixing the two."""
 
 import os
+import platform
 import subprocess
 import sys
 from functools import partial
@@ -216,6 +217,25 @@ def test_add_rows_of_many():
             table = XP.zeros((V, d), dtype)
             backend.add_rows(table, XP.asarray(ids), XP.asarray(rows.astype(dtype)))
             np.testing.assert_array_equal(backend.to_numpy(table), wanted)
+
+
+def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
+    assert backend.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    told = []
+
+    class Library:
+        def __init__(self, name):
+            pass
+
+        def mallopt(self, option, value):
+            told.append((option, value))
+            return int(value <= 2**25 or option == backend.M_TRIM_THRESHOLD)
+
+    monkeypatch.setattr(backend.ctypes, "CDLL", Library)
+    assert backend.keep_freed_memory()  # an old one that refuses more than 32 MB
+    assert told == [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]
+    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: object())
+    assert not backend.keep_freed_memory()
 
 
 # The stand-in for CuPy

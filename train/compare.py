@@ -108,7 +108,7 @@ class CompareConfig:
         metavar="N",
     )  # fmt: skip
     scaling: int = option(
-        None, "also time one layer of each mixer for n = 64, 256, ... up to N", "running", type=int,
+        None, "also time one layer of each mixer for n = 64, 128, ... up to N", "running", type=int,
         at_least=64, at_most=2**24, metavar="N",
     )  # fmt: skip
 
@@ -248,6 +248,7 @@ def run(arguments):
     config = settle(given)
     folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
     report = Report()
+    backend.keep_freed_memory()
     with folder.claimed(), warnings.catch_warnings():
         # An overflow shows in the loss, and the cell says at which step.
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -16,7 +16,7 @@ WARM_UP = 3  # looks that the speed leaves out: caches, and kernels compiled on 
 # where several programs share the device for its next turn as well.
 STEPS_A_LOOK = 25
 TAIL = 0.1  # share of the steps at the end that the training loss is the mean of
-SHORTEST, FACTOR = 64, 4  # lengths of the scaling: 64, 256, 1024, ...
+SHORTEST, FACTOR = 64, 2  # lengths of the scaling: 64, 128, 256, ...
 REPEATS, PATIENCE = 7, 2.0  # passes timed, fewer (but 3) if they take more seconds than this
 LONGEST_PASS = 10.0  # seconds; a mixer that took longer is not tried on longer texts
 

@@ -146,9 +146,12 @@ def _lowest(xp, x):
 
 
 def _chunked(x):
-    """(B, n, d) -> (B, N, C, d) with C about √n, zeros after the last token."""
+    """(B, n, d) -> (B, N, C, d) with C about √n, zeros after the last token.
+
+    C is odd: chunks a power of two apart would share few places of the cache among them all.
+    """
     B, n, d = x.shape
-    C = math.isqrt(n - 1) + 1
+    C = (math.isqrt(n - 1) + 1) | 1
     N = -(-n // C)
     if n != N * C:
         padded = array_module(x).zeros((B, N * C, d), x.dtype)
