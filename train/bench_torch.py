@@ -108,6 +108,8 @@ class Theirs:
             torch.from_numpy(batch[name]).long().to(device) for name in ("ids", "targets")
         )
         options = MODES[mode]
+        # Code that has met other sizes would be compiled for any size, and after eight not at all.
+        torch.compiler.reset()
         compiled = (lambda f: f) if options is None else (lambda f: torch.compile(f, **options))
         self.loss, self.forward = compiled(self._loss), compiled(self.twin)
 
