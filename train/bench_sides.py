@@ -14,7 +14,7 @@ from minisum.shards import Shards
 
 LEARNING_RATE = 1e-3
 # Tokens from which a text is cut into stretches: one text alone would keep one thread busy.
-LONG = 2048
+LONG = 16_384
 # Positions of the long-document model where no twin needs a table as long as the text.
 PERIOD = 256
 

@@ -14,6 +14,9 @@ from minisum.ops.embedding import embed, modulate
 from minisum.ops.linear import linear
 from minisum.ops.pooling import mean_tokens, token_divisor
 
+# Numbers in an array of a stretch: 1 MB in float32, so that two or three stay in the cache.
+CACHED = 2**18
+
 
 def embed_modulate(ids, table, positions, bias):
     """y[b, t] = table[ids[b, t]] ⊙ (positions[t] + bias).
@@ -112,9 +115,39 @@ def direct_summation_plain(ids, table, positions, bias, W, mask=None, power=0.0)
 
 
 def _direct_summation_in_place(ids, table, positions, bias, W, mask, power):
-    """`direct_summation` on NumPy: each result takes the place of what it was made from."""
-    (B, n), (o, d) = ids.shape, W.shape
+    """`direct_summation` on NumPy, as much of the texts at a time as the cache holds."""
+    (B, n), d = ids.shape, table.shape[1]
     factor = positions + bias
+    tokens = max(1, CACHED // max(1, B * d))
+    stretches = [slice(start, start + tokens) for start in range(0, max(1, n), tokens)]
+    y, backs = 0, []
+    for stretch in stretches:
+        real = None if mask is None else mask[:, stretch]
+        said, back_stretch = _say(ids[:, stretch], table, factor[stretch], W, real)
+        y = y + said
+        backs.append(back_stretch)
+    divisor = token_divisor(np.empty(ids.shape, table.dtype), mask, power) if power else None
+    if power:
+        y /= divisor
+
+    def back(dy, add_to=None):
+        dtable = np.zeros_like(table) if add_to is None else add_to
+        dy = dy / divisor if power else dy
+        dW, dpositions = 0, np.empty_like(factor)
+        for stretch, back_stretch in zip(stretches, backs, strict=True):
+            dW_of_stretch, dpositions[stretch] = back_stretch(dy, dtable)
+            dW = dW + dW_of_stretch
+        return None, dtable, dpositions, dW, None
+
+    return y, back
+
+
+def _say(ids, table, factor, W, mask):
+    """What the real tokens of a stretch say, added up; each result takes the place of its source.
+
+    back(dy, dtable) -> dW, dpositions; the words' share is added to dtable.
+    """
+    (B, n), (o, d) = ids.shape, W.shape
     placed = table.take(ids, axis=0)  # unlike table[ids], it lets other threads work
     placed *= factor
     rows = placed.reshape(B * n, d)
@@ -124,17 +157,12 @@ def _direct_summation_in_place(ids, table, positions, bias, W, mask, power):
     if mask is not None:
         positive &= mask.reshape(-1, 1)
         projected[~mask.reshape(-1)] = 0
-    y = projected.reshape(B, n, o).sum(axis=1)
-    divisor = token_divisor(placed, mask, power) if power else None
-    if power:
-        y /= divisor
 
-    def back(dy, add_to=None):
-        dtable = np.zeros_like(table) if add_to is None else add_to
+    def back(dy, dtable):
         dprojected = np.empty((B, n, o), dy.dtype)
         # Zeros and ones first: a product with the booleans themselves takes twice as long.
         np.copyto(dprojected, positive.reshape(B, n, o))
-        dprojected *= (dy / divisor if power else dy)[:, None]
+        dprojected *= dy[:, None]
         dprojected = dprojected.reshape(B * n, o)
         dW = dprojected.T @ rows
         dplaced = (dprojected @ W).reshape(B, n, d)
@@ -143,6 +171,6 @@ def _direct_summation_in_place(ids, table, positions, bias, W, mask, power):
         dpositions = words.sum(axis=0)
         dplaced *= factor
         add_rows(dtable, ids, dplaced)
-        return None, dtable, dpositions, dW, None
+        return dW, dpositions
 
-    return y, back
+    return projected.reshape(B, n, o).sum(axis=1), back
