@@ -67,10 +67,9 @@ def run(arguments):
         print(f"  {name:<18} {value}", flush=True)
     lines = []
     for name in names:
-        new = TABLE[name](bench)
-        for line in new:
+        for line in TABLE[name](bench):
             print_line(line)
-        lines += new
+            lines.append(line)
     print_table(lines)
     if given.out:
         save(Path(given.out), arguments, facts, lines)

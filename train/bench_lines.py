@@ -99,18 +99,16 @@ SWEEP_TOKENS = 16_384  # a batch, and the longest text for which there is a twin
 
 
 def sweep(bench):
-    """Time against length: the curves of the plot."""
-    lines = []
+    """Time against length: the curves of the plot, a point at a time."""
     for model in ("summation", "attention"):
         for k in range(8, 15):
             workload = Workload(model, SWEEP_TOKENS // 2**k, 2**k)
             what = f"{model} step, {workload.batch} x {2**k:,} tokens"
-            lines += curve_point(bench, what, bench.compare(workload, with_inference=True))
+            yield from curve_point(bench, what, bench.compare(workload, with_inference=True))
     for k in (16, 18, 20):
         workload = Workload("summation", 1, 2**k, repeat_positions=True)
         found = bench.compare(workload, modes=[], with_inference=True)
-        lines += curve_point(bench, f"summation step, 1 x {2**k:,} tokens in stretches", found)
-    return lines
+        yield from curve_point(bench, f"summation step, 1 x {2**k:,} tokens in stretches", found)
 
 
 def curve_point(bench, what, found):

@@ -12,7 +12,9 @@ from minisum.optim import Adam
 from minisum.params import Params
 from minisum.shards import Shards
 
-LEARNING_RATE = 1e-3
+# Small: a batch that were learned by heart in a hundred repetitions would leave gradients below
+# 1e-38, with which processors are several times as slow.
+LEARNING_RATE = 1e-5
 # Tokens from which a text is cut into stretches: one text alone would keep one thread busy.
 LONG = 16_384
 # Positions of the long-document model where no twin needs a table as long as the text.
