@@ -101,7 +101,16 @@ EQUIVALENT = {
         "minisum/ops/running.py _chunked: math.isqrt(n - 1) -> math.isqrt(d - 1)",
         "minisum/ops/running.py _chunked: math.isqrt(n - 1) -> n - 1",
         "minisum/ops/running.py _chunked: math.isqrt(n - 1) + 1 -> 1",
+        "minisum/ops/running.py _chunked: math.isqrt(n - 1) + 1 -> math.isqrt(n - 1)",
+        "minisum/ops/running.py _chunked: math.isqrt(n - 1) + 1 -> math.isqrt(n - 1) + 0",
         "minisum/ops/running.py _chunked: math.isqrt(n - 1) + 1 -> math.isqrt(n - 1) + 2",
+        "minisum/ops/running.py _chunked: "
+        "math.isqrt(n - 1) + 1 | 1 -> math.isqrt(n - 1) + 1",
+        "minisum/ops/running.py _chunked: math.isqrt(n - 1) + 1 | 1 -> 1",
+        "minisum/ops/running.py _chunked: "
+        "math.isqrt(n - 1) + 1 | 1 -> math.isqrt(n - 1) + 1 | 0",
+        "minisum/ops/running.py _chunked: "
+        "math.isqrt(n - 1) + 1 | 1 -> math.isqrt(n - 1) + 1 | 2",
         "minisum/ops/running.py _chunked: N = -(-n // C) -> N = --n",
         "minisum/ops/running.py _chunked: if n != N * C: -> if True:",
         "minisum/ops/running.py _chunked: if n != N * C: -> if n != C:",

@@ -200,6 +200,16 @@ def test_gradient_is_exact(name, case):
     assert verdict or verdict.kinks or 0 in arrays[0].shape, verdict
 
 
+@pytest.mark.parametrize("name", [n for n in EXACT if n.startswith("direct_summation")])
+@given(case=draw())
+def test_gradient_of_a_text_in_stretches(name, monkeypatch, case):
+    """Stretches of one token: what a batch owes is the sum of what they owe."""
+    monkeypatch.setattr("minisum.ops.fused.CACHED", 1)
+    op, *arrays = EXACT[name](case)
+    verdict = gradcheck(op, *arrays, exact=True, seed=case.seed)
+    assert not verdict.mismatches, verdict
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 @given(case=draw())
 def test_gradient_agrees_with_differences(name, case):
