@@ -208,16 +208,21 @@ def test_any_damaged_file_of_a_run(capsys, runs, tmp_path, monkeypatch, task, da
     elif change == "swap":
         other = data.draw(st.sampled_from(sorted(path.name for path in out.iterdir())))
         shutil.copy(out / other, path)
-    for flags in (["--predict", out], ["--resume", "--out", out, "--epochs", 3]):
-        if flags[0] == "--predict" and task == "causal":
-            flags = ["--generate", "a", "--out", out, "--tokens", 3]
-        capsys.readouterr()
-        rows = io.BytesIO(runs[task][0].read_bytes())
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(rows))
-        assert answers(task, flags) in (0, 2)
-        errors = capsys.readouterr().err
+    for status, errors in used(capsys, monkeypatch, task, runs[task][0], out):
+        assert status in (0, 2)
         assert "Traceback" not in errors
         assert all(line.startswith(("error: ", "note: ")) for line in errors.splitlines()), errors
+
+
+def used(capsys, monkeypatch, task, data, out):
+    """(status, standard error) of predicting for its own data, and then of going on."""
+    predicting = ["--predict", out]
+    if task == "causal":
+        predicting = ["--generate", "a", "--out", out, "--tokens", 3]
+    for flags in (predicting, ["--resume", "--out", out, "--epochs", 3]):
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data.read_bytes())))
+        yield answers(task, flags), capsys.readouterr().err
 
 
 def answers(task, flags):
@@ -417,14 +422,9 @@ def test_a_digit_of_the_config_that_keeps_all_shapes(capsys, runs, tmp_path, mon
     out = copied(runs[task][1], tmp_path)
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(config | {"heads": 2 * config["heads"]}))
-    predicting = ["--generate", "a", "--out", out] if task == "causal" else ["--predict", out]
-    for flags in (predicting, ["--resume", "--out", out, "--epochs", 3]):
-        rows = io.BytesIO(runs[task][0].read_bytes())
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(rows))
-        capsys.readouterr()
-        assert answers(task, flags) == 2
-        wanted = f"trained with heads {config['heads']}, not {2 * config['heads']}"
-        assert wanted in capsys.readouterr().err
+    wanted = f"trained with heads {config['heads']}, not {2 * config['heads']}"
+    for status, errors in used(capsys, monkeypatch, task, runs[task][0], out):
+        assert status == 2 and wanted in errors
 
 
 @pytest.mark.parametrize("task", [task for task in tiny_runs.TASKS if task != "forecast"])
@@ -436,13 +436,8 @@ def test_a_letter_of_the_tokenizer(capsys, runs, tmp_path, monkeypatch, task):
     (a, i), (b, j) = list(words.items())[-2:]
     words[a], words[b] = j, i
     (out / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
-    predicting = ["--generate", "a", "--out", out] if task == "causal" else ["--predict", out]
-    for flags in (predicting, ["--resume", "--out", out, "--epochs", 3]):
-        rows = io.BytesIO(runs[task][0].read_bytes())
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(rows))
-        capsys.readouterr()
-        assert answers(task, flags) == 2
-        assert "tokenizer that its model was not trained with" in capsys.readouterr().err
+    for status, errors in used(capsys, monkeypatch, task, runs[task][0], out):
+        assert status == 2 and "tokenizer that its model was not trained with" in errors
 
 
 @pytest.mark.parametrize("task", [task for task in tiny_runs.TASKS if task != "forecast"])

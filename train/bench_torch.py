@@ -108,10 +108,12 @@ class Theirs:
             torch.from_numpy(batch[name]).long().to(device) for name in ("ids", "targets")
         )
         options = MODES[mode]
+        if options is None:
+            self.loss, self.forward = self._loss, self.twin
+            return
         # Code that has met other sizes would be compiled for any size, and after eight not at all.
         torch.compiler.reset()
-        compiled = (lambda f: f) if options is None else (lambda f: torch.compile(f, **options))
-        self.loss, self.forward = compiled(self._loss), compiled(self.twin)
+        self.loss, self.forward = (torch.compile(f, **options) for f in (self._loss, self.twin))
 
     def _loss(self, ids, targets):
         scores = self.twin(ids)

@@ -10,11 +10,9 @@ from minisum import backend, mixers
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
 from minisum.shards import Shards
+from train.loop import STEPS_BETWEEN_READS
 
-WARM_UP = 3  # looks that the speed leaves out: caches, and kernels compiled on first use
-# Steps from one look at the losses to the next on a GPU, where a look has to wait for them, and
-# where several programs share the device for its next turn as well.
-STEPS_A_LOOK = 25
+WARM_UP = 3  # readings that the speed leaves out: caches, and kernels compiled on first use
 TAIL = 0.1  # share of the steps at the end that the training loss is the mean of
 SHORTEST, FACTOR = 64, 2  # lengths of the scaling: 64, 128, 256, ...
 REPEATS, PATIENCE = 7, 2.0  # passes timed, fewer (but 3) if they take more seconds than this
@@ -54,18 +52,18 @@ def train_cell(task, mixer, seed, report):
             unread.append(runner.loss_and_grads(params, grads, on_device))
             adam.step(grads, rate)
             read += task.tokens(batch)
-            if xp is np or len(unread) == STEPS_A_LOOK or step == config.steps:
+            if xp is np or len(unread) == STEPS_BETWEEN_READS or step == config.steps:
                 backend.synchronize(xp)
                 seconds.append(time.perf_counter() - clock)
                 tokens.append(read)
-                losses += map(float, unread)
-                unread.clear()
-                if not np.isfinite(losses).all():
+                latest, unread = [float(loss) for loss in unread], []
+                losses += latest
+                if not all(map(math.isfinite, latest)):
                     break
             advance(losses[-1] if losses else None)
     skipped = WARM_UP if len(seconds) > 2 * WARM_UP else 0
-    wrong = np.flatnonzero(~np.isfinite(losses))
-    finite = not len(wrong) and bool(xp.isfinite(params.vector).all())
+    diverged = next((i for i, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
+    finite = diverged is None and bool(xp.isfinite(params.vector).all())
     last = losses[-max(1, round(TAIL * len(losses))) :]
     # A replay takes no memory anew.
     plain = runner if xp is np else Shards(model, record=False)
@@ -75,7 +73,7 @@ def train_cell(task, mixer, seed, report):
         "steps": len(losses),
         task.metric: test_score(task, runner, params, xp) if finite else None,
         "train_loss": float(np.mean(last)) if finite else None,
-        "diverged_at": None if finite else int(wrong[0]) + 1 if len(wrong) else len(losses),
+        "diverged_at": None if finite else diverged or len(losses),
         "parameters": params.count,
         "state_numbers": state_numbers(task, mixer),
         "tokens_per_second": sum(tokens[skipped:]) / sum(seconds[skipped:]),
