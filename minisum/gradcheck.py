@@ -34,6 +34,7 @@ RELATIVE_TOLERANCE = 1e-7
 # Roundings that a difference of two values is allowed: exp and log alone are good to one or two on
 # a GPU. At a value of 1 this is 4e-12 in the slope.
 ROUNDINGS = 16
+OTHER_STEPS = (0.7, 0.5, 0.35, 0.25)  # of STEP, where a difference does not fit
 
 
 @dataclass(frozen=True)
@@ -169,17 +170,28 @@ def _check_differences(verdict, name, value, argument, gradient, rng, entries, t
     middle = np.abs(value(argument)).sum()
 
     for place, direction in _directions(rng, host.shape, entries, exact=False):
-        slopes, noise = [], 0.0
-        for step in (STEP, STEP / 2):
-            up, down = (value(_along(argument, host, s * direction)) for s in (step, -step))
-            slopes.append(float((up - down).sum() / (2 * step)))
-            noise = ROUNDINGS * np.finfo(float).eps * max(np.abs(up).sum(), middle) / step
-        coarse, fine = slopes
-        numeric = (4 * fine - coarse) / 3
+
+        def slope_and_noise(first_step, direction=direction):
+            """The extrapolated slope of L, and what the rounding of L may have done to it."""
+            slopes, noise = [], 0.0
+            for step in (first_step, first_step / 2):
+                up, down = (value(_along(argument, host, s * direction)) for s in (step, -step))
+                slopes.append(float((up - down).sum() / (2 * step)))
+                noise = ROUNDINGS * np.finfo(float).eps * max(np.abs(up).sum(), middle) / step
+            coarse, fine = slopes
+            return (4 * fine - coarse) / 3, noise
+
+        numeric, noise = slope_and_noise(STEP)
         analytic = float((gradient * direction).sum())
         verdict.checked += 1
         allowed = tolerance * max(abs(analytic), abs(numeric)) + noise
-        if not abs(analytic - numeric) <= allowed:
+        if abs(analytic - numeric) <= allowed:
+            continue
+        # A small L may be what is left of large numbers, as the loss of a sure answer is, and then
+        # its roundings are theirs. Slopes at other steps differ by that much, and by nothing else.
+        slopes = [numeric, *(slope_and_noise(share * STEP)[0] for share in OTHER_STEPS)]
+        allowed += max(slopes) - min(slopes)
+        if not min(slopes) - allowed <= analytic <= max(slopes) + allowed:
             verdict.mismatches.append(Mismatch(name, place, analytic, numeric))
 
 

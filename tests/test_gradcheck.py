@@ -266,6 +266,22 @@ def test_kinks_are_reported():
     assert "2 skipped on a kink" in repr(verdict)
 
 
+@pytest.mark.parametrize("lead", range(8, 17))
+def test_a_sure_answer_is_not_refused_for_its_roundings(lead):
+    """A loss of e^-lead is what two numbers near 1 leave, so its roundings are not small beside it.
+
+    A mistake of a thousandth is.
+    """
+    logits, targets = np.array([[0.3, lead]]), np.array([1])
+
+    def nearly_right(logits, targets):
+        loss, back = ops.cross_entropy(logits, targets)
+        return loss, lambda dloss: (back(dloss)[0] * 1.001, None)
+
+    assert gradcheck(ops.cross_entropy, logits, targets)
+    assert len(gradcheck(nearly_right, logits, targets).mismatches) == 3
+
+
 def test_nothing_compared_is_not_a_pass():
     only_kinks = gradcheck(ops.relu, XP.zeros(3), exact=True)
     assert not only_kinks and not only_kinks.mismatches and only_kinks.kinks
