@@ -82,7 +82,9 @@ def load_tokenizer(path):
     tokenizer = read_tokenizer(path)
     numbers = sorted(tokenizer.get_vocab().values())
     special = (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNKNOWN))
-    if special != (PAD_ID, UNKNOWN_ID) or numbers != list(range(len(numbers))):
+    unknown = getattr(tokenizer.model, "unk_token", None)  # bytes need none
+    right = special == (PAD_ID, UNKNOWN_ID) and unknown in (None, UNKNOWN)
+    if not right or numbers != list(range(len(numbers))):
         raise UserError(f"The tokenizer {path} does not number its words as this program does.")
     return _ready(tokenizer)
 

@@ -141,6 +141,10 @@ def test_damaged_files(tmp_path):
         tree = json.loads(good)
         tree["model"]["vocab"][word] = 90
         damaged.append(json.dumps(tree))
+    for unknown in ("[UNI]", "sat", ""):
+        tree = json.loads(good)
+        tree["model"]["unk_token"] = unknown
+        damaged.append(json.dumps(tree))
     for content in damaged:
         path.write_text(content, encoding="latin-1")
         with pytest.raises(UserError, match=r"tokenizer\.json"):
@@ -156,9 +160,11 @@ def test_flipped_characters_load_or_are_refused(tmp_path_factory, data):
     replacement = data.draw(st.sampled_from('{}[]":,x0-9\\'))
     path.write_text(text[:position] + replacement + text[position + 1 :], encoding="utf-8")
     try:
-        load_tokenizer(path)
+        tokenizer = load_tokenizer(path)
     except UserError as error:
         assert "tokenizer.json" in str(error)
+    else:
+        assert len(encode(tokenizer, ["a word that is not there"])) == 1
 
 
 def test_refusals():
