@@ -3,8 +3,13 @@
 import importlib
 import json
 import random
+import sys
 
+import pytest
+
+from minisum import checkpoint
 from train.command_line import main
+from train.run_folder import RunFolder
 
 TASKS = ("classifier", "causal", "multimodal", "forecast")
 COMMON = ["--threads", "1", "--epochs", "3", "--width", "8", "--lr", "0.01", "--batch-size", "16"]
@@ -56,3 +61,22 @@ def call(task, *arguments):
 
 def train(task, data, out, *more):
     return call(task, "--data", data, *COMMON, *SMALL[task], "--out", out, *more)
+
+
+def trained(folder, task):
+    """(its data, a run of two epochs, one of three), all in `folder`."""
+    data = corpus(folder, task)
+    for epochs in (2, 3):
+        with pytest.MonkeyPatch.context() as patch:  # drawing takes most of a small run's time
+            patch.setitem(sys.modules, "matplotlib.figure", None)
+            assert train(task, data, folder / f"of {epochs}", "--epochs", epochs) == 0
+    return data, folder / "of 2", folder / "of 3"
+
+
+def state_of(out):
+    """Everything that training computed, as bytes and numbers."""
+    folder = RunFolder(out)
+    arrays, _ = checkpoint.load(folder.last)
+    result = json.loads(folder.result.read_text())
+    scores = {name: value for name, value in result.items() if name.startswith("test_")}
+    return {name: array.tobytes() for name, array in arrays.items()}, scores

@@ -42,6 +42,9 @@ def utf8(argument):
         return argument
 
 
+BPE_LEAST = 258  # the bytes, padding and the unknown word
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     dataset: str = option("python_docs", "corpus by name", "data", metavar="NAME")
@@ -133,6 +136,8 @@ class Config:
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
+        if self.tokenizer == "bpe" and self.vocab_size < BPE_LEAST:
+            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {BPE_LEAST}")
         if "validation" in given and self.select == "test":
             raise UserError("--validation: --select test looks at no validation rows")
 

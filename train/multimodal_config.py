@@ -8,7 +8,6 @@ from minisum.models import multimodal as models
 from minisum.models.classifier import POOLING
 from train.config import Config, file_path, flag, option, utf8
 
-BPE_LEAST = 258  # the bytes, padding and the unknown word
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
 # What a closed-form solution has no use for.
 TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patience", "plateau")
@@ -106,8 +105,6 @@ class MultimodalConfig(Config):
 
     def check(self, given=()):
         super().check(given)
-        if self.tokenizer == "bpe" and self.vocab_size < BPE_LEAST:
-            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {BPE_LEAST}")
         uses_heads = self.mixer in ("attention", "all") or "heads" in given
         if uses_heads and self.width % self.heads:
             raise UserError(f"--heads {self.heads} does not divide --width {self.width}")

@@ -14,13 +14,13 @@ the text is worth, and the same model without numbers what they are worth.
 
 import numpy as np
 
-from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.mixers.attention import Attention
 from minisum.models.base import Model, with_padding, without_padding
 from minisum.models.classifier import POOLING, SummationClassifier
 from minisum.models.ridge import RidgeRegressor
+from minisum.models.towers import dense, init_dense, init_towers, towers
 from minisum.ops import (
     add_positions,
     dropout,
@@ -29,7 +29,6 @@ from minisum.ops import (
     linear,
     mean_squared_error,
     mean_tokens,
-    relu,
 )
 from minisum.ops.dropout import draw_keep
 
@@ -241,52 +240,6 @@ class ConcatenationRegressor(Regressor):
             back_embed(dx, add_to=grads["embedding"])
 
         return text, back
-
-
-def towers(params, numbers):
-    """A vector (B, d) for each numeric column, by two dense layers of its own.
-
-    numbers (B, k, f) -> list of k vectors; back(list of their gradients, grads).
-    """
-    vectors, backs = [], []
-    for i in range(numbers.shape[1]):
-        hidden, back_first = dense(params, numbers[:, i], f"tower{i}.1")
-        vector, back_second = dense(params, hidden, f"tower{i}.2")
-        vectors.append(vector)
-        backs.append((back_first, back_second))
-
-    def back(dvectors, grads):
-        for (back_first, back_second), dvector in zip(backs, dvectors, strict=True):
-            back_first(back_second(dvector, grads), grads)
-
-    return vectors, back
-
-
-def init_towers(rng, columns, inputs, width):
-    arrays = {}
-    for i in range(columns):
-        arrays |= init_dense(rng, f"tower{i}.1", width, inputs)
-        arrays |= init_dense(rng, f"tower{i}.2", width, width)
-    return arrays
-
-
-def dense(params, x, name):
-    """y = relu(x @ W.T + b) with the arrays {name}.W and {name}.b; back(dy, grads) -> dx."""
-    raw, back_linear = linear(x, params[f"{name}.W"], params[f"{name}.b"])
-    y, back_relu = relu(raw)
-
-    def back(dy, grads):
-        dx, dW, db = back_linear(back_relu(dy))
-        grads[f"{name}.W"] += dW
-        grads[f"{name}.b"] += db
-        return dx
-
-    return y, back
-
-
-def init_dense(rng, name, fan_out, fan_in):
-    W = init.glorot_uniform(rng, fan_out, fan_in)
-    return {f"{name}.W": W, f"{name}.b": np.zeros(fan_out)}
 
 
 MODELS = {
