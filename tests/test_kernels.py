@@ -1,5 +1,7 @@
 """Each fused GPU kernel against the plain form that it equals. Needs MINISUM_TEST_BACKEND=cupy."""
 
+import sys
+
 import numpy as np
 import pytest
 from conftest import XP
@@ -205,10 +207,14 @@ def test_running_sums(monkeypatch, shape, axis, dtype):
 @pytest.mark.parametrize("causal", (False, True))
 @pytest.mark.parametrize("masked", (False, True))
 @pytest.mark.parametrize("n, m", [(1, 1), (7, 7), (70, 130), (300, 300)])
-def test_attention(monkeypatch, dtype, causal, masked, n, m):
+@pytest.mark.parametrize("at_a_time", ("three texts", "two texts", "a text", "two queries"))
+def test_attention(monkeypatch, dtype, causal, masked, n, m, at_a_time):
+    weights = {"three texts": 9 * n, "two texts": 6 * n, "a text": 3 * n, "two queries": 6}
+    # By the module's own name minisum.ops has the function.
+    monkeypatch.setattr(sys.modules["minisum.ops.attention"], "CACHED", weights[at_a_time] * m)
     rng = np.random.default_rng(8)
-    q, k, v, dy = (normal(rng, (2, 3, t, 5), dtype) for t in (n, m, m, n))
-    mask = XP.asarray(rng.random((2, m)) < 0.6) if masked else None
+    q, k, v, dy = (normal(rng, (3, 3, t, 5), dtype) for t in (n, m, m, n))
+    mask = XP.asarray(rng.random((3, m)) < 0.6) if masked else None
 
     def compute():
         y, back = ops.attention(q, k, v, mask, causal)

@@ -6,19 +6,43 @@ import numpy as np
 
 from minisum.backend import array_module
 
-# What several kernels need: sums and maxima over the threads of a block.
+# Numbers that a thread reads and writes at once where their places allow it: 16 bytes in float32,
+# the most that one instruction moves.
+PACK = 4
+
+# What several kernels need: neighbouring numbers at once, sums and maxima over a block's threads.
 SHARED = r"""
-// The sum of every thread's value, in every thread. `shared` holds a number a thread.
+template <typename T, int K>
+struct alignas(K * sizeof(T)) Pack { T of[K]; };
+
+template <int K, typename T>
+__device__ Pack<T, K> read(const T* from) { return *reinterpret_cast<const Pack<T, K>*>(from); }
+
+template <int K, typename T>
+__device__ void write(T* to, Pack<T, K> pack) { *reinterpret_cast<Pack<T, K>*>(to) = pack; }
+
+// to += pack, whatever other threads add there.
+template <int K, typename T>
+__device__ void add(T* to, Pack<T, K> pack) {
+#if __CUDA_ARCH__ >= 900  // from the H100 on, four at a time
+    if constexpr (K == 4 && sizeof(T) == 4) {
+        const float4 four = {pack.of[0], pack.of[1], pack.of[2], pack.of[3]};
+        atomicAdd(reinterpret_cast<float4*>(to), four);
+    } else
+#endif
+    for (int k = 0; k < K; ++k) atomicAdd(to + k, pack.of[k]);
+}
+
+// The sum of every thread's value, in every thread. `shared` holds a number a warp of threads.
 template <typename T>
 __device__ T block_sum(T value, T* shared) {
+    for (int apart = 16; apart; apart /= 2) value += __shfl_xor_sync(~0u, value, apart);
     __syncthreads();
-    shared[threadIdx.x] = value;
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
     __syncthreads();
-    for (int half = blockDim.x / 2; half; half /= 2) {
-        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-        __syncthreads();
-    }
-    return shared[0];
+    value = shared[0];
+    for (int warp = 1; warp < blockDim.x / 32; ++warp) value += shared[warp];
+    return value;
 }
 
 // The largest; a NaN counts as larger than anything.
@@ -27,15 +51,14 @@ __device__ T larger(T a, T b) { return b > a || b != b ? b : a; }
 
 template <typename T>
 __device__ T block_max(T value, T* shared) {
+    for (int apart = 16; apart; apart /= 2)
+        value = larger(value, __shfl_xor_sync(~0u, value, apart));
     __syncthreads();
-    shared[threadIdx.x] = value;
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
     __syncthreads();
-    for (int half = blockDim.x / 2; half; half /= 2) {
-        if (threadIdx.x < half)
-            shared[threadIdx.x] = larger(shared[threadIdx.x], shared[threadIdx.x + half]);
-        __syncthreads();
-    }
-    return shared[0];
+    value = shared[0];
+    for (int warp = 1; warp < blockDim.x / 32; ++warp) value = larger(value, shared[warp]);
+    return value;
 }
 """
 
@@ -48,21 +71,23 @@ def runs_on(*arrays):
 
 
 @cache
-def compiled(source, name, dtype):
+def compiled(source, name, dtype, pack):
     """The kernel `name` of a source for one type. Compiling takes a moment, once."""
     import cupy
 
-    symbol = f"{name}<{ {'float32': 'float', 'float64': 'double'}[dtype] }>"
+    number = {"float32": "float", "float64": "double"}[dtype]
+    symbol = f"{name}<{number}, {pack}>" if pack else f"{name}<{number}>"
     code = SHARED + source
     module = cupy.RawModule(code=code, options=("-std=c++17",), name_expressions=[symbol])
     return module.get_function(symbol)
 
 
-def launch(source, name, dtype, grid, block, *arguments):
+def launch(source, name, dtype, grid, block, *arguments, pack=None):
     """Run a kernel. Numbers are passed as int32 if they are integers, else as `dtype`.
 
-    None stands for no array. A grid without blocks is nothing to do. ValueError for an array with
-    gaps, in another order or of another type, which a kernel would misread.
+    None stands for no array. pack: a kernel's numbers a thread, see `packing`. A grid without
+    blocks is nothing to do. ValueError for an array with gaps, in another order or of another type,
+    which a kernel would misread.
     """
     for a in arguments:
         on_device = array_module(a) is not np
@@ -78,7 +103,16 @@ def launch(source, name, dtype, grid, block, *arguments):
         else a
         for a in arguments
     ]  # fmt: skip
-    compiled(source, name, np.dtype(dtype).name)(grid, block, tuple(passed))
+    compiled(source, name, np.dtype(dtype).name, pack)(grid, block, tuple(passed))
+
+
+def packing(columns, *arrays):
+    """How many neighbouring columns a thread takes: PACK where every row starts at such a place.
+
+    None stands for no array.
+    """
+    places = [a.data.ptr % (PACK * a.itemsize) for a in arrays if a is not None]
+    return 1 if columns % PACK or any(places) else PACK
 
 
 @cache
@@ -90,5 +124,5 @@ def nothing(dtype):
 
 
 def threads_for(width):
-    """Threads of a block that works on a row: a power of two, as the sums over a block need."""
+    """Threads of a block that works on a row: whole warps, as the sums over a block need."""
     return 32 if width <= 64 else 128 if width <= 1024 else 256

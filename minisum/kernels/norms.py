@@ -11,7 +11,7 @@ _SOURCE = r"""
 template <typename T>
 __global__ void layer_norm(const T* x, const T* gain, const T* bias, T eps, T* y, T* mean, T* r,
                            int d) {
-    __shared__ T shared[256];
+    __shared__ T shared[8];
     const T* row = x + (long long)blockIdx.x * d;
     T sum = 0, squares = 0;
     for (int c = threadIdx.x; c < d; c += blockDim.x) sum += row[c];
@@ -29,7 +29,7 @@ __global__ void layer_norm(const T* x, const T* gain, const T* bias, T eps, T* y
 template <typename T>
 __global__ void layer_norm_back(const T* dy, const T* x, const T* gain, const T* mean, const T* r,
                                 T* dx, int d) {
-    __shared__ T shared[256];
+    __shared__ T shared[8];
     long long start = (long long)blockIdx.x * d;
     T centre = mean[blockIdx.x], size = r[blockIdx.x], sum = 0, along = 0;
     for (int c = threadIdx.x; c < d; c += blockDim.x) {

@@ -1,24 +1,48 @@
 """Softmax, a block of threads a row: once before a loss, once inside attention."""
 
 from minisum.backend import array_module
-from minisum.kernels.compiling import launch, threads_for
+from minisum.kernels.compiling import launch, packing, threads_for
 
 _SOURCE = r"""
-// p = softmax(logits), loss = -log p[target]; the loss is zero where the target is ignored.
-template <typename T>
-__global__ void softmax_loss(const T* logits, const int* targets, T* p, T* losses, int C,
-                             int ignore) {
-    __shared__ T shared[256];
+template <int K, typename T>
+__device__ Pack<T, K> read_logits(const T* row, const T* bias, int c) {
+    Pack<T, K> logit = read<K>(row + c);
+    if (!bias) return logit;
+    Pack<T, K> shift = read<K>(bias + c);
+    for (int k = 0; k < K; ++k) logit.of[k] += shift.of[k];
+    return logit;
+}
+
+// p = softmax(logits + bias), loss = -log p[target]; the loss is zero where the target is ignored.
+template <typename T, int K>
+__global__ void softmax_loss(const T* logits, const T* bias, const int* targets, T* p, T* losses,
+                             int C, int ignore) {
+    __shared__ T shared[8];
     const T* row = logits + (long long)blockIdx.x * C;
     T* out = p + (long long)blockIdx.x * C;
     int target = targets[blockIdx.x];
-    T own = target == ignore ? row[0] : row[target];  // read before `out`, which may be `row`
-    T top = row[0], sum = 0;
-    for (int c = threadIdx.x; c < C; c += blockDim.x) top = larger(top, row[c]);
+    // Read before `out` is written, which may be `row`.
+    T own = target == ignore ? (T)0 : read_logits<1>(row, bias, target).of[0];
+    T top = -(T)__int_as_float(0x7f800000), sum = 0;  // minus infinity
+    #pragma unroll 4
+    for (int c = threadIdx.x * K; c < C; c += blockDim.x * K) {
+        Pack<T, K> logit = read_logits<K>(row, bias, c);
+        for (int k = 0; k < K; ++k) top = larger(top, logit.of[k]);
+    }
     top = block_max(top, shared);
-    for (int c = threadIdx.x; c < C; c += blockDim.x) sum += exp(row[c] - top);
+    #pragma unroll 4
+    for (int c = threadIdx.x * K; c < C; c += blockDim.x * K) {
+        Pack<T, K> logit = read_logits<K>(row, bias, c);
+        for (int k = 0; k < K; ++k) sum += exp(logit.of[k] - top);
+    }
     sum = block_sum(sum, shared);
-    for (int c = threadIdx.x; c < C; c += blockDim.x) out[c] = exp(row[c] - top) / sum;
+    T share = 1 / sum;
+    #pragma unroll 4
+    for (int c = threadIdx.x * K; c < C; c += blockDim.x * K) {
+        Pack<T, K> logit = read_logits<K>(row, bias, c);
+        for (int k = 0; k < K; ++k) logit.of[k] = exp(logit.of[k] - top) * share;
+        write<K>(out + c, logit);
+    }
     if (threadIdx.x == 0) losses[blockIdx.x] = target == ignore ? (T)0 : log(sum) + top - own;
 }
 
@@ -33,57 +57,90 @@ __global__ void cross_entropy_back(const T* p, const int* targets, const T* scal
         out[c] = target == ignore ? (T)0 : (row[c] - (T)(c == target)) * factor;
 }
 
-// A row is the scores of one query, in blocks of H * n rows a text. Turned into weights in place.
-template <typename T>
+// A row is the scores of one query, in blocks of H * n rows a text. Turned into weights in place,
+// and if it is not too long kept beside the processor in between.
+template <typename T, int K>
 __global__ void attention_weights(T* scores, const bool* mask, T scale, int causal, int H, int n,
                                   int m) {
-    __shared__ T shared[256];
+    __shared__ T shared[8];
+    __shared__ Pack<T, K> kept[2048 / K];
     T* row = scores + (long long)blockIdx.x * m;
+    T* work = m <= 2048 ? kept[0].of : row;
     const bool* real = mask ? mask + (long long)(blockIdx.x / (H * n)) * m : nullptr;
     int last = causal ? (int)(blockIdx.x % n) + m - n : m - 1;
     const T lowest = -(T)__int_as_float(0x7f800000);  // minus infinity
     T top = lowest, sum = 0;
-    for (int j = threadIdx.x; j <= last; j += blockDim.x)
-        if (!real || real[j]) top = larger(top, scale * row[j]);
+    #pragma unroll 4
+    for (int j = threadIdx.x * K; j < m; j += blockDim.x * K) {
+        Pack<T, K> score = read<K>(row + j);
+        Pack<bool, K> seen = {};
+        if (real) seen = read<K>(real + j);
+        for (int k = 0; k < K; ++k) {
+            bool visible = j + k <= last && (!real || seen.of[k]);
+            score.of[k] = visible ? scale * score.of[k] : lowest;
+            top = larger(top, score.of[k]);
+        }
+        write<K>(work + j, score);
+    }
     top = block_max(top, shared);
     T shift = top == lowest ? (T)0 : top;
-    for (int j = threadIdx.x; j < m; j += blockDim.x) {
-        bool seen = j <= last && (!real || real[j]);
-        T weight = seen ? exp(scale * row[j] - shift) : (T)0;
-        row[j] = weight;
-        sum += weight;
+    #pragma unroll 4
+    for (int j = threadIdx.x * K; j < m; j += blockDim.x * K) {
+        Pack<T, K> weight = read<K>(work + j);
+        for (int k = 0; k < K; ++k) {
+            weight.of[k] = exp(weight.of[k] - shift);
+            sum += weight.of[k];
+        }
+        write<K>(work + j, weight);
     }
     sum = block_sum(sum, shared);
-    if (sum == 0) sum = 1;
-    for (int j = threadIdx.x; j < m; j += blockDim.x) row[j] /= sum;
+    T share = sum == 0 ? (T)1 : 1 / sum;
+    #pragma unroll 4
+    for (int j = threadIdx.x * K; j < m; j += blockDim.x * K) {
+        Pack<T, K> weight = read<K>(work + j);
+        for (int k = 0; k < K; ++k) weight.of[k] *= share;
+        write<K>(row + j, weight);
+    }
 }
 
-template <typename T>
+template <typename T, int K>
 __global__ void attention_weights_back(T* dp, const T* p, T scale, int m) {
-    __shared__ T shared[256];
-    T* g = dp + (long long)blockIdx.x * m;
-    const T* row = p + (long long)blockIdx.x * m;
+    __shared__ T shared[8];
+    T* row = dp + (long long)blockIdx.x * m;
+    const T* weights = p + (long long)blockIdx.x * m;
     T inner = 0;
-    for (int j = threadIdx.x; j < m; j += blockDim.x) inner += g[j] * row[j];
+    #pragma unroll 4
+    for (int j = threadIdx.x * K; j < m; j += blockDim.x * K) {
+        Pack<T, K> g = read<K>(row + j), weight = read<K>(weights + j);
+        for (int k = 0; k < K; ++k) inner += g.of[k] * weight.of[k];
+    }
     inner = block_sum(inner, shared);
-    for (int j = threadIdx.x; j < m; j += blockDim.x) g[j] = row[j] * (g[j] - inner) * scale;
+    #pragma unroll 4
+    for (int j = threadIdx.x * K; j < m; j += blockDim.x * K) {
+        Pack<T, K> g = read<K>(row + j), weight = read<K>(weights + j);
+        for (int k = 0; k < K; ++k) g.of[k] = weight.of[k] * (g.of[k] - inner) * scale;
+        write<K>(row + j, g);
+    }
 }
 """
 
 
-def softmax_loss(logits, targets, ignore, in_place=False):
-    """(p, losses) of rows of logits (N, C): softmax, and -log p[target], 0 for ignored targets.
+def softmax_loss(logits, bias, targets, ignore, in_place=False):
+    """(p, losses) of rows logits (N, C) + bias (C) or None: softmax, and -log p[target].
 
-    in_place: p takes the place of the logits.
+    The loss is 0 where the target is `ignore`. in_place: p takes the place of the logits.
     """
     xp = array_module(logits)
     logits, targets = xp.ascontiguousarray(logits), xp.ascontiguousarray(targets)
+    bias = None if bias is None else xp.ascontiguousarray(bias)
     N, C = logits.shape
     p = logits if in_place else xp.empty_like(logits)
     losses = xp.empty(N, logits.dtype)
+    K = packing(C, logits, bias)
     launch(
-        *(_SOURCE, "softmax_loss", logits.dtype, (N, 1, 1), (threads_for(C), 1, 1)),
-        *(logits, targets, p, losses, C, ignore),
+        *(_SOURCE, "softmax_loss", logits.dtype, (N, 1, 1), (threads_for(C // K), 1, 1)),
+        *(logits, bias, targets, p, losses, C, ignore),
+        pack=K,
     )
     return p, losses
 
@@ -111,9 +168,11 @@ def attention_weights(scores, mask, causal, scale):
     B, H, n, m = scores.shape
     scores = xp.ascontiguousarray(scores)
     mask = None if mask is None else xp.ascontiguousarray(mask)
+    K = packing(m, scores, mask)
     launch(
-        *(_SOURCE, "attention_weights", scores.dtype, (B * H * n, 1, 1), (threads_for(m), 1, 1)),
+        *(_SOURCE, "attention_weights", scores.dtype, (B * H * n, 1, 1), _threads(m // K)),
         *(scores, mask, float(scale), int(causal), H, n, m),
+        pack=K,
     )
     return scores
 
@@ -121,8 +180,15 @@ def attention_weights(scores, mask, causal, scale):
 def attention_weights_back(dp, p, scale):
     """scale p (dp - Σ dp p), the gradient of the scores, in the place of dp (B, H, n, m)."""
     dp, (B, H, n, m) = array_module(p).ascontiguousarray(dp), p.shape
+    K = packing(m, dp, p)
     launch(
-        *(_SOURCE, "attention_weights_back", p.dtype, (B * H * n, 1, 1), (threads_for(m), 1, 1)),
+        *(_SOURCE, "attention_weights_back", p.dtype, (B * H * n, 1, 1), _threads(m // K)),
         *(dp, p, float(scale), m),
+        pack=K,
     )
     return dp
+
+
+def _threads(packs):
+    """Of a block with a row of attention's weights: few, each with several packs under way."""
+    return threads_for(packs // 2), 1, 1

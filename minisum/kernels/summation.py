@@ -1,85 +1,108 @@
 """The two ends of direct summation: words in, a sum out.
 
-A thread a channel, so that neighbours read neighbouring numbers, and no thread divides more than
-once to find out where it is: on a GPU a division costs as much as a dozen multiplications.
+A thread a channel, or four neighbouring ones where their place in memory allows it: neighbours
+read neighbouring numbers, as many at once as an instruction can. No thread divides more than once
+to find out where it is: on a GPU a division costs as much as a dozen multiplications.
 """
 
 from minisum.backend import array_module
-from minisum.kernels.compiling import launch
+from minisum.kernels.compiling import launch, packing
 
-COLUMNS, LANES = 64, 8
+# Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
+COLUMNS, BLOCK, LANES = 64, 256, 8
 # Threads that keep all of a large GPU busy.
 THREADS = 2**18
 
 _SOURCE = r"""
-template <typename T>
+template <typename T, int K>
 __global__ void embed_modulate(const int* ids, const T* table, const T* positions, T bias, T* y,
                                int tokens, int n, int d) {
-    int token = blockIdx.x * blockDim.y + threadIdx.y, c = blockIdx.y * blockDim.x + threadIdx.x;
+    int token = blockIdx.x * blockDim.y + threadIdx.y;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
     if (token >= tokens || c >= d) return;
-    T factor = positions[(long long)(token % n) * d + c] + bias;
-    y[(long long)token * d + c] = table[(long long)ids[token] * d + c] * factor;
+    Pack<T, K> factor = read<K>(positions + (long long)(token % n) * d + c);
+    Pack<T, K> word = read<K>(table + (long long)ids[token] * d + c);
+    for (int k = 0; k < K; ++k) word.of[k] *= factor.of[k] + bias;
+    write<K>(y + (long long)token * d + c, word);
 }
 
-// A thread a position and channel, which meets the words there of some of the texts.
-template <typename T>
+// A thread a position and channels, which meets the words there of some of the texts.
+template <typename T, int K>
 __global__ void embed_modulate_back(const T* dy, const int* ids, const T* table,
                                     const T* positions, T bias, T* shares, T* dtable, int B,
                                     int n, int d, int texts) {
-    int t = blockIdx.x * blockDim.y + threadIdx.y, c = blockIdx.y * blockDim.x + threadIdx.x;
+    int t = blockIdx.x * blockDim.y + threadIdx.y;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
     if (t >= n || c >= d) return;
     int first = blockIdx.z * texts, end = min(B, first + texts);
-    T factor = positions[(long long)t * d + c] + bias, sum = 0;
+    Pack<T, K> factor = read<K>(positions + (long long)t * d + c), sum = {};
+    for (int k = 0; k < K; ++k) factor.of[k] += bias;
     #pragma unroll 4
     for (int b = first; b < end; ++b) {
-        long long token = (long long)b * n + t, word = (long long)ids[token] * d + c;
-        T g = dy[token * d + c];
-        sum += g * table[word];
-        if (g != 0) atomicAdd(&dtable[word], g * factor);
+        long long token = (long long)b * n + t, place = (long long)ids[token] * d + c;
+        Pack<T, K> g = read<K>(dy + token * d + c), word = read<K>(table + place);
+        bool any = false;
+        for (int k = 0; k < K; ++k) {
+            any = any || g.of[k] != 0;
+            sum.of[k] += g.of[k] * word.of[k];
+            g.of[k] *= factor.of[k];
+        }
+        if (any) add<K>(dtable + place, g);
     }
-    shares[((long long)blockIdx.z * n + t) * d + c] = sum;
+    write<K>(shares + ((long long)blockIdx.z * n + t) * d + c, sum);
 }
 
 // y[s, b, c] = sum of max(x[b, t, c], 0) over the real tokens t of stretch s, and where x > 0.
-template <typename T>
+template <typename T, int K>
 __global__ void relu_sum(const T* x, const bool* mask, T* y, bool* positive, int B, int n, int d,
                          int stretch) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x, b = blockIdx.y, s = blockIdx.z;
+    int c = (blockIdx.x * blockDim.x + threadIdx.x) * K, b = blockIdx.y, s = blockIdx.z;
     int end = min(n, (s + 1) * stretch);
-    T sum = 0;
+    Pack<T, K> sum = {};
     if (c < d) {
         long long column = (long long)b * n * d + c;
         // All loads without a branch before them, so that four are under way at a time.
         #pragma unroll 4
         for (int t = s * stretch + threadIdx.y; t < end; t += blockDim.y) {
-            T value = x[column + (long long)t * d];
+            Pack<T, K> value = read<K>(x + column + (long long)t * d);
             bool real = !mask || mask[(long long)b * n + t];
-            positive[column + (long long)t * d] = real && value > 0;
-            sum += real && !(value <= 0) ? value : (T)0;  // a NaN stays
+            Pack<bool, K> sign;
+            for (int k = 0; k < K; ++k) {
+                sign.of[k] = real && value.of[k] > 0;
+                sum.of[k] += real && !(value.of[k] <= 0) ? value.of[k] : (T)0;  // a NaN stays
+            }
+            write<K>(positive + column + (long long)t * d, sign);
         }
     }
-    __shared__ T rows[8][64];
+    __shared__ Pack<T, K> rows[8][64];
     rows[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y == 0 && c < d) {
-        for (int lane = 1; lane < 8; ++lane) sum += rows[lane][threadIdx.x];
-        y[((long long)s * B + b) * d + c] = sum;
+        for (int lane = 1; lane < 8; ++lane)
+            for (int k = 0; k < K; ++k) sum.of[k] += rows[lane][threadIdx.x].of[k];
+        write<K>(y + ((long long)s * B + b) * d + c, sum);
     }
 }
 
-template <typename T>
+template <typename T, int K>
 __global__ void relu_sum_back(const T* dy, const bool* positive, T* dx, int tokens, int n, int d) {
-    int token = blockIdx.x * blockDim.y + threadIdx.y, c = blockIdx.y * blockDim.x + threadIdx.x;
+    int token = blockIdx.x * blockDim.y + threadIdx.y;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
     if (token >= tokens || c >= d) return;
     long long i = (long long)token * d + c;
-    dx[i] = positive[i] ? dy[(long long)(token / n) * d + c] : (T)0;
+    Pack<bool, K> sign = read<K>(positive + i);
+    Pack<T, K> g = read<K>(dy + (long long)(token / n) * d + c);
+    for (int k = 0; k < K; ++k) g.of[k] = sign.of[k] ? g.of[k] : (T)0;
+    write<K>(dx + i, g);
 }
 """
 
 
 def _tiles(rows, columns, depth=1):
-    """A grid of blocks of COLUMNS x 4 threads, one for each number of (depth, rows, columns)."""
-    return (-(-rows // 4), -(-columns // COLUMNS), depth), (COLUMNS, 4, 1)
+    """A grid of blocks of BLOCK threads, one for each of (depth, rows, columns)."""
+    across = next(size for size in (8, 16, 32, COLUMNS) if size >= min(columns, COLUMNS))
+    down = BLOCK // across
+    return (-(-rows // down), -(-columns // across), depth), (across, down, 1)
 
 
 def embed_modulate(ids, table, positions, bias):
@@ -87,9 +110,10 @@ def embed_modulate(ids, table, positions, bias):
     xp = array_module(table)
     (B, n), d = ids.shape, table.shape[1]
     y = xp.empty((B, n, d), table.dtype)
-    arrays = (xp.ascontiguousarray(a) for a in (ids, table, positions))
-    sizes = (float(bias), y, B * n, n, d)
-    launch(_SOURCE, "embed_modulate", table.dtype, *_tiles(B * n, d), *arrays, *sizes)
+    ids, table, positions = (xp.ascontiguousarray(a) for a in (ids, table, positions))
+    K = packing(d, table, positions, y)
+    arguments = (ids, table, positions, float(bias), y, B * n, n, d)
+    launch(_SOURCE, "embed_modulate", y.dtype, *_tiles(B * n, d // K), *arguments, pack=K)
     return y
 
 
@@ -100,12 +124,14 @@ def embed_modulate_back(dy, ids, table, positions, bias, dtable):
     """
     xp = array_module(dy)
     B, n, d = dy.shape
-    texts = max(1, min(B, B * n * d // THREADS))
+    dy, ids, table, positions = (xp.ascontiguousarray(a) for a in (dy, ids, table, positions))
+    K = packing(d, dy, table, positions, dtable)
+    texts = max(1, min(B, B * n * d // K // THREADS))
     depth = -(-B // texts)
     shares = xp.empty((depth, n, d), dy.dtype)
-    arrays = (xp.ascontiguousarray(a) for a in (dy, ids, table, positions))
-    others = (float(bias), shares, dtable, B, n, d, texts)
-    launch(_SOURCE, "embed_modulate_back", dy.dtype, *_tiles(n, d, depth), *arrays, *others)
+    arguments = (dy, ids, table, positions, float(bias), shares, dtable, B, n, d, texts)
+    tiles = _tiles(n, d // K, depth)
+    launch(_SOURCE, "embed_modulate_back", dy.dtype, *tiles, *arguments, pack=K)
     return shares[0] if depth == 1 else shares.sum(axis=0)
 
 
@@ -119,12 +145,14 @@ def relu_sum(x, mask):
     xp = array_module(x)
     x, (B, n, d) = xp.ascontiguousarray(x), x.shape
     mask = None if mask is None else xp.ascontiguousarray(mask)
-    columns = -(-d // COLUMNS)
+    K = packing(d, x)
+    columns = -(-d // (COLUMNS * K))
     stretches = max(1, min(512 // max(1, B * columns), -(-n // 64)))
     stretch = -(-n // stretches)
     y, positive = xp.empty((stretches, B, d), x.dtype), xp.empty(x.shape, bool)
     grid, block = (columns, B, stretches), (COLUMNS, LANES, 1)
-    launch(_SOURCE, "relu_sum", x.dtype, grid, block, x, mask, y, positive, B, n, d, stretch)
+    arguments = (x, mask, y, positive, B, n, d, stretch)
+    launch(_SOURCE, "relu_sum", x.dtype, grid, block, *arguments, pack=K)
     return y[0] if stretches == 1 else y.sum(axis=0), positive
 
 
@@ -133,6 +161,7 @@ def relu_sum_back(dy, positive):
     xp = array_module(dy)
     dy, (B, n, d) = xp.ascontiguousarray(dy), positive.shape
     dx = xp.empty(positive.shape, dy.dtype)
-    tiles = _tiles(B * n, d)
-    launch(_SOURCE, "relu_sum_back", dy.dtype, *tiles, dy, positive, dx, B * n, n, d)
+    K = packing(d, dy, positive)
+    arguments = (dy, positive, dx, B * n, n, d)
+    launch(_SOURCE, "relu_sum_back", dy.dtype, *_tiles(B * n, d // K), *arguments, pack=K)
     return dx

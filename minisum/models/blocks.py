@@ -86,15 +86,18 @@ class Block:
         """y like x (B, n, d). With `documents`, none of them sees another."""
         mix = self.mixer if documents is None else documents.mix_apart(self.mixer)
         mixed, back_mixer = mix(mixer_share(params), x)
-        y, back_rest = self._after_mixing(params, x + mixed * self.scale)
+        y, back_rest = self._after_mixing(params, x + self._scaled(mixed))
 
         def back(dy):
             djoined, dparams = back_rest(dy)
-            dx, dmixer = back_mixer(djoined * self.scale)
+            dx, dmixer = back_mixer(self._scaled(djoined))
             dparams |= {f"mixer.{name}": g for name, g in dmixer.items()}
             return djoined + dx, dparams
 
         return y, back
+
+    def _scaled(self, a):
+        return a if self.scale == 1 else a * self.scale
 
     def step(self, params, x, state=None, read=0):
         """The next tokens x (B, n, d), after the `read` ones that `state` remembers.

@@ -12,6 +12,9 @@ from minisum import kernels
 from minisum.backend import accumulator, array_module
 from minisum.recording import matmul
 
+# Weights that a GPU works on at a time: 32 MB in float32, which its second-level cache holds.
+CACHED = 2**23
+
 
 def split_heads(x, heads):
     """y[b, i, t, j] = x[b, t, i h + j]: the width cut into heads.   x (B, n, H·h) -> y (B, H, n, h)
@@ -64,13 +67,12 @@ def attention(q, k, v, mask=None, causal=False):
     to one: ds = p ⊙ (dp - Σ_keys dp ⊙ p). Then the scores' product: dq = ds @ k / √h and
     dk = ds.T @ q / √h.
 
-    Saved: q, k, v, p (n·m numbers a head).
+    Saved: q, k, v, p (n·m numbers a head); on a GPU no p of more than CACHED numbers.
     """
-    xp = array_module(q)
-    k, v = _without_padding(k, mask), _without_padding(v, mask)
-    scale = 1 / math.sqrt(q.shape[-1])
+    xp, scale = array_module(q), 1 / math.sqrt(q.shape[-1])
     if kernels.runs_on(q, k, v):
         return _attention_fused(q, k, v, mask, causal, scale)
+    k, v = _without_padding(k, mask), _without_padding(v, mask)
     scores = matmul(q * scale, k.swapaxes(-1, -2))
     visible = _visible(xp, mask, causal, q.shape[2], k.shape[2])
     if visible is not None:
@@ -89,17 +91,60 @@ def attention(q, k, v, mask=None, causal=False):
 
 
 def _attention_fused(q, k, v, mask, causal, scale):
-    """`attention` with all between its products in one GPU kernel each way."""
-    _offset(causal, q.shape[2], k.shape[2])
-    scores = matmul(q, k.swapaxes(-1, -2))
-    p = kernels.attention_weights(scores, mask, causal, scale)
+    """`attention` with all between its products in one GPU kernel each way.
+
+    CACHED weights at a time: those of some texts, or of some queries of one text. If that is not
+    all of them at once, they are made anew on the way back, and memory is linear in n.
+    """
+    xp = array_module(q)
+    (B, H, n, _), m = q.shape, k.shape[2]
+    offset = _offset(causal, n, m)
+    texts = max(1, CACHED // max(1, H * n * m))
+    queries = max(1, min(n, CACHED // max(1, H * m)))
+
+    def blocks():
+        """Which texts, queries and keys; and of these alone, without gaps, q, k, v and p."""
+        for first in range(0, B, texts):
+            some = slice(first, first + texts)
+            real = None if mask is None else mask[some]
+            k_some = xp.ascontiguousarray(_without_padding(k[some], real))
+            v_some = xp.ascontiguousarray(_without_padding(v[some], real))
+            for start in range(0, n, queries):
+                asking = slice(start, min(start + queries, n))
+                seen = slice(0, asking.stop + offset if causal else m)
+                q_block = xp.ascontiguousarray(q[some, :, asking])
+                k_block, v_block = k_some[:, :, seen], v_some[:, :, seen]
+                scores = matmul(q_block, k_block.swapaxes(-1, -2))
+                keys = None if real is None else real[:, seen]
+                p = kernels.attention_weights(scores, keys, causal, scale)
+                yield some, asking, seen, q_block, k_block, v_block, p
+
+    held = list(blocks()) if texts >= B and queries >= n else None
+    y = _heads_side_by_side(xp.empty, q.shape[:3], v.shape[-1], q.dtype)
+    for some, asking, _, _, _, v_block, p in held or blocks():
+        y[some, :, asking] = matmul(p, v_block)
 
     def back(dy):
-        dv = matmul(p.swapaxes(-1, -2), dy)
-        ds = kernels.attention_weights_back(matmul(dy, v.swapaxes(-1, -2)), p, scale)
-        return matmul(ds, k), matmul(ds.swapaxes(-1, -2), q), dv, None
+        dq, dk, dv = (
+            _heads_side_by_side(make, a.shape[:3], a.shape[3], a.dtype)
+            for a, make in ((q, xp.empty), (k, xp.zeros), (v, xp.zeros))
+        )
+        for some, asking, seen, q_block, k_block, v_block, p in held or blocks():
+            dy_block = xp.ascontiguousarray(dy[some, :, asking])
+            dv[some, :, seen] += matmul(p.swapaxes(-1, -2), dy_block)
+            dp = matmul(dy_block, v_block.swapaxes(-1, -2))
+            ds = kernels.attention_weights_back(dp, p, scale)
+            dq[some, :, asking] = matmul(ds, k_block)
+            dk[some, :, seen] += matmul(ds.swapaxes(-1, -2), q_block)
+        return dq, dk, dv, None
 
-    return matmul(p, v), back
+    return y, back
+
+
+def _heads_side_by_side(make, shape, width, dtype):
+    """An array (B, H, n, width) by `make` in whose memory merging heads has nothing to move."""
+    B, H, n = shape
+    return make((B, n, H, width), dtype).transpose(0, 2, 1, 3)
 
 
 def _row_dots(a, b):

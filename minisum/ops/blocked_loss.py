@@ -102,9 +102,7 @@ def _fused(rows, W, b, targets, ignore, total):
         chosen = targets[piece]
         read = xp.where((chosen != ignore)[:, None], rows[piece], 0)
         scores = matmul(read, W.T)
-        if b is not None:
-            scores += b
-        p, losses = kernels.softmax_loss(scores, chosen, ignore, in_place=True)
+        p, losses = kernels.softmax_loss(scores, b, chosen, ignore, in_place=True)
         loss += losses.sum()
         dscores = kernels.cross_entropy_back(p, chosen, 1 / total, ignore, in_place=True)
         _back_through(dscores, read, W, piece, dx, dW)

@@ -48,7 +48,7 @@ def _cross_entropy_fused(logits, targets, ignore, total):
     rows, chosen = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).astype("int32")
     if total is None:
         total = array_module(logits).maximum((chosen != ignore).sum(dtype=logits.dtype), 1)
-    p, losses = kernels.softmax_loss(rows, chosen, ignore)
+    p, losses = kernels.softmax_loss(rows, None, chosen, ignore)
 
     shape = logits.shape
 
