@@ -65,9 +65,9 @@ def attention(q, k, v, mask=None, causal=False):
 
     y is bilinear in p and v: dv = p.T @ dy and dp = dy @ v.T. Through the softmax, whose rows sum
     to one: ds = p ⊙ (dp - Σ_keys dp ⊙ p). Then the scores' product: dq = ds @ k / √h and
-    dk = ds.T @ q / √h.
+    dk = ds.T @ q / √h. A GPU works on CACHED weights at a time, and if there are more, keeps none.
 
-    Saved: q, k, v, p (n·m numbers a head); on a GPU no p of more than CACHED numbers.
+    Saved: q, k, v, p (n·m numbers a head).
     """
     xp, scale = array_module(q), 1 / math.sqrt(q.shape[-1])
     if kernels.runs_on(q, k, v):
