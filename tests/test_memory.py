@@ -71,7 +71,7 @@ SAVED = {
         QKV_BYTES + REAL * B * H * n * m),
     "attention_blocked": (
         lambda: ops.attention_blocked(*QKV, mask(), True, block=16),
-        "q, k, v, mask, y, and L (one number a query and head)",
+        "q / √h, k, v, mask, y, and L (one number a query and head)",
         QKV_BYTES + BOOL * B * m + REAL * B * H * n * (e + 1)),
     "cross_entropy": (
         lambda: ops.cross_entropy(real(B, n, V), ids(V, B, n)),

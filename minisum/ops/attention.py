@@ -212,7 +212,7 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
     Σ_keys dp ⊙ p = Σ_e dy ⊙ y, one number a query (Dao et al. 2022, appendix B.2). Each block then
     adds its part to dq, dk and dv, which are those of `attention`.
 
-    Saved: q, k, v, mask, y, and L (one number a query and head).
+    Saved: q / √h, k, v, mask, y, and L (one number a query and head).
     """
     xp = array_module(q)
     k, v = _without_padding(k, mask), _without_padding(v, mask)
@@ -226,9 +226,11 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
         last = queries.stop + m - n if causal else m
         return [slice(j, min(j + block, m)) for j in range(0, last, block)]
 
+    scaled = q * scale
+
     def scores_of(queries, keys):
-        scores = matmul(q[:, :, queries], k[:, :, keys].swapaxes(-1, -2))
-        scores = scores.astype(wide, copy=False) * scale
+        """Of a block; -inf where a key may not be seen. An array that may be written to."""
+        scores = matmul(scaled[:, :, queries], k[:, :, keys].swapaxes(-1, -2))
         visible = _visible(
             xp,
             None if mask is None else mask[:, keys],
@@ -239,7 +241,8 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
             keys.start,
             offset=offset,
         )
-        return scores if visible is None else xp.where(visible, scores, -xp.inf)
+        scores = scores if visible is None else xp.where(visible, scores, -xp.inf)
+        return scores.astype(wide, copy=False)
 
     query_blocks = [slice(i, min(i + block, n)) for i in range(0, n, block)]
     y = xp.zeros((*q.shape[:3], v.shape[-1]), q.dtype)
@@ -248,10 +251,11 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
     for queries in query_blocks:
         top, total, weighted = -xp.inf, 0.0, 0.0
         for keys in key_blocks(queries):
-            scores = scores_of(queries, keys)
-            new_top = xp.maximum(top, scores.max(axis=-1, keepdims=True))
+            weights = scores_of(queries, keys)
+            new_top = xp.maximum(top, weights.max(axis=-1, keepdims=True))
             shift = xp.where(new_top == -xp.inf, 0, new_top)
-            weights = xp.exp(scores - shift)
+            weights -= shift
+            xp.exp(weights, out=weights)
             rescale = xp.exp(top - shift)
             total = total * rescale + weights.sum(axis=-1, keepdims=True)
             seen = matmul(weights.astype(q.dtype, copy=False), v[:, :, keys])
@@ -263,16 +267,19 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
         L[:, :, queries] = xp.where(nothing_seen, 0, top) + xp.log(total)
 
     def back(dy):
-        dq, dk, dv = xp.zeros_like(q), xp.zeros_like(k), xp.zeros_like(v)
+        dq, dk, dv = xp.zeros_like(scaled), xp.zeros_like(k), xp.zeros_like(v)
         inner = (dy * y).sum(axis=-1, keepdims=True)
         for queries in query_blocks:
             for keys in key_blocks(queries):
-                p = xp.exp(scores_of(queries, keys) - L[:, :, queries]).astype(q.dtype, copy=False)
-                dp = matmul(dy[:, :, queries], v[:, :, keys].swapaxes(-1, -2))
-                ds = p * (dp - inner[:, :, queries]) * scale
+                p = scores_of(queries, keys)
+                p -= L[:, :, queries]
+                xp.exp(p, out=p)
+                ds = matmul(dy[:, :, queries], v[:, :, keys].swapaxes(-1, -2))
+                ds -= inner[:, :, queries]
+                ds *= p
                 dv[:, :, keys] += matmul(p.swapaxes(-1, -2), dy[:, :, queries])
                 dq[:, :, queries] += matmul(ds, k[:, :, keys])
-                dk[:, :, keys] += matmul(ds.swapaxes(-1, -2), q[:, :, queries])
-        return dq, dk, dv, None
+                dk[:, :, keys] += matmul(ds.swapaxes(-1, -2), scaled[:, :, queries])
+        return dq * scale, dk, dv, None
 
     return y, back
