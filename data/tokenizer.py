@@ -32,7 +32,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     """
     if kind not in KINDS:
         raise UserError(f"There is no tokenizer {kind!r}; known are {', '.join(KINDS)}.")
-    least = len((PAD, UNKNOWN)) + (_BYTES if kind == "bpe" else 1)
+    least = least_vocabulary(kind)
     if vocab_size < least:
         raise UserError(
             f"A vocabulary of {vocab_size} is too small: {kind} needs at least {least}."
@@ -43,6 +43,11 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     if tokenizer.get_vocab_size() < least:
         raise UserError("The texts hold no word to make a vocabulary of.")
     return _ready(tokenizer)
+
+
+def least_vocabulary(kind):
+    """The smallest vocabulary of its kind: both special entries, and every byte or one word."""
+    return len((PAD, UNKNOWN)) + (_BYTES if kind == "bpe" else 1)
 
 
 def encode(tokenizer, texts: Iterable[str], drop_unknown=False) -> list[np.ndarray]:
@@ -85,7 +90,7 @@ def load_tokenizer(path):
     unknown = getattr(tokenizer.model, "unk_token", None)  # bytes need none
     right = special == (PAD_ID, UNKNOWN_ID) and unknown in (None, UNKNOWN)
     if not right or numbers != list(range(len(numbers))):
-        raise UserError(f"The tokenizer {path} does not number its words as this program does.")
+        raise UserError(f"The tokenizer {path} was not made by this program, or is damaged.")
     return _ready(tokenizer)
 
 

@@ -39,7 +39,7 @@ def flags_of(data, out):
 
 def test_two_processes_on_one_folder(runs, tmp_path):
     """The second is refused while the first runs, and is welcome when the first was killed."""
-    data, _, three = runs
+    data = runs[0]
     out = tmp_path / "run"
     long = [*flags_of(data, out), "--epochs", "100000"]
     command = [sys.executable, "-m", "train.classifier", *(str(a) for a in long)]
@@ -74,7 +74,7 @@ def mounted(options, script):
 
 @linux
 def test_a_full_disk_then_a_larger_one(runs, tmp_path):
-    """A disk of 48 KiB that another file fills up in the middle, and then has room again."""
+    """A disk of 192 KiB that another file fills up in the middle, and then has room again."""
     data, _, three = runs
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -282,6 +282,19 @@ def test_a_sure_answer_is_not_refused_for_its_roundings(lead):
     assert len(gradcheck(nearly_right, logits, targets).mismatches) == 3
 
 
+@pytest.mark.parametrize(
+    "f, slope, at",
+    [(np.abs, np.sign, 3e-4), (np.sqrt, lambda x: 0.5 / np.sqrt(x), 1.1e-3),
+     (lambda x: 1 / x, lambda x: -1 / x**2, 3e-3)],
+    ids=("|x|", "√x", "1/x"),
+)  # fmt: skip
+@pytest.mark.parametrize("factor", (0.5, 0.999, 1.001, 1.5))
+def test_differences_that_disagree_excuse_no_mistake(f, slope, at, factor):
+    """Beside a kink or a pole they do, by far more than by roundings."""
+    op = op_of(f, lambda dy, x: dy * slope(x) * factor)
+    assert not gradcheck(op, np.array([at]))
+
+
 def test_nothing_compared_is_not_a_pass():
     only_kinks = gradcheck(ops.relu, XP.zeros(3), exact=True)
     assert not only_kinks and not only_kinks.mismatches and only_kinks.kinks

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.skipif(XP is np, reason="kernels run on a GPU: MINISUM_
 # float32 sums of some hundred terms in another order, and atomic additions in any order.
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 # Odd sizes, one token, more columns than a block has, long enough for several stretches.
-SHAPES = [(1, 1, 1), (3, 7, 5), (64, 40, 65), (2, 3000, 130), (1, 20000, 64)]
+# Columns that four divides, and others.
+SHAPES = [
+    (1, 1, 1), (3, 7, 5), (64, 40, 65), (2, 3000, 130), (5, 70, 64), (64, 400, 256), (1, 20000, 64)
+]  # fmt: skip
 
 
 @pytest.fixture(params=(np.float32, np.float64), ids=("float32", "float64"))
@@ -75,6 +78,22 @@ def test_embed_modulate(monkeypatch, shape, dtype):
         held = XP.ones_like(table)
         back(dy, add_to=held)
         return y, dtable, dpositions, held
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+def test_views_that_start_anywhere(monkeypatch, dtype):
+    """Vectorized loads need a place that four numbers divide, and these views have none."""
+    rng = np.random.default_rng(15)
+    ids = XP.asarray(rng.integers(0, 11, (3, 7)).astype(np.int32))
+    table = normal(rng, 11 * 8 + 1, dtype)[1:].reshape(11, 8)
+    positions = normal(rng, 7 * 8 + 1, dtype)[1:].reshape(7, 8)
+    x, dy = (normal(rng, 3 * 7 * 8 + 1, dtype)[1:].reshape(3, 7, 8) for _ in range(2))
+
+    def compute():
+        y, back = ops.embed_modulate(ids, table, positions, 1.0)
+        pooled, back_pool = ops.relu_pool(x)
+        return y, *back(dy)[1:], pooled, back_pool(dy[:, 0])[0]
 
     assert_agree(*with_and_without(monkeypatch, compute), dtype)
 
@@ -206,12 +225,13 @@ def test_running_sums(monkeypatch, shape, axis, dtype):
 
 @pytest.mark.parametrize("causal", (False, True))
 @pytest.mark.parametrize("masked", (False, True))
-@pytest.mark.parametrize("n, m", [(1, 1), (7, 7), (70, 130), (300, 300)])
+@pytest.mark.parametrize("n, m", [(1, 1), (7, 7), (64, 132), (70, 130), (300, 300), (1, 2052)])
 @pytest.mark.parametrize("at_a_time", ("three texts", "two texts", "a text", "two queries"))
 def test_attention(monkeypatch, dtype, causal, masked, n, m, at_a_time):
     weights = {"three texts": 9 * n, "two texts": 6 * n, "a text": 3 * n, "two queries": 6}
-    # By the module's own name minisum.ops has the function.
-    monkeypatch.setattr(sys.modules["minisum.ops.attention"], "CACHED", weights[at_a_time] * m)
+    form = sys.modules["minisum.ops.attention"]  # by that name minisum.ops has the function
+    monkeypatch.setattr(form, "CACHED", weights[at_a_time] * m)
+    monkeypatch.setattr(form, "LEAST_QUERIES", 1)
     rng = np.random.default_rng(8)
     q, k, v, dy = (normal(rng, (3, 3, t, 5), dtype) for t in (n, m, m, n))
     mask = XP.asarray(rng.random((3, m)) < 0.6) if masked else None
@@ -225,12 +245,13 @@ def test_attention(monkeypatch, dtype, causal, masked, n, m, at_a_time):
 
 @pytest.mark.parametrize("bias", (False, True))
 @pytest.mark.parametrize("scores", (None, 900))
-def test_blocked_loss(monkeypatch, dtype, bias, scores):
+@pytest.mark.parametrize("words", (70, 72))
+def test_blocked_loss(monkeypatch, dtype, bias, scores, words):
     """The large blocks of a GPU, whole and cut, against the small ones of the host."""
     rng = np.random.default_rng(9)
-    x, W = normal(rng, (4, 60, 9), dtype), normal(rng, (70, 9), dtype)
-    b = normal(rng, 70, dtype) if bias else None
-    targets = XP.asarray(rng.integers(-1, 70, (4, 60)).astype(np.int32))
+    x, W = normal(rng, (4, 60, 9), dtype), normal(rng, (words, 9), dtype)
+    b = normal(rng, words, dtype) if bias else None
+    targets = XP.asarray(rng.integers(-1, words, (4, 60)).astype(np.int32))
     if scores:
         monkeypatch.setattr(blocked_loss, "ON_DEVICE", scores)
 

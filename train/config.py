@@ -13,6 +13,7 @@ import os
 import sys
 from pathlib import Path
 
+from data.tokenizer import least_vocabulary
 from minisum import backend
 from minisum.errors import UserError
 
@@ -40,9 +41,6 @@ def utf8(argument):
         return os.fsencode(argument).decode("utf-8")
     except UnicodeError:
         return argument
-
-
-BPE_LEAST = 258  # the bytes, padding and the unknown word
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,8 +134,9 @@ class Config:
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
-        if self.tokenizer == "bpe" and self.vocab_size < BPE_LEAST:
-            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {BPE_LEAST}")
+        if self.tokenizer == "bpe" and self.vocab_size < least_vocabulary("bpe"):
+            least = least_vocabulary("bpe")
+            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
         if "validation" in given and self.select == "test":
             raise UserError("--validation: --select test looks at no validation rows")
 

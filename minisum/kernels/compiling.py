@@ -6,8 +6,8 @@ import numpy as np
 
 from minisum.backend import array_module
 
-# Numbers that a thread reads and writes at once where their places allow it: 16 bytes in float32,
-# the most that one instruction moves.
+# Vectorized loads and stores: neighbouring numbers that a thread reads or writes at once. Four in
+# float32 are 16 bytes, the most that one instruction moves (in float64 it takes two).
 PACK = 4
 
 # What several kernels need: neighbouring numbers at once, sums and maxima over a block's threads.
@@ -107,8 +107,9 @@ def launch(source, name, dtype, grid, block, *arguments, pack=None):
 
 
 def packing(columns, *arrays):
-    """How many neighbouring columns a thread takes: PACK where every row starts at such a place.
+    """How many neighbouring columns a thread takes: PACK, or 1 unless that divides everything.
 
+    arrays: what may be a view; each must start at a multiple of PACK numbers, as new arrays do.
     None stands for no array.
     """
     places = [a.data.ptr % (PACK * a.itemsize) for a in arrays if a is not None]

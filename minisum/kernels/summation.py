@@ -111,7 +111,7 @@ def embed_modulate(ids, table, positions, bias):
     (B, n), d = ids.shape, table.shape[1]
     y = xp.empty((B, n, d), table.dtype)
     ids, table, positions = (xp.ascontiguousarray(a) for a in (ids, table, positions))
-    K = packing(d, table, positions, y)
+    K = packing(d, table, positions)
     arguments = (ids, table, positions, float(bias), y, B * n, n, d)
     launch(_SOURCE, "embed_modulate", y.dtype, *_tiles(B * n, d // K), *arguments, pack=K)
     return y
@@ -139,8 +139,9 @@ def relu_sum(x, mask):
     """Σ_t relu(x[b, t]) over real tokens t, and which numbers of these are positive.
 
     x (B, n, d), mask (B, n) bool or None -> (B, d), (B, n, d) bool.
-    A block of 64 columns by 8 lanes of tokens. The tokens are cut into stretches until there are
-    about 512 blocks, enough to fill the device, and the stretches' sums are added up at the end.
+    A block of 64 threads along the columns by 8 lanes of tokens. The tokens are cut into stretches
+    until there are about 512 blocks, enough to fill the device, and the stretches' sums are added
+    up at the end.
     """
     xp = array_module(x)
     x, (B, n, d) = xp.ascontiguousarray(x), x.shape

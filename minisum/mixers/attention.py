@@ -1,9 +1,9 @@
 """Multi-head softmax attention: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
 
 Each head compares a query of one token with the keys of all tokens and averages their values by
-the softmax of the comparisons. Time O(n² d); memory O(n² H), or O(n) on a GPU and from
-`BLOCKED_FROM` tokens on, where the blocked form takes over. State while generating: all keys and
-values so far, 2 n d.
+the softmax of the comparisons. Time O(n² d); memory O(n² H), or O(n) on a GPU (float32
+and float64) and from `BLOCKED_FROM` tokens on, where the blocked form takes over. State while
+generating: all keys and values so far, 2 n d.
 """
 
 import numpy as np

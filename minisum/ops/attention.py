@@ -1,10 +1,11 @@
 """Softmax attention, the quadratic rival: every token looks at every other.
 
-Two forms that give the same numbers. `attention` is the textbook and holds all n² weights;
-`attention_blocked` walks over blocks of queries and keys and holds one block's weights at a time.
+Two forms that give the same numbers. `attention` is the textbook and, on the host, holds all n²
+weights; `attention_blocked` walks over blocks of queries and keys and holds one block's at a time.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from minisum.recording import matmul
 
 # Weights that a GPU works on at a time: 32 MB in float32, which its second-level cache holds.
 CACHED = 2**23
+# Fewer queries at a time would read the keys of a long text too often.
+LEAST_QUERIES = 128
 
 
 def split_heads(x, heads):
@@ -96,40 +99,21 @@ def _attention_fused(q, k, v, mask, causal, scale):
     CACHED weights at a time: those of some texts, or of some queries of one text. If that is not
     all of them at once, they are made anew on the way back, and memory is linear in n.
     """
-    xp = array_module(q)
-    (B, H, n, _), m = q.shape, k.shape[2]
-    offset = _offset(causal, n, m)
-    texts = max(1, CACHED // max(1, H * n * m))
-    queries = max(1, min(n, CACHED // max(1, H * m)))
-
-    def blocks():
-        """Which texts, queries and keys; and of these alone, without gaps, q, k, v and p."""
-        for first in range(0, B, texts):
-            some = slice(first, first + texts)
-            real = None if mask is None else mask[some]
-            k_some = xp.ascontiguousarray(_without_padding(k[some], real))
-            v_some = xp.ascontiguousarray(_without_padding(v[some], real))
-            for start in range(0, n, queries):
-                asking = slice(start, min(start + queries, n))
-                seen = slice(0, asking.stop + offset if causal else m)
-                q_block = xp.ascontiguousarray(q[some, :, asking])
-                k_block, v_block = k_some[:, :, seen], v_some[:, :, seen]
-                scores = matmul(q_block, k_block.swapaxes(-1, -2))
-                keys = None if real is None else real[:, seen]
-                p = kernels.attention_weights(scores, keys, causal, scale)
-                yield some, asking, seen, q_block, k_block, v_block, p
-
-    held = list(blocks()) if texts >= B and queries >= n else None
-    y = _heads_side_by_side(xp.empty, q.shape[:3], v.shape[-1], q.dtype)
-    for some, asking, _, _, _, v_block, p in held or blocks():
+    xp, dtype, shapes = array_module(q), q.dtype, (q.shape, k.shape, v.shape)
+    (B, H, n, _), (m, e) = q.shape, v.shape[2:]
+    blocks = partial(_blocks_of_weights, q, k, v, mask, causal, scale)
+    if B * H * n * m <= CACHED:
+        blocks = partial(iter, list(blocks()))
+    y = _heads_side_by_side(xp.empty, (B, H, n, e), dtype)
+    for (some, asking, _), (_, _, v_block, p) in blocks():
         y[some, :, asking] = matmul(p, v_block)
 
     def back(dy):
         dq, dk, dv = (
-            _heads_side_by_side(make, a.shape[:3], a.shape[3], a.dtype)
-            for a, make in ((q, xp.empty), (k, xp.zeros), (v, xp.zeros))
+            _heads_side_by_side(make, shape, dtype)
+            for make, shape in zip((xp.empty, xp.zeros, xp.zeros), shapes, strict=True)
         )
-        for some, asking, seen, q_block, k_block, v_block, p in held or blocks():
+        for (some, asking, seen), (q_block, k_block, v_block, p) in blocks():
             dy_block = xp.ascontiguousarray(dy[some, :, asking])
             dv[some, :, seen] += matmul(p.swapaxes(-1, -2), dy_block)
             dp = matmul(dy_block, v_block.swapaxes(-1, -2))
@@ -141,10 +125,33 @@ def _attention_fused(q, k, v, mask, causal, scale):
     return y, back
 
 
-def _heads_side_by_side(make, shape, width, dtype):
-    """An array (B, H, n, width) by `make` in whose memory merging heads has nothing to move."""
-    B, H, n = shape
-    return make((B, n, H, width), dtype).transpose(0, 2, 1, 3)
+def _blocks_of_weights(q, k, v, mask, causal, scale):
+    """Slices of texts, queries and keys; and of these alone, without gaps, q, k, v and p."""
+    xp = array_module(q)
+    (B, H, n, _), m = q.shape, k.shape[2]
+    offset = _offset(causal, n, m)
+    texts = max(1, CACHED // max(1, H * n * m))
+    queries = min(n, max(LEAST_QUERIES, CACHED // max(1, H * m)))
+    for first in range(0, B, texts):
+        some = slice(first, first + texts)
+        real = None if mask is None else mask[some]
+        k_some = xp.ascontiguousarray(_without_padding(k[some], real))
+        v_some = xp.ascontiguousarray(_without_padding(v[some], real))
+        for start in range(0, n, queries):
+            asking = slice(start, min(start + queries, n))
+            seen = slice(0, asking.stop + offset if causal else m)
+            q_block = xp.ascontiguousarray(q[some, :, asking])
+            k_block, v_block = k_some[:, :, seen], v_some[:, :, seen]
+            scores = matmul(q_block, k_block.swapaxes(-1, -2))
+            keys = None if real is None else real[:, seen]
+            p = kernels.attention_weights(scores, keys, causal, scale)
+            yield (some, asking, seen), (q_block, k_block, v_block, p)
+
+
+def _heads_side_by_side(make, shape, dtype):
+    """An array (B, H, n, h) by `make` in whose memory merging heads has nothing to move."""
+    B, H, n, h = shape
+    return make((B, n, H, h), dtype).transpose(0, 2, 1, 3)
 
 
 def _row_dots(a, b):
