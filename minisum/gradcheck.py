@@ -48,6 +48,8 @@ class Mismatch:
 
     def __str__(self):
         text = f"{self.argument}, {self.place}: "
+        if isinstance(self.numeric, str):  # of the protocol, not of a number
+            return text + f"{self.analytic}, but must be {self.numeric}"
         text += f"back gives {self.analytic}, but it is {self.numeric}"
         if isinstance(self.analytic, float) and isinstance(self.numeric, float) and self.numeric:
             text += f" (ratio {self.analytic / self.numeric:.9g})"
@@ -76,7 +78,10 @@ class Verdict:
             f"{self.checked} compared, {len(self.mismatches)} wrong, {self.kinks} skipped on a kink"
         ]
         if not self.checked and not self.mismatches:
-            lines.append("  nothing was compared: all entries sat on kinks, or no argument is real")
+            lines.append(
+                "  nothing was compared: all entries sat on kinks (in exact mode those of a smooth "
+                "op all do), or no argument is real"
+            )
         lines += [f"  {mismatch}" for mismatch in self.mismatches[:8]]
         if len(self.mismatches) > 8:
             lines.append(f"  and {len(self.mismatches) - 8} more")
@@ -94,19 +99,25 @@ def gradcheck(op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIV
     at (all, if it has no more). tolerance: relative, in difference mode.
 
     Returns a Verdict, which is true if all is well and prints what is not. Raises TypeError if a
-    float argument is not float64.
+    float argument is not float64 or the op returns no pair with a function, ValueError if in exact
+    mode an argument is no multiple of 1/8.
     """
     names = _argument_names(op, len(arguments))
     for name, argument in zip(names, arguments, strict=True):
         if _is_real(argument) and argument.dtype != np.float64:
             raise TypeError(f"gradcheck needs float64, but {name} is {argument.dtype}")
+        if exact and _is_real(argument) and not _on_grid(to_numpy(argument)):
+            raise ValueError(f"exact mode needs multiples of 1/8: draw {name} with gradcheck.grid")
     mode = "exact (==)" if exact else f"differences (relative {tolerance:g})"
     shapes = {n: getattr(a, "shape", a) for n, a in zip(names, arguments, strict=True)}
     verdict = Verdict(getattr(op, "__name__", type(op).__name__), mode, seed, shapes)
     rng = np.random.default_rng(seed)
 
     before = [_copy(a) for a in arguments]
-    y, back = op(*arguments)
+    returned = op(*arguments)
+    if not (isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])):
+        raise TypeError(f"{verdict.op} must return its value and a function, not {type(returned)}")
+    y, back = returned
     u = _map_outputs(lambda out: _cotangent(rng, out, exact), y)
     gradients = _as_tuple(back(_map_outputs(_copy, u)), arguments)
     _check_protocol(verdict, names, arguments, before, u, gradients, back)
@@ -256,6 +267,12 @@ def _same(g, again):
 def grid(rng, shape, low=-1.0, high=1.0):
     """Random float64 multiples of 1/8 in [low, high]: inputs for the exact mode."""
     return rng.integers(round(low * 8), round(high * 8), shape, endpoint=True) / 8
+
+
+def _on_grid(array):
+    """Whether exact mode can add these up without rounding; infinities and NaN are let through."""
+    finite = array[np.isfinite(array)]
+    return bool(np.all(finite * 8 == np.round(finite * 8)))
 
 
 def _cotangent(rng, output, exact):

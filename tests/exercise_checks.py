@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 
 def check_cube(cube):
     x = random(2, 3)
-    assert np.allclose(cube(x)[0], x**3), "the value is not x³"
+    assert isinstance(cube(x.copy()), tuple), "return two things: the value, and the function back"
+    assert np.allclose(cube(x.copy())[0], x**3), "the value is not x³"
     must_pass(gradcheck(cube, x))
 
 

@@ -188,7 +188,7 @@ PROTOCOL = {
         writing_to_ids, [XP.asarray([[0, 1], [1, 1]]), normal(2, 3)], "left alone"),
     "a shape that broadcasts": (
         op_of(lambda x, b: x + b, lambda dy, x, b: (dy, dy)), [normal(3, 4), normal(4)],
-        r"\(3, 4\), but it is \(4,\)"),
+        r"\(3, 4\), but must be \(4,\)"),
     "a gradient of another type": (
         op_of(lambda x: 2 * x, lambda dy, x: (2 * dy).astype("float32")), [eighths(*X)], "float32"),
     "None for a real argument": (
@@ -307,6 +307,18 @@ def test_nothing_compared_is_not_a_pass():
 def test_float32_is_refused():
     with pytest.raises(TypeError, match="needs float64, but W is float32"):
         gradcheck(ops.linear, normal(*X), normal(*W).astype("float32"))
+
+
+def test_exact_mode_refuses_what_it_cannot_add_up_exactly():
+    """A right gradient would look wrong by a rounding."""
+    with pytest.raises(ValueError, match="multiples of 1/8: draw W with gradcheck.grid"):
+        gradcheck(ops.linear, eighths(*X), normal(*W), exact=True)
+
+
+@pytest.mark.parametrize("returned", (1.0, (1.0, 2.0), (1.0, abs, abs)), ids=str)
+def test_an_op_that_returns_no_pair_with_a_function(returned):
+    with pytest.raises(TypeError, match="must return its value and a function"):
+        gradcheck(lambda x: returned, normal(*X))
 
 
 def test_the_seed_repeats_the_check():

@@ -177,6 +177,22 @@ def test_the_state_is_as_large_as_documented(form):
         assert mixer.state_size() == mixer.state_size(7)
 
 
+@every_causal_form
+def test_the_state_keeps_no_prompt_alive(form):
+    """Nor any other array that it is a small part of."""
+    case = Fixed(B=3, n=12, H=2)
+    mixer, params = make(form, case)
+    _, state = mixer.step(params, normal(case))
+    for array in arrays_of(state):
+        assert array.base is None or array.base.nbytes == array.nbytes
+
+
+def arrays_of(state):
+    if isinstance(state, tuple):
+        return [array for part in state for array in arrays_of(part)]
+    return [state] if hasattr(state, "nbytes") else []
+
+
 def numbers_a_sequence(state, batch):
     if isinstance(state, tuple):
         return sum(numbers_a_sequence(part, batch) for part in state)

@@ -63,8 +63,8 @@ class CausalConfig(Config):
     reset: bool = option(False, "start memory and positions anew at each document", "data")
 
     mixer: str = option(
-        "summation", "the layers; hybrid: summation, then attention last; all compares the three",
-        "model", choices=MIXERS,
+        "summation", "the layers; hybrid: summation, then attention last; all compares the three; "
+        "for any other mixer see --layers-pattern", "model", choices=MIXERS,
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead: "summation*3,attention", "projection*2,attention"',
@@ -285,7 +285,8 @@ def main(arguments=None):
     if any(word.partition("=")[0] == "--generate" for word in arguments):
         from train.generate import main as generate
 
-        return generate(arguments)
+        asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
+        return generate(["--help"] if asks_for_help else arguments)
     return command_line.main(COMMAND, arguments)
 
 

@@ -72,7 +72,7 @@ class Mixer:
         if not x.shape[1]:
             return x, state
         (y, state), _ = self.mix(params, x, None, state)
-        return y, state
+        return y, _without_the_rest(state)
 
     def state_size(self, tokens=None):
         """Numbers that `step` carries for each sequence, after `tokens` tokens where it matters."""
@@ -92,6 +92,14 @@ class Mixer:
         if tokens > self.max_len:
             name = type(self).__name__
             raise UserError(f"{name} was built for {self.max_len} tokens and got {tokens}")
+
+
+def _without_the_rest(state):
+    """A state of its own: a view of its last tokens would keep all tokens of a prompt alive."""
+    if isinstance(state, tuple):
+        return tuple(_without_the_rest(part) for part in state)
+    base = getattr(state, "base", None)
+    return state.copy() if base is not None and base.nbytes > state.nbytes else state
 
 
 def uniform_linears(rng, names, width):
