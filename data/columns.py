@@ -48,6 +48,11 @@ def read_labelled(
     if first is None:
         raise UserError(f"{where} has no rows.")
     columns = list(first)
+    if len(columns) == 1:
+        raise UserError(
+            f"{where} has only the column {_listed(columns)}; a text and a label are needed "
+            "(in a csv file with a comma between them, in a tsv file a tab)."
+        )
     rows = itertools.chain([first], rows)
     chosen = _by_name(columns, where, text_column, label_column)
     if chosen is None:

@@ -49,7 +49,7 @@ def test_refused_files(tmp_path):
         load_classification(data_file=write_csv(tmp_path, [f"text {i},{i}" for i in range(30)]))
     with pytest.raises(UserError, match="too few"):
         load_classification(data_file=write_csv(tmp_path, ["a,1", "b,2"]))
-    with pytest.raises(UserError, match="not obvious"):
+    with pytest.raises(UserError, match="only the column 'text'"):
         path = tmp_path / "a.txt"
         path.write_text("one\ntwo\n")
         load_classification(data_file=path)

@@ -35,12 +35,17 @@ def test_columns_are_guessed_when_obvious(columns, expected):
 
 
 @pytest.mark.parametrize(
-    "columns", [["a", "b", "c"], ["body", "review", "label"], ["text", "id", "x"], ["text"]]
+    "columns", [["a", "b", "c"], ["body", "review", "label"], ["text", "id", "x"]]
 )
 def test_ambiguous_columns_are_listed(columns):
     with pytest.raises(UserError, match="not obvious") as caught:
         read_labelled([dict.fromkeys(columns, "1")], "file")
     assert all(repr(column) in str(caught.value) for column in columns)
+
+
+def test_another_separator_makes_one_column():
+    with pytest.raises(UserError, match="only the column 'text;label'; a text and a label"):
+        read_labelled([{"text;label": "hello;a"}], "file")
 
 
 def test_named_columns():

@@ -15,7 +15,7 @@ from minisum import checkpoint
 from minisum.errors import UserError
 from minisum.models.base import Model
 from train.config import Config
-from train.report import Report, duration
+from train.report import Report, duration, grouped
 from train.run_folder import RunFolder, new_path
 from train.signals import Interrupted
 
@@ -386,3 +386,9 @@ def test_durations_read_well():
     assert [duration(s) for s in (0, 59.94, 65, 3599.4, 7380)] == [
         "0.0 s", "59.9 s", "1 min 05 s", "59 min 59 s", "2 h 03 min",
     ]  # fmt: skip
+
+
+def test_the_settings_name_one_corpus():
+    """With a file of one's own the corpus by name is not read."""
+    assert "dataset python_docs" in grouped(Config())["data"]
+    assert grouped(Config(data="rows.csv"))["data"].startswith("data rows.csv")

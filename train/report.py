@@ -85,7 +85,7 @@ class Report:
         self.say()
         self.say(
             f"{'mixer':<16}"
-            + "".join(f"{'test ' + metric:>16}" for metric in metrics)
+            + "".join(f"{'test ' + metric.replace('_', ' '):>16}" for metric in metrics)
             + f"{'parameters':>14}{'tokens/s':>14}{'time':>8}{'best epoch':>12}"
         )
         for result in results:
@@ -145,11 +145,12 @@ def silence(stream):
 
 
 def grouped(config):
-    """group of settings -> "name value, name value", all that are not None."""
+    """group of settings -> "name value, name value", all that are not None and mean something."""
     groups = {}
+    own_file = getattr(config, "data", None) is not None
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is not None:
+        if value is not None and not (own_file and field.name == "dataset"):
             name = field.name.replace("_", "-")
             groups.setdefault(field.metadata["group"], []).append(f"{name} {value}")
     return {group: ", ".join(settings) for group, settings in groups.items()}
