@@ -34,6 +34,7 @@ RELATIVE_TOLERANCE = 1e-7
 # Roundings that a difference of two values is allowed: exp and log alone are good to one or two on
 # a GPU. At a value of 1 this is 4e-12 in the slope.
 ROUNDINGS = 16
+LINES = 8  # of a verdict that are about single comparisons
 OTHER_STEPS = (0.7, 0.5, 0.35, 0.25)  # of STEP, where a difference does not fit
 
 
@@ -82,9 +83,15 @@ class Verdict:
                 "  nothing was compared: all entries sat on kinks (in exact mode those of a smooth "
                 "op all do), or no argument is real"
             )
-        lines += [f"  {mismatch}" for mismatch in self.mismatches[:8]]
-        if len(self.mismatches) > 8:
-            lines.append(f"  and {len(self.mismatches) - 8} more")
+        wrong = {}
+        for mismatch in self.mismatches:
+            wrong.setdefault(mismatch.argument, []).append(mismatch)
+        # So many of each argument that none is crowded out by the one before.
+        share = max(1, LINES // max(1, len(wrong)))
+        shown = [mismatch for found in wrong.values() for mismatch in found[:share]]
+        lines += [f"  {mismatch}" for mismatch in shown]
+        if len(self.mismatches) > len(shown):
+            lines.append(f"  and {len(self.mismatches) - len(shown)} more")
         return "\n".join(lines)
 
 

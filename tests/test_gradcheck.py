@@ -260,6 +260,16 @@ def test_many_mismatches_are_counted_not_listed():
     assert repr(verdict).endswith("and 5 more")
 
 
+def test_no_argument_is_crowded_out_of_the_message():
+    verdict = gradcheck(op_of(lambda x, b: x + b, lambda dy, x, b: (2 * dy, 3 * dy)), *[
+        normal(3, 4) for _ in "xb"
+    ])  # fmt: skip
+    lines = repr(verdict).splitlines()[1:]
+    assert [line.count("argument 0") for line in lines] == [1] * 4 + [0] * 5
+    assert [line.count("argument 1") for line in lines] == [0] * 4 + [1] * 4 + [0]
+    assert lines[-1] == "  and 18 more"
+
+
 def test_kinks_are_reported():
     verdict = gradcheck(ops.relu, XP.asarray([0.0, 0.5, -0.5]), exact=True)
     assert verdict and verdict.kinks == 2 and verdict.checked == 2
