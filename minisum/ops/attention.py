@@ -131,7 +131,7 @@ def _blocks_of_weights(q, k, v, mask, causal, scale):
     (B, H, n, _), m = q.shape, k.shape[2]
     offset = _offset(causal, n, m)
     texts = max(1, CACHED // max(1, H * n * m))
-    queries = min(n, max(LEAST_QUERIES, CACHED // max(1, H * m)))
+    queries = max(LEAST_QUERIES, CACHED // max(1, H * m))
     for first in range(0, B, texts):
         some = slice(first, first + texts)
         real = None if mask is None else mask[some]
