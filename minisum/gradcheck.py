@@ -189,29 +189,33 @@ def _check_differences(verdict, name, value, argument, gradient, rng, entries, t
 
     for place, direction in _directions(rng, host.shape, entries, exact=False):
 
-        def slope_and_noise(first_step, direction=direction):
-            """The extrapolated slope of L, and what the rounding of L may have done to it."""
-            slopes, noise = [], 0.0
-            for step in (first_step, first_step / 2):
-                up, down = (value(_along(argument, host, s * direction)) for s in (step, -step))
-                slopes.append(float((up - down).sum() / (2 * step)))
-                noise = ROUNDINGS * np.finfo(float).eps * max(np.abs(up).sum(), middle) / step
-            coarse, fine = slopes
-            return (4 * fine - coarse) / 3, noise
+        def along(step, direction=direction):
+            return value(_along(argument, host, step * direction))
 
-        numeric, noise = slope_and_noise(STEP)
+        numeric, size = _slope(along, STEP)
         analytic = float((gradient * direction).sum())
         verdict.checked += 1
-        allowed = tolerance * max(abs(analytic), abs(numeric)) + noise
+        noise = ROUNDINGS * np.finfo(float).eps / (STEP / 2)  # at a value of 1
+        allowed = tolerance * max(abs(analytic), abs(numeric)) + noise * max(size, middle)
         if abs(analytic - numeric) <= allowed:
             continue
         # A small L may be what is left of numbers near 1, as the loss of a sure answer is, and then
         # its roundings are theirs: as large as slopes at other steps differ, but no larger than
         # that. (At a kink they differ by more, and that excuses nothing.)
-        slopes = [numeric, *(slope_and_noise(share * STEP)[0] for share in OTHER_STEPS)]
-        allowed += min(2 * (max(slopes) - min(slopes)), ROUNDINGS * np.finfo(float).eps / STEP)
+        slopes = [numeric, *(_slope(along, share * STEP)[0] for share in OTHER_STEPS)]
+        allowed += min(2 * (max(slopes) - min(slopes)), noise / 2)
         if not abs(analytic - numeric) <= allowed:
             verdict.mismatches.append(Mismatch(name, place, analytic, numeric))
+
+
+def _slope(along, first_step):
+    """The extrapolated slope of L, along(step) being its terms, and how large they are in all."""
+    slopes = []
+    for step in (first_step, first_step / 2):
+        up, down = along(step), along(-step)
+        slopes.append(float((up - down).sum() / (2 * step)))
+    coarse, fine = slopes
+    return (4 * fine - coarse) / 3, np.abs(up).sum()
 
 
 def _directions(rng, shape, entries, exact):

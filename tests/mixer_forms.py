@@ -86,3 +86,10 @@ def same(a, b):
 
 def close(a, b):
     np.testing.assert_allclose(to_numpy(a), to_numpy(b), rtol=1e-9, atol=1e-10)
+
+
+def arrays_of(state):
+    """The arrays of what a mixer carries from token to token, in one list."""
+    if isinstance(state, tuple):
+        return [array for part in state for array in arrays_of(part)]
+    return [state] if hasattr(state, "dtype") else []

@@ -271,7 +271,8 @@ def test_the_stand_in_is_strict(device):
 def test_a_kernel_reads_one_type_without_gaps(device):
     """It would take 8 bytes of a float64 for two float32: other types take the plain forms."""
     single, double = device.asarray(np.ones((4, 4), "f4")), device.asarray(np.ones(4))
-    assert compiling.runs_on(single, single) and compiling.runs_on(double)
+    assert compiling.runs_on(single, single, None) and compiling.runs_on(double)
+    assert not compiling.runs_on(single, None, double)
     for arrays in ((single, double), (single, np.ones(4, "f4")), (single.astype("f2"),)):
         assert not compiling.runs_on(*arrays)
     nowhere = ("", "kernel", np.dtype("f4"), (0, 1, 1), (1, 1, 1))

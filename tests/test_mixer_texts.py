@@ -6,7 +6,17 @@ import pytest
 from conftest import XP
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixer_forms import Fixed, close, every_causal_form, every_form, make, normal, same, sizes
+from mixer_forms import (
+    Fixed,
+    arrays_of,
+    close,
+    every_causal_form,
+    every_form,
+    make,
+    normal,
+    same,
+    sizes,
+)
 
 pytestmark = pytest.mark.usefixtures("short_chunks")
 
@@ -185,12 +195,6 @@ def test_the_state_keeps_no_prompt_alive(form):
     _, state = mixer.step(params, normal(case))
     for array in arrays_of(state):
         assert array.base is None or array.base.nbytes == array.nbytes
-
-
-def arrays_of(state):
-    if isinstance(state, tuple):
-        return [array for part in state for array in arrays_of(part)]
-    return [state] if hasattr(state, "nbytes") else []
 
 
 def numbers_a_sequence(state, batch):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from mixer_forms import (
     MAX_LEN,
     Fixed,
+    arrays_of,
     close,
     every_causal_form,
     every_form,
@@ -154,14 +155,8 @@ def test_float32_stays_float32_and_near(form, case):
         state = None
         for _ in range(2):
             y_step, state = mixer.step(params, x[:, :1].astype(np.float32), state)
-            assert {y_step.dtype, *dtypes(state)} == {np.dtype(np.float32)}
+            assert {a.dtype for a in (y_step, *arrays_of(state))} == {np.dtype(np.float32)}
     np.testing.assert_allclose(to_numpy(y), to_numpy(exact), rtol=2e-3, atol=2e-4)
-
-
-def dtypes(state):
-    if isinstance(state, tuple):
-        return {dtype for part in state for dtype in dtypes(part)}
-    return {state.dtype} if hasattr(state, "dtype") else set()
 
 
 @every_form

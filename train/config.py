@@ -134,8 +134,8 @@ class Config:
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
-        if self.tokenizer == "bpe" and self.vocab_size < least_vocabulary("bpe"):
-            least = least_vocabulary("bpe")
+        least = least_vocabulary("bpe")
+        if self.tokenizer == "bpe" and self.vocab_size < least:
             raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
         if "validation" in given and self.select == "test":
             raise UserError("--validation: --select test looks at no validation rows")

@@ -64,7 +64,11 @@ __device__ T block_max(T value, T* shared) {
 
 
 def runs_on(*arrays):
-    """Whether the kernels can take these arrays: on a GPU, all of one of the two types."""
+    """Whether the kernels can take these arrays: on a GPU, all of one of the two types.
+
+    None stands for no array.
+    """
+    arrays = [a for a in arrays if a is not None]
     if any(array_module(a) is np for a in arrays):
         return False
     return {a.dtype.name for a in arrays} in ({"float32"}, {"float64"})
