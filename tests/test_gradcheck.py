@@ -289,6 +289,19 @@ def test_a_sure_answer_is_not_refused_for_its_roundings(lead):
     assert len(gradcheck(nearly_right, logits, targets).mismatches) == 3
 
 
+@pytest.mark.parametrize("speed", (30, 100, 300, 500))
+def test_a_steep_op_is_not_refused_for_the_length_of_the_step(speed):
+    """Extrapolated slopes of sin(speed x) are off by (speed step)⁴ / 480 of themselves.
+
+    A mistake of a millionth is a mistake.
+    """
+    x = np.array([0.1, -0.2])
+    for factor in (1, 1 - 1e-6, 1 + 1e-6):
+        slope = lambda dy, x, factor=factor: dy * factor * speed * np.cos(speed * x)  # noqa: E731
+        verdict = gradcheck(op_of(lambda x: np.sin(speed * x), slope), x)
+        assert bool(verdict) == (factor == 1), verdict
+
+
 @pytest.mark.parametrize(
     "f, slope, at",
     [(np.abs, np.sign, 3e-4), (np.sqrt, lambda x: 0.5 / np.sqrt(x), 1.1e-3),
