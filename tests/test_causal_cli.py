@@ -220,6 +220,7 @@ def test_a_closed_pipe_and_ctrl_c_end_generation_quietly(run):
         (["--layers-pattern", "attention", "--width", "9", "--out", "new"], "8 heads"),
         (["--reset", "--rows"], "--reset"),
         (["--tokenizer", "word"], "hub:NAME"),
+        (["--vocab-size", "258"], "at least 259"),
         (["--text-column", "x"], "--text-column"),
         (["--dataset", "wikitext-2", "--validation", "0.2"], "validation split of its own"),
         (["--generate", "x", "--out", "nowhere"], "no run"),

@@ -92,6 +92,7 @@ class CausalConfig(Config):
     batch_size: int = option(8, "windows a step", at_least=1, metavar="N")
 
     WITH_DATA = ("test_data", "text_column")
+    MORE_TOKENS = 1  # the border between documents
     RECIPES = {
         "default": {},
         "published": {

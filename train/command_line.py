@@ -150,12 +150,12 @@ def run(command, chosen, given):
         out = out or new_path("runs", f"{command.task}-{name}-{config.mixer}")
     config = settled(config)
     folder = RunFolder(out)
-    report.say(f"run in {folder}")
     with folder.claimed(), warnings.catch_warnings():
         # The loop looks for overflow itself, and names the batch.
         warnings.simplefilter("ignore", RuntimeWarning)
         if not resume:
             folder.refuse_if_used()
+        report.say(f"run in {folder}")
         task = command.load(config, folder, resume)
         if resume and stored["data_sha256"] != task.data_sha256:
             raise UserError(

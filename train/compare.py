@@ -77,9 +77,7 @@ class CompareConfig:
     )  # fmt: skip
     test_size: int = option(None, "test examples", "task", type=int, at_least=1, metavar="N")
 
-    mixers: str = option(
-        DEFAULT_MIXERS, "names apart by commas, or all", "model", metavar="NAMES"
-    )
+    mixers: str = option(DEFAULT_MIXERS, "names apart by commas, or all", "model", metavar="NAMES")
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
     width: int = option(64, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
     layers: int = option(2, "blocks", "model", at_least=1, at_most=2**10, metavar="N")

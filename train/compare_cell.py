@@ -77,9 +77,7 @@ def train_cell(task, mixer, seed, report):
         "parameters": params.count,
         "state_numbers": state_numbers(task, mixer),
         "tokens_per_second": sum(tokens[skipped:]) / sum(seconds[skipped:]),
-        "step_memory_bytes": memory_of(
-            lambda: plain.loss_and_grads(params, grads, on_device), xp
-        ),
+        "step_memory_bytes": memory_of(lambda: plain.loss_and_grads(params, grads, on_device), xp),
         "seconds": time.perf_counter() - started,
         "device": backend.device_name(xp),
         "versions": report.versions(xp),

@@ -123,6 +123,8 @@ class Config:
     RECIPES = {"default": {}}
     # flags that say how to read --data FILE, and mean nothing without it
     WITH_DATA = ("test_data",)
+    # tokens of the vocabulary beside the tokenizer's own
+    MORE_TOKENS = 0
 
     def check(self, given=()):
         """Raise UserError for a value out of range, or for values that contradict each other.
@@ -134,7 +136,7 @@ class Config:
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
-        least = least_vocabulary("bpe")
+        least = least_vocabulary("bpe") + self.MORE_TOKENS
         if self.tokenizer == "bpe" and self.vocab_size < least:
             raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
         if "validation" in given and self.select == "test":

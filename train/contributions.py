@@ -97,7 +97,7 @@ def _article(account):
     known = ""
     if "true" in account:
         right = account["true"] == account["predicted"]
-        known = f' <small>{"right" if right else "wrong: " + html.escape(account["true"])}</small>'
+        known = f" <small>{'right' if right else 'wrong: ' + html.escape(account['true'])}</small>"
     total = sum(entry["contribution"] for entry in account["words"])
     return (
         f"<article><h2>{html.escape(account['predicted'])} "

@@ -1,6 +1,7 @@
 """What a run says while it runs: a header, a bar on a terminal, a line an epoch, a final table.
 
-Lines go to standard output, the bar and warnings to standard error. A reader that goes away
+Lines go to standard output, the bar and warnings to standard error; where no terminal can show the
+bar, a line a minute stands for it. A reader that goes away
 (`| head`, a closed terminal) silences the run and does not end it: the files are the record.
 """
 
@@ -10,11 +11,14 @@ import os
 import platform
 import sys
 import textwrap
+import time
 
 import numpy as np
 
 import minisum
 from minisum import backend
+
+BETWEEN_LINES = 60.0  # seconds, of those that stand for a bar
 
 
 class Report:
@@ -103,13 +107,13 @@ class Report:
 
     @contextlib.contextmanager
     def bar(self, title, total, done):
-        """Yield advance(loss), called after every step; a tqdm bar where a person can see it."""
+        """Yield advance(loss), called after every step: a tqdm bar where a person can see it."""
         tqdm = None
         if sys.stderr is not None and sys.stderr.isatty():
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm
         if tqdm is None:
-            yield lambda loss: None
+            yield self.lines(title, total, done)
             return
         with tqdm(total=total, initial=done, desc=title, leave=False, unit="step") as bar:
 
@@ -118,6 +122,23 @@ class Report:
                 bar.update()
 
             yield advance
+
+    def lines(self, title, total, done):
+        """advance(loss) for a file or a pipe, in which a bar would be a thousand lines."""
+        first, started = done, time.monotonic()
+        told = started
+
+        def advance(loss):
+            nonlocal done, told
+            done, now = done + 1, time.monotonic()
+            if now - told < BETWEEN_LINES or done == total:
+                return
+            told = now
+            left = duration((now - started) / (done - first) * (total - done))
+            so_far = f", loss {loss:.4f}" if loss else ""
+            emit(sys.stderr, f"{title}: step {done:,} of {total:,}{so_far}, {left} left")
+
+        return advance
 
     @staticmethod
     def versions(xp):
