@@ -124,6 +124,11 @@ def synchronize(xp):
         xp.cuda.get_current_stream().synchronize()
 
 
+def add_into(view, more):
+    """view += more. After `array[some] += more` CuPy copies those numbers onto themselves."""
+    view += more
+
+
 def add_rows(table, ids, rows):
     """table[ids[i]] += rows[i] for every i, repeated ids included, one after the other. In place.
 

@@ -1,4 +1,4 @@
-"""A training step on a GPU as one launch: its kernels are recorded once and then replayed.
+"""Work on a GPU as one launch: its kernels are recorded once and then replayed.
 
 To launch a kernel costs the host some ten microseconds, and a small model's kernels are done
 sooner than that: the GPU waits for Python. A CUDA graph holds the launches of a whole step with
@@ -26,49 +26,51 @@ def matmul(a, b, out=None):
 
 
 class Recorder:
-    """Calls compute(params, grads, batch, total) -> loss, or replays what it did at that shape.
+    """Calls compute(*vectors, batch, *numbers) -> an array, or replays what it did at that shape.
 
-    The first call for a shape is plain, so that kernels are compiled and a rare shape costs
-    nothing; the second is recorded. Work that cannot be recorded goes on launch by launch, and so
-    does all work once a recording finds no room beside the memory that the plain calls have taken.
+    The vectors (see Params) are the same at each call, the batch (name -> array) and the numbers
+    are read anew. The first call for a shape is plain, so that kernels are compiled and a rare
+    shape costs nothing; the second is recorded. Work that cannot be recorded goes on launch by
+    launch, and so does all work once a recording finds no room beside the memory that the plain
+    calls have taken.
     """
 
-    def __init__(self, compute):
-        self.compute, self.recordings, self.most = compute, {}, MOST
+    def __init__(self):
+        self.recordings, self.most = {}, MOST
         self.stream = self.pool = None
 
-    def __call__(self, params, grads, batch, total):
+    def __call__(self, compute, vectors, batch, *numbers):
         shapes = tuple((name, a.shape, a.dtype.char) for name, a in batch.items())
-        key = (params.vector.data.ptr, grads.vector.data.ptr, params.dtype.char, shapes)
+        places = tuple((held.vector.data.ptr, held.dtype.char) for held in vectors)
+        key = (compute, places, shapes)
         if key not in self.recordings:
             if len(self.recordings) < self.most:
                 self.recordings[key] = None
-            return self._launch_by_launch(params, grads, batch, total)
-        if self.recordings[key] is None:
-            self.recordings[key] = self._record(params, grads, batch)
-        if not self.recordings[key]:
-            return self._launch_by_launch(params, grads, batch, total)
-        return self.recordings[key].replay(batch, total)
+        elif self.recordings[key] is None:
+            self.recordings[key] = self._record(compute, vectors, batch, numbers)
+        if recording := self.recordings.get(key):
+            return recording.replay(batch, numbers)
+        return self._launch_by_launch(compute, *vectors, batch, *numbers)
 
     def memory(self):
         """Bytes that the recordings hold on the device."""
         return int(self.pool.total_bytes()) if self.pool else 0
 
-    def _launch_by_launch(self, *arguments):
+    def _launch_by_launch(self, compute, *arguments):
         try:
-            return self.compute(*arguments)
+            return compute(*arguments)
         except MemoryError:
             if not self.pool:
                 raise
         self._give_up()
-        return self.compute(*arguments)
+        return compute(*arguments)
 
     def _give_up(self):
         """Record no more, and hand back the memory of what was recorded."""
         self.most, self.pool = 0, None
         self.recordings.clear()
 
-    def _record(self, params, grads, batch):
+    def _record(self, compute, vectors, batch, numbers):
         """A Recording, or False where the work cannot be recorded."""
         import cupy
 
@@ -77,36 +79,37 @@ class Recorder:
         self.stream = self.stream or cupy.cuda.Stream(non_blocking=True)
         self.pool = self.pool or cupy.cuda.MemoryPool(_device_memory)
         inputs = {name: array.copy() for name, array in batch.items()}
-        total = cupy.ones((), params.dtype)
+        scalars = [cupy.ones((), vectors[0].dtype) for _ in numbers]
         try:
             cublas.prepare(self.stream)
             own_memory = cupy.cuda.using_allocator(self.pool.malloc)
             with self.stream, own_memory, _recorded(self.stream) as graph:
-                loss = self.compute(params, grads, inputs, total)
+                result = compute(*vectors, inputs, *scalars)
         except (UserError, RuntimeError):  # CuPy's and CUDA's refusals are RuntimeErrors
             return False
         except MemoryError:
             self._give_up()
             return False
-        return Recording(graph[0], inputs, total, loss, (params.vector, grads.vector))
+        return Recording(graph[0], vectors, inputs, scalars, result)
 
 
 class Recording:
-    """A graph, the arrays that it reads the batch and the number of targets from, and its loss.
+    """A graph and what it works on: vectors, the arrays that it reads anew, and its result.
 
-    vectors: what else it works on. Held here, or their places might be given to other arrays.
+    While it holds the vectors, their places are not given to other arrays.
     """
 
-    def __init__(self, graph, inputs, total, loss, vectors):
-        self.graph, self.inputs, self.total, self.loss = graph, inputs, total, loss
-        self.vectors = vectors
+    def __init__(self, graph, vectors, inputs, scalars, result):
+        self.graph, self.vectors = graph, [held.vector for held in vectors]
+        self.inputs, self.scalars, self.result = inputs, scalars, result
 
-    def replay(self, batch, total):
+    def replay(self, batch, numbers):
         for name, array in batch.items():
             self.inputs[name][...] = array
-        self.total.fill(total)
+        for scalar, number in zip(self.scalars, numbers, strict=True):
+            scalar.fill(number)
         self.graph.launch()
-        return self.loss.copy()  # the next replay writes to the same place
+        return self.result.copy()  # the next replay writes to the same place
 
 
 @contextlib.contextmanager

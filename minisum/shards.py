@@ -47,15 +47,15 @@ class Shards:
     """Runs a model on batches, shard by shard.
 
     threads: how many shards are under way at a time (see Workers). rows: examples a shard; None
-    leaves a GPU's batch whole and otherwise cuts it to the cache. record: on a GPU, replay the step
-    as one launch (see minisum.recording), which takes one thread.
+    leaves a GPU's batch whole and otherwise cuts it to the cache. record: on a GPU, replay a step
+    or a prediction as one launch (see minisum.recording), which takes one thread.
     """
 
     def __init__(self, model, threads=None, rows=None, record=True):
         self.model, self.rows = model, rows
         self.workers = Workers(threads)
         self.spare = []
-        self.recorder = Recorder(self._compute) if record and self.workers.count == 1 else None
+        self.recorder = Recorder() if record and self.workers.count == 1 else None
 
     def loss_and_grads(self, params, grads, batch, total=None):
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.
@@ -64,10 +64,18 @@ class Shards:
         wait for it. Returns a number of the backend, and reading that waits as well.
         """
         total = max(1, self.model.weight(batch) if total is None else total)
-        replayable = self.recorder and params.xp is not np
-        return (self.recorder if replayable else self._compute)(params, grads, batch, total)
+        return self._run(self._step, (params, grads), batch, total)
 
-    def _compute(self, params, grads, batch, total):
+    def predict(self, params, batch):
+        """The model's outputs for `batch`, in its order."""
+        return self._run(self._outputs, (params,), batch)
+
+    def _run(self, compute, vectors, batch, *numbers):
+        if self.recorder and vectors[0].xp is not np:
+            return self.recorder(compute, vectors, batch, *numbers)
+        return compute(*vectors, batch, *numbers)
+
+    def _step(self, params, grads, batch, total):
         pieces = self._cut(params, batch)
         workers = min(self.workers.count, len(pieces))
         while len(self.spare) < workers - 1:
@@ -87,8 +95,7 @@ class Shards:
         self._add_up([g.vector for g in owned])
         return sum(losses[1:], losses[0])
 
-    def predict(self, params, batch):
-        """The model's outputs for `batch`, in its order."""
+    def _outputs(self, params, batch):
         pieces = self._cut(params, batch)
         outputs = [None] * len(pieces)
         workers = min(self.workers.count, len(pieces))

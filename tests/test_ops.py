@@ -8,6 +8,7 @@ from hypothesis import given
 
 from minisum import ops
 from minisum.gradcheck import gradcheck
+from minisum.ops.chunks import split_chunks
 from minisum.strategies import cases
 
 SIZES = {"B": (1, 3), "n": (1, 7), "d": (1, 6), "o": (1, 5), "V": (2, 6), "H": (1, 3), "h": (1, 4)}
@@ -258,3 +259,8 @@ def test_a_word_read_often_is_owed_its_whole_sum_in_float16():
     # Added up in float16, in parts of 25.6 where its steps are of 1, it would be 2,014.
     assert float(dtable[0, 0]) == pytest.approx(float(dx.astype("float64").sum()), abs=1)
     assert float(dtable[1, 0]) == 0
+
+
+def test_a_text_is_cut_into_no_more_chunks_than_it_fills():
+    shapes = [split_chunks(XP.ones((1, 2, n, 3)), 4).shape for n in (1, 4, 5, 8)]
+    assert shapes == [(1, 2, chunks, 4, 3) for chunks in (1, 1, 2, 2)]

@@ -100,9 +100,9 @@ def vectors(device):
     return params, params.zeros_like()
 
 
-def assert_right(recorder, device, params, grads, rows=3, seed=0):
-    x, total = np.random.default_rng(seed).normal(size=(rows, 2)), seed + 1
-    loss = recorder(params, grads, {"x": device.asarray(x)}, total)
+def assert_right(recorder, work, params, grads, rows=3, seed=0):
+    device, x, total = work.device, np.random.default_rng(seed).normal(size=(rows, 2)), seed + 1
+    loss = recorder(work, (params, grads), {"x": device.asarray(x)}, total)
     wanted = x.sum(axis=0) / total
     np.testing.assert_allclose(grads["w"].get(), wanted)
     return loss, wanted @ [1, 2]
@@ -111,10 +111,10 @@ def assert_right(recorder, device, params, grads, rows=3, seed=0):
 def test_plain_then_recorded_then_replayed(device):
     """Each batch and number of targets anew; losses that are read when all are done."""
     work = Work(device)
-    recorder, found = recording.Recorder(work), []
+    recorder, found = recording.Recorder(), []
     params, grads = vectors(device)
     for seed in range(4):
-        found.append(assert_right(recorder, device, params, grads, seed=seed))
+        found.append(assert_right(recorder, work, params, grads, seed=seed))
         assert (work.plain, work.captured) == (1, min(seed, 1))
     for loss, wanted in found:
         assert float(loss) == pytest.approx(wanted)
@@ -123,66 +123,94 @@ def test_plain_then_recorded_then_replayed(device):
         device.pinned[0](8)
 
 
+def test_two_kinds_of_work_on_one_batch(device):
+    """Recorded apart, each with its own vectors and numbers, in memory that they share."""
+    step, (params, grads) = Work(device), vectors(device)
+    recorder, looked = recording.Recorder(), []
+
+    def predict(params, batch):
+        outputs = device.zeros(3)
+
+        def launch():
+            outputs[...] = batch["x"] @ params["w"]
+
+        launch()
+        looked.append(Stream.recorded is not None)
+        if looked[-1]:
+            Stream.recorded.append(launch)
+        return outputs
+
+    pools = set()
+    for seed in range(4):
+        assert_right(recorder, step, params, grads, seed=seed)
+        x = np.random.default_rng(seed).normal(size=(3, 2))
+        outputs = recorder(predict, (params,), {"x": device.asarray(x)})
+        np.testing.assert_allclose(outputs.get(), x @ [1, 2])
+        pools.add(recorder.pool)
+    assert looked == [False, True] and (step.plain, step.captured) == (1, 1)
+    assert len(pools - {None}) == 1
+
+
 def test_no_more_shapes_than_most(device, monkeypatch):
     monkeypatch.setattr(recording, "MOST", 2)
     work = Work(device)
-    recorder, (params, grads) = recording.Recorder(work), vectors(device)
+    recorder, (params, grads) = recording.Recorder(), vectors(device)
     for _ in range(3):
         for rows in (1, 2, 3, 4):
-            assert_right(recorder, device, params, grads, rows)
+            assert_right(recorder, work, params, grads, rows)
     assert (work.plain, work.captured) == (2 + 3 * 2, 2)
 
 
 def test_a_recording_keeps_what_it_works_on(device):
     """Freed, its vectors' places would be given to others, and be taken for the old ones."""
-    recorder = recording.Recorder(Work(device))
+    recorder, work = recording.Recorder(), Work(device)
     params, grads = vectors(device)
     for seed in range(2):
-        assert_right(recorder, device, params, grads, seed=seed)
+        assert_right(recorder, work, params, grads, seed=seed)
     alive = weakref.ref(params.vector), weakref.ref(grads.vector)
     del params, grads
     gc.collect()
     assert all(vector() is not None for vector in alive)
     params, grads = vectors(device)
-    assert_right(recorder, device, params, grads)
+    assert_right(recorder, work, params, grads)
     assert len(recorder.recordings) == 2
 
 
 def test_without_room_to_record_all_runs_launch_by_launch(device):
     work = Work(device)
-    recorder, (params, grads) = recording.Recorder(work), vectors(device)
+    recorder, (params, grads) = recording.Recorder(), vectors(device)
     for seed in range(3):
-        assert_right(recorder, device, params, grads, rows=3, seed=seed)
+        assert_right(recorder, work, params, grads, rows=3, seed=seed)
     assert recorder.memory() == 1024 and work.captured == 1
-    assert_right(recorder, device, params, grads, rows=4)
+    assert_right(recorder, work, params, grads, rows=4)
     work.trouble = [MemoryError("no room to record")]
     for rows in (4, 4, 4, 3, 3, 3, 5, 5, 5):
-        assert_right(recorder, device, params, grads, rows)
+        assert_right(recorder, work, params, grads, rows)
     assert work.captured == 2 and recorder.memory() == 0
     assert not any(recorder.recordings.values())
 
 
 def test_recordings_make_room_for_a_plain_step(device):
     work = Work(device)
-    recorder, (params, grads) = recording.Recorder(work), vectors(device)
+    recorder, (params, grads) = recording.Recorder(), vectors(device)
     for seed in range(2):
-        assert_right(recorder, device, params, grads, seed=seed)
+        assert_right(recorder, work, params, grads, seed=seed)
     work.trouble = [MemoryError("a longer batch")]
-    assert_right(recorder, device, params, grads, rows=9)
+    assert_right(recorder, work, params, grads, rows=9)
     assert recorder.memory() == 0
     work.trouble = [MemoryError("a batch that is too long by itself")]
     with pytest.raises(MemoryError, match="by itself"):
-        assert_right(recorder, device, params, grads, rows=10)
+        assert_right(recorder, work, params, grads, rows=10)
 
 
 @pytest.mark.parametrize("error", [NotImplementedError("a product"), OutOfMemory("CUDA")])
 def test_what_cannot_be_recorded(device, error):
     """One try; the recording is over and the host's memory as it was."""
     work = Work(device)
-    recorder, (params, grads) = recording.Recorder(work), vectors(device)
+    recorder, (params, grads) = recording.Recorder(), vectors(device)
     work.trouble = [None, error]
     for seed in range(4):
-        assert_right(recorder, device, params, grads, seed=seed)
+        assert_right(recorder, work, params, grads, seed=seed)
     assert (work.plain, work.captured) == (4, 1)
     assert Stream.recorded is None and device.pinned[1:] == ["the usual one"]
     assert not recording._recording
@@ -190,11 +218,11 @@ def test_what_cannot_be_recorded(device, error):
 
 def test_a_defect_is_not_hidden(device):
     work = Work(device)
-    recorder, (params, grads) = recording.Recorder(work), vectors(device)
+    recorder, (params, grads) = recording.Recorder(), vectors(device)
     work.trouble = [None, TypeError("a defect")]
-    assert_right(recorder, device, params, grads)
+    assert_right(recorder, work, params, grads)
     with pytest.raises(TypeError, match="a defect"):
-        assert_right(recorder, device, params, grads)
+        assert_right(recorder, work, params, grads)
     assert Stream.recorded is None and not recording._recording
 
 

@@ -13,6 +13,28 @@ __device__ Pack<T, K> read_logits(const T* row, const T* bias, int c) {
     return logit;
 }
 
+template <typename T>
+__device__ T lowest() { return -(T)__int_as_float(0x7f800000); }  // minus infinity
+
+// Takes in more scores: top is the largest so far, and sum that of all exp(score - top).
+template <int K, typename T>
+__device__ void add_scores(Pack<T, K> scores, T& top, T& sum) {
+    T before = top;
+    for (int k = 0; k < K; ++k) top = larger(top, scores.of[k]);
+    if (top == lowest<T>()) return;
+    if (top != before) sum *= exp(before - top);
+    for (int k = 0; k < K; ++k) sum += exp(scores.of[k] - top);
+}
+
+// From each thread's top and sum those of the block. A row of nothing but lowest() has sum 0.
+template <typename T>
+__device__ void over_block(T& top, T& sum, T* shared) {
+    T own = top;
+    top = block_max(top, shared);
+    if (top == lowest<T>()) top = 0;
+    sum = block_sum(sum * exp(own - top), shared);
+}
+
 // p = softmax(logits + bias), loss = -log p[target]; the loss is zero where the target is ignored.
 template <typename T, int K>
 __global__ void softmax_loss(const T* logits, const T* bias, const int* targets, T* p, T* losses,
@@ -23,19 +45,11 @@ __global__ void softmax_loss(const T* logits, const T* bias, const int* targets,
     int target = targets[blockIdx.x];
     // Read before `out` is written, which may be `row`.
     T own = target == ignore ? (T)0 : read_logits<1>(row, bias, target).of[0];
-    T top = -(T)__int_as_float(0x7f800000), sum = 0;  // minus infinity
+    T top = lowest<T>(), sum = 0;
     #pragma unroll 4
-    for (int c = threadIdx.x * K; c < C; c += blockDim.x * K) {
-        Pack<T, K> logit = read_logits<K>(row, bias, c);
-        for (int k = 0; k < K; ++k) top = larger(top, logit.of[k]);
-    }
-    top = block_max(top, shared);
-    #pragma unroll 4
-    for (int c = threadIdx.x * K; c < C; c += blockDim.x * K) {
-        Pack<T, K> logit = read_logits<K>(row, bias, c);
-        for (int k = 0; k < K; ++k) sum += exp(logit.of[k] - top);
-    }
-    sum = block_sum(sum, shared);
+    for (int c = threadIdx.x * K; c < C; c += blockDim.x * K)
+        add_scores(read_logits<K>(row, bias, c), top, sum);
+    over_block(top, sum, shared);
     T share = 1 / sum;
     #pragma unroll 4
     for (int c = threadIdx.x * K; c < C; c += blockDim.x * K) {
@@ -57,48 +71,37 @@ __global__ void cross_entropy_back(const T* p, const int* targets, const T* scal
         out[c] = target == ignore ? (T)0 : (row[c] - (T)(c == target)) * factor;
 }
 
-// A row is the scores of one query, in blocks of H * n rows a text. Turned into weights in place,
-// and if it is not too long kept beside the processor in between.
+// Scaled scores of the keys from j on, lowest() where one may not be seen.
+template <int K, typename T>
+__device__ Pack<T, K> read_scores(const T* row, const bool* real, int last, T scale, int j) {
+    Pack<T, K> score = read<K>(row + j);
+    Pack<bool, K> seen = {};
+    if (real) seen = read<K>(real + j);
+    for (int k = 0; k < K; ++k) {
+        bool visible = j + k <= last && (!real || seen.of[k]);
+        score.of[k] = visible ? scale * score.of[k] : lowest<T>();
+    }
+    return score;
+}
+
+// A row is the scores of one query, in blocks of H * n rows a text. Turned into weights in place.
 template <typename T, int K>
 __global__ void attention_weights(T* scores, const bool* mask, T scale, int causal, int H, int n,
                                   int m) {
     __shared__ T shared[8];
-    __shared__ Pack<T, K> kept[2048 / K];
     T* row = scores + (long long)blockIdx.x * m;
-    T* work = m <= 2048 ? kept[0].of : row;
     const bool* real = mask ? mask + (long long)(blockIdx.x / (H * n)) * m : nullptr;
     int last = causal ? (int)(blockIdx.x % n) + m - n : m - 1;
-    const T lowest = -(T)__int_as_float(0x7f800000);  // minus infinity
-    T top = lowest, sum = 0;
+    T top = lowest<T>(), sum = 0;
     #pragma unroll 4
-    for (int j = threadIdx.x * K; j < m; j += blockDim.x * K) {
-        Pack<T, K> score = read<K>(row + j);
-        Pack<bool, K> seen = {};
-        if (real) seen = read<K>(real + j);
-        for (int k = 0; k < K; ++k) {
-            bool visible = j + k <= last && (!real || seen.of[k]);
-            score.of[k] = visible ? scale * score.of[k] : lowest;
-            top = larger(top, score.of[k]);
-        }
-        write<K>(work + j, score);
-    }
-    top = block_max(top, shared);
-    T shift = top == lowest ? (T)0 : top;
-    #pragma unroll 4
-    for (int j = threadIdx.x * K; j < m; j += blockDim.x * K) {
-        Pack<T, K> weight = read<K>(work + j);
-        for (int k = 0; k < K; ++k) {
-            weight.of[k] = exp(weight.of[k] - shift);
-            sum += weight.of[k];
-        }
-        write<K>(work + j, weight);
-    }
-    sum = block_sum(sum, shared);
+    for (int j = threadIdx.x * K; j < m; j += blockDim.x * K)
+        add_scores(read_scores<K>(row, real, last, scale, j), top, sum);
+    over_block(top, sum, shared);
     T share = sum == 0 ? (T)1 : 1 / sum;
     #pragma unroll 4
     for (int j = threadIdx.x * K; j < m; j += blockDim.x * K) {
-        Pack<T, K> weight = read<K>(work + j);
-        for (int k = 0; k < K; ++k) weight.of[k] *= share;
+        Pack<T, K> weight = read_scores<K>(row, real, last, scale, j);
+        for (int k = 0; k < K; ++k) weight.of[k] = exp(weight.of[k] - top) * share;
         write<K>(row + j, weight);
     }
 }

@@ -10,8 +10,10 @@ from minisum.kernels.compiling import launch, packing
 
 # Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
 COLUMNS, BLOCK, LANES = 64, 256, 8
-# Threads that keep all of a large GPU busy.
-THREADS = 2**18
+# Threads that keep a large GPU busy, and the most texts that one of them then goes through.
+THREADS, TEXTS = 2**16, 32
+# Blocks along a grid's third axis, at most.
+DEPTH = 65535
 
 _SOURCE = r"""
 template <typename T, int K>
@@ -26,28 +28,44 @@ __global__ void embed_modulate(const int* ids, const T* table, const T* position
     write<K>(y + (long long)token * d + c, word);
 }
 
-// A thread a position and channels, which meets the words there of some of the texts.
+// A thread a position and channels, which meets the words there of some of the texts, equal ones
+// one after the other: their gradient is one addition then. Threads that add to one place wait for
+// each other, and all texts share their frequent words.
 template <typename T, int K>
 __global__ void embed_modulate_back(const T* dy, const int* ids, const T* table,
                                     const T* positions, T bias, T* shares, T* dtable, int B,
                                     int n, int d, int texts) {
-    int t = blockIdx.x * blockDim.y + threadIdx.y;
+    __shared__ int words[32][32], order[32][32];
+    int t = blockIdx.x * blockDim.y + threadIdx.y, y = threadIdx.y;
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
+    int first = blockIdx.z * texts, count = t < n ? min(B - first, texts) : 0;
+    for (int i = threadIdx.x; i < count; i += blockDim.x)
+        words[y][i] = ids[(long long)(first + i) * n + t];
+    __syncthreads();
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        int rank = 0, id = words[y][i];
+        for (int j = 0; j < count; ++j)
+            rank += words[y][j] < id || (words[y][j] == id && j < i);
+        order[y][rank] = i;
+    }
+    __syncthreads();
     if (t >= n || c >= d) return;
-    int first = blockIdx.z * texts, end = min(B, first + texts);
-    Pack<T, K> factor = read<K>(positions + (long long)t * d + c), sum = {};
+    Pack<T, K> factor = read<K>(positions + (long long)t * d + c), sum = {}, dword = {};
     for (int k = 0; k < K; ++k) factor.of[k] += bias;
-    #pragma unroll 4
-    for (int b = first; b < end; ++b) {
-        long long token = (long long)b * n + t, place = (long long)ids[token] * d + c;
+    bool any = false;
+    for (int i = 0; i < count; ++i) {
+        int text = order[y][i], id = words[y][text];
+        long long token = (long long)(first + text) * n + t, place = (long long)id * d + c;
         Pack<T, K> g = read<K>(dy + token * d + c), word = read<K>(table + place);
-        bool any = false;
         for (int k = 0; k < K; ++k) {
             any = any || g.of[k] != 0;
             sum.of[k] += g.of[k] * word.of[k];
-            g.of[k] *= factor.of[k];
+            dword.of[k] += g.of[k] * factor.of[k];
         }
-        if (any) add<K>(dtable + place, g);
+        if (i + 1 < count && words[y][order[y][i + 1]] == id) continue;
+        if (any) add<K>(dtable + place, dword);
+        dword = {};
+        any = false;
     }
     write<K>(shares + ((long long)blockIdx.z * n + t) * d + c, sum);
 }
@@ -56,7 +74,7 @@ __global__ void embed_modulate_back(const T* dy, const int* ids, const T* table,
 template <typename T, int K>
 __global__ void relu_sum(const T* x, const bool* mask, T* y, bool* positive, int B, int n, int d,
                          int stretch) {
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * K, b = blockIdx.y, s = blockIdx.z;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K, b = blockIdx.x, s = blockIdx.z;
     int end = min(n, (s + 1) * stretch);
     Pack<T, K> sum = {};
     if (c < d) {
@@ -120,13 +138,13 @@ def embed_modulate(ids, table, positions, bias):
 def embed_modulate_back(dy, ids, table, positions, bias, dtable):
     """dtable[ids] += dy * (positions + bias), repeats included; returns Σ_b dy * table[ids].
 
-    The texts are shared out until there are THREADS threads.
+    The texts are shared out, up to TEXTS a thread, until there are THREADS threads.
     """
     xp = array_module(dy)
     B, n, d = dy.shape
     dy, ids, table, positions = (xp.ascontiguousarray(a) for a in (dy, ids, table, positions))
     K = packing(d, dy, table, positions, dtable)
-    texts = max(1, min(B, B * n * d // K // THREADS))
+    texts = min(TEXTS, max(1, -(-B // DEPTH), B * n * d // K // THREADS))
     depth = -(-B // texts)
     shares = xp.empty((depth, n, d), dy.dtype)
     arguments = (dy, ids, table, positions, float(bias), shares, dtable, B, n, d, texts)
@@ -151,7 +169,7 @@ def relu_sum(x, mask):
     stretches = max(1, min(512 // max(1, B * columns), -(-n // 64)))
     stretch = -(-n // stretches)
     y, positive = xp.empty((stretches, B, d), x.dtype), xp.empty(x.shape, bool)
-    grid, block = (columns, B, stretches), (COLUMNS, LANES, 1)
+    grid, block = (B, columns, stretches), (COLUMNS, LANES, 1)
     arguments = (x, mask, y, positive, B, n, d, stretch)
     launch(_SOURCE, "relu_sum", x.dtype, grid, block, *arguments, pack=K)
     return y[0] if stretches == 1 else y.sum(axis=0), positive

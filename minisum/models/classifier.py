@@ -7,6 +7,7 @@ score to each class. Source: P. Ekin, "Summation-based transformers", the releas
 import numpy as np
 
 from minisum import init
+from minisum.backend import add_into
 from minisum.errors import UserError
 from minisum.mixers.attention import Attention
 from minisum.models.base import Model, with_padding, without_padding
@@ -145,7 +146,7 @@ class SummationClassifier(Classifier):
         def back(dfeatures, grads):
             _, _, dpositions, dW, _ = back_summation(dfeatures, add_to=grads["embedding"])
             grads["project.W"] += dW
-            grads["positions"][:n] += dpositions
+            add_into(grads["positions"][:n], dpositions)
 
         return features, back
 
@@ -188,7 +189,7 @@ class AttentionClassifier(Classifier):
             dx, dpositions = back_positions(dplaced)
             for name, gradient in dparams.items():
                 grads[f"mixer.{name}"] += gradient
-            grads["positions"][:n] += dpositions
+            add_into(grads["positions"][:n], dpositions)
             back_embed(dx, add_to=grads["embedding"])
 
         return features, back

@@ -12,7 +12,7 @@ a text by the mean of `out`; minisum.models.readers has models that answer at si
 import numpy as np
 
 from minisum import mixers
-from minisum.backend import array_module
+from minisum.backend import add_into, array_module
 from minisum.errors import UserError
 from minisum.models.base import through_blocks
 from minisum.models.blocks import linear_init, mixer_share
@@ -140,7 +140,7 @@ class Encoder:
 
             def back(dx, grads):
                 dx, dpositions = back_positions(dx)
-                grads["positions"][:n] += dpositions
+                add_into(grads["positions"][:n], dpositions)
                 return dx
 
             return placed, back

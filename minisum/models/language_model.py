@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from minisum.backend import add_rows, array_module
+from minisum.backend import add_into, add_rows, array_module
 from minisum.errors import UserError
 from minisum.models import blocks
 from minisum.models.base import Model, through_blocks
@@ -181,7 +181,7 @@ class LanguageModel(Model):
             if documents is not None:
                 dx = back_together(dx)
             dx, dpositions = back_place(dx)
-            grads["positions"][:n] += dpositions
+            add_into(grads["positions"][:n], dpositions)
             if documents is not None:
                 dx = back_apart(dx)
             add_rows(grads["embedding"], ids, dx)

@@ -7,7 +7,7 @@ a token with W instead of three, and no array grows with the document but its id
 
 import numpy as np
 
-from minisum.backend import array_module
+from minisum.backend import add_into, array_module
 from minisum.models.classifier import POSITION_BIAS, SummationClassifier
 from minisum.ops.fused import direct_summation
 from minisum.shards import Workers
@@ -76,7 +76,7 @@ class LongDocumentClassifier(SummationClassifier):
                     said, places, back_said = read(piece)
                     dsaid = xp.broadcast_to(dtotal[piece[0]], said.shape)
                     _, _, dpositions, dW, _ = back_said(dsaid, add_to=mine["embedding"])
-                    mine["positions"][places] += dpositions
+                    add_into(mine["positions"][places], dpositions)
                     mine["project.W"] += dW
 
             self.workers.each(work)

@@ -14,7 +14,7 @@ the text is worth, and the same model without numbers what they are worth.
 
 import numpy as np
 
-from minisum.backend import array_module
+from minisum.backend import add_into, array_module
 from minisum.errors import UserError
 from minisum.mixers.attention import Attention
 from minisum.models.base import Model, with_padding, without_padding
@@ -236,7 +236,7 @@ class ConcatenationRegressor(Regressor):
             grads["norm.bias"] += dbias
             for name, gradient in dparams.items():
                 grads[f"mixer.{name}"] += gradient
-            grads["positions"][:n] += dpositions
+            add_into(grads["positions"][:n], dpositions)
             back_embed(dx, add_to=grads["embedding"])
 
         return text, back

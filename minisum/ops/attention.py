@@ -6,17 +6,21 @@ weights; `attention_blocked` walks over blocks of queries and keys and holds one
 
 import math
 from functools import partial
+from itertools import product
 
 import numpy as np
 
 from minisum import kernels
-from minisum.backend import accumulator, array_module
+from minisum.backend import accumulator, add_into, array_module
 from minisum.recording import matmul
 
 # Weights that a GPU works on at a time: 32 MB in float32, which its second-level cache holds.
 CACHED = 2**23
 # Fewer queries at a time would read the keys of a long text too often.
 LEAST_QUERIES = 128
+# Fewer heads at a time keep a GPU busy only one by one: each long sum, as those of p @ v are, is
+# then shared out over the whole device, which cuBLAS does for one product and not for several.
+LEAST_HEADS = 4
 
 
 def split_heads(x, heads):
@@ -96,8 +100,8 @@ def attention(q, k, v, mask=None, causal=False):
 def _attention_fused(q, k, v, mask, causal, scale):
     """`attention` with all between its products in one GPU kernel each way.
 
-    CACHED weights at a time: those of some texts, or of some queries of one text. If that is not
-    all of them at once, they are made anew on the way back, and memory is linear in n.
+    CACHED weights at a time. If that is not all of them at once, they are made anew on the way
+    back, and memory is linear in n.
     """
     xp, dtype, shapes = array_module(q), q.dtype, (q.shape, k.shape, v.shape)
     (B, H, n, _), (m, e) = q.shape, v.shape[2:]
@@ -105,47 +109,52 @@ def _attention_fused(q, k, v, mask, causal, scale):
     if B * H * n * m <= CACHED:
         blocks = partial(iter, list(blocks()))
     y = _heads_side_by_side(xp.empty, (B, H, n, e), dtype)
-    for (some, asking, _), (_, _, v_block, p) in blocks():
-        y[some, :, asking] = matmul(p, v_block)
+    for (asking, _), (_, _, v_block, p) in blocks():
+        y[asking] = matmul(p, v_block)
 
     def back(dy):
         dq, dk, dv = (
             _heads_side_by_side(make, shape, dtype)
             for make, shape in zip((xp.empty, xp.zeros, xp.zeros), shapes, strict=True)
         )
-        for (some, asking, seen), (q_block, k_block, v_block, p) in blocks():
-            dy_block = xp.ascontiguousarray(dy[some, :, asking])
-            dv[some, :, seen] += matmul(p.swapaxes(-1, -2), dy_block)
+        for (asking, seen), (q_block, k_block, v_block, p) in blocks():
+            dy_block = xp.ascontiguousarray(dy[asking])
+            add_into(dv[seen], matmul(p.swapaxes(-1, -2), dy_block))
             dp = matmul(dy_block, v_block.swapaxes(-1, -2))
             ds = kernels.attention_weights_back(dp, p, scale)
-            dq[some, :, asking] = matmul(ds, k_block)
-            dk[some, :, seen] += matmul(ds.swapaxes(-1, -2), q_block)
+            dq[asking] = matmul(ds, k_block)
+            add_into(dk[seen], matmul(ds.swapaxes(-1, -2), q_block))
         return dq, dk, dv, None
 
     return y, back
 
 
 def _blocks_of_weights(q, k, v, mask, causal, scale):
-    """Slices of texts, queries and keys; and of these alone, without gaps, q, k, v and p."""
+    """Where queries and keys are; and of these alone, without gaps, q, k, v and p.
+
+    A block is of as many texts, else heads of one, else queries of a head, as CACHED allows.
+    """
     xp = array_module(q)
     (B, H, n, _), m = q.shape, k.shape[2]
     offset = _offset(causal, n, m)
-    texts = max(1, CACHED // max(1, H * n * m))
-    queries = max(LEAST_QUERIES, CACHED // max(1, H * m))
-    for first in range(0, B, texts):
-        some = slice(first, first + texts)
-        real = None if mask is None else mask[some]
+    fitting = CACHED // max(1, n * m)
+    fitting = fitting if fitting >= LEAST_HEADS else 1
+    texts, heads = max(1, fitting // max(1, H)), min(H, fitting)
+    queries = max(LEAST_QUERIES, CACHED // max(1, heads * m))
+    for text, head in product(range(0, B, texts), range(0, H, heads)):
+        some = slice(text, text + texts), slice(head, head + heads)
+        real = None if mask is None else mask[some[0]]
         k_some = xp.ascontiguousarray(_without_padding(k[some], real))
         v_some = xp.ascontiguousarray(_without_padding(v[some], real))
         for start in range(0, n, queries):
             asking = slice(start, min(start + queries, n))
             seen = slice(0, asking.stop + offset if causal else m)
-            q_block = xp.ascontiguousarray(q[some, :, asking])
+            q_block = xp.ascontiguousarray(q[*some, asking])
             k_block, v_block = k_some[:, :, seen], v_some[:, :, seen]
             scores = matmul(q_block, k_block.swapaxes(-1, -2))
             keys = None if real is None else real[:, seen]
             p = kernels.attention_weights(scores, keys, causal, scale)
-            yield (some, asking, seen), (q_block, k_block, v_block, p)
+            yield ((*some, asking), (*some, seen)), (q_block, k_block, v_block, p)
 
 
 def _heads_side_by_side(make, shape, dtype):

@@ -1,6 +1,6 @@
 """A short look back: each token blended with the few before it, channel by channel."""
 
-from minisum.backend import array_module
+from minisum.backend import add_into, array_module
 from minisum.ops.linear import sum_rows
 
 
@@ -26,9 +26,9 @@ def causal_conv(x, w, state=None):
         dy, dlast = gradients
         dseen = xp.zeros_like(seen)
         for i in range(c):
-            dseen[:, i : i + n] += w[i] * dy
+            add_into(dseen[:, i : i + n], w[i] * dy)
         if dlast is not None:
-            dseen[:, n:] += dlast
+            add_into(dseen[:, n:], dlast)
         dw = xp.stack([sum_rows(dy * seen[:, i : i + n]) for i in range(c)])
         dstate = None if state is None else dseen[:, : c - 1]
         return dseen[:, c - 1 :], dw.astype(w.dtype, copy=False), dstate

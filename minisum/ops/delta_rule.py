@@ -1,7 +1,7 @@
 """The delta rule: a memory that is corrected, not only added to."""
 
 from minisum import kernels
-from minisum.backend import array_module
+from minisum.backend import add_into, array_module
 from minisum.ops.chunks import (
     back_chunk_decays,
     chunk_decays,
@@ -87,7 +87,7 @@ def _delta_rule(q, k, v, beta, log_decay, state, chunk):
         dS = xp.zeros_like(last) if dlast is None else dlast
         for c in reversed(range(K.shape[2])):
             G[:, :, c] = dS
-            dU[:, :, c] += matmul(writes[:, :, c], dS)
+            add_into(dU[:, :, c], matmul(writes[:, :, c], dS))
             dS = (dS if keep is None else keep[:, :, c] * dS) + dstarts[:, :, c]
             dS = dS - matmul(transposed(Z[:, :, c]), dU[:, :, c])
 

@@ -100,4 +100,3 @@ def mean_squared_error(y, targets, total=None):
         return dy, -dy
 
     return loss, back
-

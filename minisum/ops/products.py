@@ -5,7 +5,7 @@ numbers, then q @ S. Tokens meet in S alone, so time is linear in n and S is all
 remember.
 """
 
-from minisum.backend import array_module
+from minisum.backend import add_into, array_module
 from minisum.ops.chunks import (
     back_chunk_decays,
     carry,
@@ -142,6 +142,6 @@ def _back_weights(dA, Q, K, b):
     for i, j in _diagonals(C):
         dA_gap = dA[..., xp.arange(C)[i], xp.arange(C)[j]][..., None]
         d = dA_gap * xp.exp(b[..., i, :] - b[..., j, :])
-        dQ[..., i, :] += d * K[..., j, :]
-        dK[..., j, :] += d * Q[..., i, :]
+        add_into(dQ[..., i, :], d * K[..., j, :])
+        add_into(dK[..., j, :], d * Q[..., i, :])
     return dQ, dK

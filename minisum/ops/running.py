@@ -8,7 +8,7 @@ all the same.
 
 import math
 
-from minisum.backend import accumulator, array_module
+from minisum.backend import accumulator, add_into, array_module
 from minisum.ops.chunks import cumsum, reverse_cumsum, sum_to
 
 
@@ -166,10 +166,10 @@ def _scan(a, u, start):
     a, h = _chunked(a), _chunked(u).astype(wide)
     kept = a.copy()
     for i in range(1, h.shape[2]):
-        h[:, :, i] += a[:, :, i] * h[:, :, i - 1]
+        add_into(h[:, :, i], a[:, :, i] * h[:, :, i - 1])
         kept[:, :, i] *= kept[:, :, i - 1]
     for c in range(h.shape[1]):
-        h[:, c] += kept[:, c] * start[:, None]
+        add_into(h[:, c], kept[:, c] * start[:, None])
         start = h[:, c, -1]
     return h.reshape(h.shape[0], -1, h.shape[-1])[:, :n].astype(u.dtype, copy=False)
 
