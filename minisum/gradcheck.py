@@ -19,7 +19,8 @@ the input sits on a kink: it is skipped, counted and reported.
 
 *Difference mode.* For smooth ops: central differences at two step sizes, extrapolated
 (Richardson) to an error of the fourth order, along a random direction and along single entries.
-Where that does not fit, the op may be too steep for so long a step, and a shorter one decides.
+Where they do not fit and a shorter step gives another slope than roundings would, the shorter one
+is taken: what it leaves out (the truncation error) is four thousand times less.
 """
 
 import math
@@ -197,25 +198,27 @@ def _check_differences(verdict, name, value, argument, gradient, rng, entries, t
         verdict.checked += 1
 
         def compare(step, along=along, analytic=analytic):
-            """The slope by differences, and how much further off the gradient is than allowed."""
+            """The slope, what roundings may do to it, and how much too far off the gradient is."""
             numeric, size = _slope(along, step)
-            allowed = tolerance * max(abs(analytic), abs(numeric))
-            return numeric, abs(analytic - numeric) - allowed - _noise(step) * max(size, middle)
+            noise = ROUNDINGS * np.finfo(float).eps / (step / 2) * max(size, middle)
+            allowed = tolerance * max(abs(analytic), abs(numeric)) + noise
+            return numeric, noise, abs(analytic - numeric) - allowed
 
-        numeric, excess = compare(STEP)
-        if excess <= 0 or compare(SHORT_STEP)[1] <= 0:
+        numeric, _, excess = compare(STEP)
+        if excess <= 0:
+            continue
+        at_short_step, noise, short_excess = compare(SHORT_STEP)
+        if abs(at_short_step - numeric) > noise and short_excess < excess:
+            numeric, excess = at_short_step, short_excess
+        if excess <= 0:
             continue
         # A small L may be what is left of numbers near 1, as the loss of a sure answer is, and then
         # its roundings are theirs: as large as slopes at other steps differ, but no larger than
         # that. (At a kink they differ by more, and that excuses nothing.)
-        slopes = [numeric, *(_slope(along, share * STEP)[0] for share in OTHER_STEPS)]
-        if not excess <= min(2 * (max(slopes) - min(slopes)), _noise(STEP) / 2):
+        slopes = [_slope(along, share * STEP)[0] for share in (1, *OTHER_STEPS)]
+        at_values_of_one = ROUNDINGS * np.finfo(float).eps / (STEP / 2)
+        if not excess <= min(2 * (max(slopes) - min(slopes)), at_values_of_one / 2):
             verdict.mismatches.append(Mismatch(name, place, analytic, numeric))
-
-
-def _noise(step):
-    """What roundings may do to a slope where L's terms add up to 1."""
-    return ROUNDINGS * np.finfo(float).eps / (step / 2)
 
 
 def _slope(along, first_step):

@@ -28,11 +28,11 @@ def matmul(a, b, out=None):
 class Recorder:
     """Calls compute(*vectors, batch, *numbers) -> an array, or replays what it did at that shape.
 
-    The vectors (see Params) are the same at each call, the batch (name -> array) and the numbers
-    are read anew. The first call for a shape is plain, so that kernels are compiled and a rare
-    shape costs nothing; the second is recorded. Work that cannot be recorded goes on launch by
-    launch, and so does all work once a recording finds no room beside the memory that the plain
-    calls have taken.
+    vectors: Params, each worked on where it is; others, even in the same shape, get a recording of
+    their own. The batch (name -> array) and the numbers are read anew at each call. The first call
+    for a shape is plain, so that kernels are compiled and a rare shape costs nothing; the second is
+    recorded. Work that cannot be recorded goes on launch by launch, and so does all work once there
+    is no room for recordings beside the memory that the plain calls have taken.
     """
 
     def __init__(self):
@@ -40,6 +40,21 @@ class Recorder:
         self.stream = self.pool = None
 
     def __call__(self, compute, vectors, batch, *numbers):
+        try:
+            return self._replay_or_compute(compute, vectors, batch, numbers)
+        except MemoryError:
+            if not self.pool:
+                raise
+        # Record no more, and hand back the memory of what was recorded.
+        self.most, self.pool = 0, None
+        self.recordings.clear()
+        return compute(*vectors, batch, *numbers)
+
+    def memory(self):
+        """Bytes that the recordings hold on the device."""
+        return int(self.pool.total_bytes()) if self.pool else 0
+
+    def _replay_or_compute(self, compute, vectors, batch, numbers):
         shapes = tuple((name, a.shape, a.dtype.char) for name, a in batch.items())
         places = tuple((held.vector.data.ptr, held.dtype.char) for held in vectors)
         key = (compute, places, shapes)
@@ -50,25 +65,7 @@ class Recorder:
             self.recordings[key] = self._record(compute, vectors, batch, numbers)
         if recording := self.recordings.get(key):
             return recording.replay(batch, numbers)
-        return self._launch_by_launch(compute, *vectors, batch, *numbers)
-
-    def memory(self):
-        """Bytes that the recordings hold on the device."""
-        return int(self.pool.total_bytes()) if self.pool else 0
-
-    def _launch_by_launch(self, compute, *arguments):
-        try:
-            return compute(*arguments)
-        except MemoryError:
-            if not self.pool:
-                raise
-        self._give_up()
-        return compute(*arguments)
-
-    def _give_up(self):
-        """Record no more, and hand back the memory of what was recorded."""
-        self.most, self.pool = 0, None
-        self.recordings.clear()
+        return compute(*vectors, batch, *numbers)
 
     def _record(self, compute, vectors, batch, numbers):
         """A Recording, or False where the work cannot be recorded."""
@@ -86,9 +83,6 @@ class Recorder:
             with self.stream, own_memory, _recorded(self.stream) as graph:
                 result = compute(*vectors, inputs, *scalars)
         except (UserError, RuntimeError):  # CuPy's and CUDA's refusals are RuntimeErrors
-            return False
-        except MemoryError:
-            self._give_up()
             return False
         return Recording(graph[0], vectors, inputs, scalars, result)
 

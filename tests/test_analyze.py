@@ -169,5 +169,3 @@ def test_runs_of_two_tasks_are_refused(classified, tmp_path, capsys):
     (other / "config.json").write_text(json.dumps({"task": "causal"}))
     assert run(classified, other, "--out", tmp_path / "o") == 2
     assert "different tasks" in capsys.readouterr().err
-
-

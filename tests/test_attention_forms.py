@@ -51,6 +51,7 @@ def test_a_gpus_blocks_of_weights(monkeypatch, causal, case):
         with monkeypatch.context() as patch:
             patch.setattr(form, "CACHED", case.cached)
             patch.setattr(form, "LEAST_QUERIES", 2)
+            patch.setattr(form, "LEAST_HEADS", 2)
             patch.setattr(form.kernels, "runs_on", lambda *arrays: True)
             patch.setattr(form.kernels, "attention_weights", weights)
             patch.setattr(form.kernels, "attention_weights_back", weights_back)

@@ -302,6 +302,14 @@ def test_a_steep_op_is_not_refused_for_the_length_of_the_step(speed):
         assert bool(verdict) == (factor == 1), verdict
 
 
+@pytest.mark.parametrize("slope, mistake", [(1e-9, 0.05), (1e-5, 4e-6), (1.0, 1e-6)])
+def test_roundings_of_a_shorter_step_excuse_no_mistake(slope, mistake):
+    """A line has no truncation error, so nothing speaks for the shorter step."""
+    for factor in (1, 1 - mistake, 1 + mistake):
+        op = op_of(lambda x: 1 + slope * x, lambda dy, x, f=factor: dy * slope * f)
+        assert bool(gradcheck(op, np.array([0.3]))) == (factor == 1)
+
+
 @pytest.mark.parametrize(
     "f, slope, at",
     [(np.abs, np.sign, 3e-4), (np.sqrt, lambda x: 0.5 / np.sqrt(x), 1.1e-3),

@@ -124,11 +124,11 @@ def test_plain_then_recorded_then_replayed(device):
 
 
 def test_two_kinds_of_work_on_one_batch(device):
-    """Recorded apart, each with its own vectors and numbers, in memory that they share."""
+    """Recorded apart, in memory that they share."""
     step, (params, grads) = Work(device), vectors(device)
     recorder, looked = recording.Recorder(), []
 
-    def predict(params, batch):
+    def predict(params, grads, batch, total):
         outputs = device.zeros(3)
 
         def launch():
@@ -144,7 +144,7 @@ def test_two_kinds_of_work_on_one_batch(device):
     for seed in range(4):
         assert_right(recorder, step, params, grads, seed=seed)
         x = np.random.default_rng(seed).normal(size=(3, 2))
-        outputs = recorder(predict, (params,), {"x": device.asarray(x)})
+        outputs = recorder(predict, (params, grads), {"x": device.asarray(x)}, seed + 1)
         np.testing.assert_allclose(outputs.get(), x @ [1, 2])
         pools.add(recorder.pool)
     assert looked == [False, True] and (step.plain, step.captured) == (1, 1)
@@ -188,6 +188,21 @@ def test_without_room_to_record_all_runs_launch_by_launch(device):
         assert_right(recorder, work, params, grads, rows)
     assert work.captured == 2 and recorder.memory() == 0
     assert not any(recorder.recordings.values())
+
+
+def test_without_room_for_a_result_all_runs_launch_by_launch(device, monkeypatch):
+    work = Work(device)
+    recorder, (params, grads) = recording.Recorder(), vectors(device)
+    for seed in range(3):
+        assert_right(recorder, work, params, grads, seed=seed)
+
+    def full(*arguments):
+        raise MemoryError("no room for a copy")
+
+    monkeypatch.setattr(recording.Recording, "replay", full)
+    loss, wanted = assert_right(recorder, work, params, grads, seed=4)
+    assert float(loss) == pytest.approx(wanted)
+    assert recorder.memory() == 0 and not recorder.recordings
 
 
 def test_recordings_make_room_for_a_plain_step(device):

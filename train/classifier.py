@@ -190,7 +190,7 @@ def predict(folder, config):
 
     def classify(texts):
         batch = make_batch(config, encode_texts(config, tokenizer, texts))
-        logits = backend.to_numpy(runner.predict(params, backend.to_device(batch, xp)))
+        logits = backend.to_numpy(runner.predict(params, model.to_device(batch, xp)))
         probabilities = np.exp(log_softmax(logits.astype(np.float64)))
         best = probabilities.argmax(axis=1)
         for row, label in enumerate(best):

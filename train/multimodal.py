@@ -238,7 +238,7 @@ def predict(folder, config):
         table = read_table(piece, STANDARD_INPUT, columns, start)
         texts = encode_texts(config, tokenizer, table.texts)
         batch = make_batch(config, texts, standardise(table.numbers))
-        outputs = backend.to_numpy(runner.predict(params, backend.to_device(batch, xp)))
+        outputs = backend.to_numpy(runner.predict(params, model.to_device(batch, xp)))
         for value in outputs * card["deviation"] + card["mean"]:
             print(f"{value:.6g}")
         sys.stdout.flush()

@@ -127,12 +127,8 @@ class Replica:
         if not examples(part):  # the last batch of an epoch may be smaller than the group
             self.grads.vector[...] = 0
             return 0.0
-        return self.runner.loss_and_grads(self.params, self.grads, self.on_device(part), weight)
-
-    def on_device(self, part):
-        if self.xp is not np:
-            part = self.task.model.widen(part)
-        return backend.to_device(part, self.xp)
+        on_device = self.task.model.to_device(part, self.xp)
+        return self.runner.loss_and_grads(self.params, self.grads, on_device, weight)
 
     def losses(self):
         """The losses of the steps since the last call, all ranks' shares added up in order."""
@@ -151,7 +147,8 @@ class Replica:
         part = self.group.part(batch)
         outputs = None
         if examples(part) or self.group.size == 1:
-            outputs = backend.to_numpy(self.runner.predict(self.used, self.on_device(part)))
+            on_device = self.task.model.to_device(part, self.xp)
+            outputs = backend.to_numpy(self.runner.predict(self.used, on_device))
         return self.group.whole(self.group.exchange(outputs))
 
     def peak_memory(self):

@@ -1,7 +1,7 @@
 """What a run says while it runs: a header, a bar on a terminal, a line an epoch, a final table.
 
-Lines go to standard output, the bar and warnings to standard error; where no terminal can show the
-bar, a line a minute stands for it. A reader that goes away
+Lines go to standard output, the bar and warnings to standard error; where there is no terminal
+(or no tqdm), a line a minute stands for the bar. A reader that goes away
 (`| head`, a closed terminal) silences the run and does not end it: the files are the record.
 """
 
@@ -124,7 +124,7 @@ class Report:
             yield advance
 
     def lines(self, title, total, done):
-        """advance(loss) for a file or a pipe, in which a bar would be a thousand lines."""
+        """advance(loss) where no bar can be drawn: in a file it would be a thousand lines."""
         first, started = done, time.monotonic()
         told = started
 

@@ -14,24 +14,24 @@ __device__ Pack<T, K> read_logits(const T* row, const T* bias, int c) {
 }
 
 template <typename T>
-__device__ T lowest() { return -(T)__int_as_float(0x7f800000); }  // minus infinity
+__device__ T minus_infinity() { return -(T)__int_as_float(0x7f800000); }
 
 // Takes in more scores: top is the largest so far, and sum that of all exp(score - top).
 template <int K, typename T>
 __device__ void add_scores(Pack<T, K> scores, T& top, T& sum) {
     T before = top;
     for (int k = 0; k < K; ++k) top = larger(top, scores.of[k]);
-    if (top == lowest<T>()) return;
+    if (top == minus_infinity<T>()) return;
     if (top != before) sum *= exp(before - top);
     for (int k = 0; k < K; ++k) sum += exp(scores.of[k] - top);
 }
 
-// From each thread's top and sum those of the block. A row of nothing but lowest() has sum 0.
+// From each thread's top and sum those of the block; the sum is 0 if no score is finite.
 template <typename T>
 __device__ void over_block(T& top, T& sum, T* shared) {
     T own = top;
     top = block_max(top, shared);
-    if (top == lowest<T>()) top = 0;
+    if (top == minus_infinity<T>()) top = 0;
     sum = block_sum(sum * exp(own - top), shared);
 }
 
@@ -45,7 +45,7 @@ __global__ void softmax_loss(const T* logits, const T* bias, const int* targets,
     int target = targets[blockIdx.x];
     // Read before `out` is written, which may be `row`.
     T own = target == ignore ? (T)0 : read_logits<1>(row, bias, target).of[0];
-    T top = lowest<T>(), sum = 0;
+    T top = minus_infinity<T>(), sum = 0;
     #pragma unroll 4
     for (int c = threadIdx.x * K; c < C; c += blockDim.x * K)
         add_scores(read_logits<K>(row, bias, c), top, sum);
@@ -71,7 +71,7 @@ __global__ void cross_entropy_back(const T* p, const int* targets, const T* scal
         out[c] = target == ignore ? (T)0 : (row[c] - (T)(c == target)) * factor;
 }
 
-// Scaled scores of the keys from j on, lowest() where one may not be seen.
+// Scaled scores of the keys from j on, minus_infinity() where one may not be seen.
 template <int K, typename T>
 __device__ Pack<T, K> read_scores(const T* row, const bool* real, int last, T scale, int j) {
     Pack<T, K> score = read<K>(row + j);
@@ -79,7 +79,7 @@ __device__ Pack<T, K> read_scores(const T* row, const bool* real, int last, T sc
     if (real) seen = read<K>(real + j);
     for (int k = 0; k < K; ++k) {
         bool visible = j + k <= last && (!real || seen.of[k]);
-        score.of[k] = visible ? scale * score.of[k] : lowest<T>();
+        score.of[k] = visible ? scale * score.of[k] : minus_infinity<T>();
     }
     return score;
 }
@@ -92,7 +92,7 @@ __global__ void attention_weights(T* scores, const bool* mask, T scale, int caus
     T* row = scores + (long long)blockIdx.x * m;
     const bool* real = mask ? mask + (long long)(blockIdx.x / (H * n)) * m : nullptr;
     int last = causal ? (int)(blockIdx.x % n) + m - n : m - 1;
-    T top = lowest<T>(), sum = 0;
+    T top = minus_infinity<T>(), sum = 0;
     #pragma unroll 4
     for (int j = threadIdx.x * K; j < m; j += blockDim.x * K)
         add_scores(read_scores<K>(row, real, last, scale, j), top, sum);

@@ -10,7 +10,8 @@ from minisum.kernels.compiling import launch, packing
 
 # Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
 COLUMNS, BLOCK, LANES = 64, 256, 8
-# Threads that keep a large GPU busy, and the most texts that one of them then goes through.
+# Threads that keep a large GPU busy, and the most texts that one of them then goes through: the
+# shared memory of `embed_modulate_back` has no room for more.
 THREADS, TEXTS = 2**16, 32
 # Blocks along a grid's third axis, at most.
 DEPTH = 65535

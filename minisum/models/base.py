@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minisum import backend
 from minisum.ops import layer_norm
 
 # Lengths of padded batches on a GPU (see Model.widen).
@@ -22,6 +23,10 @@ class Model:
     def trim(self, batch):
         """`batch`, a shard on the host, without what is padding only."""
         return batch
+
+    def to_device(self, batch, xp):
+        """`batch`, on the host, as arrays of `xp`; for a GPU widened."""
+        return backend.to_device(batch if xp is np else self.widen(batch), xp)
 
     def widen(self, batch):
         """`batch`, on the host, with padding up to one of a few lengths: fewer to be recorded."""

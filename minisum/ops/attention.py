@@ -18,8 +18,8 @@ from minisum.recording import matmul
 CACHED = 2**23
 # Fewer queries at a time would read the keys of a long text too often.
 LEAST_QUERIES = 128
-# Fewer heads at a time keep a GPU busy only one by one: each long sum, as those of p @ v are, is
-# then shared out over the whole device, which cuBLAS does for one product and not for several.
+# Where fewer heads fit, one alone is faster: cuBLAS shares out a single product's long sums over
+# the keys, as in p @ v, over the whole device, and those of several products it does not.
 LEAST_HEADS = 4
 
 
@@ -132,14 +132,15 @@ def _attention_fused(q, k, v, mask, causal, scale):
 def _blocks_of_weights(q, k, v, mask, causal, scale):
     """Where queries and keys are; and of these alone, without gaps, q, k, v and p.
 
-    A block is of as many texts, else heads of one, else queries of a head, as CACHED allows.
+    A block is as many texts as CACHED has room for, else as many heads of one text but at least
+    LEAST_HEADS, else one head, and of that as many queries but at least LEAST_QUERIES.
     """
     xp = array_module(q)
     (B, H, n, _), m = q.shape, k.shape[2]
     offset = _offset(causal, n, m)
     fitting = CACHED // max(1, n * m)
     fitting = fitting if fitting >= LEAST_HEADS else 1
-    texts, heads = max(1, fitting // max(1, H)), min(H, fitting)
+    texts, heads = max(1, fitting // max(1, H)), max(1, min(H, fitting))
     queries = max(LEAST_QUERIES, CACHED // max(1, heads * m))
     for text, head in product(range(0, B, texts), range(0, H, heads)):
         some = slice(text, text + texts), slice(head, head + heads)

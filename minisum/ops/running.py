@@ -162,12 +162,12 @@ def _chunked(x):
 
 def _scan(a, u, start):
     """h_t = a_t h_{t-1} + u_t.   a, u (B, n, d), start (B, d) -> h (B, n, d)"""
-    n, wide = u.shape[1], accumulator(u.dtype)
+    xp, n, wide = array_module(u), u.shape[1], accumulator(u.dtype)
     a, h = _chunked(a), _chunked(u).astype(wide)
     kept = a.copy()
     for i in range(1, h.shape[2]):
         add_into(h[:, :, i], a[:, :, i] * h[:, :, i - 1])
-        kept[:, :, i] *= kept[:, :, i - 1]
+        xp.multiply(kept[:, :, i], kept[:, :, i - 1], out=kept[:, :, i])
     for c in range(h.shape[1]):
         add_into(h[:, c], kept[:, c] * start[:, None])
         start = h[:, c, -1]
