@@ -15,9 +15,9 @@ import numpy as np
 from minisum.errors import UserError
 from minisum.recording import Recorder
 
-# Numbers in one array of a shard: 256 KB in float32, so that the half dozen arrays that a layer
-# works on fit in a second-level cache of 2 MB together.
-SHARD_NUMBERS = 65536
+# Numbers in one array of a shard: 512 KB in float32, so that the few arrays that an op works on fit
+# in a second-level cache of 2 MB together.
+SHARD_NUMBERS = 131072
 
 
 class Workers:

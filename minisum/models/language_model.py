@@ -81,9 +81,9 @@ class LanguageModel(Model):
         return int((batch["targets"] >= 0).sum())
 
     def numbers(self, batch):
-        # Half of one layer's array: more would be faster by some percent, since every shard walks
-        # over the head's whole gradient, and would need more memory than a whole batch elsewhere.
-        return batch["ids"].shape[1] * self.width // 2
+        # Larger shards would be faster by some percent, since every shard walks over the head's
+        # whole gradient, and would need more memory than a whole batch elsewhere.
+        return batch["ids"].shape[1] * self.width
 
     def loss(self, params, batch, total):
         x, back_hidden = self._hidden(params, batch)
