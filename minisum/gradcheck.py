@@ -196,29 +196,39 @@ def _check_differences(verdict, name, value, argument, gradient, rng, entries, t
 
         analytic = float((gradient * direction).sum())
         verdict.checked += 1
-
-        def compare(step, along=along, analytic=analytic):
-            """The slope, what roundings may do to it, and how much too far off the gradient is."""
-            numeric, size = _slope(along, step)
-            noise = ROUNDINGS * np.finfo(float).eps / (step / 2) * max(size, middle)
-            allowed = tolerance * max(abs(analytic), abs(numeric)) + noise
-            return numeric, noise, abs(analytic - numeric) - allowed
-
-        numeric, _, excess = compare(STEP)
-        if excess <= 0:
-            continue
-        at_short_step, noise, short_excess = compare(SHORT_STEP)
-        if abs(at_short_step - numeric) > noise and short_excess < excess:
-            numeric, excess = at_short_step, short_excess
-        if excess <= 0:
-            continue
-        # A small L may be what is left of numbers near 1, as the loss of a sure answer is, and then
-        # its roundings are theirs: as large as slopes at other steps differ, but no larger than
-        # that. (At a kink they differ by more, and that excuses nothing.)
-        slopes = [_slope(along, share * STEP)[0] for share in (1, *OTHER_STEPS)]
-        at_values_of_one = ROUNDINGS * np.finfo(float).eps / (STEP / 2)
-        if not excess <= min(2 * (max(slopes) - min(slopes)), at_values_of_one / 2):
+        numeric, excess = _misfit(along, analytic, middle, tolerance)
+        if not excess <= 0:
             verdict.mismatches.append(Mismatch(name, place, analytic, numeric))
+
+
+def _misfit(along, analytic, middle, tolerance):
+    """The slope of L by differences, and how much further off the gradient is than it may be."""
+
+    def compare(step):
+        slope, size = _slope(along, step)
+        noise = _noise(step) * max(size, middle)
+        allowed = tolerance * max(abs(analytic), abs(slope)) + noise
+        return slope, noise, abs(analytic - slope) - allowed
+
+    at_step, _, excess = compare(STEP)
+    if excess <= 0:
+        return at_step, excess
+    slope = at_step
+    at_short_step, noise, short_excess = compare(SHORT_STEP)
+    if abs(at_short_step - at_step) > noise and short_excess < excess:
+        slope, excess = at_short_step, short_excess
+    if excess <= 0:
+        return slope, excess
+    # A small L may be what is left of numbers near 1, as the loss of a sure answer is, and then its
+    # roundings are theirs: as large as slopes at other steps differ, but no larger than that. (At a
+    # kink they differ by more, and that excuses nothing.)
+    slopes = [at_step, *(_slope(along, share * STEP)[0] for share in OTHER_STEPS)]
+    return slope, excess - min(2 * (max(slopes) - min(slopes)), _noise(STEP) / 2)
+
+
+def _noise(step):
+    """What roundings may do to a slope where L's terms are 1 in all."""
+    return ROUNDINGS * np.finfo(float).eps / (step / 2)
 
 
 def _slope(along, first_step):

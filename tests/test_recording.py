@@ -1,7 +1,7 @@
 """When a step is recorded, replayed, or run launch by launch: on a GPU that is made of Python.
 
 Its "graph" is a list of functions that are called again. What real CUDA records is asked in
-test_kernels.py.
+test_cuda_graphs.py.
 """
 
 import contextlib
