@@ -157,7 +157,7 @@ def loss_op(model, params, batch):
     def loss(vector):
         at = params.zeros_like()
         at.vector[...] = vector
-        value, back = model.loss(at, batch, model.weight(batch))
+        value, back = model.loss(at, batch, model.count_targets(batch))
 
         def backward(dloss):
             grads = params.zeros_like()

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from minisum import kernels
 from minisum.backend import array_module
+from minisum.fast import cuda as kernels
 from minisum.shards import Workers
 
 # Entries a piece: its gradient, parameters and both moments (1 MB) stay in a core's cache.

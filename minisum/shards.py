@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from minisum.errors import UserError
-from minisum.recording import Recorder
+from minisum.fast.cuda.recording import Recorder
 
 # Numbers in one array of a shard: 512 KB in float32, so that the few arrays that an op works on fit
 # in a second-level cache of 2 MB together.
@@ -48,7 +48,7 @@ class Shards:
 
     threads: how many shards are under way at a time (see Workers). rows: examples a shard; None
     leaves a GPU's batch whole and otherwise cuts it to the cache. record: on a GPU, replay a step
-    or a prediction as one launch (see minisum.recording), which takes one thread.
+    or a prediction as one launch (see minisum.fast.cuda.recording), which takes one thread.
     """
 
     def __init__(self, model, threads=None, rows=None, record=True):
@@ -63,7 +63,7 @@ class Shards:
         total: the number of targets, if the caller has counted them; counting them on a GPU would
         wait for it. Returns a number of the backend, and reading that waits as well.
         """
-        total = max(1, self.model.weight(batch) if total is None else total)
+        total = max(1, self.model.count_targets(batch) if total is None else total)
         return self._run(self._step, (params, grads), batch, total)
 
     def predict(self, params, batch):
@@ -118,11 +118,11 @@ class Shards:
             {name: array[i : i + rows] for name, array in batch.items()}
             for i in range(0, max(1, size), rows)
         ]
-        return [self.model.trim(piece) for piece in pieces] if on_host else pieces
+        return [self.model.trim_padding(piece) for piece in pieces] if on_host else pieces
 
     def _rows(self, batch, size):
         """As many examples as the cache holds, but no thread without work."""
-        fitting = SHARD_NUMBERS // max(1, self.model.numbers(batch))
+        fitting = SHARD_NUMBERS // max(1, self.model.activation_size(batch))
         return max(1, min(fitting, -(-size // self.workers.count)))
 
     def _add_up(self, vectors):

@@ -55,7 +55,7 @@ def fooled_by_ones():
 
 def what_notices():
     """The exact check skips kinks, and 0 is one: there the derivative is a matter of choice."""
-    return "tests/test_invariants.py::test_a_slope_of_zero_at_zero"
+    return "tests/ops/test_invariants.py::test_a_slope_of_zero_at_zero"
 
 
 def loss_of_a_batch(losses, counts):
@@ -189,8 +189,8 @@ WRONG = [
     ("tied_layers", "another array", tied_layers_rebound),
     ("fooled_by_ones", "right for every dy", right_softmax),
     ("fooled_by_ones", "not right", lambda: lambda x: (x * x, lambda dy: dy * x)),
-    ("what_notices", "passes", lambda: "tests/test_ops.py::test_gradient_is_exact[relu]"),
-    ("what_notices", "name one test", lambda: "tests/test_invariants.py"),
+    ("what_notices", "passes", lambda: "tests/ops/test_ops.py::test_gradient_is_exact[relu]"),
+    ("what_notices", "name one test", lambda: "tests/ops/test_invariants.py"),
     ("loss_of_a_batch", "not", lambda losses, counts: sum(losses) / len(losses)),
     ("numbers_saved_by_attention", "are kept", lambda B, H, n, h: 4 * B * H * n * h),
     ("numbers_saved_by_attention", "are kept", lambda B, H, n, h: B * H * n * n),

@@ -86,7 +86,7 @@ def check_fooled_by_ones(make):
 
 def check_what_notices(answer):
     name = answer()
-    assert "::" in name, "name one test: tests/test_invariants.py::test_..."
+    assert "::" in name, "name one test: tests/ops/test_invariants.py::test_..."
     as_it_is, changed = run_test(name)
     assert as_it_is == 0, f"pytest finds no test {name} that passes now"
     assert changed != 0, f"{name} passes with x >= 0 as well"

@@ -65,10 +65,10 @@ def fooled_by_ones():
 
 
 def what_notices():
-    """tests/test_invariants.py: in relu's backward pass, let x > 0 be x >= 0. Which test notices?
+    """Tests of invariants: in relu's backward pass, let x > 0 be x >= 0. Which test notices?
 
-    Return its name as pytest takes it: "tests/test_invariants.py::test_...". It must pass now and
-    fail then. (Why does test_gradient_is_exact[relu] not notice?)
+    Return its name as pytest takes it: "tests/ops/test_invariants.py::test_...". It must pass now
+    and fail then. (Why does test_gradient_is_exact[relu] not notice?)
     """
     raise NotImplementedError
 
@@ -108,7 +108,7 @@ def decayed_sum(u, a):
 
 
 def epoch_order(seed, epoch, rows):
-    """train/loop.py, data/batches.py: the order in which an epoch reads its rows.
+    """train/loop.py, data/text/batches.py: the order in which an epoch reads its rows.
 
     -> a permutation of 0 ... rows - 1, another in every epoch and for every seed, that a run which
     is resumed in this epoch finds again without living through those before.

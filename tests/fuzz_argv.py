@@ -17,14 +17,17 @@ import time
 import traceback
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE / "support")]
 sys.modules["matplotlib"] = None  # pictures take most of a small run's time
 
 import tiny_runs  # noqa: E402
 
-from train import analyze, causal, compare, generate  # noqa: E402
+from train import causal, generate  # noqa: E402
+from train.analyze import __main__ as analyze  # noqa: E402
 from train.command_line import build_parser, guarded  # noqa: E402
-from train.config import parser_for  # noqa: E402
+from train.compare import __main__ as compare  # noqa: E402
+from train.run.options import parser_for  # noqa: E402
 
 MEMORY = 3 << 30
 PATIENCE = 1.5  # seconds until a run is asked to stop

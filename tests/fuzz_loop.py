@@ -22,8 +22,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data import classification, forecast, language, multimodal  # noqa: E402
-from data.rows import read_rows  # noqa: E402
+from data.reading.rows import read_rows  # noqa: E402
+from data.sets import classification, forecast, language, multimodal  # noqa: E402
 from minisum import checkpoint  # noqa: E402
 from minisum.errors import UserError  # noqa: E402
 

@@ -13,16 +13,16 @@ from functools import cached_property
 
 import numpy as np
 
-from data import batches, byte_tokens
-from data.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
-from data.tokenizer import encode, save_tokenizer
-from data.windows import PackedWindows, RowWindows
+from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
+from data.text import batches, byte_tokens
+from data.text.tokenizer import encode, save_tokenizer
+from data.text.windows import PackedWindows, RowWindows
 from minisum.errors import UserError
 from minisum.models import blocks, language_model
 from train import command_line
 from train.command_line import Command
-from train.config import Config, option
-from train.run_folder import TOKENIZER
+from train.run.folder import TOKENIZER
+from train.run.options import Config, option
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 

@@ -16,18 +16,18 @@ from functools import cached_property
 
 import numpy as np
 
-from data import batches
-from data.classification import load_classification
-from data.splits import split_validation
-from data.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
+from data.reading.splits import split_validation
+from data.sets.classification import load_classification
+from data.text import batches
+from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
 from minisum import backend
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.shards import Shards
 from train.classifier_config import ClassifierConfig, build_model, enough_epochs, with_rate
 from train.command_line import Command, main
-from train.predict import answer_lines, best_of, matched
-from train.run_folder import TOKENIZER
+from train.run.folder import TOKENIZER
+from train.run.predict import answer_lines, best_of, matched
 
 
 class Classification:

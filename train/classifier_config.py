@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from data.classification import DEFAULT, NAMES
+from data.sets.classification import DEFAULT, NAMES
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.models.encoder import EncoderClassifier
-from train.config import Config, option
+from train.run.options import Config, option
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
 EPOCHS, MOST_EPOCHS = 15, 100

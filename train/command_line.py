@@ -14,13 +14,13 @@ import numpy as np
 
 from minisum import backend
 from minisum.errors import UserError
-from train import parallel
-from train.config import flag, from_flags, from_run, parser_for
 from train.loop import train
-from train.replica import dismiss, follow
-from train.report import Report, emit, silence
-from train.run_folder import RunFolder, new_path
-from train.signals import Interrupted
+from train.run import group as parallel
+from train.run.folder import RunFolder, new_path
+from train.run.options import flag, from_flags, from_run, parser_for
+from train.run.replica import dismiss, follow
+from train.run.report import Report, emit, silence
+from train.run.signals import Interrupted
 
 # Flags of the command rather than of the run, so they are not part of its config.
 COMMAND_FLAGS = ("out", "resume", "predict")

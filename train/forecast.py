@@ -15,8 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from data import batches
-from data.forecast import (
+from data.sets.forecast import (
     Windows,
     fill_gaps,
     load_series,
@@ -24,17 +23,18 @@ from data.forecast import (
     steps_in_a_day,
     time_step,
 )
+from data.text import batches
 from minisum import backend
 from minisum.errors import UserError
 from minisum.models.window_baselines import LinearMap, Repeat
 from minisum.shards import Shards
-from train import figures
 from train.command_line import Command, main
 from train.forecast_config import SEASON, SOLVED, TRAINED, ForecastConfig, build_model, settle
 from train.forecast_errors import Errors, steps_table, write_table
-from train.predict import best_of, matched
-from train.row_input import NAME as STANDARD_INPUT
-from train.row_input import rows_of_standard_input
+from train.run import figures
+from train.run.predict import best_of, matched
+from train.run.row_input import NAME as STANDARD_INPUT
+from train.run.row_input import rows_of_standard_input
 
 ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear map, chosen by validation
 BASELINE_ROWS = 200_000  # rows that the linear map is solved on, at most

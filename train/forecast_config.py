@@ -3,12 +3,12 @@
 import argparse
 import dataclasses
 
-from data.forecast import DEFAULT, NAMES, SPLITS
+from data.sets.forecast import DEFAULT, NAMES, SPLITS
 from minisum.errors import UserError
 from minisum.models import forecaster
 from minisum.models.window_baselines import LinearMap, Repeat
-from train.config import Config, flag, option
 from train.multimodal_config import names
+from train.run.options import Config, flag, option
 
 SEASON = 24  # steps, where the times do not tell
 TRAINED = ("hybrid", "attention", "summation", "projection")

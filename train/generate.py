@@ -9,17 +9,17 @@ import sys
 
 import numpy as np
 
-from data import byte_tokens
-from data.tokenizer import encode
+from data.text import byte_tokens
+from data.text.tokenizer import encode
 from minisum import backend
 from minisum.errors import UserError
 from minisum.models.generation import generate
 from train import causal
 from train.command_line import refuse
-from train.config import Parser, from_run, utf8
-from train.predict import best_of, matched
-from train.report import emit, silence
-from train.run_folder import RunFolder
+from train.run.folder import RunFolder
+from train.run.options import Parser, from_run, utf8
+from train.run.predict import best_of, matched
+from train.run.report import emit, silence
 
 
 def main(arguments):

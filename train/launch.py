@@ -17,7 +17,7 @@ import sys
 import threading
 from multiprocessing import connection
 
-from train import parallel
+from train.run import group as parallel
 
 GRACE = 10.0  # seconds that the other ranks have to leave once one has failed
 

@@ -1,4 +1,4 @@
-"""The training loop, the same for every task (see train.task).
+"""The training loop, the same for every task (see train.run.task).
 
 Randomness has no state: what happens in epoch e, step s is drawn from (seed, e, s), both counted
 from 1. Stopping and resuming therefore needs the numbers that training computed and nothing else,
@@ -14,9 +14,9 @@ import numpy as np
 from minisum import backend, checkpoint
 from minisum.errors import UserError
 from minisum.optim import learning_rate
-from train import parallel
-from train.replica import Team
-from train.signals import Interrupted, interruptible
+from train.run import group as parallel
+from train.run.replica import Team
+from train.run.signals import Interrupted, interruptible
 
 STEPS_BETWEEN_READS = 20  # reading a loss waits for the device, so they are read in groups
 

@@ -15,22 +15,22 @@ from itertools import islice
 
 import numpy as np
 
-from data import batches
-from data.multimodal import Columns, Standardiser, load_multimodal, read_table
-from data.splits import split_validation
-from data.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
+from data.reading.splits import split_validation
+from data.sets.multimodal import Columns, Standardiser, load_multimodal, read_table
+from data.text import batches
+from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
 from minisum import backend
 from minisum.errors import UserError
 from minisum.models.multimodal import MIXERS
 from minisum.models.ridge import solve_ridge
 from minisum.shards import Shards
-from train import figures
 from train.command_line import Command, main
 from train.multimodal_config import MultimodalConfig, build_model, settle
-from train.predict import best_of, matched
-from train.row_input import NAME as STANDARD_INPUT
-from train.row_input import rows_of_standard_input
-from train.run_folder import TOKENIZER
+from train.run import figures
+from train.run.folder import TOKENIZER
+from train.run.predict import best_of, matched
+from train.run.row_input import NAME as STANDARD_INPUT
+from train.run.row_input import rows_of_standard_input
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from data.multimodal import DEFAULT, NAMES, Standardiser
+from data.sets.multimodal import DEFAULT, NAMES, Standardiser
 from minisum.errors import UserError
 from minisum.models import multimodal as models
 from minisum.models.classifier import POOLING
-from train.config import Config, file_path, flag, option, utf8
+from train.run.options import Config, file_path, flag, option, utf8
 
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
 # What a closed-form solution has no use for.

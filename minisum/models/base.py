@@ -6,29 +6,32 @@ from minisum import backend
 from minisum.ops import layer_norm
 
 # Lengths of padded batches on a GPU (see Model.widen).
-STEPS = 16
+LENGTH_BUCKET = 16
 
 
 class Model:
-    """Base of the models. Subclasses define `init`, `loss`, `predict`, `weight` and `numbers`."""
+    """Base of the models.
+
+    Subclasses define `init`, `loss`, `predict`, `count_targets` and `activation_size`.
+    """
 
     def noise(self, rng, batch):
         """Extra arrays that a training batch needs, drawn on the host: none without dropout."""
         return {}
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         """How many numbers one layer's array holds for one example: what shards are sized by."""
         raise NotImplementedError
 
-    def trim(self, batch):
+    def trim_padding(self, batch):
         """`batch`, a shard on the host, without what is padding only."""
         return batch
 
     def to_device(self, batch, xp):
         """`batch`, on the host, as arrays of `xp`; for a GPU widened."""
-        return backend.to_device(batch if xp is np else self.widen(batch), xp)
+        return backend.to_device(batch if xp is np else self.pad_to_bucket(batch), xp)
 
-    def widen(self, batch):
+    def pad_to_bucket(self, batch):
         """`batch`, on the host, with padding up to one of a few lengths: fewer to be recorded."""
         return batch
 
@@ -42,9 +45,9 @@ def without_padding(batch):
 
 
 def with_padding(batch, longest):
-    """More columns of padding, up to a multiple of STEPS of them but to `longest` at most."""
+    """More columns of padding: a multiple of LENGTH_BUCKET of them in all, at most `longest`."""
     n = batch["ids"].shape[1]
-    more = min(longest, -(-n // STEPS) * STEPS) - n
+    more = min(longest, -(-n // LENGTH_BUCKET) * LENGTH_BUCKET) - n
     if more <= 0:
         return batch
     wider = {name: np.pad(batch[name], ((0, 0), (0, more))) for name in ("ids", "mask")}

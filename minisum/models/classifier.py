@@ -75,16 +75,16 @@ class Classifier(Model):
             noise["mask"] = kept & batch["mask"] if self.masked else kept
         return noise
 
-    def weight(self, batch):
+    def count_targets(self, batch):
         return len(batch["targets"])
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         return batch["ids"].shape[1] * self.width
 
-    def trim(self, batch):
+    def trim_padding(self, batch):
         return without_padding(batch) if self.masked else batch
 
-    def widen(self, batch):
+    def pad_to_bucket(self, batch):
         return with_padding(batch, self.max_len) if self.masked else batch
 
     def loss(self, params, batch, total):
@@ -157,9 +157,9 @@ class SummationClassifier(Classifier):
         projected, _ = linear(placed, params["project.W"])
         return relu(projected)[0]
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         # A quarter of one layer's array: the op works in place, and products like long factors.
-        return super().numbers(batch) // 4
+        return super().activation_size(batch) // 4
 
 
 class AttentionClassifier(Classifier):

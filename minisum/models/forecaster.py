@@ -49,10 +49,10 @@ class WindowModel(Model):
             raise UserError(f"normalise {normalise!r}: choose one of {', '.join(NORMALISE)}")
         self.window, self.horizon, self.normalise = window, horizon, normalise
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         return batch["windows"][0].size
 
-    def weight(self, batch):
+    def count_targets(self, batch):
         """How many targets were measured."""
         return int((batch["targets"] == batch["targets"]).sum())
 
@@ -161,7 +161,7 @@ class Forecaster(WindowModel):
             for place, size in (("inner", self.d_ff), ("outer", self.width))
         }
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         return batch["windows"].shape[2] * self.patches * self.width
 
     def rows(self, params, series, noise):

@@ -77,10 +77,10 @@ class LanguageModel(Model):
             del head["W"]
         return arrays | {f"head.{name}": a for name, a in head.items()}
 
-    def weight(self, batch):
+    def count_targets(self, batch):
         return int((batch["targets"] >= 0).sum())
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         # Larger shards would be faster by some percent, since every shard walks over the head's
         # whole gradient, and would need more memory than a whole batch elsewhere.
         return batch["ids"].shape[1] * self.width

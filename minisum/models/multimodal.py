@@ -80,20 +80,20 @@ class Regressor(Model):
             noise["mask"] = kept & batch["mask"]
         return noise
 
-    def weight(self, batch):
+    def count_targets(self, batch):
         return len(batch["targets"])
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         """What shards are sized by: an eighth of the numbers in one layer's array for one example.
 
         The towers and the head read all their weights for every shard; larger ones share that.
         """
         return batch["ids"].shape[1] * self.width // 8
 
-    def trim(self, batch):
+    def trim_padding(self, batch):
         return without_padding(batch)
 
-    def widen(self, batch):
+    def pad_to_bucket(self, batch):
         return with_padding(batch, self.max_len)
 
     def loss(self, params, batch, total):

@@ -23,10 +23,10 @@ class EncoderReader(Model):
         head = linear_init(rng, "", self.vocab, self.width)
         return arrays | self.encoder.init(rng) | {f"head.{name}": a for name, a in head.items()}
 
-    def weight(self, batch):
+    def count_targets(self, batch):
         return batch["targets"].size
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         return batch["ids"].shape[1] * self.width
 
     def loss(self, params, batch, total):
@@ -78,10 +78,10 @@ class EncoderRegressor(Model):
         arrays = {f"read.{name}": a for name, a in first.items()} | self.encoder.init(rng)
         return arrays | {f"head.{name}": a for name, a in last.items()}
 
-    def weight(self, batch):
+    def count_targets(self, batch):
         return len(batch["targets"])
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         return batch["x"].shape[1] * self.width
 
     def loss(self, params, batch, total):

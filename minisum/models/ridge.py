@@ -23,10 +23,10 @@ class RidgeRegressor(Model):
         w, b = (np.zeros(self.size), 0.0) if self.solution is None else self.solution
         return {"W": np.asarray(w)[None], "b": np.array([b])}
 
-    def weight(self, batch):
+    def count_targets(self, batch):
         return len(batch["targets"])
 
-    def numbers(self, batch):
+    def activation_size(self, batch):
         return self.size
 
     def loss(self, params, batch, total):

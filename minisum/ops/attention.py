@@ -10,9 +10,9 @@ from itertools import product
 
 import numpy as np
 
-from minisum import kernels
 from minisum.backend import accumulator, add_into, array_module
-from minisum.recording import matmul
+from minisum.fast import cuda as kernels
+from minisum.fast.cuda.recording import matmul
 
 # Weights that a GPU works on at a time: 32 MB in float32, which its second-level cache holds.
 CACHED = 2**23

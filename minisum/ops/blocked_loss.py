@@ -7,9 +7,9 @@ so they are made for a block of tokens, used, and forgotten.
 
 import numpy as np
 
-from minisum import kernels
 from minisum.backend import accumulator, array_module
-from minisum.recording import matmul
+from minisum.fast import cuda as kernels
+from minisum.fast.cuda.recording import matmul
 
 # Tokens a block. With fewer, the V·d gradient of W is walked over once more for each block.
 BLOCK = 256

@@ -5,8 +5,8 @@ chunks of C tokens it is both: matrix products of size C inside, n/C steps betwe
 in n, and what must be remembered is one state a chunk.
 """
 
-from minisum import kernels
 from minisum.backend import accumulator, array_module
+from minisum.fast import cuda as kernels
 
 CUMSUM_CHUNK = 64
 

@@ -1,7 +1,8 @@
 """The delta rule: a memory that is corrected, not only added to."""
 
-from minisum import kernels
 from minisum.backend import add_into, array_module
+from minisum.fast import cuda as kernels
+from minisum.fast.cuda.recording import matmul
 from minisum.ops.chunks import (
     back_chunk_decays,
     chunk_decays,
@@ -12,7 +13,6 @@ from minisum.ops.chunks import (
     split_chunks,
     transposed,
 )
-from minisum.recording import matmul
 
 CHUNK = 32
 

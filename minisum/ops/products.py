@@ -6,6 +6,7 @@ remember.
 """
 
 from minisum.backend import add_into, array_module
+from minisum.fast.cuda.recording import matmul
 from minisum.ops.chunks import (
     back_chunk_decays,
     carry,
@@ -17,7 +18,6 @@ from minisum.ops.chunks import (
     split_chunks,
     transposed,
 )
-from minisum.recording import matmul
 
 # Tokens a chunk. With a decay for each channel the weights inside a chunk cost C·K exponentials a
 # token instead of C, hence the smaller one.

@@ -1,0 +1,1 @@
+"""Corpora that every machine has or can make."""

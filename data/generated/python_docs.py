@@ -1,0 +1,129 @@
+"""The default corpus: the documentation inside the Python that runs this.
+
+Every installation carries the source of its standard library, and with it some thousand
+docstrings. They are read from the files, never by importing them. The classification task is to
+tell which package a docstring belongs to.
+"""
+
+import ast
+import os
+import sysconfig
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from data.reading.splits import text_key
+from minisum.errors import UserError
+
+CLASSES = 20
+MIN_WORDS = 5
+TEST_FRACTION = 0.2
+
+# Neither third-party packages nor tests, and no data in the guise of source.
+SKIPPED = {
+    "site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data",
+    "ensurepip", "__pycache__",
+}  # fmt: skip
+
+
+def load(classes=CLASSES, min_words=MIN_WORDS) -> tuple[list[str], np.ndarray, list[str]]:
+    """(texts, labels, class names): the docstrings of the `classes` best documented packages.
+
+    labels is int32, class names are in alphabetical order. A text counts once however often it
+    occurs; one that occurs in several packages belongs to none.
+    """
+    owners, texts = {}, {}
+    for path, docstrings in _sources():
+        owner = _public_name(path)
+        for text in docstrings:
+            key = text_key(text)
+            if key.count(" ") + 1 >= min_words:
+                owners.setdefault(key, set()).add(owner)
+                texts.setdefault(key, text)
+    own = {key: min(found) for key, found in owners.items() if len(found) == 1}
+    sizes = Counter(own.values())
+    names = sorted(sorted(sizes, key=lambda name: (-sizes[name], name))[:classes])
+    numbers = {name: number for number, name in enumerate(names)}
+    kept = [key for key, name in own.items() if name in numbers]
+    labels = np.array([numbers[own[key]] for key in kept], np.int32)
+    return [texts[key] for key in kept], labels, names
+
+
+def documents() -> list[tuple[str, str]]:
+    """(name, text) of longer documents, for language models.
+
+    One for every topic of the language reference that the interactive help carries, and one for
+    every source file: its docstrings in order, apart by a blank line, each text once.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise UserError("This Python comes without the topics of its interactive help.") from error
+    found = [(f"topics/{name}", topics[name].strip()) for name in sorted(topics)]
+    seen = set()
+    for path, docstrings in _sources():
+        fresh = []
+        for text in docstrings:
+            key = text_key(text)
+            if key not in seen:
+                seen.add(key)
+                fresh.append(text)
+        if fresh:
+            found.append((path.as_posix(), "\n\n".join(fresh)))
+    return found
+
+
+def _sources() -> Iterator[tuple[Path, list[str]]]:
+    """(path below the library, docstrings) of every source file with any, in sorted order."""
+    root = Path(sysconfig.get_path("stdlib"))
+    empty = True
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(set(subfolders) - SKIPPED)
+        for file in sorted(files):
+            if not file.endswith(".py"):
+                continue
+            path = Path(folder, file)
+            docstrings = _docstrings(path)
+            if docstrings:
+                empty = False
+                yield path.relative_to(root), docstrings
+    if empty:
+        raise UserError(
+            f"This Python comes without the source of its standard library (none in {root}), "
+            f"so the default data set cannot be made; name another."
+        )
+
+
+def _docstrings(path):
+    try:
+        source = path.read_bytes()
+        if b'"""' not in source and b"'''" not in source:
+            return []
+        with warnings.catch_warnings():
+            # Some sources hold invalid escapes, which newer versions warn of.
+            warnings.simplefilter("ignore")
+            module = ast.parse(source)
+    # Files of another Python version or with deliberate errors lie among the sources.
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return []
+    found = []
+    _collect(module, found)
+    return found
+
+
+def _collect(node, found):
+    text = ast.get_docstring(node)
+    if text and text.strip():
+        # A docstring may spell half a surrogate pair, which no UTF-8 file can hold.
+        found.append(text.encode("utf-8", "replace").decode())
+    for child in node.body:
+        if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            _collect(child, found)
+
+
+def _public_name(path):
+    """Top-level package or module; a pure Python twin (_pydecimal) counts as what it stands for."""
+    return path.parts[0].removesuffix(".py").removeprefix("_py").lstrip("_")

@@ -1,0 +1,109 @@
+"""Byte-level tokens for language models: their tokenizer, their bytes, and text out of a stream.
+
+Every token stands for some bytes, so any text can be read and written, and a loss in bits per byte
+compares models across tokenizers.
+"""
+
+import codecs
+import json
+
+import numpy as np
+
+from data.text.tokenizer import read_tokenizer, tokenizers_library, train_tokenizer
+from minisum.errors import UserError
+
+# Stands before every document, and so also after every one but the last.
+BORDER = "[EOS]"
+BORDERS = (BORDER, "<|endoftext|>", "<|end_of_text|>", "</s>", "<s>")
+HUB = "hub:"
+
+
+def make(texts, kind="bpe", vocab_size=8192):
+    """A tokenizer with a border token: trained on `texts`, or fetched if kind is "hub:NAME".
+
+    A trained one has at most `vocab_size` tokens. Raises UserError if the hub cannot be reached,
+    or has a tokenizer that does not work on bytes.
+    """
+    if kind.startswith(HUB):
+        return _checked(_from_hub(kind.removeprefix(HUB)), kind)
+    tokenizer = train_tokenizer(texts, kind, vocab_size - 1)
+    tokenizer.add_special_tokens([BORDER])
+    return tokenizer
+
+
+def load(path):
+    """The tokenizer in a file that `data.text.tokenizer.save_tokenizer` wrote."""
+    return _checked(read_tokenizer(path), path)
+
+
+def border_id(tokenizer):
+    """The number of the token between documents."""
+    found = (tokenizer.token_to_id(name) for name in BORDERS)
+    return next(number for number in found if number is not None)
+
+
+def bytes_of_tokens(tokenizer):
+    """A list of what each token stands for, bytes; b"" for special tokens."""
+    byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+    added = tokenizer.get_added_tokens_decoder().items()
+    special = {number for number, token in added if token.special}
+    spelled = [b""] * tokenizer.get_vocab_size()
+    for token, number in tokenizer.get_vocab().items():
+        if number not in special:
+            spelled[number] = bytes(byte_of[c] for c in token if c in byte_of)
+    return spelled
+
+
+def lengths_of_tokens(tokenizer):
+    """(V,) int64: bytes a token stands for, 0 for special tokens."""
+    return np.array([len(spelled) for spelled in bytes_of_tokens(tokenizer)])
+
+
+class TextStream:
+    """Text from one token after another.
+
+    A character may take several tokens: its bytes are held back until it is whole. Bytes that can
+    be no part of a character come out as U+FFFD; a border between documents as a blank line.
+    """
+
+    def __init__(self, tokenizer):
+        self.spelled = bytes_of_tokens(tokenizer)
+        self.border = border_id(tokenizer)
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def read(self, token):
+        """The text that `token` completes, perhaps empty."""
+        if token == self.border:
+            self.decoder.reset()
+            return "\n\n"
+        return self.decoder.decode(self.spelled[token])
+
+
+def _byte_characters():
+    """The visible character that byte-level tokenizers write for each byte (Radford et al. 2019):
+    itself if it is visible, else the next free one from 256 on."""
+    visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    free = iter(range(256, 512))
+    return [chr(byte if byte in visible else next(free)) for byte in range(256)]
+
+
+def _from_hub(name):
+    try:
+        return tokenizers_library().Tokenizer.from_pretrained(name)
+    except Exception as error:
+        # HTTP, DNS, disk and parsing all fail in their own ways.
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"The tokenizer {name} could not be had from the hub: {reason:.200}"
+        ) from error
+
+
+def _checked(tokenizer, source):
+    decoder = json.loads(tokenizer.to_str())["decoder"]
+    if decoder is None or decoder["type"] != "ByteLevel":
+        raise UserError(f"{source} does not work on bytes, which a language model here needs.")
+    if not any(tokenizer.token_to_id(name) is not None for name in BORDERS):
+        tokenizer.add_special_tokens([BORDER])
+    # A text that spells a special token must not turn into one. The file does not keep the setting.
+    tokenizer.encode_special_tokens = True
+    return tokenizer

@@ -1,0 +1,74 @@
+"""From token sequences to a language model's batches: what is read, and what comes next.
+
+Packed, documents follow each other without padding, each behind a border token, and the stream is
+cut into windows of n tokens. As rows, each text is an example of its own, cut to n and padded.
+"""
+
+import numpy as np
+
+from data.text.batches import Ragged
+
+NOT_COUNTED = -1
+
+
+class PackedWindows:
+    """Windows of n tokens over border, document, border, document, ..., border.
+
+    Every token of every document, and the border after it, is a target once; what precedes it in
+    the window is what it is predicted from. Only the last window may be shorter, and is padded.
+    With `reset` a batch also says where documents begin: at the border that precedes them.
+    """
+
+    def __init__(self, documents: Ragged, n: int, border: int, reset=False):
+        self.n, self.border, self.reset = n, border, reset
+        places = documents.offsets[:-1]
+        self.stream = np.append(np.insert(documents.flat, places, border), border).astype(np.int32)
+
+    @property
+    def targets(self):
+        """How many targets there are."""
+        return len(self.stream) - 1
+
+    def __len__(self):
+        return -(-self.targets // self.n)
+
+    def take(self, windows):
+        """The batch of these windows: ids (B, n), targets (B, n), and starts (B, n) with reset."""
+        places = np.asarray(windows)[:, None] * self.n + np.arange(self.n)
+        real = places < self.targets
+        ids = np.where(real, self.stream[np.minimum(places, self.targets)], 0)
+        following = self.stream[np.minimum(places + 1, self.targets)]
+        batch = {"ids": ids, "targets": np.where(real, following, NOT_COUNTED)}
+        return batch | {"starts": real & (ids == self.border)} if self.reset else batch
+
+
+class RowWindows:
+    """One text a row: its first n + 1 tokens, of which each but the first is a target.
+
+    Texts of fewer than two tokens are left out. Rows are as long as the longest of their batch.
+    """
+
+    def __init__(self, texts: Ragged, n: int):
+        texts = texts.take(np.flatnonzero(texts.lengths >= 2))
+        self.texts = texts.truncate(n + 1)
+
+    @property
+    def targets(self):
+        """How many targets there are."""
+        return len(self.texts.flat) - len(self.texts)
+
+    def __len__(self):
+        return len(self.texts)
+
+    def take(self, rows):
+        """The batch of these rows: ids (B, n), targets (B, n), padded on the right."""
+        texts = self.texts.take(rows)
+        lengths = texts.lengths[:, None]
+        columns = np.arange(lengths.max())
+        read = np.zeros((len(lengths), len(columns)), np.int32)
+        read[columns < lengths] = texts.flat
+        real = columns[1:] < lengths
+        return {
+            "ids": np.where(real, read[:, :-1], 0),
+            "targets": np.where(real, read[:, 1:], NOT_COUNTED),
+        }

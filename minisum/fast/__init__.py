@@ -1,0 +1,1 @@
+"""Faster forms of the operations, each equal to its plain form."""

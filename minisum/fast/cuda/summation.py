@@ -1,0 +1,187 @@
+"""The two ends of direct summation: words in, a sum out.
+
+A thread a channel, or four neighbouring ones where their place in memory allows it: neighbours
+read neighbouring numbers, as many at once as an instruction can. No thread divides more than once
+to find out where it is: on a GPU a division costs as much as a dozen multiplications.
+"""
+
+from minisum.backend import array_module
+from minisum.fast.cuda.compiling import launch, packing
+
+# Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
+COLUMNS, BLOCK, LANES = 64, 256, 8
+# Threads that keep a large GPU busy, and the most texts that one of them then goes through: the
+# shared memory of `embed_modulate_back` has no room for more.
+THREADS, TEXTS = 2**16, 32
+# Blocks along a grid's third axis, at most.
+DEPTH = 65535
+
+_SOURCE = r"""
+template <typename T, int K>
+__global__ void embed_modulate(const int* ids, const T* table, const T* positions, T bias, T* y,
+                               int tokens, int n, int d) {
+    int token = blockIdx.x * blockDim.y + threadIdx.y;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
+    if (token >= tokens || c >= d) return;
+    Pack<T, K> factor = read<K>(positions + (long long)(token % n) * d + c);
+    Pack<T, K> word = read<K>(table + (long long)ids[token] * d + c);
+    for (int k = 0; k < K; ++k) word.of[k] *= factor.of[k] + bias;
+    write<K>(y + (long long)token * d + c, word);
+}
+
+// A thread a position and channels, which meets the words there of some of the texts, equal ones
+// one after the other: their gradient is one addition then. Threads that add to one place wait for
+// each other, and all texts share their frequent words.
+template <typename T, int K>
+__global__ void embed_modulate_back(const T* dy, const int* ids, const T* table,
+                                    const T* positions, T bias, T* shares, T* dtable, int B,
+                                    int n, int d, int texts) {
+    __shared__ int words[32][32], order[32][32];
+    int t = blockIdx.x * blockDim.y + threadIdx.y, y = threadIdx.y;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
+    int first = blockIdx.z * texts, count = t < n ? min(B - first, texts) : 0;
+    for (int i = threadIdx.x; i < count; i += blockDim.x)
+        words[y][i] = ids[(long long)(first + i) * n + t];
+    __syncthreads();
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
+        int rank = 0, id = words[y][i];
+        for (int j = 0; j < count; ++j)
+            rank += words[y][j] < id || (words[y][j] == id && j < i);
+        order[y][rank] = i;
+    }
+    __syncthreads();
+    if (t >= n || c >= d) return;
+    Pack<T, K> factor = read<K>(positions + (long long)t * d + c), sum = {}, dword = {};
+    for (int k = 0; k < K; ++k) factor.of[k] += bias;
+    bool any = false;
+    for (int i = 0; i < count; ++i) {
+        int text = order[y][i], id = words[y][text];
+        long long token = (long long)(first + text) * n + t, place = (long long)id * d + c;
+        Pack<T, K> g = read<K>(dy + token * d + c), word = read<K>(table + place);
+        for (int k = 0; k < K; ++k) {
+            any = any || g.of[k] != 0;
+            sum.of[k] += g.of[k] * word.of[k];
+            dword.of[k] += g.of[k] * factor.of[k];
+        }
+        if (i + 1 < count && words[y][order[y][i + 1]] == id) continue;
+        if (any) add<K>(dtable + place, dword);
+        dword = {};
+        any = false;
+    }
+    write<K>(shares + ((long long)blockIdx.z * n + t) * d + c, sum);
+}
+
+// y[s, b, c] = sum of max(x[b, t, c], 0) over the real tokens t of stretch s, and where x > 0.
+template <typename T, int K>
+__global__ void relu_sum(const T* x, const bool* mask, T* y, bool* positive, int B, int n, int d,
+                         int stretch) {
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K, b = blockIdx.x, s = blockIdx.z;
+    int end = min(n, (s + 1) * stretch);
+    Pack<T, K> sum = {};
+    if (c < d) {
+        long long column = (long long)b * n * d + c;
+        // All loads without a branch before them, so that four are under way at a time.
+        #pragma unroll 4
+        for (int t = s * stretch + threadIdx.y; t < end; t += blockDim.y) {
+            Pack<T, K> value = read<K>(x + column + (long long)t * d);
+            bool real = !mask || mask[(long long)b * n + t];
+            Pack<bool, K> sign;
+            for (int k = 0; k < K; ++k) {
+                sign.of[k] = real && value.of[k] > 0;
+                sum.of[k] += real && !(value.of[k] <= 0) ? value.of[k] : (T)0;  // a NaN stays
+            }
+            write<K>(positive + column + (long long)t * d, sign);
+        }
+    }
+    __shared__ Pack<T, K> rows[8][64];
+    rows[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y == 0 && c < d) {
+        for (int lane = 1; lane < 8; ++lane)
+            for (int k = 0; k < K; ++k) sum.of[k] += rows[lane][threadIdx.x].of[k];
+        write<K>(y + ((long long)s * B + b) * d + c, sum);
+    }
+}
+
+template <typename T, int K>
+__global__ void relu_sum_back(const T* dy, const bool* positive, T* dx, int tokens, int n, int d) {
+    int token = blockIdx.x * blockDim.y + threadIdx.y;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
+    if (token >= tokens || c >= d) return;
+    long long i = (long long)token * d + c;
+    Pack<bool, K> sign = read<K>(positive + i);
+    Pack<T, K> g = read<K>(dy + (long long)(token / n) * d + c);
+    for (int k = 0; k < K; ++k) g.of[k] = sign.of[k] ? g.of[k] : (T)0;
+    write<K>(dx + i, g);
+}
+"""
+
+
+def _tiles(rows, columns, depth=1):
+    """A grid of blocks of BLOCK threads, one for each of (depth, rows, columns)."""
+    across = next(size for size in (8, 16, 32, COLUMNS) if size >= min(columns, COLUMNS))
+    down = BLOCK // across
+    return (-(-rows // down), -(-columns // across), depth), (across, down, 1)
+
+
+def embed_modulate(ids, table, positions, bias):
+    """table[ids] * (positions + bias).   ids (B, n) int32, table (V, d), positions (n, d)"""
+    xp = array_module(table)
+    (B, n), d = ids.shape, table.shape[1]
+    y = xp.empty((B, n, d), table.dtype)
+    ids, table, positions = (xp.ascontiguousarray(a) for a in (ids, table, positions))
+    K = packing(d, table, positions)
+    arguments = (ids, table, positions, float(bias), y, B * n, n, d)
+    launch(_SOURCE, "embed_modulate", y.dtype, *_tiles(B * n, d // K), *arguments, pack=K)
+    return y
+
+
+def embed_modulate_back(dy, ids, table, positions, bias, dtable):
+    """dtable[ids] += dy * (positions + bias), repeats included; returns Σ_b dy * table[ids].
+
+    The texts are shared out, up to TEXTS a thread, until there are THREADS threads.
+    """
+    xp = array_module(dy)
+    B, n, d = dy.shape
+    dy, ids, table, positions = (xp.ascontiguousarray(a) for a in (dy, ids, table, positions))
+    K = packing(d, dy, table, positions, dtable)
+    texts = min(TEXTS, max(1, -(-B // DEPTH), B * n * d // K // THREADS))
+    depth = -(-B // texts)
+    shares = xp.empty((depth, n, d), dy.dtype)
+    arguments = (dy, ids, table, positions, float(bias), shares, dtable, B, n, d, texts)
+    tiles = _tiles(n, d // K, depth)
+    launch(_SOURCE, "embed_modulate_back", dy.dtype, *tiles, *arguments, pack=K)
+    return shares[0] if depth == 1 else shares.sum(axis=0)
+
+
+def relu_sum(x, mask):
+    """Σ_t relu(x[b, t]) over real tokens t, and which numbers of these are positive.
+
+    x (B, n, d), mask (B, n) bool or None -> (B, d), (B, n, d) bool.
+    A block of 64 threads along the columns by 8 lanes of tokens. The tokens are cut into stretches
+    until there are about 512 blocks, enough to fill the device, and the stretches' sums are added
+    up at the end.
+    """
+    xp = array_module(x)
+    x, (B, n, d) = xp.ascontiguousarray(x), x.shape
+    mask = None if mask is None else xp.ascontiguousarray(mask)
+    K = packing(d, x)
+    columns = -(-d // (COLUMNS * K))
+    stretches = max(1, min(512 // max(1, B * columns), -(-n // 64)))
+    stretch = -(-n // stretches)
+    y, positive = xp.empty((stretches, B, d), x.dtype), xp.empty(x.shape, bool)
+    grid, block = (B, columns, stretches), (COLUMNS, LANES, 1)
+    arguments = (x, mask, y, positive, B, n, d, stretch)
+    launch(_SOURCE, "relu_sum", x.dtype, grid, block, *arguments, pack=K)
+    return y[0] if stretches == 1 else y.sum(axis=0), positive
+
+
+def relu_sum_back(dy, positive):
+    """dy[b] where positive[b, t], else 0.   dy (B, d), positive (B, n, d) bool -> (B, n, d)"""
+    xp = array_module(dy)
+    dy, (B, n, d) = xp.ascontiguousarray(dy), positive.shape
+    dx = xp.empty(positive.shape, dy.dtype)
+    K = packing(d, dy, positive)
+    arguments = (dy, positive, dx, B * n, n, d)
+    launch(_SOURCE, "relu_sum_back", dy.dtype, *_tiles(B * n, d // K), *arguments, pack=K)
+    return dx

@@ -1,0 +1,159 @@
+"""Sets by name: the folder MINISUM_DATA, then the hub; 20 Newsgroups without what gives it away."""
+
+import gzip
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from labelled_files import without_hub, write_csv, write_jsonl
+
+from data.sets import newsgroups
+from data.sets.classification import NAMES, PUBLISHED, limit, load_classification
+from minisum.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    return without_hub(monkeypatch)
+
+
+def rows_of(count, **more):
+    return [{"text": f"t{i}", "label": i % 4} | more for i in range(count)]
+
+
+def test_minisum_data_comes_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINISUM_DATA", str(tmp_path))
+    write_jsonl(tmp_path / "ag_news" / "train.jsonl.gz", rows_of(8))
+    with pytest.raises(UserError, match="holds a train file but no test file"):
+        load_classification("ag_news")
+    write_csv(tmp_path / "ag_news", ["one,3", ",0"], name="test.csv")
+    data = load_classification("ag_news")
+    assert data.class_names == ["World", "Sports", "Business", "Sci/Tech"]
+    assert data.train_labels.tolist() == [0, 1, 2, 3] * 2
+    assert (data.test_texts, data.test_labels.tolist()) == (["one", ""], [3, 0])
+    few = load_classification("ag_news", limit_train=4, limit_test=1)
+    assert (len(few.train_texts), len(few.test_texts)) == (4, 1)
+    assert few.class_names == data.class_names and few.sha256 != data.sha256
+    assert limit(data, train=4, test=1).sha256 == few.sha256
+
+
+def test_label_text_names_the_classes(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINISUM_DATA", str(tmp_path))
+    rows = [row | {"label_text": "abcd"[row["label"]]} for row in rows_of(8)]
+    for split in ("train", "test"):
+        write_jsonl(tmp_path / "20newsgroups" / f"{split}.jsonl", rows)
+    assert load_classification("20newsgroups").class_names == ["a", "b", "c", "d"]
+    rows[5]["label_text"] = "z"
+    write_jsonl(tmp_path / "20newsgroups" / "train.jsonl", rows)
+    with pytest.raises(UserError, match="row 6: label 1 is named 'z' here and 'b' before"):
+        load_classification("20newsgroups")
+
+
+def fake_hub(monkeypatch, answer):
+    def load_dataset(hub_id, config, *, revision, split):
+        return answer(hub_id, config, revision, split)
+
+    module = types.SimpleNamespace(load_dataset=load_dataset, __spec__=True)
+    monkeypatch.setitem(sys.modules, "datasets", module)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_hub_is_asked_for_what_the_table_says(monkeypatch, name):
+    asked = []
+
+    class Table:
+        def iter(self, batch_size):
+            yield {"text": ["a", "b"], "label": [0, 1]}
+            yield {"text": ["c"], "label": [0]}
+
+    def answer(*arguments):
+        asked.append(arguments)
+        return Table()
+
+    fake_hub(monkeypatch, answer)
+    data = load_classification(name)
+    source = PUBLISHED[name].source
+    assert asked == [(source.hub_id, source.config, source.revision, s) for s in ("train", "test")]
+    assert data.train_texts == data.test_texts == ["a", "b", "c"]
+    if name == "imdb":
+        assert data.class_names == ["negative", "positive"]
+
+
+def test_an_unreachable_hub(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="MINISUM_DATA is not set.*pip install datasets"):
+        load_classification("imdb")
+
+    def answer(*_):
+        raise ConnectionError("no route\n to host")
+
+    fake_hub(monkeypatch, answer)
+    monkeypatch.setenv("MINISUM_DATA", str(tmp_path))
+    with pytest.raises(UserError, match="hub: no route to host") as caught:
+        load_classification("imdb")
+    assert str(tmp_path / "imdb") in str(caught.value)
+    assert "stanfordnlp/imdb" in str(caught.value)
+
+
+def test_an_unknown_name():
+    with pytest.raises(UserError) as caught:
+        load_classification("mnist")
+    assert all(name in str(caught.value) for name in NAMES)
+
+
+MESSAGES = [
+    "From: a@b (A)\nSubject: Re: x\nLines: 9\n\nIn article <1> c writes:\n> quoted\n| too\n\n"
+    "My own words.\nHe said: no.\n\nMore.\n--\nA. Signature\na@b",
+    "From: a\n\nOne paragraph only",
+    "no header at all",
+    "From: a\n\n\n\n--\n",
+    "From: a\n\nbody\n\n----\n\nsignature\n   \n",
+    "From: a\n\nbody\n - - \nstill body",
+    "",
+    "\n\n",
+]
+
+
+def test_stripped_messages():
+    assert newsgroups.strip_message(MESSAGES[0]) == "\nMy own words.\n\nMore."
+    assert newsgroups.strip_message(MESSAGES[1]) == "One paragraph only"
+    assert newsgroups.is_raw(MESSAGES[:2])
+    assert not newsgroups.is_raw([newsgroups.strip_message(m) for m in MESSAGES])
+
+
+def test_stripping_equals_scikit_learn(no_hub):
+    theirs = pytest.importorskip("sklearn.datasets._twenty_newsgroups")
+    messages = list(MESSAGES)
+    if no_hub and (path := Path(no_hub, "20newsgroups", "test.jsonl.gz")).exists():
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            messages += [json.loads(line)["text"] for line in file]
+    for message in messages:
+        assert newsgroups.strip_header(message) == theirs.strip_newsgroup_header(message)
+        assert newsgroups.strip_footer(message) == theirs.strip_newsgroup_footer(message)
+        assert newsgroups.strip_quotes(message) == theirs.strip_newsgroup_quoting(message)
+
+
+def test_raw_messages_are_stripped_and_bare_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINISUM_DATA", str(tmp_path))
+    for split, text in (("train", "From: a\nLines: 1\n\nbody"), ("test", "body\n\nmore")):
+        rows = [{"text": text, "label": i % 2} for i in range(4)]
+        write_jsonl(tmp_path / "20newsgroups" / f"{split}.jsonl", rows)
+    data = load_classification("20newsgroups")
+    assert set(data.train_texts) == {"body"} and set(data.test_texts) == {"body\n\nmore"}
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "sizes"), [("ag_news", 4, None), ("20newsgroups", 20, (11314, 7532))]
+)
+def test_real_corpora(no_hub, monkeypatch, name, classes, sizes):
+    if not no_hub or not Path(no_hub, name).is_dir():
+        pytest.skip(f"{name} is not in MINISUM_DATA")
+    monkeypatch.setenv("MINISUM_DATA", no_hub)
+    data = load_classification(name)
+    assert len(data.class_names) == classes
+    assert set(data.train_labels) == set(data.test_labels) == set(range(classes))
+    if sizes:
+        assert (len(data.train_texts), len(data.test_texts)) == sizes
+        assert "alt.atheism" in data.class_names
+        assert not newsgroups.is_raw(data.train_texts)

@@ -1,0 +1,310 @@
+"""Each fused GPU kernel against the plain form that it equals. Needs MINISUM_TEST_BACKEND=cupy."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import XP
+
+from minisum import backend, ops
+from minisum.fast import cuda as kernels
+from minisum.fast.cuda import cublas
+from minisum.models import classifier
+from minisum.ops import blocked_loss, chunks
+from minisum.ops.linear import sum_rows
+from minisum.optim import Adam
+from minisum.params import Params
+from minisum.shards import Shards
+
+pytestmark = pytest.mark.skipif(XP is np, reason="kernels run on a GPU: MINISUM_TEST_BACKEND=cupy")
+
+# float32 sums of some hundred terms in another order, and atomic additions in any order.
+TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
+# Odd sizes, one token, more columns than a block has, long enough for several stretches.
+# Columns that four divides, and others. More texts than a thread of embed_modulate_back takes.
+SHAPES = [
+    (1, 1, 1), (3, 7, 5), (64, 40, 65), (2, 3000, 130), (5, 70, 64), (70, 512, 256), (1, 20000, 64)
+]  # fmt: skip
+
+
+@pytest.fixture(params=(np.float32, np.float64), ids=("float32", "float64"))
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def shape(request):
+    return request.param
+
+
+def normal(rng, shape, dtype):
+    return XP.asarray(rng.normal(size=shape).astype(dtype))
+
+
+def with_and_without(monkeypatch, compute):
+    """What `compute` returns with the kernels, and with the plain forms on the same device."""
+    fused = compute()
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "runs_on", lambda *arrays: False)
+        plain = compute()
+    return fused, plain
+
+
+def assert_agree(fused, plain, dtype):
+    for a, b in zip(fused, plain, strict=True):
+        a, b = backend.to_numpy(a), backend.to_numpy(b)
+        assert a.shape == b.shape and a.dtype == b.dtype
+        size = max(1.0, float(np.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * size)
+
+
+def test_sum_rows(monkeypatch, shape, dtype):
+    x = normal(np.random.default_rng(0), shape, dtype)
+    fused, plain = with_and_without(monkeypatch, lambda: [sum_rows(x), sum_rows(x[:, :0])])
+    assert_agree(fused, plain, dtype)
+
+
+def test_embed_modulate(monkeypatch, shape, dtype):
+    rng = np.random.default_rng(0)
+    B, n, d = shape
+    ids = XP.asarray(rng.integers(0, 11, (B, n)).astype(np.int32))
+    table, positions = normal(rng, (11, d), dtype), normal(rng, (n, d), dtype)
+    dy = normal(rng, shape, dtype)
+
+    def compute():
+        y, back = ops.embed_modulate(ids, table, positions, 1.0)
+        _, dtable, dpositions = back(dy)
+        held = XP.ones_like(table)
+        back(dy, add_to=held)
+        return y, dtable, dpositions, held
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+def test_views_that_start_anywhere(monkeypatch, dtype):
+    """Vectorized loads need a place that four numbers divide, and these views have none."""
+    rng = np.random.default_rng(15)
+    ids = XP.asarray(rng.integers(0, 11, (3, 7)).astype(np.int32))
+    table = normal(rng, 11 * 8 + 1, dtype)[1:].reshape(11, 8)
+    positions = normal(rng, 7 * 8 + 1, dtype)[1:].reshape(7, 8)
+    x, dy = (normal(rng, 3 * 7 * 8 + 1, dtype)[1:].reshape(3, 7, 8) for _ in range(2))
+
+    def compute():
+        y, back = ops.embed_modulate(ids, table, positions, 1.0)
+        pooled, back_pool = ops.relu_pool(x)
+        return y, *back(dy)[1:], pooled, back_pool(dy[:, 0])[0]
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("masked", (False, True))
+@pytest.mark.parametrize("power", (0.0, 0.5, 1.0))
+def test_relu_pool(monkeypatch, shape, dtype, masked, power):
+    rng = np.random.default_rng(1)
+    B, n, d = shape
+    x, dy = normal(rng, shape, dtype), normal(rng, (B, d), dtype)
+    mask = XP.asarray(rng.random((B, n)) < 0.7) if masked else None
+
+    def compute():
+        y, back = ops.relu_pool(x, mask, power)
+        return y, back(dy)[0]
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+def test_more_texts_than_blocks_along_a_grids_side(monkeypatch):
+    rng = np.random.default_rng(16)
+    shape = (70_000, 1, 1)
+    ids = XP.asarray(rng.integers(0, 11, shape[:2]).astype(np.int32))
+    table, positions = normal(rng, (11, 1), np.float64), normal(rng, (1, 1), np.float64)
+    dy = normal(rng, shape, np.float64)
+
+    def compute():
+        y, back = ops.embed_modulate(ids, table, positions, 1.0)
+        pooled, back_pool = ops.relu_pool(dy)
+        return y, *back(dy)[1:], pooled, back_pool(dy[:, 0])[0]
+
+    assert_agree(*with_and_without(monkeypatch, compute), np.float64)
+
+
+def test_relu_pool_lets_no_padding_through_and_hides_no_nan():
+    x = XP.asarray(np.array([[[1.0], [np.nan]], [[np.nan], [2.0]]]))
+    y, back = ops.relu_pool(x, XP.asarray(np.array([[True, False], [True, True]])))
+    assert float(y[0, 0]) == 1.0 and np.isnan(float(y[1, 0]))
+    dx, _ = back(XP.ones((2, 1)))
+    assert backend.to_numpy(dx)[:, :, 0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("classes", (2, 20, 1000))
+def test_cross_entropy(monkeypatch, dtype, classes):
+    rng = np.random.default_rng(2)
+    logits = normal(rng, (5, 9, classes), dtype) * 5
+    targets = XP.asarray(rng.integers(-1, classes, (5, 9)))
+    for total in (None, 77):
+
+        def compute(total=total):
+            loss, back = ops.cross_entropy(logits, targets, total=total)
+            return loss, back(1.5)[0]
+
+        assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ({}, {"weight_decay": 0.1}, {"clip_value": 0.5}, {"clip_norm": 1.0},
+     {"clip_value": 0.5, "clip_norm": 1.0, "weight_decay": 0.1, "eps": 1e-3}),
+    ids=str,
+)  # fmt: skip
+def test_adam(monkeypatch, dtype, options):
+    arrays = {"W": np.ones((30, 70)), "b": np.ones(11)}
+
+    def compute():
+        rng = np.random.default_rng(3)
+        params = Params.from_arrays(arrays, xp=XP, dtype=dtype)
+        grads, adam = params.zeros_like(), Adam(params, **options)
+        for _ in range(5):
+            grads.vector[...] = normal(rng, grads.vector.size, dtype)
+            adam.step(grads, 0.01)
+        return params.vector, adam.m.vector, adam.v.vector
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("mixer", classifier.MODELS)
+def test_ten_training_steps_agree_with_numpy(mixer):
+    """Losses and parameters of a model with dropout, clipping and padding, in float64."""
+
+    def train(xp):
+        rng = np.random.default_rng(4)
+        model = classifier.build(mixer, 50, 16, 5, 12, dropout=0.3, token_dropout=0.2)
+        params = Params.from_arrays(model.init(rng), xp=xp, dtype=np.float64)
+        grads, shards = params.zeros_like(), Shards(model)
+        adam = Adam(params, clip_value=0.1, clip_norm=1.0, weight_decay=0.01)
+        losses = []
+        for _ in range(10):
+            mask = np.arange(12) < rng.integers(0, 13, (8, 1))
+            batch = {
+                "ids": (rng.integers(1, 50, (8, 12)) * mask).astype(np.int32),
+                "mask": mask,
+                "targets": rng.integers(0, 5, 8).astype(np.int32),
+            }
+            batch |= model.noise(rng, batch)
+            losses.append(float(shards.loss_and_grads(params, grads, backend.to_device(batch, xp))))
+            adam.step(grads, 0.01)
+        return losses, backend.to_numpy(params.vector)
+
+    losses, vector = train(XP)
+    wanted_losses, wanted_vector = train(np)
+    np.testing.assert_allclose(losses, wanted_losses, rtol=1e-10)
+    np.testing.assert_allclose(vector, wanted_vector, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("width", (1, 5, 64, 300, 1500))
+def test_layer_norm(monkeypatch, dtype, width):
+    rng = np.random.default_rng(6)
+    x, dy = (normal(rng, (3, 37, width), dtype) for _ in range(2))
+    gain, bias = (normal(rng, width, dtype) for _ in range(2))
+
+    def compute():
+        y, back = ops.layer_norm(x, gain, bias)
+        return y, *back(dy)
+
+    if width > 1:  # of a single number nothing is left but rounding
+        assert_agree(*with_and_without(monkeypatch, compute), dtype)
+    assert np.isfinite(backend.to_numpy(compute()[0])).all()
+
+
+def test_layer_norm_of_more_tokens_than_a_grid_has_stretches(monkeypatch, dtype):
+    rng = np.random.default_rng(14)
+    x, dy = (normal(rng, (1000, 5), dtype) for _ in range(2))
+    gain, bias = (normal(rng, 5, dtype) for _ in range(2))
+    monkeypatch.setattr(kernels.norms, "MOST_STRETCHES", 3)
+
+    def compute():
+        return ops.layer_norm(x, gain, bias)[1](dy)
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize(
+    "shape, axis",
+    [((2, 1, 3), 1), ((3, 63, 5), 1), ((2, 700, 33), 1), ((2, 3, 200, 4), 2), ((2, 3, 129), 2)],
+    ids=str,
+)
+def test_running_sums(monkeypatch, shape, axis, dtype):
+    x = normal(np.random.default_rng(7), shape, dtype)
+    compute = lambda: (chunks.cumsum(x, axis), chunks.reverse_cumsum(x, axis))  # noqa: E731
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("masked", (False, True))
+@pytest.mark.parametrize("n, m", [(1, 1), (7, 7), (64, 132), (70, 130), (300, 300), (1, 2052)])
+@pytest.mark.parametrize("heads_at_a_time", (15, 10, 5, 4, 1, "two queries"))
+def test_attention(monkeypatch, dtype, causal, masked, n, m, heads_at_a_time):
+    """Of three texts with five heads each: all, two texts, one, some heads of it, one."""
+    rows = 2 if heads_at_a_time == "two queries" else heads_at_a_time * n
+    form = sys.modules["minisum.ops.attention"]  # by that name minisum.ops has the function
+    monkeypatch.setattr(form, "CACHED", rows * m)
+    monkeypatch.setattr(form, "LEAST_QUERIES", 1)
+    rng = np.random.default_rng(8)
+    q, k, v, dy = (normal(rng, (3, 5, t, 5), dtype) for t in (n, m, m, n))
+    mask = XP.asarray(rng.random((3, m)) < 0.6) if masked else None
+
+    def compute():
+        y, back = ops.attention(q, k, v, mask, causal)
+        return y, *back(dy)[:3]
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("bias", (False, True))
+@pytest.mark.parametrize("scores", (None, 900))
+@pytest.mark.parametrize("words", (70, 72))
+def test_blocked_loss(monkeypatch, dtype, bias, scores, words):
+    """The large blocks of a GPU, whole and cut, against the small ones of the host."""
+    rng = np.random.default_rng(9)
+    x, W = normal(rng, (4, 60, 9), dtype), normal(rng, (words, 9), dtype)
+    b = normal(rng, words, dtype) if bias else None
+    targets = XP.asarray(rng.integers(-1, words, (4, 60)).astype(np.int32))
+    if scores:
+        monkeypatch.setattr(blocked_loss, "ON_DEVICE", scores)
+
+    def compute():
+        loss, back = blocked_loss.linear_cross_entropy(x, W, b, targets, total=77)
+        gradients = back(1.0)[:3]
+        return loss, *gradients[: 3 if bias else 2]
+
+    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+@pytest.mark.parametrize("transposed", (False, True))
+@pytest.mark.parametrize("C, width", [(1, 1), (7, 3), (64, 300)])
+def test_triangular_systems(dtype, C, width, transposed):
+    rng = np.random.default_rng(13)
+    L = XP.tril(normal(rng, (2, 3, C, C), dtype) * 0.3, -1) + XP.eye(C, dtype=dtype)
+    r = normal(rng, (2, 3, C, width), dtype)
+    x = kernels.unit_triangular_solve(L, r, transposed)
+    assert_agree([(L.swapaxes(-1, -2) if transposed else L) @ x], [r], dtype)
+
+
+@pytest.mark.parametrize("layout", ("plain", "turned", "heads", "gaps", "empty"))
+def test_products_while_recording(dtype, layout):
+    """What cuBLAS is told about an array's layout, against CuPy's own product."""
+    rng = np.random.default_rng(10)
+    a, b = normal(rng, (6, 5), dtype), normal(rng, (5, 7), dtype)
+    if layout == "turned":
+        a, b = normal(rng, (5, 6), dtype).T, normal(rng, (7, 5), dtype).T
+    if layout == "heads":
+        a = normal(rng, (2, 6, 3, 5), dtype).transpose(0, 2, 1, 3)
+        b = normal(rng, (2, 3, 7, 5), dtype).swapaxes(-1, -2)
+    if layout == "gaps":
+        a, b = normal(rng, (12, 10), dtype)[::2, ::2], XP.broadcast_to(b[:, :1], (5, 7))
+    if layout == "empty":
+        a, b = a[:, :0], b[:0]
+    stream = XP.cuda.get_current_stream()
+    cublas.prepare(stream)
+    assert_agree([cublas.product(a, b)], [a @ b], dtype)
+    out = XP.empty(a.shape[:-1] + b.shape[-1:], dtype)
+    assert cublas.product(a, b, out) is out
+    assert_agree([out], [a @ b], dtype)

@@ -1,0 +1,144 @@
+"""What a reader meets, counted: python -m tests.house
+
+Frames between the classifier's command and the arithmetic of direct summation, functions entered in
+one loss of a language model, modules that the command imports, and the lines of each room, each
+beside its limit. Exit status 1 if one is exceeded.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = tuple(f"{ROOT / name}/" for name in ("minisum", "train", "data"))
+
+FRAMES, FUNCTIONS, MODULES = 8, 25, 50
+LINES = {
+    "minisum/tiny/classifier.py": 130,
+    "minisum/tiny/language_model.py": 190,
+    "minisum/ops": 1300,
+    "minisum/fast": 1700,
+    "minisum/models": 1500,
+    "train": 6000,
+    "data": 2500,
+}
+
+
+def frames():
+    """[file:function] from the command's main to the arithmetic of direct summation."""
+    from train import classifier
+
+    longest = []
+
+    def watch(frame, event, _):
+        """At each call of C code in the op's own frame: the project's frames above it."""
+        if event != "c_call" or "summation" not in frame.f_code.co_name:
+            return
+        if not frame.f_code.co_filename.startswith(PACKAGES[0]):
+            return
+        above = project_frames(frame)
+        if threading.current_thread() is not threading.main_thread():
+            waiting = sys._current_frames()[threading.main_thread().ident]
+            above = project_frames(waiting) + above
+        if len(above) > len(longest) and any(name.endswith(":loss") for name in above):
+            longest[:] = above
+
+    flags = ["--epochs", "1", "--limit-train", "200", "--limit-test", "20", "--width", "8"]
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+        threading.setprofile(watch)
+        sys.setprofile(watch)
+        try:
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                status = classifier.main(classifier.COMMAND, [*flags, "--out", f"{folder}/run"])
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    assert status == 0
+    return longest
+
+
+def project_frames(frame):
+    found = []
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename.startswith(PACKAGES) and code.co_name != "<module>":
+            found.append(f"{Path(code.co_filename).relative_to(ROOT)}:{code.co_name}")
+        frame = frame.f_back
+    return found[::-1]
+
+
+def functions():
+    """[file:function] entered in one loss of a language model of two summation layers."""
+    from minisum.models.language_model import LanguageModel
+    from minisum.params import Params
+
+    model = LanguageModel(vocab=11, width=8, layers="summation*2", max_len=6)
+    params = Params.from_arrays(model.init(np.random.default_rng(0)))
+    ids = np.arange(12).reshape(2, 6) % 11
+    batch = {"ids": ids, "targets": ids}
+    model.loss(params, batch, 12)  # modules that load on first use
+    entered = {}
+
+    def watch(frame, event, _):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(PACKAGES):
+            entered[code] = f"{Path(code.co_filename).relative_to(ROOT)}:{code.co_name}"
+
+    sys.setprofile(watch)
+    try:
+        model.loss(params, batch, 12)
+    finally:
+        sys.setprofile(None)
+    return sorted(entered.values())
+
+
+def modules():
+    """The project's modules that importing the classifier's command loads."""
+    program = (
+        "import sys, train.classifier\n"
+        "print(*sorted(m for m in sys.modules"
+        " if m.partition('.')[0] in ('minisum', 'train', 'data')))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    return run.stdout.split()
+
+
+def lines(room):
+    """Lines of the Python files in a folder of the project, or of one file."""
+    path = ROOT / room
+    files = path.rglob("*.py") if path.is_dir() else path.parent.glob(path.name)
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+
+
+def counts():
+    """(what, how many, limit, the things that were counted) of everything."""
+    yield "frames from the command to direct summation", *listed(frames(), FRAMES)
+    yield "functions in one loss of a language model", *listed(functions(), FUNCTIONS)
+    yield "modules that the classifier's command imports", *listed(modules(), MODULES)
+    for room, limit in LINES.items():
+        yield f"lines in {room}", lines(room), limit, []
+
+
+def listed(things, limit):
+    return len(things), limit, things
+
+
+def main():
+    exceeded = False
+    for what, count, limit, things in counts():
+        exceeded |= count > limit
+        mark = "  exceeded" if count > limit else ""
+        print(f"{what:<48}{count:>6,}  at most {limit:,}{mark}")
+        if "--list" in sys.argv:
+            print(*(f"    {thing}" for thing in things), sep="\n")
+    return int(exceeded)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+r"""Break every backward pass on purpose, one small mistake at a time: do the tests notice?
+
+    python -m tests.mutants                          # all of minisum/ops and minisum/mixers
+    python -m tests.mutants minisum/ops/norms.py --sample 20 --seed 1
+    python -m tests.mutants --forward                # mistakes in the forward pass as well
+    python -m tests.mutants minisum/models --tests models
+
+A mutant is the package with one mistake (tests/mutants/mutations.py) in a function `back` or in
+something that `back` calls. The tests are collected once; each mutant is a forked process in which
+the code of one function is exchanged, and the tests that reach the changed statement run until one
+fails, those that compare gradients first. A test that does not end counts as a failure.
+
+Results are kept in .pytest_cache/mutants.json: an interrupted run goes on where it stopped, and
+what survived is tried again once a test has changed. Exit status 1 if a mutant survives that is not
+listed in tests/mutants/equivalent.py with the reason why it changes nothing.
+"""
+
+import argparse
+import ast
+import contextlib
+import gc
+import json
+import os
+import random
+import select
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "mutants"}
+
+import pytest  # noqa: E402
+
+from tests.mutants.equivalent import changes_nothing  # noqa: E402
+from tests.mutants.sources import ROOT, Source, digest, functions, mutants  # noqa: E402
+
+RESULTS = ROOT / ".pytest_cache" / "mutants.json"
+TESTS = (
+    "ops/test_ops.py",
+    "ops/test_invariants.py",
+    "ops/test_masks.py",
+    "ops/test_attention_forms.py",
+    "ops/test_losses.py",
+    "ops/test_half_precision.py",
+    "ops/test_extreme_values.py",
+    "mixers/test_mixers.py",
+    "mixers/test_mixer_texts.py",
+    "mixers/test_mixer_identities.py",
+    "models/test_long_document.py",
+    "ops/test_numerics.py::test_float16_is_never_added_up_in_float16",
+    "ops/test_numerics.py::test_no_operation_answers_in_another_type",
+)
+# Seconds that a test may take in a mutant, beside ten times what it takes otherwise.
+PATIENCE = 10
+
+
+def mark(source, chosen, reached):
+    """Let every statement of the `chosen` functions add (file, line) to `reached` as it runs."""
+    tree, owners = source.tree, {f for f in chosen if chosen[f] is source}
+    source.tree = marked = ast.parse(source.text)
+    twins = dict(zip(ast.walk(tree), ast.walk(marked), strict=True))
+    for node in list(ast.walk(marked)):
+        for field in ("body", "orelse"):
+            block = getattr(node, field, None)
+            if isinstance(block, list) and not isinstance(node, (ast.Module, ast.ClassDef)):
+                lines = [ast.parse(f"_reached({s.lineno})").body[0] for s in block]
+                setattr(node, field, [s for pair in zip(lines, block, strict=True) for s in pair])
+    source.module._reached = lambda line, file=source.file: reached.add((file, line))
+    source.above |= {twins[a]: twins[b] for a, b in list(source.above.items())}
+    for function in owners:
+        source.exchange(twins[function])
+
+
+class Runner:
+    """A pytest plugin: runs the hunt in the place of the tests that were collected."""
+
+    def __init__(self, hunt, examples):
+        self.hunt, self.examples = hunt, examples
+        self.failed = False
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_load_initial_conftests(self):
+        """The profile that conftest.py will load: no search for the smallest failure."""
+        from hypothesis import HealthCheck, Phase, settings
+
+        settings.register_profile(
+            "mutants",
+            deadline=None,
+            max_examples=self.examples,
+            derandomize=True,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        )
+
+    def pytest_runtestloop(self, session):
+        self.items = session.items
+        gc.freeze()
+        self.hunt(self)
+        return True
+
+    def pytest_runtest_logreport(self, report):
+        self.failed |= report.failed
+
+    def passes(self, item):
+        self.failed = False
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        return not self.failed
+
+
+def reach(runner, chosen):
+    """[(name, seconds, lines reached)] of every test; all must pass."""
+    reached, found = set(), []
+    for source in set(chosen.values()):
+        mark(source, chosen, reached)
+    for item in runner.items:
+        reached.clear()
+        started = time.perf_counter()
+        if not runner.passes(item):
+            sys.exit(f"{item.nodeid} fails without any mistake: mend it first")
+        found.append([item.nodeid, time.perf_counter() - started, sorted(reached)])
+    return found
+
+
+def in_a_child(work):
+    """Start work() in a forked process; returns a file to read its JSON result from."""
+    read, write = os.pipe()
+    if os.fork():
+        os.close(write)
+        return os.fdopen(read)
+    status = 1
+    with contextlib.suppress(BaseException):
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        result = json.dumps(work())
+        with os.fdopen(write, "w") as file:
+            file.write(result)
+        status = 0
+    os._exit(status)
+
+
+def fate(runner, mutant, tests):
+    """What notices the mutant, or "". tests: (.., seconds, index of the item), in order."""
+    mutant.mistake.make()
+    try:
+        mutant.source.exchange(mutant.function)
+    except (SyntaxError, ValueError):
+        return "(does not compile)"
+    for _, seconds, index in tests:
+        signal.alarm(int(PATIENCE + 10 * seconds))
+        if not runner.passes(runner.items[index]):
+            return runner.items[index].nodeid
+    return ""
+
+
+class Book:
+    """What noticed each mutant ("" for nothing), kept in a file between runs.
+
+    A line holds as long as the function is the same, and for a survivor the tests too.
+    """
+
+    def __init__(self, path, tests, names):
+        self.path = path
+        self.tests = digest(names + "".join(map(text_of, tests)))
+        self.known = json.loads(path.read_text()) if path.exists() else {}
+
+    def __contains__(self, mutant):
+        code, noticed, tests = self.known.get(mutant.key, ("", "", ""))
+        return code == mutant.digest and bool(noticed or tests == self.tests)
+
+    def __getitem__(self, mutant):
+        return self.known[mutant.key][1]
+
+    def __setitem__(self, mutant, noticed):
+        self.known[mutant.key] = mutant.digest, noticed, self.tests
+
+    def save(self):
+        self.path.parent.mkdir(exist_ok=True)
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps(self.known, indent=0, ensure_ascii=False))
+        fresh.replace(self.path)
+
+
+def text_of(test):
+    return Path(test.partition("::")[0]).read_text(encoding="utf-8")
+
+
+def try_all(runner, waiting, chosen, jobs, book):
+    """Find out what notices each of the `waiting` mutants, `jobs` at a time."""
+    started = time.perf_counter()
+    with in_a_child(lambda: reach(runner, chosen)) as file:
+        tests = json.loads(file.read() or "[]")
+    os.wait()
+    if not tests:
+        raise SystemExit("a test fails without any mistake: mend it first")
+    places = {}
+    for index, (name, seconds, lines) in enumerate(tests):
+        for file, line in lines:
+            places.setdefault((file, line), []).append(("gradient" not in name, seconds, index))
+    print(f"{len(tests)} tests in {time.perf_counter() - started:.0f} s", flush=True)
+    waiting, running = list(waiting), {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            mutant = waiting.pop()
+            fitting = sorted(places.get((mutant.source.file, mutant.line), []))
+            running[in_a_child(lambda m=mutant, f=fitting: fate(runner, m, f))] = mutant
+        for file in select.select(list(running), [], [])[0]:
+            with file:
+                answer = file.read()
+            os.wait()
+            book[running.pop(file)] = json.loads(answer) if answer else "(did not end)"
+            if len(waiting) % 50 == 0:
+                book.save()
+                seconds = time.perf_counter() - started
+                print(f"{seconds:5.0f} s: {len(waiting)} to go", flush=True)
+
+
+def report(everyone, book, full):
+    """Print the table; returns how many survived."""
+    survived = [mutant for mutant in everyone if not book[mutant]]
+    for mutant in everyone if full else survived:
+        place, change = f"{mutant.source.file}:{mutant.line}", mutant.key.partition(": ")[2]
+        print(f"{place}  {change}\n    {book[mutant] or 'SURVIVED'}")
+    print(f"{len(everyone) - len(survived)} of {len(everyone)} mutants noticed")
+    return len(survived)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("paths", nargs="*", default=["minisum/ops", "minisum/mixers"])
+    parser.add_argument("--forward", action="store_true", help="mistakes in every function")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N of them, drawn at random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--examples", type=int, default=25, help="per property (default: 25)")
+    parser.add_argument("--tests", nargs="*", default=TESTS, help="test files or test names")
+    parser.add_argument("-k", default="", help="only tests whose names match, as in pytest")
+    parser.add_argument("--full", action="store_true", help="print the noticed ones too")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
+    options = parser.parse_args()
+
+    paths = [ROOT / path for path in options.paths]
+    files = [f for p in paths for f in ([p] if p.suffix else sorted(p.glob("[!_]*.py")))]
+    sources = [Source(file) for file in files]
+    everyone = list(mutants(sources, options.forward))
+    hopeful = [mutant for mutant in everyone if not changes_nothing(mutant.key)]
+    print(f"{len(everyone)} mutants, {len(everyone) - len(hopeful)} of which change nothing")
+    if options.sample:
+        hopeful = random.Random(options.seed).sample(hopeful, min(options.sample, len(hopeful)))
+    tests = [str(ROOT / "tests" / name) for name in options.tests]
+    book = Book(options.results, tests, options.k)
+    waiting = [mutant for mutant in hopeful if mutant not in book]
+    print(f"{len(waiting)} of {len(hopeful)} to try", flush=True)
+    if waiting:
+        chosen = functions(sources, options.forward)
+        work = partial(try_all, waiting=waiting, chosen=chosen, jobs=options.jobs, book=book)
+        arguments = ["-s", "-p", "no:terminal", "-o", "addopts=", "-k", options.k]
+        try:
+            status = pytest.main([*arguments, *tests], plugins=[Runner(work, options.examples)])
+            if status:
+                sys.exit(f"pytest could not collect the tests (exit status {status:d})")
+        finally:
+            book.save()
+    sys.exit(report(hopeful, book, options.full) > 0)
+
+
+if __name__ == "__main__":
+    main()

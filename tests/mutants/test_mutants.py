@@ -1,0 +1,26 @@
+"""Mistakes made on purpose in the backward passes, a few drawn from all: the tests notice each."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import XP
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each mutant is a forked process")
+@pytest.mark.skipif(XP.__name__ != "numpy", reason="a GPU cannot be used after a fork")
+def test_a_few_mistakes_are_noticed(tmp_path):
+    command = [sys.executable, "-m", "tests.mutants", "--sample", "25", "--examples", "4",
+               "--jobs", "2", "--results", tmp_path / "mutants.json"]  # fmt: skip
+    # These notice almost all. What is left must be noticed by some other test.
+    likely = ["-k", "gradient or survives or float16 or equals"]
+    for tests in (likely, []):
+        run = subprocess.run([*command, *tests], cwd=ROOT, capture_output=True, text=True)
+        if run.returncode == 0:
+            break
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "25 of 25 mutants noticed" in run.stdout

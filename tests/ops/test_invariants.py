@@ -1,0 +1,206 @@
+"""What must hold of every op without taking a single derivative.
+
+The ops and their arguments come from the tables of test_ops.py, in random shapes, memory layouts
+and masks. What holds of some of them has files of its own: test_masks.py, test_losses.py,
+test_attention_forms.py, test_half_precision.py, test_extreme_values.py.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from agreement import (
+    ATTENTIONS,
+    OPS,
+    arrays_only,
+    assert_close,
+    assert_same,
+    cotangent,
+    each,
+    host,
+    is_real,
+    parts,
+)
+from conftest import XP
+from hypothesis import given
+from op_cases import draw
+
+from minisum import ops
+
+
+@pytest.mark.parametrize("name", OPS)
+@given(case=draw())
+def test_backward_is_linear(name, case):
+    op, *arrays = OPS[name](case)
+    y, back = op(*arrays)
+    u, v = cotangent(case, y), cotangent(case, y)
+    both = each(lambda a, b: 2.5 * a - b, u, v)
+    for together, of_u, of_v in zip(*(arrays_only(back(dy)) for dy in (both, u, v)), strict=True):
+        assert_close(together, 2.5 * of_u - of_v)
+
+
+@pytest.mark.parametrize("name", OPS)
+@given(case=draw())
+def test_backward_twice_gives_the_same_bits(name, case):
+    """A second call, with another between; and neither direction writes to its inputs.
+
+    A GPU's atomic additions come in any order, so there the last digit may differ.
+    """
+    op, *arrays = OPS[name](case)
+    before = [None if a is None else a.copy() for a in arrays]
+    y, back = op(*arrays)
+    dy = cotangent(case, y)
+    kept = each(XP.copy, dy)
+    first = [g.copy() for g in arrays_only(back(dy))]
+    back(cotangent(case, y))
+    for a, b in zip(first, arrays_only(back(dy)), strict=True):
+        (assert_same if XP is np else assert_close)(a, b)
+    for a, b in zip(parts(dy), parts(kept), strict=True):
+        assert_same(a, b)
+    for a, b in zip(arrays, before, strict=True):
+        assert a is None or (a == b).all()
+
+
+@pytest.mark.parametrize("name", OPS)
+@given(case=draw())
+def test_types_are_kept_and_float32_is_near_float64(name, case):
+    op, *wide = OPS[name](case)
+    narrow = [a.astype("float32") if is_real(a) else a for a in wide]
+    wide = [a.astype("float64") if is_real(a) else a for a in narrow]
+    y, back = op(*narrow)
+    reference, back_reference = op(*wide)
+    for found, wanted in zip(parts(y), parts(reference), strict=True):
+        assert found.dtype == "float32" and wanted.dtype == "float64"
+        assert_close(found, wanted, "float32")
+    dy = each(lambda u: u.astype("float32"), cotangent(case, y))
+    gradients = arrays_only(back(dy))
+    references = arrays_only(back_reference(each(lambda u: u.astype("float64"), dy)))
+    assert len(gradients) == sum(is_real(a) for a in narrow)
+    for gradient, wanted in zip(gradients, references, strict=True):
+        assert gradient.dtype == "float32"
+        assert_close(gradient, wanted, "float32")
+
+
+@pytest.mark.parametrize("name", OPS)
+@given(case=draw())
+def test_memory_layout_does_not_matter(name, case):
+    op, *arrays = OPS[name](case)
+    y, back = op(*arrays)
+    plain, back_plain = op(*[None if a is None else XP.ascontiguousarray(a) for a in arrays])
+    for found, part in zip(parts(y), parts(plain), strict=True):
+        assert_close(found, part)
+    dy = each(lambda u: case._finish(u) if u.ndim else u, cotangent(case, y))
+    wanted = arrays_only(back_plain(each(XP.copy, dy)))
+    for gradient, g in zip(arrays_only(back(dy)), wanted, strict=True):
+        assert_close(gradient, g)
+
+
+@pytest.mark.skipif(XP is np, reason="compares CuPy with NumPy: set MINISUM_TEST_BACKEND=cupy")
+@pytest.mark.parametrize("name", OPS)
+@given(case=draw())
+def test_the_device_agrees_with_the_host(name, case):
+    op, *arrays = OPS[name](case)
+    y, back = op(*arrays)
+    reference, back_reference = op(*[None if a is None else host(a) for a in arrays])
+    for found, part in zip(parts(y), parts(reference), strict=True):
+        assert_close(found, part)
+    dy = cotangent(case, y)
+    wanted = arrays_only(back_reference(each(host, dy)))
+    for gradient, g in zip(arrays_only(back(dy)), wanted, strict=True):
+        assert_close(gradient, g)
+
+
+def test_a_slope_of_zero_at_zero():
+    """ReLU at exactly 0 passes nothing back; so it does at -0."""
+    y, back = ops.relu(XP.asarray([0.0, -0.0, 5e-324, -5e-324]))
+    assert (host(back(XP.ones(4))) == [0, 0, 1, 0]).all()
+    assert (host(y) == [0, 0, 5e-324, 0]).all()
+    ids, one = XP.zeros((2, 3), int), XP.ones((3, 3))
+    y, back = ops.direct_summation(ids, one, one, 1.0, one * 0)
+    assert not any(host(g).any() for g in arrays_only(back(XP.ones_like(y))))
+    y, back = ops.relu_pool(XP.zeros((2, 3, 3)))
+    assert not host(back(XP.ones_like(y))[0]).any()
+
+
+@given(case=draw())
+def test_a_sum_does_not_know_the_order(case):
+    x, mask = case.normal("B n d"), case.mask()
+    order = case.rng.permutation(case.n)
+    for op in (ops.sum_tokens, ops.mean_tokens):
+        assert_close(op(x[:, order], mask[:, order])[0], op(x, mask)[0])
+        assert_close(op(x[:, order])[0], op(x)[0])
+
+
+@given(case=draw())
+def test_the_last_of_a_running_sum_is_the_sum(case):
+    x, mask = case.normal("B n d"), case.mask()
+    assert_close(ops.cumsum_tokens(x, mask)[0][:, -1], ops.sum_tokens(x, mask)[0])
+
+
+def changed_from(case, array, axis, t):
+    """A copy whose tokens from t on are other numbers."""
+    other = host(array).copy()
+    future = (slice(None),) * axis + (slice(t, None),)
+    other[future] = case.rng.normal(size=other[future].shape)
+    return XP.asarray(other)
+
+
+@given(case=draw(n=(2, 9)))
+def test_no_causal_output_sees_the_future(case):
+    """Bit for bit, and no gradient comes back from the past to the future."""
+    t = int(case.rng.integers(1, case.n))
+    x = XP.ascontiguousarray(case.normal("B n d"))
+    y, back = ops.cumsum_tokens(x)
+    assert_same(ops.cumsum_tokens(changed_from(case, x, 1, t))[0][:, :t], y[:, :t])
+    dy = host(cotangent(case, y)).copy()
+    dy[:, t:] = 0
+    assert not host(back(XP.asarray(dy))[0])[:, t:].any()
+
+    arrays = [XP.ascontiguousarray(case.normal("B H n h")) for _ in range(3)]
+    others = [changed_from(case, a, 2, t) for a in arrays]
+    for op in ATTENTIONS.values():
+        y, back = op(*arrays, causal=True)
+        assert_same(op(*others, causal=True)[0][:, :, :t], y[:, :, :t])
+        dy = host(cotangent(case, y)).copy()
+        dy[:, :, t:] = 0
+        for gradient in back(XP.asarray(dy))[:3]:
+            assert not host(gradient)[:, :, t:].any()
+
+
+@given(case=draw())
+def test_splitting_and_merging_heads_undo_each_other(case):
+    x = case.normal("B H n h")
+    merged, _ = ops.merge_heads(x)
+    assert_same(ops.split_heads(merged, case.H)[0], x)
+    for head in range(case.H):
+        assert_same(merged[..., head * case.h : (head + 1) * case.h], x[:, head])
+
+
+@given(case=draw())
+def test_dropout_keeps_the_mean(case):
+    x, keep = case.normal("B n d"), case.keep("B n d", 0.25)
+    y, _ = ops.dropout(x, keep, 0.25)
+    assert_close(y, XP.where(keep, x / 0.75, 0.0))
+    poisoned = XP.where(keep, x, math.nan)
+    assert_same(ops.dropout(poisoned, keep, 0.25)[0], y)
+
+
+def test_draw_keep_draws_at_its_rate():
+    keep = ops.dropout.__globals__["draw_keep"](np.random.default_rng(0), (200, 500), 0.3)
+    assert keep.dtype == bool and abs(keep.mean() - 0.7) < 0.005
+
+
+@given(case=draw())
+def test_embed_adds_to_a_given_gradient(case):
+    """back(dx, add_to=G) is G + back(dx), in G's own memory, and adds again when called again."""
+    ids, table = case.ids("B n", case.V), case.grid("V d")
+    x, back = ops.embed(ids, table)
+    dx = case.grid("B n d")
+    _, dtable = back(dx)
+    start = host(case.grid("V d"))
+    total = XP.asarray(start.copy())
+    for times in (1, 2):
+        none, found = back(dx, add_to=total)
+        assert none is None and found is total
+        assert_same(total, XP.asarray(start) + times * dtable)
+    assert_same(back(dx)[1], dtable)

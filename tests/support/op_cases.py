@@ -1,0 +1,187 @@
+"""Arguments for every op, drawn by hypothesis: which are exact and which are smooth."""
+
+from functools import partial
+
+from conftest import XP
+
+from minisum import ops
+from minisum.strategies import cases
+
+SIZES = {"B": (1, 3), "n": (1, 7), "d": (1, 6), "o": (1, 5), "V": (2, 6), "H": (1, 3), "h": (1, 4)}
+
+
+def draw(**ranges):
+    return cases(XP, **(SIZES | ranges))
+
+
+def named(op, **constants):
+    """`op` with its plain arguments bound, keeping its name for messages."""
+    bound = partial(op, **constants)
+    bound.__name__ = op.__name__
+    return bound
+
+
+def summation(ids, table, positions, W, mask):
+    return ops.direct_summation(ids, table, positions, 1.0, W, mask)
+
+
+EXACT = {
+    "linear": lambda c: (ops.linear, c.grid("B n d"), c.grid("o d"), c.grid("o")),
+    "linear without bias": lambda c: (ops.linear, c.grid("B d"), c.grid("o d")),
+    "embed": lambda c: (ops.embed, c.ids("B n", c.V), c.grid("V d")),
+    "modulate": lambda c: (named(ops.modulate, bias=2.0), c.grid("B n d"), c.grid("n d")),
+    "embed_modulate": lambda c: (
+        named(ops.embed_modulate, bias=1.0), c.ids("B n", c.V), c.grid("V d"), c.grid("n d")
+    ),
+    "direct_summation": lambda c: (
+        summation, c.ids("B n", c.V), c.grid("V d"), c.grid("n d"), c.grid("o d"), c.mask()
+    ),
+    "relu_pool": lambda c: (ops.relu_pool, c.grid("B n d"), c.mask()),
+    "relu_pool without mask": lambda c: (ops.relu_pool, c.grid("B n d")),
+    "add_positions": lambda c: (ops.add_positions, c.grid("B n d"), c.grid("n d")),
+    "relu": lambda c: (ops.relu, c.grid("B n d")),
+    "sum_tokens": lambda c: (ops.sum_tokens, c.grid("B n d"), c.mask()),
+    "sum_tokens without mask": lambda c: (ops.sum_tokens, c.grid("B n d")),
+    "cumsum_tokens": lambda c: (ops.cumsum_tokens, c.grid("B n d"), c.mask()),
+    "cumsum_tokens without mask": lambda c: (ops.cumsum_tokens, c.grid("B n d")),
+    "dropout": lambda c: (named(ops.dropout, rate=0.5), c.grid("B n d"), c.keep("B 1 d")),
+    "split_heads": lambda c: (
+        named(ops.split_heads, heads=c.H), c.grid("B n 12")[..., : c.H * c.h]
+    ),
+    "merge_heads": lambda c: (ops.merge_heads, c.grid("B H n h")),
+    "full_product": lambda c: (ops.full_product, *product_arrays(c, c.grid)),
+    "full_product from a state": lambda c: (
+        ops.full_product, *product_arrays(c, c.grid), c.grid("B H h o")
+    ),
+    "causal_product": lambda c: (named(ops.causal_product, chunk=3), *product_arrays(c, c.grid)),
+    "causal_product from a state": lambda c: (
+        named(ops.causal_product, chunk=2), *product_arrays(c, c.grid), None, c.grid("B H h o")
+    ),
+    "running_sum": lambda c: (ops.running_sum, c.grid("B n d")),
+    "running_sum from a state": lambda c: (ops.running_sum, c.grid("B n d"), c.grid("B d")),
+    "causal_conv": lambda c: (ops.causal_conv, c.grid("B n d"), c.grid("o d")),
+    "causal_conv from a state": lambda c: (
+        ops.causal_conv, c.grid("B n d"), c.grid("3 d"), c.grid("B 2 d")
+    ),
+}  # fmt: skip
+
+
+def product_arrays(c, draw):
+    """q, k, v."""
+    return draw("B H n h"), draw("B H n h"), draw("B H n o")
+
+
+def recurrence_case(op, decay, state, chunk, key=1.0):
+    """A recurrence over keys and values; decay is the letters of log_decay's shape, or None."""
+
+    def make(c):
+        arrays = list(product_arrays(c, c.normal))
+        if op is ops.delta_rule:
+            arrays[1] = arrays[1] * key
+            arrays.append(c.uniform("B H n 1", 0, 1))
+        arrays.append(decay and c.uniform(decay, -2, 0))
+        arrays.append(c.normal("B H h o") if state else None)
+        return named(op, chunk=chunk), *arrays
+
+    return make
+
+
+def kernel_case(causal, state, clamp, eps=1e-6):
+    def make(c):
+        q, k = c.uniform("B H n h", 0.2, 1), c.uniform("B H n h", 0.2, 1)
+        S = None
+        if state:
+            # The last column is the denominator of what was read before.
+            S = c.uniform("B H h 9", 0.2, 1)[..., : c.o + 1]
+        op = named(ops.kernel_attention, causal=causal, clamp=clamp, eps=eps)
+        return op, q, k, c.normal("B H n o"), S
+
+    return make
+
+
+def away_from_zero(x):
+    """Differences are no measure across a point where the second derivative jumps."""
+    return x + XP.copysign(0.05, x)
+
+
+def running_pool_case(c):
+    """The state carries no gradient, and so is left out."""
+
+    def op(k, v, mask):
+        (y, _), back = ops.running_softmax_pool(k, v, mask)
+        return y, lambda dy: back((dy, None))
+
+    return op, c.normal("B n d", 2.0), c.normal("B n d"), c.mask()
+
+
+def attention_case(op, causal, masked, **constants):
+    def make(c):
+        arrays = [c.normal("B H n h"), c.normal("B H n h"), c.normal("B H n o")]
+        return named(op, causal=causal, **constants), *arrays, c.mask() if masked else None
+
+    return make
+
+
+SMOOTH = {
+    "gelu": lambda c: (ops.gelu, c.normal("B n d", 2.0)),
+    "sigmoid": lambda c: (ops.sigmoid, c.normal("B n d", 2.0)),
+    "silu": lambda c: (ops.silu, c.normal("B n d", 2.0)),
+    "softplus": lambda c: (ops.softplus, c.normal("B n d", 2.0)),
+    "mean_tokens": lambda c: (ops.mean_tokens, c.normal("B n d"), c.mask()),
+    "mean_tokens by root": lambda c: (
+        named(ops.mean_tokens, power=0.5), c.normal("B n d"), c.mask()
+    ),
+    "mean_tokens without mask": lambda c: (ops.mean_tokens, c.normal("B n d")),
+    "layer_norm": lambda c: (
+        named(ops.layer_norm, eps=0.1), c.normal("B n d"), c.normal("d"), c.normal("d")
+    ),
+    "rms_norm": lambda c: (named(ops.rms_norm, eps=0.1), c.normal("B n d"), c.normal("d")),
+    "attention": attention_case(ops.attention, False, False),
+    "attention masked": attention_case(ops.attention, False, True),
+    "attention causal": attention_case(ops.attention, True, False),
+    "attention causal masked": attention_case(ops.attention, True, True),
+    "attention_blocked": attention_case(ops.attention_blocked, False, True, block=2),
+    "attention_blocked causal": attention_case(ops.attention_blocked, True, True, block=3),
+    "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True, 3),
+    "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False, 64),
+    "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True, 3),
+    "causal_product decayed by channel alike": recurrence_case(
+        ops.causal_product, "1 H n h", False, 3
+    ),
+    "causal_product in one chunk": recurrence_case(ops.causal_product, "B H n h", False, 64),
+    "kernel_attention": kernel_case(False, False, False),
+    "kernel_attention clamped": kernel_case(False, True, True),
+    "kernel_attention causal": kernel_case(True, True, False),
+    "kernel_attention causal clamped": kernel_case(True, False, True),
+    "kernel_attention with every denominator held": kernel_case(True, True, True, eps=1e3),
+    "elu_plus_one": lambda c: (ops.elu_plus_one, away_from_zero(c.normal("B n d", 2.0))),
+    "delta_rule": recurrence_case(ops.delta_rule, None, False, 3, key=0.5),
+    "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, 64, key=0.5),
+    "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, 2, key=0.5),
+    "delta_rule decayed alike": recurrence_case(ops.delta_rule, "1 H n 1", False, 3, key=0.5),
+    "l2_norm": lambda c: (named(ops.l2_norm, eps=0.1), c.normal("B n d")),
+    "rotate": lambda c: (ops.rotate, c.normal("B H n 4"), c.ids("B n", 50)),
+    "decayed_sum": lambda c: (ops.decayed_sum, c.normal("B n d"), c.uniform("B n d", -2, 0)),
+    "decayed_sum by constants": lambda c: (
+        ops.decayed_sum, c.normal("B n d"), c.uniform("1 1 d", -2, 0), c.normal("B d")
+    ),
+    "decayed_sum from a state": lambda c: (
+        ops.decayed_sum, c.normal("B n d"), c.uniform("B n d", -2, 0), c.normal("B d")
+    ),
+    "softmax_pool": lambda c: (
+        ops.softmax_pool, c.normal("B n d", 2.0), c.normal("B n d"), c.mask()
+    ),
+    "running_softmax_pool": running_pool_case,
+    "cross_entropy": lambda c: (ops.cross_entropy, c.normal("B n V", 2.0), c.ids("B n", c.V, -1)),
+    "linear_cross_entropy": lambda c: (
+        named(ops.linear_cross_entropy, block=2),
+        c.normal("B n d"), c.normal("V d"), c.normal("V"), c.ids("B n", c.V, -1)
+    ),
+    "cross_entropy of a shard": lambda c: (
+        named(ops.cross_entropy, total=17), c.normal("B V", 2.0), c.ids("B", c.V)
+    ),
+    "binary_cross_entropy": lambda c: (
+        ops.binary_cross_entropy, c.normal("B n", 3.0), c.uniform("B n", 0, 1)
+    ),
+    "mean_squared_error": lambda c: (ops.mean_squared_error, c.normal("B n"), c.normal("B n")),
+}  # fmt: skip

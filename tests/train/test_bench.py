@@ -1,0 +1,232 @@
+"""The benchmark counts, compares and reports rightly. Nothing here looks at a clock."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from conftest import XP
+
+from train.bench import __main__ as bench
+from train.bench import compare as bench_compare
+from train.bench import lines as bench_lines
+from train.bench import measure as bench_measure
+from train.bench import sides as bench_sides
+from train.bench.compare import Bench, Line
+from train.bench.sides import Ours, Workload, products_of
+
+if XP is not np:
+    pytest.skip("starts both backends itself", allow_module_level=True)
+
+SMALL = {"batch": 4, "tokens": 16, "width": 8, "vocab": 50, "classes": 3, "heads": 2}
+WORKLOADS = {
+    "summation": Workload("summation", **SMALL),
+    "attention": Workload("attention", **SMALL),
+    "wide heads": Workload("attention", **SMALL, head_width=8),
+    "causal": Workload("causal", **SMALL, pattern="summation*2,attention"),
+}
+
+
+class Counted:
+    """An array of which nothing but the shape exists: products add up their operations."""
+
+    flops = 0
+
+    def __init__(self, shape):
+        self.shape = tuple(shape)
+
+    def swapaxes(self, a, b):
+        return Counted([*self.shape[:-2], self.shape[-1], self.shape[-2]])
+
+    def __matmul__(self, other):
+        *lead, m, k = self.shape
+        assert other.shape[:-1] == (*lead, k)
+        shape = (*lead, m, other.shape[-1])
+        Counted.flops += 2 * k * int(np.prod(shape))
+        return Counted(shape)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The benchmark's arguments and table, cut down to a workload that takes milliseconds."""
+
+    def line(bench):
+        found = bench.compare(WORKLOADS["summation"], with_inference=True)
+        return bench_lines.curve_point(bench, "a small step", found)
+
+    monkeypatch.setattr(bench, "TABLE", {"step": line})
+    monkeypatch.setattr(bench_measure, "PAUSE", 0)
+    monkeypatch.setattr(bench_compare, "bandwidth", lambda xp, workers: 1e9)
+    return ["--quick", "--threads", "1", "--seconds", "0", "--modes", "eager"]
+
+
+# What is counted
+
+
+@pytest.mark.parametrize("training", (False, True))
+@pytest.mark.parametrize("largest", (2**24, 2**6))
+@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
+def test_products_are_all_there(monkeypatch, workload, largest, training):
+    """However large ones are split, the products done alone have the step's operations."""
+    monkeypatch.setattr(bench_sides, "LARGEST", largest)
+    monkeypatch.setattr(Counted, "flops", 0)
+    products_of(workload, rows=2, blocks=2, training=training, draw=Counted)()
+    assert Counted.flops == workload.flops(training)
+
+
+def test_operations_of_summation_by_hand():
+    workload = Workload("summation", 64, 256, width=256, classes=20)
+    assert workload.flops(training=False) == 2 * 64 * (256 * 256 * 256 + 256 * 20)
+    assert workload.flops(training=True) == 3 * workload.flops(training=False)
+
+
+def test_words_are_drawn_as_in_text():
+    workload = Workload("summation", 64, 256)
+    batch, again = workload.data(), workload.data()
+    assert batch["mask"].all() and batch["ids"].shape == (64, 256)
+    np.testing.assert_array_equal(batch["ids"], again["ids"])
+    counts = np.bincount(batch["ids"].reshape(-1), minlength=workload.vocab)
+    assert counts[0] > 1.5 * counts[1] > 2 * counts[5] > 0
+    assert (counts == 0).sum() > workload.vocab / 3
+
+
+# How it is measured
+
+
+def test_repetitions_take_turns(monkeypatch):
+    monkeypatch.setattr(bench_measure, "HOST_SECONDS", 0)
+    calls = []
+    runs = {
+        name: (lambda name=name: calls.append(name), lambda: calls.append("|")) for name in "ab"
+    }
+    times = bench_measure.interleaved(runs, budget=0, on_device=False)
+    text = "".join(calls)
+    warm = "|a|" * bench_measure.WARM_UP + "|b|" * bench_measure.WARM_UP
+    assert text == warm + "|a||b|" * bench_measure.LEAST_ROUNDS
+    assert {len(t) for t in times.values()} == {bench_measure.LEAST_ROUNDS}
+
+
+def test_a_repetition_is_as_many_steps_as_it_takes(monkeypatch):
+    """Steps of 10 ms, by a clock that only they move: 0.2 s are twenty, timed from end to end."""
+    now, steps = [0.0], []
+
+    def step():
+        now[0] += 0.01
+        steps.append(now[0])
+
+    monkeypatch.setattr(bench_measure.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench_measure.time, "sleep", lambda seconds: None)
+    runs = {"a": (step, lambda: None)}
+    times = bench_measure.interleaved(runs, budget=0, on_device=False)["a"]
+    assert times == pytest.approx([0.01] * bench_measure.LEAST_ROUNDS)
+    assert len(steps) in range(
+        bench_measure.WARM_UP + 19 * len(times), bench_measure.WARM_UP + 20 * len(times) + 1
+    )
+
+
+def test_peak_memory_counts_vectors_and_activations():
+    workload = WORKLOADS["summation"]
+    initial, batch = workload.initial(), workload.data()
+    sides = []
+
+    def build():
+        sides.append(Ours(workload, initial, batch, np, 1))
+        return sides[0]
+
+    peak = bench_measure.peak_memory(build, np)
+    vectors = 4 * sides[0].params.vector.nbytes
+    activations = 2 * 4 * workload.tokens * workload.width
+    assert vectors + activations < peak < vectors + 10**6
+    assert sides[0].adam.steps == 2
+
+
+def test_a_step_learns_on_both_paths(monkeypatch):
+    """Cut into stretches or not, from the same first values: the same losses."""
+    losses = []
+    for long in (2, 10**6):
+        monkeypatch.setattr(bench_sides, "LONG", long)
+        workload = WORKLOADS["summation"]
+        side = Ours(workload, workload.initial(), workload.data(), np, 2)
+        losses.append([float(side.step()) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0][0] > losses[0][1] > losses[0][2]
+
+
+# What is said
+
+
+@pytest.mark.parametrize(
+    "ratio, target, at_most, met",
+    [(2.1, 2.0, False, True), (1.9, 2.0, False, False), (0.9, 1.0, True, True),
+     (1.1, 1.0, True, False), (None, 2.0, False, None), (2.0, None, False, None)],
+)  # fmt: skip
+def test_a_target_is_met_or_not(ratio, target, at_most, met):
+    line = Line("a", "b", "c", "d", ratio, target, at_most)
+    assert line.met is met
+    assert line.cells()[-1] == {True: "yes", False: "NO", None: ""}[met]
+
+
+def test_without_pytorch_our_numbers_remain(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert bench.main([*small, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "PyTorch is not installed" in said and "GFLOP/s" in said
+    record = json.loads((tmp_path / "bench.json").read_text())
+    assert [line["ratio"] for line in record["lines"]] == [None]
+    assert record["lines"][0]["details"]["seconds"]["ours"]["median"] > 0
+
+
+def test_with_pytorch_ratios_and_a_plot(small, tmp_path, capsys):
+    pytest.importorskip("torch")
+    assert bench.main([*small, "--out", str(tmp_path)]) == 0
+    assert "outputs agree" in capsys.readouterr().out
+    time, memory = json.loads((tmp_path / "bench.json").read_text())["lines"]
+    seconds = time["details"]["seconds"]
+    assert set(seconds) == {
+        f"{side}{what}" for side in ("ours", "eager") for what in ("", " inference", " products")
+    }
+    assert time["ratio"] == pytest.approx(seconds["eager"]["median"] / seconds["ours"]["median"])
+    peaks = time["details"]["peak_bytes"]
+    assert memory["ratio"] == pytest.approx(peaks["ours"] / peaks["eager"])
+    pytest.importorskip("matplotlib")
+    assert (tmp_path / "bench.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
+def test_the_twins_are_twins(workload):
+    """The same outputs and losses, before and after a step of Adam on every parameter."""
+    pytest.importorskip("torch")
+    b = Bench.__new__(Bench)
+    b.xp, b.threads, b.rival, b.modes = np, 1, "cpu", ["eager"]
+    b.torch, _ = bench_compare.load_torch(1, False)
+    initial, batch = workload.initial(), workload.data()
+    sides = {name: make() for name, make in b.sides(workload, initial, batch, ["eager"]).items()}
+    assert b.disagreement(sides) < 1e-4
+    names = {name.replace(".", "_"): name for name in initial}
+    assert set(names) == {name for name, _ in sides["eager"].twin.named_parameters()}
+
+
+def test_a_twin_that_differs_is_no_comparison():
+    found = {
+        "seconds": {name: {"median": 1.0, "min": 1.0} for name in ("ours", "eager")}
+        | {f"{side} products": {"median": 0.5, "min": 0.5} for side in ("ours", "eager")},
+        "products_flop": 1e9,
+        "limit_seconds": 0.6,
+        "tokens_per_second": {"ours": 1.0},
+        "outputs_differ": 0.5,
+    }
+    b = Bench.__new__(Bench)
+    b.modes, b.why_not, b.tf32 = ["eager"], None, False
+    (line,) = b.lines("step", "what", found, 0.5)
+    assert line.ratio is None and line.met is None and "DIFFER" in line.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [(["--only", "nonsense"], "choose from step, attention"), (["--modes", "slow"], "eager"),
+     (["--threads", "0"], "at least 1"), (["--tf32"], "--backend cupy"), (["--backend"], "--help")],
+)  # fmt: skip
+def test_wrong_flags_are_one_sentence(arguments, said, capsys):
+    assert bench.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 1

@@ -1,0 +1,32 @@
+"""What a run says of its progress and of its settings."""
+
+import itertools
+
+from train.run import report
+from train.run.options import Config
+from train.run.report import Report, duration, grouped
+
+
+def test_progress_that_no_terminal_shows(capsys, monkeypatch):
+    """A line a minute on standard error, of steps of 25 seconds; none after the last step."""
+    clock = itertools.count(100, 25.0)
+    monkeypatch.setattr(report.time, "monotonic", lambda: next(clock))
+    with Report().bar("epoch 2/9", 9, 2) as advance:
+        for loss in (0.5, None, 1.25, 0.5, 0.5, None, 0.5):
+            advance(loss)
+    assert capsys.readouterr() == ("", (
+        "epoch 2/9: step 5 of 9, loss 1.2500, 1 min 40 s left\n"
+        "epoch 2/9: step 8 of 9, 25.0 s left\n"
+    ))  # fmt: skip
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (0, 59.94, 65, 3599.4, 7380)] == [
+        "0.0 s", "59.9 s", "1 min 05 s", "59 min 59 s", "2 h 03 min",
+    ]  # fmt: skip
+
+
+def test_the_settings_name_one_corpus():
+    """With a file of one's own the corpus by name is not read."""
+    assert "dataset python_docs" in grouped(Config())["data"]
+    assert grouped(Config(data="rows.csv"))["data"].startswith("data rows.csv")

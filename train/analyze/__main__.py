@@ -1,0 +1,170 @@
+"""Look inside trained runs: python -m train.analyze RUN [RUN ...] --out DIR
+
+Of a classifier that adds up its tokens: what every word contributes to the decision, exactly
+(terminal, words.html, words.json), and where in a text positions amplify or mute (positions.png).
+Of language models, side by side: how token vectors move from layer to layer (layers.png,
+layers.json), as published: their principal plane, the likeness of consecutive layers, and how many
+directions each layer uses.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from data.text.tokenizer import PAD, UNKNOWN_ID, load_tokenizer
+from minisum.errors import UserError
+from minisum.models.classifier import POSITION_BIAS
+from train import causal, classifier
+from train.analyze import geometry, layer_figures
+from train.analyze.contributions import explain, in_html, in_terminal
+from train.command_line import guarded, settled
+from train.generate import load_run
+from train.run.folder import RunFolder
+from train.run.options import Parser, from_run
+from train.run.predict import best_of, matched
+from train.run.report import emit
+
+
+def parser():
+    parser = Parser(
+        prog="python -m train.analyze",
+        description="Look inside trained runs: words' contributions, or the geometry of layers.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUN", help="folder of a run, classifiers or language models")
+    add("--out", metavar="DIR", required=True, help="folder for what is drawn and counted")
+    add("--text", metavar="TEXT", action="append", help="a text to explain (default: test texts)")
+    add("--texts", type=int, default=8, metavar="N", help="how many test texts to explain")
+    add("--tokens", type=int, default=20_000, metavar="N", help="how many token vectors to follow")
+    return parser
+
+
+def analyze(chosen):
+    if chosen.texts < 1 or chosen.tokens < 2:
+        raise UserError("--texts must be at least 1 and --tokens at least 2")
+    tasks = {task_of(run) for run in chosen.runs}
+    if len(tasks) > 1:
+        raise UserError("the runs are of different tasks: analyze classifiers or language models")
+    out = Path(chosen.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if tasks == {"causal"}:
+        follow_layers(chosen, out)
+        return
+    for run in chosen.runs:
+        folder = out / Path(run).name if len(chosen.runs) > 1 else out
+        folder.mkdir(exist_ok=True)
+        explain_words(run, chosen, folder)
+
+
+def task_of(run):
+    try:
+        task = json.loads((Path(run) / "config.json").read_text(encoding="utf-8"))["task"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{run} holds no run: there is no readable config.json in it") from None
+    if task not in ("classifier", "causal"):
+        raise UserError(f"{run} is a {task} run; only classifiers and language models are analyzed")
+    return task
+
+
+def explain_words(run, chosen, out):
+    """Contributions of the words of some texts, in three forms, and the positions' sizes."""
+    folder = RunFolder(run)
+    config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
+    if config.mixer == "all":
+        raise UserError(f"{run} compares several mixers: choose one of the folders in it")
+    arrays, card = best_of(folder, "classifier")
+    model = classifier.build_model(config, card)
+    params = matched(model, arrays, np, folder)
+    tokenizer = load_tokenizer(folder.tokenizer)
+    names = card["class_names"]
+    texts, labels = chosen.text, None
+    if texts is None:
+        data = classifier.load_data(dataclasses.replace(settled(config), limit_test=chosen.texts))
+        texts, labels = data.test_texts, data.test_labels
+    accounts = []
+    for i, text in enumerate(texts):
+        account = explain(model, params, *written(config, tokenizer, text), names)
+        if labels is not None:
+            account["true"] = names[labels[i]]
+        accounts.append(account)
+        emit(sys.stdout, in_terminal(account, sys.stdout.isatty()))
+    title = f"{config.mixer} on {config.dataset if config.data is None else config.data}"
+    (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
+    (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")
+    if "positions" in params:
+        layer_figures.position_factors(out / "positions.png", params["positions"] + POSITION_BIAS)
+    emit(sys.stdout, f"in {out}")
+
+
+def written(config, tokenizer, text):
+    """ids (n,), mask (n,) and words (n) of a text, as the model reads it; None for idle padding."""
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    tokens = [
+        (token, text[start:end])
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+        if not (config.drop_unknown and token == UNKNOWN_ID)
+    ]
+    batch = classifier.make_batch(config, classifier.encode_texts(config, tokenizer, [text]))
+    ids, mask = batch["ids"][0], batch["mask"][0]
+    count = int(mask.sum())
+    kept = tokens[len(tokens) - count :] if config.padding == "left" else tokens[:count]
+    words = np.full(len(ids), PAD if config.unmasked else None, dtype=object)
+    words[mask] = [word for _, word in kept]
+    return ids, mask, list(words)
+
+
+def follow_layers(chosen, out):
+    """The published figure and its numbers, for language models on their own validation text."""
+    measured = {}
+    for run in chosen.runs:
+        layers = token_vectors(run, chosen.tokens)
+        name = causal_name(run, measured)
+        measured[name] = {
+            "plane": geometry.principal_plane(layers),
+            "cosines": geometry.consecutive_cosines(layers),
+            "participation": geometry.participation_ratios(layers),
+            "tokens": len(layers[0]),
+        }
+        emit(sys.stdout, f"{name}: {len(layers[0]):,} tokens")
+        for key in ("cosines", "participation"):
+            emit(sys.stdout, f"  {key:<14}" + " ".join(f"{v:8.3f}" for v in measured[name][key]))
+    numbers = {
+        name: {key: value for key, value in found.items() if key != "plane"}
+        for name, found in measured.items()
+    }
+    (out / "layers.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    if not layer_figures.layer_geometry(out / "layers.png", measured):
+        emit(sys.stderr, "note: no picture without matplotlib (pip install matplotlib)")
+    emit(sys.stdout, f"in {out}")
+
+
+def causal_name(run, taken):
+    config, _ = from_run(causal.CausalConfig, "causal", run, {})
+    name = config.layers_pattern or config.mixer
+    return name if name not in taken else f"{name} ({Path(run).name})"
+
+
+def token_vectors(run, tokens):
+    """Vectors (T, d) of up to `tokens` validation tokens after the input and after each layer."""
+    model, params, _, config = load_run(run)
+    task = causal.load(settled(config), RunFolder(run), resume=True)
+    windows = task.windows["val"]
+    found, count = [], 0
+    for row in range(len(windows)):
+        batch = windows.take(np.array([row]))
+        real = batch["targets"] >= 0
+        found.append([layer[real] for layer in model.layers(params, batch["ids"])])
+        count += int(real.sum())
+        if count >= tokens:
+            break
+    return [np.concatenate(parts)[:tokens] for parts in zip(*found, strict=True)]
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: analyze(parser().parse_args())))

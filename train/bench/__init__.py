@@ -1,0 +1,1 @@
+"""How fast is it? python -m train.bench"""

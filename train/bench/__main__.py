@@ -1,0 +1,124 @@
+"""How fast is it? Ratios measured in one run, next to PyTorch if that is installed.
+
+    python -m train.bench --quick          the first line alone
+    python -m train.bench --out DIR        all lines; bench.json and bench.png in DIR
+
+Every line names both sides and their ratio, from medians of repetitions in turn. Both sides have
+the same sizes, precision, first values and batch, and their outputs are compared. Below a line
+stands how fast each side's matrix products are alone, on the same shapes: that part of a ratio is
+the BLAS library's. The limit is the time of the products plus that of reading and writing each
+parameter vector once at the speed of a plain copy; no step of these products can be faster.
+
+Peak memory is of a separate run that is not timed, and counts parameters, gradients, moments and
+everything alive in a step: by tracemalloc for NumPy, a hook in CuPy's pool, PyTorch's own profiler.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+from minisum import backend
+from minisum.errors import UserError
+from train.bench.compare import Bench
+from train.bench.lines import TABLE
+from train.run.options import Parser
+
+SECONDS = 20.0  # for the rounds of one comparison
+MODES = ("eager", "compiled", "reduce-overhead")
+
+
+def build_parser():
+    parser = Parser(prog="python -m train.bench", description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--quick", action="store_true", help="the first line alone, in less than 40 seconds")
+    add("--out", metavar="DIR", help="folder for bench.json and bench.png")
+    add("--backend", choices=backend.NAMES, default="numpy", help="where our arrays live")
+    add("--tf32", action="store_true", help="TF32 products on a GPU, on both sides")
+    add("--only", metavar="NAME,...", help=f"some of the lines: {', '.join(TABLE)}")
+    add("--modes", metavar="NAME,...", help="PyTorch as eager, compiled, reduce-overhead (all)")
+    add("--threads", type=int, default=os.cpu_count(), metavar="N", help="threads of both sides")
+    add("--seconds", type=float, default=SECONDS, metavar="S", help="for a comparison's rounds")
+    return parser
+
+
+def chosen(text, known, flag):
+    names = text.split(",") if text else []
+    for name in names:
+        if name not in known:
+            raise UserError(f"{flag} {name}: choose from {', '.join(known)}")
+    return names
+
+
+def run(arguments):
+    given = build_parser().parse_args(arguments)
+    names = chosen(given.only, TABLE, "--only") or list(TABLE)
+    modes = chosen(given.modes, MODES, "--modes")
+    if given.threads < 1:
+        raise UserError(f"--threads {given.threads}: it must be at least 1")
+    if given.tf32 and given.backend == "numpy":
+        raise UserError("--tf32 needs --backend cupy: a processor has no such products")
+    if given.quick:
+        names, given.seconds = ["step"], min(given.seconds, 5.0)
+    bench = Bench(given.backend, given.threads, given.tf32, modes, given.seconds)
+    facts = bench.facts()
+    for name, value in facts.items():
+        print(f"  {name:<18} {value}", flush=True)
+    lines = []
+    for name in names:
+        for line in TABLE[name](bench):
+            print_line(line)
+            lines.append(line)
+    print_table(lines)
+    if given.out:
+        save(Path(given.out), arguments, facts, lines)
+
+
+def print_line(line):
+    print(f"\n{line.what}: ours {line.ours}, theirs {line.theirs}", flush=True)
+    for note in line.notes:
+        print(f"    {note}", flush=True)
+
+
+def print_table(lines):
+    titles = ["what", "ours", "theirs", "ratio", "target", "met?"]
+    rows = [titles, *(line.cells() for line in lines)]
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    print()
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def save(folder, arguments, facts, lines):
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [dataclasses.asdict(line) | {"met": line.met} for line in lines]
+    text = json.dumps({"arguments": arguments, "machine": facts, "lines": records}, indent=1)
+    (folder / "bench.json").write_text(text + "\n", encoding="utf-8")
+    print(f"\nwrote {folder / 'bench.json'}")
+    try:
+        from train.bench.plot import plot
+    except ImportError:
+        print("no plot: pip install matplotlib")
+        return
+    if plot(records, folder / "bench.png"):
+        print(f"wrote {folder / 'bench.png'}")
+
+
+def main(arguments=None):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

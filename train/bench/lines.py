@@ -1,0 +1,127 @@
+"""The lines of the benchmark: which workloads, against what, and how fast they should be."""
+
+from train.bench.compare import Line, megabytes, milliseconds
+from train.bench.measure import interleaved, peak_memory, summary
+from train.bench.sides import Workload
+
+
+def step(bench):
+    """The classifier's step."""
+    n, target = (512, 3.0) if bench.on_device else (256, 2.0)
+    if bench.tf32:
+        target = None
+    workload = Workload("summation", 64, n)
+    what = f"summation classifier step, 64 x {n} tokens, width 256"
+    return bench.lines("step", what, bench.compare(workload), target)
+
+
+def attention(bench):
+    """The same step against attention, in its two forms."""
+    summation = Workload("summation", 64, 512)
+    rivals = {
+        "4 heads of 256, as published": (Workload("attention", 64, 512, head_width=256), 18.0),
+        "4 heads of 64": (Workload("attention", 64, 512), 8.0),
+    }
+    lines = []
+    for what, (workload, target) in rivals.items():
+        found = bench.compare(workload, beside=summation)
+        seconds = found["seconds"]
+        mine = seconds["beside"]
+        sides = {f"PyTorch {mode}": seconds[mode] for mode in bench.modes if mode in seconds}
+        if workload.head_width or not sides:
+            sides["our attention"] = seconds["ours"]
+        fastest = min(sides, key=lambda name: sides[name]["median"])
+        line = Line(
+            "attention",
+            f"summation against attention, 64 x 512, {what}",
+            milliseconds(mine),
+            f"{fastest} {milliseconds(sides[fastest])}",
+            sides[fastest]["median"] / mine["median"],
+            None if bench.on_device else target,
+            details=found,
+            notes=[
+                f"our attention {milliseconds(seconds['ours'])}, "
+                + ", ".join(
+                    f"{who} {milliseconds(s)}" for who, s in sides.items() if "our" not in who
+                ),
+                "attention's " + bench.products_note(found),
+            ],
+        )
+        lines += [line, *bench.memory_lines(f"attention, {what}", what, found)]
+    return lines
+
+
+def document(bench):
+    """Constant memory and linear time."""
+    short, long = 1024, 2**20
+    peaks = {}
+    for n in (short, long):
+        workload = Workload("summation", 1, n, repeat_positions=True)
+        initial, batch = workload.initial(), workload.data()
+        make = bench.sides(workload, initial, batch, [])["ours"]
+        size = sum(a.nbytes for a in batch.values())
+        peaks[n] = peak_memory(make, bench.xp) + size
+    sizes = [2**k for k in range(12, 21)]
+    runs = {}
+    for n in sizes:
+        workload = Workload("summation", 1, n, repeat_positions=True)
+        side = bench.sides(workload, workload.initial(), workload.data(), [])["ours"]()
+        runs[n] = (side.step, side.synchronize)
+    times = {n: summary(t) for n, t in interleaved(runs, bench.seconds, bench.on_device).items()}
+    growth = {n: times[n]["median"] / times[n // 2]["median"] for n in sizes[1:]}
+    steepest = max(growth, key=growth.get)
+    details = {"seconds": times, "peak_bytes": peaks}
+    steps = ", ".join(f"{n:,}: {milliseconds(t)}" for n, t in times.items())
+    return [
+        Line(
+            "document memory", "one document of 1,048,576 tokens: memory above one of 1,024",
+            megabytes(peaks[long]), f"1,024 tokens: {megabytes(peaks[short])}",
+            (peaks[long] - peaks[short]) / 1e6, 300, at_most=True, unit=" MB", details=details,
+        ),
+        Line(
+            "document time", f"t(2n) / t(n), steepest from 4,096 up (at n = {steepest // 2:,})",
+            milliseconds(times[steepest]), milliseconds(times[steepest // 2]), growth[steepest],
+            2.1, at_most=True, notes=[f"a step at {steps}"], details=details,
+        ),
+    ]  # fmt: skip
+
+
+def causal(bench):
+    """The language model's step."""
+    workload = Workload("causal", 8, 256, width=512, vocab=8192, heads=8)
+    what = "causal LM step (3 summation + 1 attention), 8 x 256, width 512"
+    target = 1.5 if bench.on_device else 1.6
+    modes = ["eager"] if bench.modes != ["compiled"] else bench.modes
+    return bench.lines("causal", what, bench.compare(workload, modes), target)
+
+
+SWEEP_TOKENS = 16_384  # a batch, and the longest text for which there is a twin
+
+
+def sweep(bench):
+    """Time against length: the curves of the plot, a point at a time."""
+    for model in ("summation", "attention"):
+        for k in range(8, 15):
+            workload = Workload(model, SWEEP_TOKENS // 2**k, 2**k)
+            what = f"{model} step, {workload.batch} x {2**k:,} tokens"
+            yield from curve_point(bench, what, bench.compare(workload, with_inference=True))
+    for k in (16, 18, 20):
+        workload = Workload("summation", 1, 2**k, repeat_positions=True)
+        found = bench.compare(workload, modes=[], with_inference=True)
+        yield from curve_point(bench, f"summation step, 1 x {2**k:,} tokens in stretches", found)
+
+
+def curve_point(bench, what, found):
+    line, *memory = bench.lines("sweep", what, found)
+    for who in ("ours", "eager"):
+        if f"{who} inference" in found["seconds"]:
+            seconds = found["seconds"][f"{who} inference"]
+            line.notes.append(f"inference, {who}: {milliseconds(seconds)}")
+    for one in memory:
+        one.target = None
+    return [line, *memory]
+
+
+TABLE = {
+    "step": step, "attention": attention, "document": document, "causal": causal, "sweep": sweep
+}  # fmt: skip

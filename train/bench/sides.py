@@ -1,0 +1,190 @@
+"""What the benchmark times: a workload of fixed sizes, and our side of it (see train.bench)."""
+
+import dataclasses
+
+import numpy as np
+
+from minisum import backend
+from minisum.models import classifier
+from minisum.models.language_model import LanguageModel
+from minisum.models.long_document import LongDocumentClassifier
+from minisum.optim import Adam
+from minisum.params import Params
+from minisum.shards import Shards
+
+# Small: a batch that were learned by heart in a hundred repetitions would leave gradients below
+# 1e-38, with which processors are several times as slow.
+LEARNING_RATE = 1e-5
+# Tokens from which a text is cut into stretches: one text alone would keep one thread busy.
+LONG = 16_384
+# Positions of the long-document model where no twin needs a table as long as the text.
+PERIOD = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """Sizes of a model and of its batch. head_width: attention's, width/heads by default."""
+
+    model: str  # "summation", "attention" or "causal"
+    batch: int
+    tokens: int
+    width: int = 256
+    vocab: int = 10_000
+    classes: int = 20
+    heads: int = 4
+    head_width: int = None
+    pattern: str = "summation*3,attention"  # of the causal language model
+    repeat_positions: bool = False
+
+    @property
+    def inner(self):
+        """Width of all heads together."""
+        return self.heads * (self.head_width or self.width // self.heads)
+
+    def model_of_ours(self, threads, on_device=False):
+        sizes = (self.vocab, self.width, self.classes, self.tokens)
+        if self.model == "causal":
+            return LanguageModel(self.vocab, self.width, self.pattern, self.tokens, self.heads)
+        if self.model == "attention":
+            return classifier.build(
+                "attention", *sizes, heads=self.heads, head_width=self.head_width
+            )
+        if (self.tokens < LONG or on_device) and not self.repeat_positions:
+            return classifier.build("summation", *sizes)
+        places = PERIOD if self.repeat_positions else self.tokens
+        return LongDocumentClassifier(*sizes[:3], places, threads=threads)
+
+    def data(self):
+        """A batch on the host without padding. Words are as frequent as in text: rank r ~ 1/r."""
+        rng = np.random.default_rng([0, self.batch, self.tokens])
+        shares = 1 / np.arange(1, self.vocab + 1)
+        shares /= shares.sum()
+        shape = (self.batch, self.tokens)
+        ids = rng.choice(self.vocab, shape, p=shares).astype(np.int32)
+        if self.model == "causal":
+            targets = rng.choice(self.vocab, shape, p=shares).astype(np.int32)
+            return {"ids": ids, "targets": targets}
+        targets = rng.integers(0, self.classes, self.batch).astype(np.int32)
+        return {"ids": ids, "mask": np.ones(shape, bool), "targets": targets}
+
+    def initial(self):
+        """First values of the parameters, float32 on the host: both sides start from them."""
+        arrays = self.model_of_ours(None).init(np.random.default_rng(0))
+        return {name: np.asarray(a, np.float32) for name, a in arrays.items()}
+
+    def products(self):
+        """(times, m, k, n) of the forward matrix products of one example."""
+        n, d, inner, h = self.tokens, self.width, self.inner, self.inner // self.heads
+        projections = [(3, n, d, inner), (1, n, inner, d)]
+        weights = [(self.heads, n, h, n), (self.heads, n, n, h)]
+        if self.model == "summation":
+            return [(1, n, d, d), (1, 1, d, self.classes)]
+        if self.model == "attention":
+            return [*projections, *weights, (1, 1, d, self.classes)]
+        from minisum.models.blocks import parse_pattern
+
+        shapes = [(1, n, d, self.vocab)]
+        for name in parse_pattern(self.pattern):
+            shapes += [(3, n, d, d)] if name == "summation" else [*projections, *weights]
+            shapes += [(2, n, d, d)]
+        return shapes
+
+    def flops(self, training):
+        """Of the matrix products of a batch; a training step has each of them three times."""
+        once = sum(2 * times * m * k * n for times, m, k, n in self.products())
+        return self.batch * once * (3 if training else 1)
+
+
+class Ours:
+    """The workload in minisum, on `xp`."""
+
+    def __init__(self, workload, initial, batch, xp, threads):
+        self.xp, self.workload = xp, workload
+        threads = threads if xp is np else None
+        self.model = workload.model_of_ours(threads, xp is not np)
+        self.batch, self.total = backend.to_device(batch, xp), self.model.count_targets(batch)
+        self.params = Params.from_arrays(initial, xp)
+        self.grads = self.params.zeros_like()
+        in_stretches = isinstance(self.model, LongDocumentClassifier)
+        self.runner = Shards(self.model, threads=None if in_stretches else threads)
+        self.workers = self.model.workers if in_stretches else self.runner.workers
+        self.adam = Adam(self.params, workers=self.workers)
+
+    def step(self):
+        """Forward, backward, Adam."""
+        loss = self.runner.loss_and_grads(self.params, self.grads, self.batch, self.total)
+        self.adam.step(self.grads, LEARNING_RATE)
+        return loss
+
+    def infer(self):
+        return self.runner.predict(self.params, self.batch)
+
+    def outputs(self):
+        """What the sides are compared by: class scores, or each target's surprise in nats."""
+        y = backend.to_numpy(self.infer())
+        return y[..., 0] if self.workload.model == "causal" else y
+
+    def synchronize(self):
+        backend.synchronize(self.xp)
+
+    def product_runner(self, training):
+        """A function that does the matrix products of a step (or of inference) and no more."""
+        xp, workload = self.xp, self.workload
+        rng = np.random.default_rng(0)
+
+        def draw(shape):
+            return xp.asarray(rng.standard_normal(shape, dtype=np.float32))
+
+        if xp is not np:
+            return products_of(workload, workload.batch, 1, training, draw)
+        if isinstance(self.model, LongDocumentClassifier):
+            rows, blocks = 1, workload.batch
+        else:
+            rows = self.runner._rows(self.batch, workload.batch)
+            blocks = -(-workload.batch // rows)
+        if blocks == 1:  # BLAS has the threads to itself
+            return products_of(workload, rows, 1, training, draw)
+        workers = min(self.workers.count, blocks)
+        runs = [
+            products_of(workload, rows, len(range(w, blocks, workers)), training, draw)
+            for w in range(workers)
+        ]
+        return lambda: self.workers.each(lambda worker: runs[worker](), workers)
+
+
+# Numbers in the largest array of a product that is timed alone; larger ones are done in parts.
+LARGEST = 2**24
+
+
+def products_of(workload, rows, blocks, training, draw):
+    """A function that multiplies arrays of the shapes met by `blocks` blocks of `rows` examples.
+
+    draw(shape) makes an array of the library that is timed: anything with `@` and `.mT`.
+    """
+    work = []
+    for times, m, k, n in workload.products():
+        # A linear layer is one product for all examples, attention's weights are a batch of them.
+        batched = times == workload.heads and workload.tokens in (k, n) and m == workload.tokens
+        count, m = (rows * times, m) if batched else (1, rows * m)
+        repeats = 1 if batched else times
+        while count * m * max(k, n) > LARGEST and (count > 1 or m > 1024):
+            count, m = (-(-count // 2), m) if count > 1 else (1, -(-m // 2))
+            repeats *= 2
+        lead = (count,) if count > 1 else ()
+        A, B, G = draw((*lead, m, k)), draw((*lead, n, k)), draw((*lead, m, n))
+        work.append((repeats, A, B, G, transposed(A), transposed(B), transposed(G)))
+
+    def run():
+        for _ in range(blocks):
+            for repeats, A, B, G, _, Bt, Gt in work:
+                for _ in range(repeats):
+                    A @ Bt
+                    if training:
+                        G @ B
+                        Gt @ A
+
+    return run
+
+
+def transposed(a):
+    return a.swapaxes(-1, -2)

@@ -1,0 +1,261 @@
+"""Compare mixers under one budget: python -m train.compare --task recall --mixers all
+
+Every mixer stands in the same encoder (minisum.models.encoder) and trains for the same number of
+steps on the same examples, from several seeds; `projection`, which mixes nothing, always takes part
+and shows what the rest of the model can do alone. Nothing is chosen on the way, neither a step nor
+a setting, so no validation split is needed and the test set is looked at once, after the last step.
+
+Each cell (mixer, seed) is a file in --out: the same command again does only what is missing.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+import warnings
+from pathlib import Path
+
+from data.sets import classification
+from minisum import backend, mixers
+from minisum.errors import UserError
+from train.command_line import guarded, settled
+from train.compare import report as compare_report
+from train.compare.cell import scale_cell, train_cell
+from train.compare.tasks import NAMES, SETTINGS, build
+from train.run.folder import RunFolder, new_path
+from train.run.options import check_bounds, flag, option, parser_for
+from train.run.report import Report
+
+DEFAULT_MIXERS = "summation,attention,tssa,linear_attention,gated_deltanet"
+NO_MIXING = "projection"
+# What may differ between calls that add to one comparison.
+OPEN = ("mixers", "seeds", "scaling", "without_projection")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Settings of a task are None until `settle` fills in the task's own defaults."""
+
+    task: str = option("recall", "what is learned", "task", choices=NAMES)
+    dataset: str = option(
+        None, "corpus of --task bytes (default: python_docs)", "task", type=str,
+        choices=classification.NAMES,
+    )  # fmt: skip
+    length: int = option(
+        None, "tokens of an example at most; ListOps: fewer than this", "task", type=int,
+        at_least=2, at_most=2**20, metavar="N",
+    )  # fmt: skip
+    min_length: int = option(
+        None, "ListOps: more tokens than this", "task", type=int, at_least=0, metavar="N"
+    )
+    max_depth: int = option(
+        None, "ListOps: levels of a tree", "task", type=int, at_least=1, at_most=100, metavar="N"
+    )
+    vocab_size: int = option(
+        None, "recall: keys and values together; texts: words kept", "task", type=int, at_least=4,
+        metavar="N",
+    )  # fmt: skip
+    pairs: int = option(
+        None, "recall: keys with values; regression: examples", "task", type=int, at_least=1,
+        metavar="N",
+    )  # fmt: skip
+    filler: str = option(
+        None, "recall: between questions stand random numbers or 0", "task", type=str,
+        choices=("random", "blank"),
+    )  # fmt: skip
+    dims: int = option(None, "regression: numbers of x", "task", type=int, at_least=1, metavar="N")
+    noise: float = option(
+        None, "regression: standard deviation of y", "task", type=float, at_least=0, metavar="X"
+    )
+    noise_kind: str = option(
+        None, "regression: the same for all sequences, or up to --noise", "task", type=str,
+        choices=("fixed", "mixed"),
+    )  # fmt: skip
+    train_size: int = option(
+        None, "training examples, where they are a fixed set", "task", type=int, at_least=1,
+        metavar="N",
+    )  # fmt: skip
+    test_size: int = option(None, "test examples", "task", type=int, at_least=1, metavar="N")
+
+    mixers: str = option(DEFAULT_MIXERS, "names apart by commas, or all", "model", metavar="NAMES")
+    without_projection: bool = option(False, "leave out the model that does not mix", "model")
+    width: int = option(64, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
+    layers: int = option(2, "blocks", "model", at_least=1, at_most=2**10, metavar="N")
+    heads: int = option(4, "heads", "model", at_least=1, at_most=2**10, metavar="N")
+    d_ff: int = option(
+        None, "width of the token networks, 0 for none (default: 4 x width)", "model", type=int,
+        at_least=0, at_most=2**18, metavar="N",
+    )  # fmt: skip
+    positions: str = option(
+        "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
+    )
+    dropout: float = option(0.0, "dropout rate before the head", "model", at_least=0, below=1)
+
+    steps: int = option(1000, "training steps", at_least=1, metavar="N")
+    batch_size: int = option(64, "examples a step", at_least=1, metavar="N")
+    lr: float = option(1e-3, "learning rate of Adam", above=0, metavar="RATE")
+    schedule: str = option("cosine", "learning rate over time", choices=("constant", "cosine"))
+    warmup: int = option(50, "steps of linear warm-up", at_least=0, metavar="STEPS")
+    weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
+    clip_norm: float = option(1.0, "longest gradient", above=0, metavar="X")
+    seeds: int = option(3, "runs of every mixer, seeds 0, 1, ...", at_least=1, metavar="N")
+
+    backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
+    threads: int = option(
+        None, "threads (default: one a core)", "running", type=int, at_least=1, at_most=2**10,
+        metavar="N",
+    )  # fmt: skip
+    scaling: int = option(
+        None, "also time one layer of each mixer for n = 64, 128, ... up to N", "running", type=int,
+        at_least=64, at_most=2**24, metavar="N",
+    )  # fmt: skip
+
+    RECIPES = {}
+
+    def names(self):
+        """The mixers to compare, in order. Raises UserError for one that is unknown."""
+        asked = list(mixers.TABLE) if self.mixers == "all" else self.mixers.split(",")
+        asked = [name.strip() for name in asked if name.strip()]
+        for name in asked:
+            if name not in mixers.TABLE:
+                known = ", ".join(sorted(mixers.TABLE))
+                raise UserError(f"--mixers: unknown mixer {name!r}; known: {known}, or all")
+        if self.without_projection:
+            asked = [name for name in asked if name != NO_MIXING]
+        elif NO_MIXING not in asked:
+            asked.append(NO_MIXING)
+        if not asked:
+            raise UserError("--mixers names no mixer")
+        return list(dict.fromkeys(asked))
+
+
+def settle(given):
+    """The config with the task's defaults filled in; UserError for what it cannot use."""
+    config = CompareConfig(**given)
+    for field in dataclasses.fields(config):
+        check_bounds(field, getattr(config, field.name))
+    own = SETTINGS[config.task]
+    foreign = {name for settings in SETTINGS.values() for name in settings} - own.keys()
+    for name in sorted(foreign & given.keys()):
+        raise UserError(f"{flag(name)} has no meaning for --task {config.task}")
+    missing = {name: value for name, value in own.items() if getattr(config, name) is None}
+    config = settled(dataclasses.replace(config, **missing))
+    if config.width % config.heads:
+        raise UserError(f"--heads {config.heads} does not divide --width {config.width}")
+    config.names()
+    return config
+
+
+def compare(config, folder, report):
+    """Do the cells that are missing in a claimed RunFolder, then write the tables and pictures."""
+    task = build(config)
+    names = config.names()
+    for mixer in names:
+        task.model(mixer)  # what a mixer cannot do is said before hours are spent on the others
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in OPEN}
+    settings["data_sha256"] = task.sha256
+    claim_settings(folder, settings)
+    yardsticks = task.yardsticks()
+    compare_report.header(report, config, task, settings, yardsticks)
+    cells = Cells(folder, settings)
+    for seed in range(config.seeds):
+        for mixer in names:
+            name = f"{mixer}-seed{seed}"
+            result = cells.done(name)
+            if result is None:
+                result = cells.keep(name, train_cell(task, mixer, seed, report))
+                compare_report.cell_line(report, result, task.metric)
+    results = [cells.done(f"{mixer}-seed{s}") for mixer in names for s in range(config.seeds)]
+    scaling = []
+    for mixer in names if config.scaling else ():
+        name = f"scaling-{mixer}-{config.scaling}"
+        row = cells.done(name)
+        if row is None:
+            row = cells.keep(name, scale_cell(task, mixer, config.scaling))
+            compare_report.scaling_line(report, row)
+        scaling.append(row)
+    compare_report.finish(report, folder, task, settings, results, yardsticks, scaling)
+
+
+def claim_settings(folder, settings):
+    """Write down what the comparison is, or hold the call to what the folder has."""
+    path = folder.path / "settings.json"
+    if not path.exists():
+        folder.write_json(path, settings)
+        return
+    stored = read_json(path)
+    for name in dict.fromkeys([*stored, *settings]):
+        if stored.get(name) != settings.get(name):
+            said = "the data" if name == "data_sha256" else f"{flag(name)} {settings.get(name)}"
+            raise UserError(
+                f"{said} contradicts the comparison in {folder}, which has {stored.get(name)}: "
+                "its cells cannot stand beside new ones; choose another --out"
+            )
+
+
+class Cells:
+    """The finished parts of a comparison, a JSON file each, bound to its settings."""
+
+    def __init__(self, folder, settings):
+        self.folder = folder
+        text = json.dumps(settings, sort_keys=True)
+        self.settings_sha256 = hashlib.sha256(text.encode()).hexdigest()
+
+    def done(self, name):
+        """The content of a finished cell, None if it is not there."""
+        path = self.folder.path / "cells" / f"{name}.json"
+        if not path.exists():
+            return None
+        content = read_json(path)
+        if content.get("settings_sha256") != self.settings_sha256:
+            raise UserError(f"{path} was made with other settings: choose another --out")
+        return content
+
+    def keep(self, name, content):
+        path = self.folder.path / "cells" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        content = {"settings_sha256": self.settings_sha256} | content
+        self.folder.write_json(path, content)
+        return content
+
+
+def read_json(path):
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is damaged: delete it, and what is missing is done again")
+    return content
+
+
+def main(arguments=None):
+    """Run a comparison; return the exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
+    return guarded(lambda: run(arguments))
+
+
+def run(arguments):
+    parser = parser_for(CompareConfig, "python -m train.compare", __doc__.split("\n\n", 1)[1])
+    parser.add_argument_group("command").add_argument(
+        "--out", metavar="DIR", help="folder of the comparison (default: runs/compare-TASK-TIME)"
+    )
+    given = vars(parser.parse_args(arguments))
+    out = given.pop("out", None)
+    if out == "":
+        raise UserError("--out is empty: name a folder")
+    config = settle(given)
+    folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
+    report = Report()
+    backend.keep_freed_memory()
+    with folder.claimed(), warnings.catch_warnings():
+        # An overflow shows in the loss, and the cell says at which step.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            compare(config, folder, report)
+        except KeyboardInterrupt:
+            report.warn(f"finished cells are kept; the same command with --out {folder} goes on")
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

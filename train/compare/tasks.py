@@ -1,0 +1,265 @@
+"""The tasks that train.compare sets to every mixer: batches, a model, a score and yardsticks.
+
+    task = build(config)                        config: a settled train.compare.CompareConfig
+    model = task.model("tssa")                  the same encoder around any mixer
+    batch = task.train_batch(seed, step)        host arrays; step counts from 1
+    for batch in task.test_batches(): task.score(outputs, batch)    summed over the batch's targets
+    task.yardsticks()                           name -> what the metric is without learning
+
+A training batch is a function of (seed, step) and the test set of the settings alone, so all mixers
+see the same examples in the same order.
+"""
+
+import hashlib
+from functools import lru_cache
+
+import numpy as np
+
+from data.generated import listops
+from data.generated.recall import Recall
+from data.generated.regression import Regression, least_squares, ridge
+from data.sets import classification as texts
+from data.text import batches, byte_text
+from data.text.tokenizer import encode, train_tokenizer
+from minisum.errors import UserError
+from minisum.models.encoder import EncoderClassifier
+from minisum.models.readers import EncoderReader, EncoderRegressor
+
+TEST_STREAM = (0, 0, 2)  # of no training batch and no initial parameters: those have two numbers
+WORDS = {"length": 256, "vocab_size": 10_000, "train_size": None, "test_size": None}
+# task -> its own settings with their defaults; those of other tasks it refuses
+SETTINGS = {
+    "listops": {
+        "length": 2000, "min_length": 500, "max_depth": 10, "train_size": 96_000,
+        "test_size": 2000,
+    },
+    "bytes": {"dataset": texts.DEFAULT, "length": 1000, "train_size": None, "test_size": None},
+    "recall": {"length": 64, "vocab_size": 128, "pairs": 4, "filler": "random", "test_size": 3000},
+    "regression": {
+        "dims": 10, "pairs": 20, "noise": 0.5, "noise_kind": "fixed", "test_size": 10_000,
+    },
+    **dict.fromkeys(texts.NAMES, WORDS),
+}  # fmt: skip
+NAMES = tuple(SETTINGS)
+
+
+def build(config):
+    """The task of a config; generates or reads its data."""
+    makers = {"listops": listops_task, "bytes": bytes_task, "recall": RecallTask}
+    return (makers | {"regression": RegressionTask}).get(config.task, words_task)(config)
+
+
+class Task:
+    """What the tasks share. Subclasses define the metric, `model`, `score` and the batches."""
+
+    causal = None  # the mixers' own way: both directions where they can
+    metric, higher_is_better = "accuracy", True
+
+    def __init__(self, config, max_len):
+        self.config, self.max_len = config, max_len
+
+    def encoder(self):
+        config = self.config
+        return {
+            "layers": config.layers, "heads": config.heads, "d_ff": config.d_ff,
+            "positions": config.positions, "causal": self.causal,
+        }  # fmt: skip
+
+    def score(self, outputs, batch):
+        """Targets hit, out of batch["targets"].size."""
+        return float((outputs.argmax(axis=-1) == batch["targets"]).sum())
+
+
+class SetTask(Task):
+    """A fixed set of labelled token sequences: ListOps, bytes, words.
+
+    train and test: (Ragged, labels (N,)). more: yardsticks besides the majority.
+    """
+
+    def __init__(self, config, train, test, vocab, classes, more=None):
+        super().__init__(config, config.length)
+        self.train, self.test, self.vocab, self.classes = train, test, vocab, classes
+        self.more = more or {}
+        parts = ((tokens.flat, tokens.offsets, labels) for tokens, labels in (train, test))
+        self.sha256 = fingerprint(array for part in parts for array in part)
+        self.order = lru_cache(maxsize=1)(self._order)
+
+    def model(self, mixer):
+        config = self.config
+        sizes = (self.vocab, config.width, self.classes, self.max_len)
+        return EncoderClassifier(mixer, *sizes, encoder=self.encoder(), dropout=config.dropout)
+
+    def _order(self, seed, epoch):
+        return batches.epoch_order(len(self.train[1]), seed, epoch)
+
+    def train_batch(self, seed, step):
+        size = min(self.config.batch_size, len(self.train[1]))
+        epoch, place = divmod(step - 1, len(self.train[1]) // size)
+        rows = self.order(seed, epoch + 1)[place * size : (place + 1) * size]
+        return self._batch(self.train, rows)
+
+    def test_batches(self):
+        by_length = np.argsort(self.test[0].lengths, kind="stable")
+        for rows in batches.batches(by_length, self.config.batch_size):
+            yield self._batch(self.test, rows)
+
+    def _batch(self, split, rows):
+        tokens, labels = split
+        ids, mask = batches.pad(tokens.take(rows), self.max_len)
+        return {"ids": ids, "mask": mask, "targets": labels[rows].astype(np.int32)}
+
+    def tokens(self, batch):
+        return int(batch["mask"].sum())
+
+    def yardsticks(self):
+        likeliest = np.bincount(self.train[1]).argmax()
+        return {"majority": float((self.test[1] == likeliest).mean())} | self.more
+
+
+class GeneratedTask(Task):
+    """Examples drawn when they are needed, never twice the same: `self.source.draw(rng, rows)`."""
+
+    def train_batch(self, seed, step):
+        return self._draw([seed, step], self.config.batch_size)
+
+    def test_batches(self):
+        everything = self.test_set()
+        for rows in batches.batches(np.arange(self.config.test_size), self.config.batch_size):
+            yield {name: array[rows] for name, array in everything.items()}
+
+    def test_set(self):
+        return self._draw(TEST_STREAM, self.config.test_size)
+
+    def _draw(self, stream, rows):
+        return self.source.draw(np.random.default_rng(stream), rows)
+
+    @property
+    def sha256(self):
+        return fingerprint([*self.train_batch(0, 1).values(), *self.test_set().values()])
+
+
+class RecallTask(GeneratedTask):
+    """Accuracy at the questions. Causal for every mixer: an answer is read as it is asked for."""
+
+    causal = True
+
+    def __init__(self, config):
+        super().__init__(config, config.length)
+        fill = config.filler == "random"
+        self.source = Recall(config.vocab_size, config.length, config.pairs, random_filler=fill)
+
+    def model(self, mixer):
+        refuse_dropout(self.config)
+        config = self.config
+        return EncoderReader(mixer, config.vocab_size, config.width, self.max_len, **self.encoder())
+
+    def tokens(self, batch):
+        return batch["ids"].size
+
+    def yardsticks(self):
+        return {"chance": 2 / self.config.vocab_size, "any of its values": 1 / self.config.pairs}
+
+
+class RegressionTask(GeneratedTask):
+    """Mean squared error against w·x, beside that of the best linear fits to the same examples."""
+
+    metric, higher_is_better = "squared_error", False
+
+    def __init__(self, config):
+        super().__init__(config, config.pairs + 1)
+        mixed = config.noise_kind == "mixed"
+        self.source = Regression(config.dims, config.pairs, config.noise, mixed)
+
+    def _draw(self, stream, rows):
+        return {k: a for k, a in super()._draw(stream, rows).items() if k != "sigmas"}
+
+    def model(self, mixer):
+        refuse_dropout(self.config)
+        inputs = self.config.dims + 1
+        return EncoderRegressor(mixer, inputs, self.config.width, self.max_len, **self.encoder())
+
+    def score(self, outputs, batch):
+        return float(((outputs.astype(np.float64) - batch["targets"]) ** 2).sum())
+
+    def tokens(self, batch):
+        return batch["x"].shape[0] * batch["x"].shape[1]
+
+    def yardsticks(self):
+        drawn = self.source.draw(np.random.default_rng(TEST_STREAM), self.config.test_size)
+        answers = {
+            "zero": np.zeros(self.config.test_size),
+            "least squares": least_squares(drawn["x"]),
+            "ridge, noise known": ridge(drawn["x"], drawn["sigmas"]),
+        }
+        return {name: float(((y - drawn["targets"]) ** 2).mean()) for name, y in answers.items()}
+
+
+def listops_task(config):
+    rules = listops.Rules(
+        max_depth=config.max_depth, min_length=config.min_length, max_length=config.length
+    )
+    splits = listops.load(config.train_size, 0, config.test_size, rules=rules)
+    train, test = splits["train"], splits["test"]
+    return SetTask(
+        config,
+        (train.tokens, train.values),
+        (test.tokens, test.values),
+        listops.VOCAB,
+        10,
+        listops_yardsticks(train, test),
+    )
+
+
+def listops_yardsticks(train, test):
+    """How far a look at the first token goes, and an evaluation of the upper levels only."""
+    roots, asked = (part.tokens.flat[part.tokens.offsets[:-1]] for part in (train, test))
+    usual = np.bincount(train.values).argmax()
+    table = {root: np.bincount(train.values[roots == root]).argmax() for root in np.unique(roots)}
+    guesses = {"first token only": [table.get(root, usual) for root in asked]}
+    for levels, name in ((1, "top level only"), (2, "top two levels")):
+        values = [listops.evaluate(tree, levels) for tree in test.tokens]
+        guesses[name] = [usual if value is None else value for value in values]
+    return {name: float((np.array(g) == test.values).mean()) for name, g in guesses.items()}
+
+
+def bytes_task(config):
+    data = load_texts(config.dataset, config)
+    train, test = (
+        byte_text.encode(part, config.length) for part in (data.train_texts, data.test_texts)
+    )
+    return text_task(config, data, train, test, byte_text.VOCAB)
+
+
+def words_task(config):
+    data = load_texts(config.task, config)
+    tokenizer = train_tokenizer(iter(data.train_texts), "word", config.vocab_size)
+    train, test = (
+        batches.Ragged.from_list(encode(tokenizer, part)).truncate(config.length)
+        for part in (data.train_texts, data.test_texts)
+    )
+    return text_task(config, data, train, test, tokenizer.get_vocab_size())
+
+
+def load_texts(name, config):
+    limits = {"limit_train": config.train_size, "limit_test": config.test_size}
+    return texts.load_classification(name, **limits)
+
+
+def text_task(config, data, train, test, vocab):
+    train, test = (train, data.train_labels), (test, data.test_labels)
+    return SetTask(config, train, test, vocab, len(data.class_names))
+
+
+def refuse_dropout(config):
+    if config.dropout:
+        raise UserError(
+            f"--dropout has no meaning for --task {config.task}, where no example comes twice"
+        )
+
+
+def fingerprint(arrays):
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,279 @@
+"""Run the published tables again: python -m train.reproduce --sets ag_news,20newsgroups
+
+Every number is made twice: under the published protocol, quirks of the released code included, and
+under an honest one with masks, the epoch chosen on validation rows, and several seeds. Sets come
+from the folder MINISUM_DATA or the hub; one that cannot be had is listed with the reason.
+
+A cell (set, mixer, protocol, seed) is a run of the task's own command as a process of its own. The
+same command again does only what is missing, and goes on with runs that were stopped.
+"""
+
+import dataclasses
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from minisum import backend
+from minisum.errors import UserError
+from train.command_line import cores, guarded
+from train.compare.__main__ import Cells, claim_settings, read_json
+from train.reproduce import report as reproduce_report
+from train.reproduce import sets as reproduce_sets
+from train.reproduce.quirks import TASKS, protocols_called, split_names
+from train.run.folder import RunFolder
+from train.run.options import check_bounds, option, parser_for
+from train.run.report import Report, duration
+from train.run.signals import Interrupted, interruptible
+
+ROOT = Path(__file__).resolve().parent.parent
+# Parts of a result that a cell keeps beside the test metrics.
+KEPT = (
+    "dataset", "device", "backend", "parameters", "epochs", "best_epoch", "epoch_chosen_by",
+    "train_examples", "train_windows", "tokens_per_second", "seconds", "peak_memory_bytes",
+    "versions", "data_sha256",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReproduceConfig:
+    sets: str = option(
+        "all", "sets apart by commas, in the order of their runs; also classification, language, "
+        "multimodal, forecast, all", "what", metavar="NAMES",
+    )  # fmt: skip
+    protocols: str = option(
+        "published,honest", "also published-QUIRK, which takes one quirk back, and published-all",
+        "what", metavar="NAMES",
+    )  # fmt: skip
+    mixers: str = option(None, "these mixers only", "what", type=str, metavar="NAMES")
+    seeds: int = option(3, "runs of every cell, seeds 0, 1, ...", "what", at_least=1, metavar="N")
+    lm_tokenizer: str = option(
+        "hub:gpt2", "of the language models; bpe, where the published one cannot be had", "what",
+        metavar="KIND",
+    )  # fmt: skip
+    quick: bool = option(False, "tiny runs that show whether all works, and nothing else", "what")
+
+    backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
+    jobs: int = option(1, "runs at a time", "running", at_least=1, at_most=256, metavar="N")
+    gpus: int = option(
+        1, "GPUs that the runs take turns on", "running", at_least=1, at_most=64, metavar="N"
+    )
+
+    RECIPES = {}
+
+
+@dataclasses.dataclass
+class Job:
+    """A cell at work in a process."""
+
+    cell: reproduce_sets.Cell
+    slot: int
+    process: subprocess.Popen
+    started: float
+
+
+class Reproduction:
+    """The cells in a claimed RunFolder: cells/NAME.json when done, runs/NAME while at work."""
+
+    def __init__(self, config, cells, folder, report):
+        self.config, self.cells, self.folder, self.report = config, cells, folder, report
+        self.absent = {}  # set -> why its runs were refused before they began
+        self.failed = {}  # cell -> why it ended
+        for name in ("logs", "runs"):
+            (folder.path / name).mkdir(exist_ok=True)
+
+    def done(self, cell):
+        return Cells(self.folder, cell.arguments).done(cell.name)
+
+    def run(self):
+        """Do what is missing, up to config.jobs cells at a time."""
+        queue = [cell for cell in self.cells if self.done(cell) is None]
+        self.report.say(f"{len(self.cells) - len(queue)} of {len(self.cells)} runs are done")
+        self.left = len(queue)
+        free, running = list(range(self.config.jobs))[::-1], []
+        with interruptible() as check:
+            try:
+                while queue or running:
+                    check()
+                    while queue and free:
+                        cell = queue.pop(0)
+                        if cell.set.name in self.absent:
+                            self.left -= 1
+                        else:
+                            running.append(self.start(cell, free.pop()))
+                    for job in [job for job in running if job.process.poll() is not None]:
+                        running.remove(job)
+                        free.append(job.slot)
+                        self.finish(job)
+                    time.sleep(0.05)
+            except BaseException:  # a full disk, too: nothing runs on unseen
+                # Each saves its state; a second signal ends this process and not them.
+                for job in running if os.name == "posix" else ():  # a Windows console tells all
+                    job.process.send_signal(signal.SIGINT)
+                for job in running:
+                    if job.process.wait() == 0:
+                        self.finish(job)
+                raise
+
+    def start(self, cell, slot):
+        out = self.folder.path / "runs" / cell.name
+        command = [*command_of(cell), "--backend", self.config.backend, "--out", str(out)]
+        if self.config.backend == "numpy":
+            command += ["--threads", str(max(1, cores() // self.config.jobs))]
+        if (out / "config.json").exists():
+            command.append("--resume")
+        paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        if self.config.gpus > 1:
+            given = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = given.split(",") if given else [str(i) for i in range(self.config.gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = names[slot % min(len(names), self.config.gpus)]
+        with open(self.log(cell), "ab") as log:
+            # In a group of its own, so that Ctrl-C reaches it once, from here.
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                process_group=0 if os.name == "posix" else None,
+            )
+        return Job(cell, slot, process, time.perf_counter())
+
+    def finish(self, job):
+        """Keep what a run that ended has found, or why it found nothing; write the tables."""
+        cell, run = job.cell, self.folder.path / "runs" / job.cell.name
+        self.left -= 1
+        said = duration(time.perf_counter() - job.started)
+        if job.process.returncode == 0:
+            content = self.keep(cell, read_json(run / "result.json"))
+            scores = [f"{name} {value:.4f}" for name, value in content["metrics"].items()]
+            said = ", ".join([*scores, said])
+        else:
+            said = self.blame(job)
+            # A run writes config.json once it has its data.
+            refused = job.process.returncode == 2 and not (run / "config.json").exists()
+            kind, name = (self.absent, cell.set.name) if refused else (self.failed, cell.name)
+            kind[name] = said
+        self.report.say(f"{cell.name}: {said} ({self.left} to go)")
+        self.write()
+
+    def keep(self, cell, result):
+        metrics = {name: result[f"test_{name}"] for name in TASKS[cell.set.task].metrics}
+        content = {
+            "set": cell.set.name,
+            "mixer": cell.mixer,
+            "protocol": cell.protocol,
+            "seed": cell.seed,
+            "command": shlex.join(["python", *command_of(cell)[1:]]),
+            "at_once": self.config.jobs,
+            "metrics": metrics,
+            **{name: result[name] for name in KEPT if name in result},
+        }
+        content = Cells(self.folder, cell.arguments).keep(cell.name, content)
+        for state in (self.folder.path / "runs" / cell.name).glob("*.safetensors"):
+            state.unlink()  # a GPU machine's disk holds a few of them, not hundreds
+        return content
+
+    def blame(self, job):
+        lines = self.log(job.cell).read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        if job.process.returncode == 2 and errors:
+            return errors[-1].removeprefix("error: ")
+        return f"exit status {job.process.returncode}, see {self.log(job.cell)}"
+
+    def log(self, cell):
+        return self.folder.path / "logs" / f"{cell.name}.log"
+
+    def write(self):
+        """The tables of everything that the folder holds, of this call or of earlier ones."""
+        paths = sorted((self.folder.path / "cells").glob("*.json"))
+        asked = reproduce_sets.sets_called(self.config.sets)
+        not_run = self.absent | {
+            entry.name: "train.forecast has no set of this name"
+            for entry in asked
+            if entry.dataset is None
+        }
+        return reproduce_report.write(
+            self.folder, settings_of(self.config), [read_json(path) for path in paths],
+            not_run, self.failed,
+        )  # fmt: skip
+
+
+def command_of(cell):
+    return [sys.executable, "-m", f"train.{cell.set.task}", *cell.arguments]
+
+
+def settings_of(config):
+    """What all cells of a folder have in common."""
+    return {"quick": config.quick, "lm_tokenizer": config.lm_tokenizer}
+
+
+def list_cells(cells, folder, report):
+    """Print what would be run, and what is there of it."""
+    for cell in cells:
+        status = "missing"
+        if (folder.path / "cells" / f"{cell.name}.json").exists():
+            status = "done"
+        elif (folder.path / "runs" / cell.name / "config.json").exists():
+            status = "begun"
+        report.say(f"{status:<8} {cell.name}")
+        report.say(f"         {shlex.join(['python', *command_of(cell)[1:]])}")
+    report.say(f"{len(cells)} runs")
+
+
+def main(arguments=None):
+    """Return the exit status: 0, 2 for unusable input or a failed run, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    return guarded(lambda: work(arguments))
+
+
+def work(arguments):
+    parser = parser_for(ReproduceConfig, "python -m train.reproduce", __doc__.split("\n\n", 1)[1])
+    group = parser.add_argument_group("command")
+    group.add_argument(
+        "--out", metavar="DIR", help="folder of the cells and tables (default: runs/reproduce)"
+    )
+    group.add_argument("--list", action="store_true", help="print the runs without running them")
+    given = vars(parser.parse_args(arguments))
+    listing, out = given.pop("list", False), given.pop("out", None)
+    if out == "":
+        raise UserError("--out is empty: name a folder")
+    config = ReproduceConfig(**given)
+    for field in dataclasses.fields(config):
+        check_bounds(field, getattr(config, field.name))
+    cells = reproduce_sets.cells(
+        reproduce_sets.sets_called(config.sets),
+        protocols_called(config.protocols),
+        config.seeds,
+        config.mixers and split_names(config.mixers),
+        config.quick,
+        config.lm_tokenizer,
+    )
+    report = Report()
+    folder = RunFolder(out or ("runs/reproduce-quick" if config.quick else "runs/reproduce"))
+    if listing:
+        list_cells(cells, folder, report)
+        return
+    backend.get(config.backend)  # a missing GPU is said before a run is begun
+    with folder.claimed():
+        claim_settings(folder, settings_of(config))
+        reproduction = Reproduction(config, cells, folder, report)
+        try:
+            reproduction.run()
+        except Interrupted as stop:
+            stop.go_on = shlex.join(["python", "-m", "train.reproduce", *arguments])
+            raise
+        finally:
+            report.say(reproduction.write())
+            report.say(f"files in {folder}")
+    if reproduction.failed:
+        count = len(reproduction.failed)
+        raise UserError(f"{count} of the runs failed; the same command tries them again")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

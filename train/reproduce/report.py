@@ -1,0 +1,206 @@
+"""The tables of a reproduction: published numbers, ours by protocol, and how fast, in three forms.
+
+The speed is the time that attention takes to train an epoch over the time that the mixer takes,
+measured on the same device with as many runs at a time, batches and all; a median over the seeds.
+"""
+
+import csv
+import io
+import statistics
+
+from minisum import checkpoint
+from train.reproduce.quirks import HONEST, PUBLISHED, TASKS
+from train.reproduce.sets import OWN_TOKENS, SETS
+
+NOTHING = "-"
+
+
+def write(folder, settings, cells, not_run, failed):
+    """Write reproduce.json, .csv and .md into a RunFolder; return what to print.
+
+    cells: contents of the finished ones. not_run: set -> why; failed: cell -> why.
+    """
+    order = list(SETS)
+    cells = sorted(cells, key=lambda cell: order.index(cell["set"]))
+    protocols = sorted({cell["protocol"] for cell in cells}, key=standing) or [PUBLISHED, HONEST]
+    rows = [row for name in order for row in rows_of(SETS[name], cells, protocols)]
+    notes = notes_of(settings, cells)
+    content = {
+        "settings": settings, "protocols": protocols, "rows": rows, "notes": notes,
+        "not_run": not_run, "failed": failed, "quirks": quirks_of(cells), "cells": cells,
+    }  # fmt: skip
+    folder.write_json(folder.path / "reproduce.json", content)
+    checkpoint.write_bytes(folder.path / "reproduce.csv", csv_of(rows).encode("utf-8"))
+    shown = table(rows, protocols)
+    remarks = [f"{name}: {note}" for name, note in notes.items()]
+    remarks += [f"{name}: not run ({why})" for name, why in not_run.items()]
+    remarks += [f"{name}: failed ({why})" for name, why in failed.items()]
+    text = markdown(shown, remarks, content["quirks"], settings)
+    checkpoint.write_bytes(folder.path / "reproduce.md", text.encode("utf-8"))
+    return "\n".join(["", *(aligned(shown) if rows else ["no run is finished yet"]), "", *remarks])
+
+
+def standing(protocol):
+    """The published one first, its variants next, the honest one last."""
+    return protocol == HONEST, protocol != PUBLISHED, protocol
+
+
+def rows_of(entry, cells, protocols):
+    """A row for each mixer and metric of a set that has a cell: a dict, None where nothing is."""
+    mine = [cell for cell in cells if cell["set"] == entry.name]
+    task = TASKS[entry.task]
+    rows = []
+    for metric, title in task.metrics.items() if mine else ():
+        for mixer in task.mixers:
+            row = {
+                "set": entry.name,
+                "mixer": mixer,
+                "metric": title,
+                "published": entry.numbers.get(mixer, {}).get(metric),
+            }
+            for protocol in protocols:
+                runs = [c for c in mine if (c["mixer"], c["protocol"]) == (mixer, protocol)]
+                values = [cell["metrics"][metric] for cell in runs]
+                row[f"{protocol}_mean"] = statistics.fmean(values) if values else None
+                row[f"{protocol}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+                row[f"{protocol}_seeds"] = len(values)
+                trained = mixer not in task.untrained
+                rival = [c for c in mine if (c["mixer"], c["protocol"]) == ("attention", protocol)]
+                row[f"{protocol}_speed"] = speed(runs, rival) if trained else None
+            claims = mixer in entry.numbers and mixer != "attention"
+            row["published_speed_claim"] = entry.speed if claims else None
+            if any(row[f"{protocol}_seeds"] for protocol in protocols):
+                rows.append(row)
+    return rows
+
+
+def speed(runs, rivals):
+    """Attention's seconds an epoch over those of `runs`, None without a pair to compare.
+
+    Both read the same tokens in an epoch, so it is the ratio of the tokens per second. Where some
+    pairs had the machine to themselves and others shared it, only the former count.
+    """
+    ratios = {}
+    for run in runs:
+        for rival in rivals:
+            if all(run[name] == rival[name] for name in ("seed", "device", "at_once")):
+                ratio = run["tokens_per_second"] / rival["tokens_per_second"]
+                ratios.setdefault(run["at_once"], []).append(ratio)
+    return statistics.median(ratios[min(ratios)]) if ratios else None
+
+
+def notes_of(settings, cells):
+    """set -> what to know before its numbers are compared."""
+    notes = {}
+    for name in dict.fromkeys(cell["set"] for cell in cells):
+        mine = [cell for cell in cells if cell["set"] == name]
+        said = [SETS[name].note] if SETS[name].note else []
+        if SETS[name].task == "causal" and settings["lm_tokenizer"] == "bpe":
+            said.append(OWN_TOKENS)
+        rows = {cell.get("train_examples") for cell in mine} - {None}
+        if rows:
+            said.append(f"{' or '.join(f'{count:,}' for count in sorted(rows))} training rows")
+        by_run = {}
+        for cell in mine:
+            by_run.setdefault((cell["protocol"], cell["seed"]), set()).add(cell["data_sha256"])
+        if any(len(hashes) > 1 for hashes in by_run.values()):
+            said.append("THE DATA CHANGED BETWEEN RUNS: mixers are not comparable")
+        if all(cell["at_once"] > 1 for cell in mine):
+            said.append("timed while other runs shared the machine")
+        if said:
+            notes[name] = "; ".join(said)
+    return notes
+
+
+def quirks_of(cells):
+    """The quirks of the tasks that have cells: dicts with the flags that stand for each."""
+    tasks = dict.fromkeys(SETS[cell["set"]].task for cell in cells)
+    return [
+        {"task": name, "quirk": q.name, "flags": " ".join(q.on), "without": " ".join(q.off)}
+        | {"about": q.about}
+        for name in tasks
+        for q in TASKS[name].quirks
+    ]
+
+
+def csv_of(rows):
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+def table(rows, protocols):
+    """Lines of cells as text, the titles first."""
+    ours = [f"ours, {protocol}" for protocol in protocols]
+    speeds = ["speed, claimed", *(f"speed, {protocol}" for protocol in protocols)]
+    lines = [["set", "mixer", "metric", "in print", *ours, *speeds]]
+    first = {}  # a speed belongs to all metrics of a mixer and stands beside the first
+    for row in rows:
+        metric = first.setdefault((row["set"], row["mixer"]), row["metric"])
+        speeds = [row["published_speed_claim"]] + [row[f"{p}_speed"] for p in protocols]
+        lines.append(
+            [row["set"], row["mixer"], row["metric"], number(row["published"])]
+            + [spread(row, protocol) for protocol in protocols]
+            + [times(one if row["metric"] == metric else None) for one in speeds]
+        )
+    return lines
+
+
+def spread(row, protocol):
+    """mean ± standard deviation (seeds)"""
+    mean, deviation = row[f"{protocol}_mean"], row[f"{protocol}_sd"]
+    if mean is None:
+        return NOTHING
+    return number(mean) + (
+        f" ± {number(deviation)} ({row[f'{protocol}_seeds']})" if deviation is not None else " (1)"
+    )
+
+
+def number(value):
+    if value is None:
+        return NOTHING
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def times(ratio):
+    if ratio is None:
+        return NOTHING
+    return f"{ratio}x" if isinstance(ratio, str) else f"{ratio:.2f}x"
+
+
+def aligned(lines):
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    left = 3  # columns of names
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def markdown(lines, remarks, quirks, settings):
+    """The table, what to know about it, and the quirks, as a page."""
+    text = ["# The published tables, run again", ""]
+    if settings["quick"]:
+        text += ["Tiny runs (`--quick`): these numbers mean nothing.", ""]
+    text += bars(lines[0], lines[1:])
+    text += [
+        "", "Mean ± standard deviation (seeds). Speed: attention's training seconds over this "
+        "mixer's, an epoch of each, on the same device.", "",
+    ]  # fmt: skip
+    text += [f"- {remark}" for remark in remarks] + [""]
+    if quirks:
+        titles = ["task", "quirk", "flags", "taken back by", "what it is"]
+        text += bars(titles, [[q["task"], q["quirk"], f"`{q['flags']}`" if q["flags"] else NOTHING,
+                               f"`{q['without']}`" if q["without"] else NOTHING, q["about"]]
+                              for q in quirks])  # fmt: skip
+    return "\n".join(text).rstrip() + "\n"
+
+
+def bars(titles, lines):
+    return ["| " + " | ".join(line) + " |" for line in [titles, ["---"] * len(titles), *lines]]

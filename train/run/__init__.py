@@ -1,0 +1,1 @@
+"""What every run needs: options, folder, report, signals, group of processes."""

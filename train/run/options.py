@@ -1,0 +1,293 @@
+"""The settings of a run: one frozen dataclass feeds the flags, --help, config.json and the header.
+
+A field declared with `option` is a command-line flag; its metadata holds the help text, the choices
+and the bounds. A task subclasses `Config`, adds fields of its own and may declare a shared one
+again with other choices or another default.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+from data.text.tokenizer import least_vocabulary
+from minisum import backend
+from minisum.errors import UserError
+
+
+def option(default, help, group="training", **metadata):
+    """A dataclass field that is also a flag.
+
+    metadata: type (needed where the default is None), choices, metavar, and the bounds at_least,
+    above, at_most, below.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "group": group, **metadata})
+
+
+def file_path(text):
+    """A path that still holds when the run is resumed from another folder."""
+    try:
+        return str(Path(text).expanduser().resolve())
+    except (OSError, RuntimeError) as error:  # an unknown ~user, a loop of links
+        raise UserError(f"{text} is no path to a file: {error}") from None
+
+
+def utf8(argument):
+    """The words of a flag as UTF-8, also where the locale made something else of their bytes."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        return argument
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    dataset: str = option("python_docs", "corpus by name", "data", metavar="NAME")
+    data: str = option(None, "corpus from your own file", "data", type=file_path, metavar="FILE")
+    test_data: str = option(
+        None, "test rows for --data (else cut from it)", "data", type=file_path, metavar="FILE"
+    )
+    limit_train: int = option(
+        None, "train on N rows only, drawn by class", "data", type=int, at_least=1, metavar="N"
+    )
+    limit_test: int = option(
+        None, "test on N rows only, drawn by class", "data", type=int, at_least=1, metavar="N"
+    )
+    validation: float = option(
+        0.1, "share of the training rows that chooses the epoch", "data", above=0, below=1,
+        metavar="FRACTION",
+    )  # fmt: skip
+    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
+    vocab_size: int = option(
+        10_000, "most frequent tokens kept", "data", at_least=4, at_most=2**24, metavar="N"
+    )  # fmt: skip
+
+    mixer: str = option("summation", "how tokens are mixed", "model", choices=("summation",))
+    width: int = option(256, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
+    layers: int = option(1, "mixing layers", "model", at_least=1, at_most=2**10, metavar="N")
+    heads: int = option(4, "attention heads", "model", at_least=1, at_most=2**10, metavar="N")
+    max_len: int = option(
+        256, "tokens of an example that are read", "model", at_least=1, at_most=2**24, metavar="N"
+    )
+    dropout: float = option(0.5, "dropout rate", "model", at_least=0, below=1, metavar="RATE")
+
+    recipe: str = option("default", "set of defaults", choices=("default",))
+    epochs: int = option(20, "passes over the training rows", at_least=1, metavar="N")
+    batch_size: int = option(64, "examples a step", at_least=1, metavar="N")
+    lr: float = option(1e-3, "learning rate of Adam", above=0, metavar="RATE")
+    schedule: str = option("constant", "learning rate over time", choices=("constant", "cosine"))
+    warmup: int = option(0, "steps of linear warm-up", at_least=0, metavar="STEPS")
+    weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
+    epsilon: float = option(1e-8, "Adam's epsilon", above=0, metavar="X")
+    clip_value: float = option(
+        None, "clip every gradient to [-X, X]", type=float, above=0, metavar="X"
+    )
+    clip_norm: float = option(
+        None, "clip the norm of the whole gradient", type=float, above=0, metavar="X"
+    )
+    ema: float = option(
+        0.0, "validate and keep a running average of the parameters with this decay", at_least=0,
+        below=1, metavar="DECAY",
+    )  # fmt: skip
+    select: str = option(
+        "validation",
+        "the epoch that is kept: the best on validation rows; the last; or, only to reproduce "
+        "numbers that were published so, the best on the test set, which then is no test any more",
+        choices=("validation", "last", "test"),
+    )
+    patience: int = option(
+        None, "stop after N epochs without a new best", type=int, at_least=1, metavar="N"
+    )
+    plateau: int = option(
+        None, "halve the rate after N epochs without a best", type=int, at_least=1, metavar="N"
+    )
+    seed: int = option(0, "seed of everything random", at_least=0, metavar="N")
+
+    backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
+    threads: int = option(
+        None, "threads (default: one a core)", "running", type=int, at_least=1, at_most=2**10,
+        metavar="N",
+    )  # fmt: skip
+    shard_rows: int = option(
+        None, "examples a thread works on at a time (default: what its cache holds)", "running",
+        type=int, at_least=1, metavar="N",
+    )  # fmt: skip
+    save_every: float = option(
+        60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
+    )
+
+    # name of the recipe -> the defaults that it changes
+    RECIPES = {"default": {}}
+    # flags that say how to read --data FILE, and mean nothing without it
+    WITH_DATA = ("test_data",)
+    # tokens of the vocabulary beside the tokenizer's own
+    MORE_TOKENS = 0
+
+    def check(self, given=()):
+        """Raise UserError for a value out of range, or for values that contradict each other.
+
+        given: names of the fields that were asked for, as opposed to defaults.
+        """
+        for field in dataclasses.fields(self):
+            check_bounds(field, getattr(self, field.name))
+        for name in self.WITH_DATA:
+            if self.data is None and getattr(self, name) is not None:
+                raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
+        least = least_vocabulary("bpe") + self.MORE_TOKENS
+        if self.tokenizer == "bpe" and self.vocab_size < least:
+            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
+        if "validation" in given and self.select == "test":
+            raise UserError("--validation: --select test looks at no validation rows")
+
+    def to_dict(self):
+        return dataclasses.asdict(self)
+
+
+def flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def check_bounds(field, value):
+    """Hold one value to its field's choices and bounds."""
+    limits = field.metadata
+    name = flag(field.name)
+    if value is None:
+        return
+    if limits.get("choices") and value not in limits["choices"]:
+        raise UserError(f"{name} {value}: choose one of {', '.join(limits['choices'])}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} {value}: a finite number is needed")
+    broken = [
+        f"{word} {limits[key]}"
+        for key, word, holds in (
+            ("at_least", "at least", lambda a, b: a >= b),
+            ("above", "above", lambda a, b: a > b),
+            ("at_most", "at most", lambda a, b: a <= b),
+            ("below", "below", lambda a, b: a < b),
+        )
+        if key in limits and not holds(value, limits[key])
+    ]
+    if broken:
+        raise UserError(f"{name} {value}: it must be {' and '.join(broken)}")
+
+
+def parser_for(config_class, program, description):
+    """The argument parser of a task. Flags not given are absent from what it returns."""
+    parser = Parser(
+        prog=program,
+        usage="%(prog)s [FLAG ...]",
+        description=description,
+        epilog=describe_recipes(config_class),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
+    )
+    groups = {}
+    for field in dataclasses.fields(config_class):
+        title = field.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        add_flag(groups[title], field)
+    return parser
+
+
+def add_flag(group, field):
+    about = field.metadata
+    if field.default is False:  # with a --no- form, to take a recipe's choice back
+        switch = argparse.BooleanOptionalAction
+        group.add_argument(flag(field.name), action=switch, help=about["help"])
+        return
+    kind = about.get("type") or type(field.default)
+    shown = "" if field.default is None else f" (default: {field.default})"
+    group.add_argument(
+        flag(field.name),
+        type=utf8 if kind is str else kind,
+        choices=about.get("choices"),
+        metavar=about.get("metavar"),
+        help=about["help"].replace("%", "%%") + shown,
+    )
+
+
+def describe_recipes(config_class):
+    lines = []
+    for recipe, values in config_class.RECIPES.items():
+        flags = " ".join(
+            flag(name) if value is True else f"{flag(name)} {value}"
+            for name, value in values.items()
+        )
+        if flags:
+            lines.append(f"--recipe {recipe} stands for: {flags}. Flags given beside it win.")
+    return " ".join(lines)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong command line is a UserError like every other wrong input."""
+
+    def error(self, message):
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def from_flags(config_class, given):
+    """Build and check the config: class defaults, changed by the recipe, changed by `given`."""
+    recipe = given.get("recipe", "default")
+    config = config_class(**{**config_class.RECIPES[recipe], **given})
+    if config.data is not None and "dataset" in given:
+        raise UserError("--dataset and --data exclude each other: name one corpus")
+    config.check(given)
+    return config
+
+
+# Settings that a resumed run may change: how long and on what it runs, not what it learns.
+FREE_ON_RESUME = {"epochs", "threads", "save_every"}
+
+
+def from_run(config_class, task, folder, given):
+    """The config of the run of `task` in `folder`, for resuming or predicting.
+
+    given: flags given again; they must agree with the run's, except those in FREE_ON_RESUME.
+    Returns (config, the whole of config.json).
+    """
+    path = Path(folder) / "config.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["task"] != task:
+            raise UserError(f"{folder} holds a run of another task: {stored['task']}")
+        needed = {"data_sha256", "mixer", "seed", "threads"} - stored.keys()
+        if needed:
+            raise KeyError(needed)
+        # An option that is younger than the run has its default, which is what there was before.
+        values = {f.name: stored.get(f.name, f.default) for f in dataclasses.fields(config_class)}
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no run: there is no config.json in it") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise UserError(f"{path} is not the config.json of such a run") from None
+    for field in dataclasses.fields(config_class):
+        if not fits(field, values[field.name]):
+            raise UserError(f"{path} is damaged: {field.name} in it is of the wrong type")
+    for name, value in given.items():
+        if name not in FREE_ON_RESUME and values[name] != value:
+            raise UserError(
+                f"{flag(name)} {value} contradicts the run in {folder}, which has {values[name]}: "
+                "leave the flag out, or start another run"
+            )
+    config = config_class(**{**values, **{k: given[k] for k in FREE_ON_RESUME & given.keys()}})
+    config.check()
+    return config, stored
+
+
+def fits(field, value):
+    """Whether a value out of JSON is of the field's type, or None where that is the default."""
+    if value is None:
+        return field.default is None
+    if field.type is tuple:
+        return isinstance(value, list) and all(isinstance(part, str) for part in value)
+    if field.type is not float:
+        return type(value) is field.type
+    return isinstance(value, float) or (type(value) is int and abs(value) <= sys.float_info.max)
