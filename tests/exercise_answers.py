@@ -49,7 +49,7 @@ def softmax(x):
 
 
 def fooled_by_ones():
-    """The rows of a softmax sum to 1, so the gradient of their sum is 0: this `back` says 0 always."""
+    """Rows of a softmax sum to 1: the gradient of that sum is 0, which this `back` always says."""
     return lambda x: (softmax(x), np.zeros_like)
 
 
