@@ -9,15 +9,18 @@ from tests.pages.tables import ROOT, filled, pages
 PICTURE = ROOT / "tests/pages/direct_summation.svg"
 
 
-def made():
-    """(path, what its file should hold) of every page and of the picture."""
-    for path in pages():
-        yield path, filled(path, path.read_text(encoding="utf-8"))
-    yield PICTURE, picture()
+def files():
+    return [*pages(), PICTURE]
+
+
+def content(path):
+    """What should be in one of the files."""
+    return picture() if path == PICTURE else filled(path, path.read_text(encoding="utf-8"))
 
 
 def main():
-    for path, text in made():
+    for path in files():
+        text = content(path)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8", newline="\n")
             print(f"wrote {path.relative_to(ROOT)}")
