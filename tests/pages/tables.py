@@ -18,8 +18,8 @@ A page shows it between two markers:
     <!-- table: figures/NAME.json -->
     <!-- end -->
 
-The cells of a file with `summary` in place of `command`, `date` and the rest are text in which
-{PATH#ROW#COLUMN} stands for a cell of another measurement.
+In a text, {PATH#ROW#COLUMN} stands for a cell of another measurement. A file that has only such
+cells is a summary: `summary`, `columns` and `rows` are all it needs.
 """
 
 import json
@@ -60,23 +60,19 @@ def filled(page, text):
 
 
 def markdown(path):
-    """What stands on a page for a measurement: the table, then where it comes from, then notes."""
+    """What a page shows of a measurement: the table, where it comes from, notes."""
     figure = read(path)
-    rows = [
-        [
-            shown(figure, title, cell, path.parent)
-            for title, cell in zip(figure["columns"], row, strict=True)
-        ]
-        for row in figure["rows"]
-    ]
+    titles = figure["columns"]
+    rows = [[shown(figure, *cell, path.parent) for cell in zip(titles, row, strict=True)]
+            for row in figure["rows"]]  # fmt: skip
     embolden(figure, rows)
-    lines = [figure["what"], ""] if "summary" not in figure else []
-    lines += ["| " + " | ".join(figure["columns"]) + " |", "|---" * len(figure["columns"]) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    lines = ["| " + " | ".join(row) + " |" for row in [titles, *rows]]
+    lines.insert(1, "|---" * len(titles) + "|")
     if "summary" not in figure:
-        lines += ["", origin(figure), "", "```sh", *figure["command"], "```"]
-    notes = figure.get("notes", ())
-    lines += ["", *(f"- {note}" for note in notes)] if notes else []
+        lines = [figure["what"], "", *lines, "", origin(figure), ""]
+        lines += ["```sh", *figure["command"], "```"]
+    if notes := figure.get("notes"):
+        lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -97,7 +93,7 @@ def shown(figure, title, cell, folder):
 
 
 def referred(path, name, title):
-    """The cell of another measurement, without its spread's bold."""
+    """The cell of another measurement as text."""
     figure = read(path)
     row = next(row for row in figure["rows"] if row[0] == name)
     return shown(figure, title, row[figure["columns"].index(title)], path.parent)
@@ -107,11 +103,16 @@ def embolden(figure, rows):
     """Print the best number of a column in bold, and all that are printed the same."""
     for title, best in figure.get("best", {}).items():
         column = figure["columns"].index(title)
-        value = {row[column]: float(row[column].split(" ± ")[0]) for row in rows if row[column]}
-        winner = {"max": max, "min": min}[best](value.values())
-        for row in rows:
-            if row[column] and value[row[column]] == winner:
+        filled_in = [row for row in rows if row[column]]
+        winner = {"max": max, "min": min}[best](amount(row[column]) for row in filled_in)
+        for row in filled_in:
+            if amount(row[column]) == winner:
                 row[column] = f"**{row[column]}**"
+
+
+def amount(cell):
+    """The number that a cell shows, or the mean before its ±."""
+    return Decimal(cell.partition(" ± ")[0].replace(",", ""))
 
 
 def origin(figure):

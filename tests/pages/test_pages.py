@@ -13,7 +13,7 @@ import pytest
 
 from tests.pages.tables import ROOT, TABLE, figures, pages, read
 
-NAMES = [str(path.relative_to(ROOT)) for path in pages()]
+NAMES = [path.relative_to(ROOT).as_posix() for path in pages()]
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 
 

@@ -8,11 +8,11 @@ import pytest
 from tests.pages import tables
 from tests.pages.__main__ import content, files
 
-FIGURES = {str(path.relative_to(tables.ROOT)): tables.read(path) for path in tables.figures()}
+FIGURES = {path.relative_to(tables.ROOT).as_posix(): tables.read(path) for path in tables.figures()}
 MEASURED = {name: figure for name, figure in FIGURES.items() if "summary" not in figure}
 
 
-@pytest.mark.parametrize("name", [str(path.relative_to(tables.ROOT)) for path in files()])
+@pytest.mark.parametrize("name", [path.relative_to(tables.ROOT).as_posix() for path in files()])
 def test_pages_and_picture_are_what_python_m_tests_pages_writes(name):
     path = tables.ROOT / name
     assert path.read_text(encoding="utf-8") == content(path), "run python -m tests.pages"
