@@ -18,8 +18,8 @@ from minisum.errors import UserError
 
 pytest.importorskip("tokenizers")
 from data.text.tokenizer import (  # noqa: E402
-    SEPARATORS,
     UNKNOWN_ID,
+    WORD_BREAKS,
     decode,
     encode,
     load_tokenizer,
@@ -33,7 +33,7 @@ quick = settings(deadline=None, max_examples=60)
 
 def words(text):
     """The Keras Tokenizer's text_to_word_sequence."""
-    return [w for w in re.split("[" + re.escape(SEPARATORS) + "]", text.lower()) if w]
+    return [w for w in re.split("[" + re.escape(WORD_BREAKS) + "]", text.lower()) if w]
 
 
 def test_word_vocabulary_is_the_most_frequent_words():
@@ -45,7 +45,7 @@ def test_word_vocabulary_is_the_most_frequent_words():
 
 
 @quick
-@given(st.text(st.sampled_from(SEPARATORS + "abcdEF7é\r\u00a0'"), max_size=40))
+@given(st.text(st.sampled_from(WORD_BREAKS + "abcdEF7é\r\u00a0'"), max_size=40))
 def test_words_are_cut_as_keras_cuts_them(text):
     tokenizer = train_tokenizer([text, "abc"], "word", 1000)
     names = {number: word for word, number in tokenizer.get_vocab().items()}
