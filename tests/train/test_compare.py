@@ -12,7 +12,7 @@ pytest.importorskip("safetensors")
 
 from interrupting import interrupted
 
-from data.sets.classification import ClassificationData
+from data.sets.classification import Examples, make_splits
 from minisum import mixers
 from train.compare import __main__ as compare
 from train.compare import cell as compare_cell
@@ -46,8 +46,8 @@ def animals():
     words = np.array(["cat", "dog", "sees", "a", "the", "big", "old"])
     texts = [" ".join(rng.choice(words, rng.integers(1, 12))) for _ in range(80)]
     labels = np.array(["cat" in text for text in texts], np.int32)
-    train, test = (texts[:60], labels[:60]), (texts[60:], labels[60:])
-    return ClassificationData("animals", *train, *test, ["no cat", "cat"])
+    train, test = Examples(texts[:60], labels[:60]), Examples(texts[60:], labels[60:])
+    return make_splits("animals", ["no cat", "cat"], train, test)
 
 
 def test_files_of_a_comparison(capsys, tmp_path):

@@ -17,7 +17,7 @@ from data.generated import listops, recall, regression
 from data.generated.listops import Rules
 from data.generated.recall import Recall
 from data.generated.regression import Regression
-from data.text import byte_text
+from data.text.tokenizer import BYTES_VOCAB, decode_bytes, encode_bytes
 from minisum.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -329,13 +329,13 @@ def test_regression_refusals(sizes):
 
 @given(texts=st.lists(st.text(max_size=12), min_size=1), max_len=st.integers(1, 60))
 def test_bytes(texts, max_len):
-    encoded = byte_text.encode(texts, max_len)
+    encoded = encode_bytes(texts, max_len)
     assert len(encoded) == len(texts)
     for text, ids in zip(texts, encoded, strict=True):
         assert list(ids) == [byte + 1 for byte in text.encode()[:max_len]]
         if len(text.encode()) <= max_len:
-            assert byte_text.decode([*ids, 0, 0]) == text
-    assert encoded.flat.max(initial=1) < byte_text.VOCAB
+            assert decode_bytes([*ids, 0, 0]) == text
+    assert encoded.flat.max(initial=1) < BYTES_VOCAB
 
 
 def test_same_data_in_every_process():
