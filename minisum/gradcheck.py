@@ -19,8 +19,8 @@ the input sits on a kink: it is skipped, counted and reported.
 
 *Difference mode.* For smooth ops: central differences at two step sizes, extrapolated
 (Richardson) to an error of the fourth order, along a random direction and along single entries.
-Where they do not fit and a shorter step gives another slope than roundings would, the shorter one
-is taken: what it leaves out (the truncation error) is four thousand times less.
+Where they do not fit, no one step is trusted: differences at ever shorter steps are extrapolated,
+and the one whose own estimate of its error is least decides (Ridders).
 """
 
 import math
@@ -31,13 +31,15 @@ import numpy as np
 from minisum.backend import array_module, to_numpy
 
 EXACT_STEP = 2.0**-20
-STEP, SHORT_STEP = 1e-3, 1.25e-4
+STEP = 1e-3
+# Where two differences near STEP do not fit: all these, from the longest (see _extrapolate).
+SHRINK, COLUMNS = 4, 4
+STEPS = [0.3 / SHRINK**i for i in range(20)]
 RELATIVE_TOLERANCE = 1e-7
 # Roundings that a difference of two values is allowed: exp and log alone are good to one or two on
 # a GPU. At a value of 1 this is 4e-12 in the slope.
 ROUNDINGS = 16
 LINES = 8  # of a verdict that are about single comparisons
-OTHER_STEPS = (0.7, 0.5, 0.35, 0.25)  # of STEP, where a difference does not fit
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,9 @@ def gradcheck(op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIV
 
         def value(changed, position=position):
             """L's terms at `changed`, before they are added up."""
-            outputs, _ = op(*arguments[:position], changed, *arguments[position + 1 :])
-            return _terms(u, outputs)
+            with np.errstate(all="ignore"):  # a long step may leave where the op is defined
+                outputs, _ = op(*arguments[:position], changed, *arguments[position + 1 :])
+                return _terms(u, outputs)
 
         gradient = to_numpy(gradients[position])
         check(verdict, name, value, argument, gradient, rng, entries, tolerance)
@@ -204,41 +207,59 @@ def _check_differences(verdict, name, value, argument, gradient, rng, entries, t
 def _misfit(along, analytic, middle, tolerance):
     """The slope of L by differences, and how much further off the gradient is than it may be."""
 
-    def compare(step):
-        slope, size = _slope(along, step)
-        noise = _noise(step) * max(size, middle)
-        allowed = tolerance * max(abs(analytic), abs(slope)) + noise
-        return slope, noise, abs(analytic - slope) - allowed
+    def excess(slope, error):
+        return abs(analytic - slope) - (tolerance * max(abs(analytic), abs(slope)) + error)
 
-    at_step, _, excess = compare(STEP)
-    if excess <= 0:
-        return at_step, excess
-    slope = at_step
-    at_short_step, noise, short_excess = compare(SHORT_STEP)
-    if abs(at_short_step - at_step) > noise and short_excess < excess:
-        slope, excess = at_short_step, short_excess
-    if excess <= 0:
-        return slope, excess
-    # A small L may be what is left of numbers near 1, as the loss of a sure answer is, and then its
-    # roundings are theirs: as large as slopes at other steps differ, but no larger than that. (At a
-    # kink they differ by more, and that excuses nothing.)
-    slopes = [at_step, *(_slope(along, share * STEP)[0] for share in OTHER_STEPS)]
-    return slope, excess - min(2 * (max(slopes) - min(slopes)), _noise(STEP) / 2)
+    (coarse, _), (fine, size) = (_central(along, step) for step in (STEP, STEP / 2))
+    slope = (4 * fine - coarse) / 3
+    over = excess(slope, _noise(STEP / 2) * max(size, middle))
+    if over <= 0:
+        return slope, over
+    slope, error = _extrapolate(along, middle)
+    return slope, excess(slope, error)
+
+
+def _extrapolate(along, middle):
+    """The slope at a step of 0 and its error, from central differences at ever shorter steps.
+
+    C. J. F. Ridders, 1982, "Accurate computation of F'(x) and F'(x) F''(x)": each extrapolation
+    takes one more power of the step away, and is as far off as it is from the two it is made of.
+    The best one is taken, and two shorter steps have to confirm it, since neighbours may agree by
+    chance.
+    """
+    best, least, row, later, most = math.nan, math.inf, [], [], 0.0
+    for step in STEPS:
+        above = row[:COLUMNS]
+        slope, size = _central(along, step)
+        rounding = _noise(step) * max(size, middle)
+        if rounding > SHRINK**2 * least:
+            break
+        row = [slope]
+        for column, coarser in enumerate(above, start=1):
+            finer = row[-1]
+            row.append(finer + (finer - coarser) / (SHRINK ** (2 * column) - 1))
+        later.append(row[-1])
+        for column, coarser in enumerate(above, start=1):
+            off = max(abs(row[column] - row[column - 1]), abs(row[column] - coarser), rounding)
+            if off < least:
+                best, least, later = row[column], off, []
+                # A small L may be what is left of numbers near 1, as the loss of a sure answer is,
+                # and then its roundings are theirs; nothing excuses an error beyond those.
+                most = _noise(step) * max(size, middle, 1.0)
+    error = max(least, *(abs(best - value) for value in later[:2]), 0.0)
+    return best, min(error, most)
 
 
 def _noise(step):
     """What roundings may do to a slope where L's terms are 1 in all."""
-    return ROUNDINGS * np.finfo(float).eps / (step / 2)
+    return ROUNDINGS * np.finfo(float).eps / step
 
 
-def _slope(along, first_step):
-    """The extrapolated slope of L, along(step) being its terms, and how large they are in all."""
-    slopes = []
-    for step in (first_step, first_step / 2):
-        up, down = along(step), along(-step)
-        slopes.append(float((up - down).sum() / (2 * step)))
-    coarse, fine = slopes
-    return (4 * fine - coarse) / 3, np.abs(up).sum()
+def _central(along, step):
+    """The slope of L over a step either way, along(step) being its terms, and their size."""
+    up, down = along(step), along(-step)
+    with np.errstate(all="ignore"):
+        return float((up - down).sum() / (2 * step)), np.abs(up).sum()
 
 
 def _directions(rng, shape, entries, exact):
