@@ -12,7 +12,7 @@ pytest.importorskip("safetensors")
 
 from interrupting import interrupted
 
-from data.sets.classification import Examples, make_splits
+from data.sets.classification import Examples
 from minisum import mixers
 from train.compare import __main__ as compare
 from train.compare import cell as compare_cell
@@ -47,7 +47,7 @@ def animals():
     texts = [" ".join(rng.choice(words, rng.integers(1, 12))) for _ in range(80)]
     labels = np.array(["cat" in text for text in texts], np.int32)
     train, test = Examples(texts[:60], labels[:60]), Examples(texts[60:], labels[60:])
-    return make_splits("animals", ["no cat", "cat"], train, test)
+    return "animals", ["no cat", "cat"], train, test
 
 
 def test_files_of_a_comparison(capsys, tmp_path):
