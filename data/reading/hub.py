@@ -1,6 +1,5 @@
 """Rows of a data set on the hub, by the `datasets` library."""
 
-import contextlib
 import functools
 import http.client
 import importlib.util
@@ -17,7 +16,7 @@ HUB_PATIENCE = 8  # seconds for the hub's first answer
 
 
 def hub_rows(address, config, revision, split, absence) -> Iterator[dict]:
-    """Rows of one split of the set at `address` ("owner/name") as dicts.
+    """Yield the rows of one split of the set at `address` ("owner/name") as dicts.
 
     `absence` says why the hub is asked at all, and begins the UserError if the set cannot be
     loaded from it either.
@@ -25,24 +24,13 @@ def hub_rows(address, config, revision, split, absence) -> Iterator[dict]:
     if importlib.util.find_spec("datasets") is None:
         raise UserError(f"{absence}, and the hub needs 'pip install datasets'.")
     _announce(address)
-    with _hub_errors(address, absence):
+    try:
         import datasets
 
         table = datasets.load_dataset(address, config, revision=revision, split=split)
-    return _table_rows(table, address, absence)
-
-
-def _table_rows(table, address, absence):
-    with _hub_errors(address, absence):  # a damaged cache shows only here
-        for batch in table.iter(batch_size=1024):
+        for batch in table.iter(batch_size=1024):  # a damaged cache shows only here
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
-
-
-@contextlib.contextmanager
-def _hub_errors(address, absence):
-    try:
-        yield
     except Exception as error:
         # The library lets through the errors of every layer below it: HTTP, DNS, disk, parsing.
         reason = " ".join((str(error) or type(error).__name__).split())
@@ -59,11 +47,12 @@ def _announce(address):
     the variable when it is imported.
     """
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    note = f"looking for {address} on the hub ({endpoint}) and in its cache"
     if "HF_HUB_OFFLINE" not in os.environ and not _answers(endpoint):
         os.environ["HF_HUB_OFFLINE"] = "1"
-        _note(f"{endpoint} does not answer; looking for {address} in the cache of the hub")
-    else:
-        _note(f"looking for {address} on the hub ({endpoint}) and in its cache")
+        note = f"{endpoint} does not answer; looking for {address} in the cache of the hub"
+    if sys.stderr is not None:
+        print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def _answers(endpoint):
@@ -77,8 +66,3 @@ def _answers(endpoint):
     except (OSError, ValueError, http.client.HTTPException):
         return False
     return True
-
-
-def _note(text):
-    if sys.stderr is not None:
-        print(f"note: {text}", file=sys.stderr, flush=True)

@@ -69,18 +69,13 @@ def hold_out_test(examples, fraction=TEST_FRACTION):
 
 
 def hold_out_validation(examples, fraction, seed):
-    """(train, validation); nothing is held out if `fraction` is 0."""
+    """(train, validation), another for each seed; nothing is held out if `fraction` is 0."""
+    if not 0 <= fraction < 1:
+        raise UserError(f"The validation fraction must lie between 0 and 1, not {fraction}.")
     if fraction == 0:
         return examples, examples.take(np.arange(0))
-    train, held = split_validation(examples.texts, examples.labels, fraction, seed)
+    train, held = hold_out(examples.texts, examples.labels, fraction, f"validation {seed}")
     return examples.take(train), examples.take(held)
-
-
-def split_validation(texts, labels, fraction=0.1, seed=0) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (train, validation) into a training set, as `hold_out` gives them."""
-    if not 0 < fraction < 1:
-        raise UserError(f"The validation fraction must lie between 0 and 1, not {fraction}.")
-    return hold_out(texts, labels, fraction, f"validation {seed}")
 
 
 def draw_subset(examples, limit, seed, stream):

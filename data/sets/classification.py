@@ -45,16 +45,9 @@ class ClassificationData:
 
 
 def load_classification(
-    dataset=None,
-    data_file=None,
-    test_file=None,
-    text_column=None,
-    label_column=None,
-    limit_train=None,
-    limit_test=None,
-    validation=0.0,
-    seed=0,
-) -> ClassificationData:
+    dataset=None, data_file=None, test_file=None, text_column=None, label_column=None,
+    limit_train=None, limit_test=None, validation=0.0, seed=0,
+) -> ClassificationData:  # fmt: skip
     """The set called `dataset` (one of NAMES), or the one in `data_file`.
 
     A file without `test_file` is split 80/20 by a hash of the text, the same for every seed; see
@@ -107,14 +100,9 @@ def _named(name):
         texts, labels, class_names = python_docs.load()
         return name, class_names, Examples(texts, labels), None
     entry = registry.find("classification", name)
+    columns = {"text_column": entry.text, "label_column": entry.label, "allow_empty": True}
     train, test = (
-        read_labelled(
-            registry.read_split(entry, split),
-            f"{name} ({split})",
-            entry.text,
-            entry.label,
-            allow_empty=True,
-        )
+        read_labelled(registry.read_split(entry, split), f"{name} ({split})", **columns)
         for split in ("train", "test")
     )
     for part in (train, test):

@@ -129,11 +129,11 @@ class Windows:
         self.inputs = fill_gaps(scaled).astype(np.float32)
         self.firsts = {}  # where the targets of each window begin
         begin = 0
+        known = np.concatenate([[0], np.cumsum(~np.isnan(self.targets).all(axis=1))])
         for name, end in zip(("train", "val", "test"), self.ends, strict=True):
             earliest = begin + window if separate else max(begin, window)
             firsts = np.arange(earliest, end - horizon + 1)
-            # A window without any known target has nothing to say.
-            known = np.concatenate([[0], np.cumsum(~np.isnan(self.targets).all(axis=1))])
+            # A window without any known target teaches nothing.
             self.firsts[name] = firsts[known[firsts + horizon] > known[firsts]]
             if not len(self.firsts[name]):
                 raise UserError(
@@ -179,25 +179,25 @@ def steps_in_a_day(times) -> int | None:
 
 
 def time_step(times) -> datetime.timedelta | None:
-    """The median distance of the first rows' times, None if they are no ISO times."""
-    try:
-        parsed = [datetime.datetime.fromisoformat(time) for time in (times or [])[:100]]
-        gaps = sorted(b - a for a, b in zip(parsed, parsed[1:], strict=False))
-    except (ValueError, TypeError):
-        return None
+    """The median distance of the first rows' times, None if they are not ISO times."""
+    gaps = sorted(_gaps((times or [])[:100]))
     return gaps[len(gaps) // 2] if gaps else None
 
 
 def _require_order(times, where):
-    """Refuse times that go back. Those that are no ISO times are taken to be in order."""
+    """Refuse times that go back. Those that are not ISO times are taken to be in order."""
+    for row, gap in enumerate(_gaps(times), start=1):
+        if gap <= datetime.timedelta(0):
+            raise UserError(
+                f"{where}, row {row + 1}: its time {times[row]} does not come after "
+                f"{times[row - 1]}; sort the rows by time, each time once."
+            )
+
+
+def _gaps(times):
+    """The time from each row to the next; empty if the times are not ISO times."""
     try:
         parsed = [datetime.datetime.fromisoformat(time) for time in times]
-        ascending = [a < b for a, b in zip(parsed, parsed[1:], strict=False)]
+        return [b - a for a, b in zip(parsed, parsed[1:], strict=False)]
     except (ValueError, TypeError):
-        return
-    if not all(ascending):
-        row = ascending.index(False) + 1
-        raise UserError(
-            f"{where}, row {row + 1}: its time {times[row]} does not come after "
-            f"{times[row - 1]}; sort the rows by time, each time once."
-        )
+        return []

@@ -29,17 +29,9 @@ class LanguageData:
 
 
 def load_language(
-    dataset=None,
-    data_file=None,
-    test_file=None,
-    text_column=None,
-    by_line=False,
-    validation=0.05,
-    limit_train=None,
-    limit_test=None,
-    first_rows=False,
-    seed=0,
-) -> LanguageData:
+    dataset=None, data_file=None, test_file=None, text_column=None, by_line=False, validation=0.05,
+    limit_train=None, limit_test=None, first_rows=False, seed=0,
+) -> LanguageData:  # fmt: skip
     """The corpus called `dataset` (one of NAMES), or the one in `data_file`.
 
     by_line: in running text (WikiText, Shakespeare, a .txt file) every line with any text is a

@@ -85,17 +85,9 @@ class MultimodalData:
 
 
 def load_multimodal(
-    dataset=None,
-    data_file=None,
-    test_file=None,
-    text_column=None,
-    numeric_columns=None,
-    target=None,
-    limit_train=None,
-    limit_test=None,
-    validation=0.0,
-    seed=0,
-) -> MultimodalData:
+    dataset=None, data_file=None, test_file=None, text_column=None, numeric_columns=None,
+    target=None, limit_train=None, limit_test=None, validation=0.0, seed=0,
+) -> MultimodalData:  # fmt: skip
     """The set called `dataset` (one of NAMES), or the one in `data_file`.
 
     numeric_columns: names, in order. A named set has columns of its own, any of which may be
@@ -104,7 +96,9 @@ def load_multimodal(
     training rows that is held out, by the seed too. Raises UserError for what is not available or
     cannot be read, and for a target that never changes.
     """
-    chosen = {"text": text_column, "numbers": numeric_columns, "target": target}
+    numbers = None if numeric_columns is None else tuple(numeric_columns)
+    chosen = {"text": text_column, "numbers": numbers, "target": target}
+    chosen = {part: columns for part, columns in chosen.items() if columns is not None}
     if data_file is not None:
         name, columns, train, test = _from_files(data_file, test_file, chosen)
     else:
@@ -195,9 +189,9 @@ def _named(name, chosen):
     entry = registry.find("multimodal", name)
     if name == DEFAULT:
         own = Columns(python_functions.TEXT, python_functions.NUMBERS, python_functions.TARGET)
-        columns = _columns(own, chosen)
+        columns = replace(own, **chosen)
         return name, columns, read_table(python_functions.rows(), name, columns), None
-    columns = _columns(Columns(entry.text, entry.numbers, entry.target), chosen)
+    columns = replace(Columns(entry.text, entry.numbers, entry.target), **chosen)
     train, test = (
         read_table(registry.read_split(entry, split), f"{name} ({split})", columns)
         for split in ("train", "test")
@@ -207,21 +201,14 @@ def _named(name, chosen):
 
 def _from_files(data_file, test_file, chosen):
     for part, flag in (("numbers", "--numeric-columns a,b,c"), ("target", "--target NAME")):
-        if not chosen[part]:
+        if not chosen.get(part):
             raise UserError(f"{data_file}: name the columns to use with {flag}.")
     where = str(data_file)
-    text = chosen["text"] or find_text_column(list(next(iter(read_rows(data_file)))), where)
-    columns = Columns(text, tuple(chosen["numbers"]), chosen["target"])
+    if "text" not in chosen:
+        chosen["text"] = find_text_column(list(next(read_rows(data_file))), where)
+    columns = Columns(**chosen)
     train = read_table(read_rows(data_file), where, columns)
     test = None
     if test_file is not None:
         test = read_table(read_rows(test_file), str(test_file), columns)
     return where, columns, train, test
-
-
-def _columns(own, chosen):
-    """A set's own columns, with those that were chosen in their place."""
-    given = {part: value for part, value in chosen.items() if value is not None}
-    if "numbers" in given:
-        given["numbers"] = tuple(given["numbers"])
-    return replace(own, **given)

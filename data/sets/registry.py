@@ -24,7 +24,7 @@ class NamedSet:
     """
 
     name: str
-    tasks: tuple[str, ...]
+    tasks: str  # apart by blanks
     hub: str | None = None  # address on the hub; None for generated sets and those it lacks
     config: str | None = None
     revision: str | None = None
@@ -40,68 +40,55 @@ class NamedSet:
 
 
 # The branch with the hub's own parquet copy, where the main branch needs a loading script.
-PARQUET = "refs/convert/parquet"
-ALL_SPLITS = ("train", "validation", "test")
+PARQUET = {"revision": "refs/convert/parquet"}
+RUNNING = {"splits": ("train", "validation", "test"), "running_text": True}
+WIKITEXT = {"hub": "Salesforce/wikitext", "prepare": wikitext_articles, **RUNNING}
 # The columns of the paper.
 CIVIL = {
     "numbers": ("toxicity", "severe_toxicity", "obscene", "threat"), "target": "identity_attack",
 }  # fmt: skip
 ETT = {"splits": ("train",), "time": "date"}
 
-SETS = {
-    entry.name: entry
-    for entry in (
-        # Generated: the default of each task.
-        NamedSet("python_docs", ("classification", "language"), splits=()),
-        NamedSet("python_functions", ("multimodal",), splits=()),
-        NamedSet("generated", ("forecast",), splits=()),
-        NamedSet(
-            "ag_news", ("classification", "language"), "fancyzhx/ag_news",
-            class_names=("World", "Sports", "Business", "Sci/Tech"),
-        ),
-        NamedSet(
-            "imdb", ("classification", "language"), "stanfordnlp/imdb",
-            class_names=("negative", "positive"),
-        ),
-        NamedSet(
-            "20newsgroups", ("classification",), "SetFit/20_newsgroups", prepare=strip_newsgroups,
-        ),
-        # R8: the eight largest topics of the ModApte split, articles with a single topic.
-        NamedSet(
-            "reuters", ("classification",), "yangwang825/reuters-21578", revision=PARQUET,
-            class_names=("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"),
-        ),
-        NamedSet(
-            "wikitext-2", ("language",), "Salesforce/wikitext", "wikitext-2-v1",
-            splits=ALL_SPLITS, running_text=True, prepare=wikitext_articles,
-        ),
-        NamedSet(
-            "wikitext-2-raw", ("language",), "Salesforce/wikitext", "wikitext-2-raw-v1",
-            splits=ALL_SPLITS, running_text=True, prepare=wikitext_articles,
-        ),
-        NamedSet(
-            "cmu-book-summaries", ("language",), "textminr/cmu-book-summaries",
-            splits=("train",), text="summary",
-        ),
-        NamedSet(
-            "tiny_shakespeare", ("language",), "karpathy/tiny_shakespeare", revision=PARQUET,
-            splits=ALL_SPLITS, running_text=True,
-        ),
-        NamedSet("civil_comments", ("multimodal",), "google/civil_comments", **CIVIL),
-        # The posts of the Toxic Spans data with the fractions of its raters.
-        NamedSet("civil_comments_spans", ("multimodal",), **CIVIL),
-        # The bare csv files; the copy under the authors' name needs a loading script.
-        NamedSet("ETTh1", ("forecast",), "pkr7098/etth1", **ETT),
-        NamedSet("ETTh2", ("forecast",), "pkr7098/etth2", **ETT),
-        NamedSet("ETTm1", ("forecast",), "pkr7098/ettm1", **ETT),
-        NamedSet("ETTm2", ("forecast",), "pkr7098/ettm2", **ETT),
-    )
-}  # fmt: skip
+TABLE = (
+    # Generated: the default of each task.
+    NamedSet("python_docs", "classification language", splits=()),
+    NamedSet("python_functions", "multimodal", splits=()),
+    NamedSet("generated", "forecast", splits=()),
+    NamedSet(
+        "ag_news", "classification language", "fancyzhx/ag_news",
+        class_names=("World", "Sports", "Business", "Sci/Tech"),
+    ),
+    NamedSet(
+        "imdb", "classification language", "stanfordnlp/imdb", class_names=("negative", "positive"),
+    ),
+    NamedSet("20newsgroups", "classification", "SetFit/20_newsgroups", prepare=strip_newsgroups),
+    # R8: the eight largest topics of the ModApte split, articles with a single topic.
+    NamedSet(
+        "reuters", "classification", "yangwang825/reuters-21578", **PARQUET,
+        class_names=("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"),
+    ),
+    NamedSet("wikitext-2", "language", config="wikitext-2-v1", **WIKITEXT),
+    NamedSet("wikitext-2-raw", "language", config="wikitext-2-raw-v1", **WIKITEXT),
+    NamedSet(
+        "cmu-book-summaries", "language", "textminr/cmu-book-summaries", splits=("train",),
+        text="summary",
+    ),
+    NamedSet("tiny_shakespeare", "language", "karpathy/tiny_shakespeare", **RUNNING, **PARQUET),
+    NamedSet("civil_comments", "multimodal", "google/civil_comments", **CIVIL),
+    # The posts of the Toxic Spans data with the fractions of its raters.
+    NamedSet("civil_comments_spans", "multimodal", **CIVIL),
+    # The bare csv files; the copy under the authors' name needs a loading script.
+    NamedSet("ETTh1", "forecast", "pkr7098/etth1", **ETT),
+    NamedSet("ETTh2", "forecast", "pkr7098/etth2", **ETT),
+    NamedSet("ETTm1", "forecast", "pkr7098/ettm1", **ETT),
+    NamedSet("ETTm2", "forecast", "pkr7098/ettm2", **ETT),
+)  # fmt: skip
+SETS = {entry.name: entry for entry in TABLE}
 
 
 def names(task) -> tuple[str, ...]:
     """Names of the sets for `task`, the default first."""
-    return tuple(name for name, entry in SETS.items() if task in entry.tasks)
+    return tuple(name for name, entry in SETS.items() if task in entry.tasks.split())
 
 
 def find(task, name) -> NamedSet:

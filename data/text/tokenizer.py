@@ -74,11 +74,6 @@ def encode(tokenizer, texts: Iterable[str], drop_unknown=False) -> list[np.ndarr
     return encoded
 
 
-def decode(tokenizer, ids) -> str:
-    """The text of token numbers: exact for "bpe", words between blanks for "word"."""
-    return tokenizer.decode([int(number) for number in ids], skip_special_tokens=False)
-
-
 def encode_bytes(texts, max_len: int) -> Ragged:
     """The first `max_len` bytes of each text as numbers below BYTES_VOCAB: a byte's value plus one.
 
@@ -87,11 +82,6 @@ def encode_bytes(texts, max_len: int) -> Ragged:
     """
     encoded = [text.encode("utf-8", "surrogatepass")[:max_len] for text in texts]
     return Ragged.from_list([np.frombuffer(row, np.uint8).astype(np.int32) + 1 for row in encoded])
-
-
-def decode_bytes(ids) -> str:
-    """The text of byte numbers without padding; what is not a character becomes U+FFFD."""
-    return bytes(int(number) - 1 for number in ids if number).decode("utf-8", "replace")
 
 
 def save_tokenizer(tokenizer, path) -> None:
@@ -115,15 +105,11 @@ def read_tokenizer(path):
     """The tokenizer in a file, whatever its vocabulary. UserError if there is none."""
     library = tokenizers_library()
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return library.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"The tokenizer {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"The tokenizer {path} is damaged: not UTF-8.") from error
-    try:
-        return library.Tokenizer.from_str(text)
     except Exception as error:
-        # The library raises bare exceptions.
+        # The library raises bare exceptions; a file may also not be UTF-8.
         raise UserError(f"The tokenizer {path} is damaged: {error}") from error
 
 

@@ -6,7 +6,7 @@ is cut into windows of n tokens. As rows, each text is an example of its own, cu
 
 import numpy as np
 
-from data.text.batches import Ragged
+from data.text.batches import Ragged, pad
 
 NOT_COUNTED = -1
 
@@ -51,7 +51,7 @@ class RowWindows:
 
     def __init__(self, texts: Ragged, n: int):
         texts = texts.take(np.flatnonzero(texts.lengths >= 2))
-        self.texts = texts.truncate(n + 1)
+        self.n, self.texts = n, texts.truncate(n + 1)
 
     @property
     def targets(self):
@@ -63,13 +63,6 @@ class RowWindows:
 
     def take(self, rows):
         """The batch of these rows: ids (B, n), targets (B, n), padded on the right."""
-        texts = self.texts.take(rows)
-        lengths = texts.lengths[:, None]
-        columns = np.arange(lengths.max())
-        read = np.zeros((len(lengths), len(columns)), np.int32)
-        read[columns < lengths] = texts.flat
-        real = columns[1:] < lengths
-        return {
-            "ids": np.where(real, read[:, :-1], 0),
-            "targets": np.where(real, read[:, 1:], NOT_COUNTED),
-        }
+        tokens, mask = pad(self.texts.take(rows), self.n + 1)
+        ids, targets, real = tokens[:, :-1], tokens[:, 1:], mask[:, 1:]
+        return {"ids": np.where(real, ids, 0), "targets": np.where(real, targets, NOT_COUNTED)}

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from readable import text_of
 
 from minisum.errors import UserError
 
@@ -20,7 +21,6 @@ pytest.importorskip("tokenizers")
 from data.text.tokenizer import (  # noqa: E402
     UNKNOWN_ID,
     WORD_BREAKS,
-    decode,
     encode,
     load_tokenizer,
     save_tokenizer,
@@ -60,13 +60,13 @@ def test_encode():
     assert encoded[0][1] == UNKNOWN_ID and encoded[1].shape == (0,)
     dropped = encode(tokenizer, ["the unheard cat", "", "unheard"], drop_unknown=True)
     assert [ids.tolist() for ids in dropped] == [encoded[0][[0, 2]].tolist(), [], []]
-    assert decode(tokenizer, encoded[0]) == "the [UNK] cat"
+    assert text_of(tokenizer, encoded[0]) == "the [UNK] cat"
 
 
 def test_encode_takes_its_texts_lazily_and_in_order():
     tokenizer = train_tokenizer([str(i) for i in range(3000)], "word", 4000)
     encoded = encode(tokenizer, (str(i) for i in range(3000)))
-    assert [decode(tokenizer, ids) for ids in encoded] == [str(i) for i in range(3000)]
+    assert [text_of(tokenizer, ids) for ids in encoded] == [str(i) for i in range(3000)]
 
 
 @pytest.mark.parametrize("kind", ["word", "bpe"])
@@ -83,7 +83,7 @@ def test_a_text_cannot_spell_padding(kind, tmp_path):
 def test_bpe_is_lossless(text):
     tokenizer = _bpe()
     (ids,) = encode(tokenizer, [text])
-    assert decode(tokenizer, ids) == text
+    assert text_of(tokenizer, ids) == text
     assert (ids > 1).all()
 
 

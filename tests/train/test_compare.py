@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("safetensors")
 
 from interrupting import interrupted
+from readable import tree_of
 
 from data.sets.classification import Examples
 from minisum import mixers
@@ -267,7 +268,7 @@ def test_listops_yardsticks_by_hand():
     from data.text.batches import Ragged
 
     def examples(*texts):
-        trees = [listops.encode(text) for text in texts]
+        trees = [tree_of(text) for text in texts]
         values = np.array([listops.evaluate(tree) for tree in trees])
         return listops.Examples(Ragged.from_list(trees), values)
 
