@@ -338,7 +338,8 @@ def _flat(outputs):
 def _as_tuple(gradients, arguments):
     """One gradient per argument given: a bare one wrapped, those of arguments left out dropped."""
     if not isinstance(gradients, tuple):
-        return (gradients,)
+        gradients = (gradients,)
+    gradients = tuple(g.dense() if hasattr(g, "dense") else g for g in gradients)
     surplus = gradients[len(arguments) :]
     return gradients[: len(arguments)] if all(g is None for g in surplus) else gradients
 

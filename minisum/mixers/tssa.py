@@ -56,7 +56,7 @@ class TSSA(Mixer):
             dx, dparams = back_w(keep_real(dw, mask))
             dparams |= dparams_o | {"temperature": dtau}
             if self.causal:
-                dparams["positions"] = back_embed(rest[0].swapaxes(1, 2))[1]
+                dparams["positions"] = back_embed(rest[0].swapaxes(1, 2))[1].dense()
             return dx, dparams
 
         return (y, state), back

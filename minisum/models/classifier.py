@@ -144,7 +144,8 @@ class SummationClassifier(Classifier):
         )
 
         def back(dfeatures, grads):
-            _, _, dpositions, dW, _ = back_summation(dfeatures, add_to=grads["embedding"])
+            _, dtable, dpositions, dW, _ = back_summation(dfeatures)
+            dtable.add_to(grads["embedding"])
             grads["project.W"] += dW
             add_into(grads["positions"][:n], dpositions)
 
@@ -190,7 +191,7 @@ class AttentionClassifier(Classifier):
             for name, gradient in dparams.items():
                 grads[f"mixer.{name}"] += gradient
             add_into(grads["positions"][:n], dpositions)
-            back_embed(dx, add_to=grads["embedding"])
+            back_embed(dx)[1].add_to(grads["embedding"])
 
         return features, back
 
@@ -214,7 +215,7 @@ class MeanEmbeddingClassifier(Classifier):
 
         def back(dfeatures, grads):
             dx, _ = back_pool(dfeatures)
-            back_embed(dx, add_to=grads["embedding"])
+            back_embed(dx)[1].add_to(grads["embedding"])
 
         return features, back
 

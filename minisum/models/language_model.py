@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from minisum.backend import add_into, add_rows, array_module
+from minisum.backend import add_into, array_module
 from minisum.errors import UserError
 from minisum.models import blocks
 from minisum.models.base import Model, through_blocks
@@ -165,9 +165,9 @@ class LanguageModel(Model):
 
     def _input(self, params, ids, documents):
         """x₀ (B, n, d); back(dx, grads)."""
-        x, _ = embed(ids, params["embedding"])
+        x, back_embed = embed(ids, params["embedding"])
         if self.positions == "none":
-            return x, lambda dx, grads: add_rows(grads["embedding"], ids, dx)
+            return x, lambda dx, grads: back_embed(dx)[1].add_to(grads["embedding"])
         if documents is not None:
             x, back_apart = documents.apart(x)
         n = x.shape[1]
@@ -184,7 +184,7 @@ class LanguageModel(Model):
             add_into(grads["positions"][:n], dpositions)
             if documents is not None:
                 dx = back_apart(dx)
-            add_rows(grads["embedding"], ids, dx)
+            back_embed(dx)[1].add_to(grads["embedding"])
 
         return x, back
 

@@ -64,7 +64,7 @@ class LongDocumentClassifier(SummationClassifier):
         features /= divisor
 
         def back(dfeatures, grads):
-            dtotal = (dfeatures / divisor).astype(table.dtype, copy=False)
+            dtotal = (dfeatures / divisor).astype(table.dtype)
             owned = [grads]
             while len(owned) < threads:
                 names = ("embedding", "positions", "project.W")
@@ -75,7 +75,8 @@ class LongDocumentClassifier(SummationClassifier):
                 for piece in pieces[worker::threads]:
                     said, places, back_said = read(piece)
                     dsaid = xp.broadcast_to(dtotal[piece[0]], said.shape)
-                    _, _, dpositions, dW, _ = back_said(dsaid, add_to=mine["embedding"])
+                    _, dtable, dpositions, dW, _ = back_said(dsaid)
+                    dtable.add_to(mine["embedding"])
                     add_into(mine["positions"][places], dpositions)
                     mine["project.W"] += dW
 

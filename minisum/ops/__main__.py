@@ -79,7 +79,7 @@ def smooth(*arguments, op=None, **constants):
 EXAMPLES = {
     "linear": lambda draw: exact(draw.grid("B n d"), draw.grid("o d"), draw.grid("o")),
     "embed": lambda draw: exact(draw.ids("B n"), draw.grid("V d")),
-    "modulate": lambda draw: exact(draw.grid("B n d"), draw.grid("n d"), bias=1.0),
+    "modulate": lambda draw: exact(draw.grid("B n d"), draw.grid("n d"), offset=1.0),
     "add_positions": lambda draw: exact(draw.grid("B n d"), draw.grid("n d")),
     "relu": lambda draw: exact(draw.grid("B n d")),
     "gelu": lambda draw: smooth(draw.normal("B n d")),
@@ -99,7 +99,7 @@ EXAMPLES = {
         draw.normal("B n d"), draw.normal("V d"), draw.normal("V"), draw.ids("B n")
     ),
     "embed_modulate": lambda draw: exact(
-        draw.ids("B n"), draw.grid("V d"), draw.grid("n d"), bias=1.0
+        draw.ids("B n"), draw.grid("V d"), draw.grid("n d"), offset=1.0
     ),
     "relu_pool": lambda draw: exact(draw.grid("B n d"), draw.mask()),
     "direct_summation": lambda draw: exact(

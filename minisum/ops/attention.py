@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from minisum.backend import accumulator, add_into, array_module
+from minisum.backend import add_into, array_module
 from minisum.fast import cuda as kernels
 from minisum.fast.cuda.recording import matmul
 
@@ -84,8 +84,7 @@ def attention(q, k, v, mask=None, causal=False):
     visible = _visible(xp, mask, causal, q.shape[2], k.shape[2])
     if visible is not None:
         scores = xp.where(visible, scores, -xp.inf)
-    p = _softmax_in_place(scores.astype(accumulator(q.dtype), copy=False))
-    p = p.astype(q.dtype, copy=False)
+    p = _softmax_in_place(scores)
 
     def back(dy):
         dv = matmul(p.swapaxes(-1, -2), dy)
@@ -236,7 +235,6 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
     n, m = q.shape[2], k.shape[2]
     scale = 1 / math.sqrt(q.shape[-1])
     offset = _offset(causal, n, m)
-    wide = accumulator(q.dtype)
 
     def key_blocks(queries):
         """Slices of keys that some query of the block may see."""
@@ -258,12 +256,11 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
             keys.start,
             offset=offset,
         )
-        scores = scores if visible is None else xp.where(visible, scores, -xp.inf)
-        return scores.astype(wide, copy=False)
+        return scores if visible is None else xp.where(visible, scores, -xp.inf)
 
     query_blocks = [slice(i, min(i + block, n)) for i in range(0, n, block)]
     y = xp.zeros((*q.shape[:3], v.shape[-1]), q.dtype)
-    L = xp.zeros((*q.shape[:3], 1), wide)
+    L = xp.zeros((*q.shape[:3], 1), q.dtype)
 
     for queries in query_blocks:
         top, total, weighted = -xp.inf, 0.0, 0.0
@@ -275,7 +272,7 @@ def attention_blocked(q, k, v, mask=None, causal=False, block=512):
             xp.exp(weights, out=weights)
             rescale = xp.exp(top - shift)
             total = total * rescale + weights.sum(axis=-1, keepdims=True)
-            seen = matmul(weights.astype(q.dtype, copy=False), v[:, :, keys])
+            seen = matmul(weights, v[:, :, keys])
             weighted = weighted * rescale + seen
             top = new_top
         nothing_seen = total == 0

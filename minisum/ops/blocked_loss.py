@@ -7,7 +7,7 @@ so they are made for a block of tokens, used, and forgotten.
 
 import numpy as np
 
-from minisum.backend import accumulator, array_module
+from minisum.backend import array_module
 from minisum.fast import cuda as kernels
 from minisum.fast.cuda.recording import matmul
 
@@ -33,35 +33,31 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None, block=BLOCK):
     Saved: dx, dW, db for dloss = 1.
     """
     xp = array_module(x)
-    wide = accumulator(x.dtype)
     rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     counted = flat != ignore
     if total is None:
-        total = xp.maximum(counted.sum(dtype=wide), 1)
+        total = xp.maximum(counted.sum(dtype=x.dtype), 1)
     if kernels.runs_on(x, W, b):
         loss, dx, dW, db = _fused(rows, W, b, flat.astype("int32"), ignore, total)
         return loss / total, _scaled(dx.reshape(x.shape), dW, db)
-    loss = xp.zeros((), wide)
+    loss = xp.zeros((), x.dtype)
     dx, dW = _unfilled(rows, W)
-    db = None if b is None else xp.zeros(b.shape, wide)
+    db = None if b is None else xp.zeros_like(b)
 
     for start in range(0, len(rows), block):
         piece = slice(start, start + block)
         read, real, chosen = _block(rows[piece], flat[piece], counted[piece])
-        scores = matmul(read, W.T).astype(wide, copy=False)
+        scores = matmul(read, W.T)
         for few in _few(scores):
             partition, surprise = _exponentials(scores[few], b, chosen[few])
             loss += xp.where(real[few], surprise, 0).sum()
             dscores = scores[few]  # a view: the scores turn into their gradient in place
             dscores *= xp.where(real[few], 1 / (partition * total), 0)
             own = (xp.arange(len(dscores)), chosen[few][:, 0])
-            dscores[own] -= xp.where(real[few][:, 0], 1 / total, 0).astype(wide)
+            dscores[own] -= xp.where(real[few][:, 0], 1 / total, 0).astype(x.dtype)
             if b is not None:
                 db += dscores.sum(axis=0)
-        dscores = scores.astype(x.dtype, copy=False)
-        _back_through(dscores, read, W, piece, dx, dW)
-    if b is not None:
-        db = db.astype(b.dtype, copy=False)
+        _back_through(scores, read, W, piece, dx, dW)
     return loss / total, _scaled(dx.reshape(x.shape), dW, db)
 
 
@@ -118,15 +114,14 @@ def score_targets(x, W, b, targets, ignore=-1, block=BLOCK):
     gradient.
     """
     xp = array_module(x)
-    wide = accumulator(x.dtype)
     rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     counted = flat != ignore
     block = block if xp is np else max(block, ON_DEVICE // len(W))
-    scored = xp.zeros((len(rows), 2), wide)
+    scored = xp.zeros((len(rows), 2), x.dtype)
     for start in range(0, len(rows), block):
         piece = slice(start, start + block)
         read, real, chosen = _block(rows[piece], flat[piece], counted[piece])
-        scores = matmul(read, W.T).astype(wide, copy=False)
+        scores = matmul(read, W.T)
         for few in _few(scores):
             _, surprise = _exponentials(scores[few], b, chosen[few])
             hit = scores[few].argmax(axis=-1)[:, None] == chosen[few]

@@ -31,6 +31,6 @@ def causal_conv(x, w, state=None):
             add_into(dseen[:, n:], dlast)
         dw = xp.stack([sum_rows(dy * seen[:, i : i + n]) for i in range(c)])
         dstate = None if state is None else dseen[:, : c - 1]
-        return dseen[:, c - 1 :], dw.astype(w.dtype, copy=False), dstate
+        return dseen[:, c - 1 :], dw, dstate
 
     return (y, seen[:, n:]), back

@@ -5,7 +5,7 @@ chunks of C tokens it is both: matrix products of size C inside, n/C steps betwe
 in n, and what must be remembered is one state a chunk.
 """
 
-from minisum.backend import accumulator, array_module
+from minisum.backend import array_module
 from minisum.fast import cuda as kernels
 
 CUMSUM_CHUNK = 64
@@ -79,12 +79,11 @@ def carry(keep, added, state, backwards=False):
     starts = xp.empty_like(added)
     if state is None:
         state = xp.zeros_like(added[:, :, 0])
-    state = state.astype(accumulator(state.dtype), copy=False)
     chunks = range(added.shape[2])
     for c in reversed(chunks) if backwards else chunks:
         starts[:, :, c] = state
         state = (state if keep is None else keep[:, :, c] * state) + added[:, :, c]
-    return starts, state.astype(added.dtype, copy=False)
+    return starts, state
 
 
 def chunk_decays(log_decay, C):

@@ -1,6 +1,5 @@
 """The matrix product, where almost all the arithmetic of a model is."""
 
-from minisum.backend import accumulator
 from minisum.fast import cuda as kernels
 from minisum.fast.cuda.recording import matmul
 
@@ -20,22 +19,20 @@ def linear(x, W, b=None):
     if b is not None:
         y += b
     shape = x.shape
-    bias_type = None if b is None else b.dtype
+    has_bias = b is not None
 
     def back(dy):
         dy = dy.reshape(-1, W.shape[0])
         dx = matmul(dy, W).reshape(shape)
         dW = matmul(dy.T, rows)
-        if bias_type is None:
-            return dx, dW
-        return dx, dW, sum_rows(dy).astype(bias_type, copy=False)
+        return (dx, dW, sum_rows(dy)) if has_bias else (dx, dW)
 
     return y.reshape(*shape[:-1], W.shape[0]), back
 
 
 def sum_rows(x):
-    """Σ over all axes but the last, in the type it is added in.   x (..., d) -> (d,)"""
+    """Σ over all axes but the last.   x (..., d) -> (d,)"""
     rows = x.reshape(-1, x.shape[-1])
     if kernels.runs_on(rows):
         return kernels.sum_rows(rows)
-    return rows.sum(axis=0, dtype=accumulator(x.dtype))
+    return rows.sum(axis=0)

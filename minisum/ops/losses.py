@@ -5,7 +5,7 @@ how many they are. A shard of a batch passes the whole batch's number instead, s
 (and gradients) of the shards simply add up.
 """
 
-from minisum.backend import accumulator, array_module
+from minisum.backend import array_module
 from minisum.fast import cuda as kernels
 
 
@@ -24,21 +24,19 @@ def cross_entropy(logits, targets, ignore=-1, total=None):
         return _cross_entropy_fused(logits, targets, ignore, total)
     counted = targets != ignore
     chosen = xp.where(counted, targets, 0)[..., None]
-    wide = accumulator(logits.dtype)
     if total is None:
-        total = xp.maximum(counted.sum(dtype=wide), 1)
-    shifted = (logits - logits.max(axis=-1, keepdims=True)).astype(wide, copy=False)
+        total = xp.maximum(counted.sum(dtype=logits.dtype), 1)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
     p = xp.exp(shifted)
     partition = p.sum(axis=-1, keepdims=True)
     p /= partition
     surprise = xp.log(partition) - xp.take_along_axis(shifted, chosen, axis=-1)
     loss = xp.where(counted, surprise[..., 0], 0).sum() / total
-    dtype = logits.dtype
 
     def back(dloss):
         classes = xp.arange(p.shape[-1])
         dlogits = (p - (classes == chosen)) * (dloss / total)
-        return xp.where(counted[..., None], dlogits, 0).astype(dtype, copy=False), None
+        return xp.where(counted[..., None], dlogits, 0), None
 
     return loss, back
 
@@ -72,7 +70,7 @@ def binary_cross_entropy(logits, targets, total=None):
     total = logits.size if total is None else total
     small = xp.exp(-xp.abs(logits))
     softplus = xp.maximum(logits, 0) + xp.log1p(small)
-    loss = (softplus - targets * logits).sum(dtype=accumulator(logits.dtype)) / total
+    loss = (softplus - targets * logits).sum() / total
 
     def back(dloss):
         scale = dloss / total
@@ -92,8 +90,7 @@ def mean_squared_error(y, targets, total=None):
     """
     error = y - targets
     total = error.size if total is None else total
-    wide = accumulator(error.dtype)
-    loss = array_module(y).square(error, dtype=wide).sum() / total
+    loss = (error * error).sum() / total
 
     def back(dloss):
         dy = error * (2 * dloss / total)

@@ -5,7 +5,7 @@ input along itself changes nothing: the backward pass takes the incoming gradien
 part that points that way (and, for layer norm, the part that shifts all entries alike).
 """
 
-from minisum.backend import accumulator, array_module
+from minisum.backend import array_module
 from minisum.fast import cuda as kernels
 
 
@@ -22,30 +22,28 @@ def layer_norm(x, gain, bias, eps=1e-5):
     if kernels.runs_on(x, gain):
         return _layer_norm_fused(x, gain, bias, eps)
     xp = array_module(x)
-    wide = accumulator(x.dtype)
-    mean = x.mean(axis=-1, keepdims=True, dtype=wide)
+    mean = x.mean(axis=-1, keepdims=True)
     y = x - mean
     r = 1 / xp.sqrt(_row_mean(y, y) + eps)
     y *= r
     y *= gain
     y += bias
-    bias_type = bias.dtype
 
     def back(dy):
         normed = x - mean
         normed *= r
         tokens = tuple(range(x.ndim - 1))
-        dgain = (dy * normed).sum(axis=tokens).astype(gain.dtype, copy=False)
-        dbias = dy.sum(axis=tokens, dtype=wide).astype(bias_type, copy=False)
-        dx = (dy * gain).astype(wide, copy=False)
+        dgain = (dy * normed).sum(axis=tokens)
+        dbias = dy.sum(axis=tokens)
+        dx = dy * gain
         along = _row_mean(dx, normed)
         dx -= dx.mean(axis=-1, keepdims=True)
         normed *= along
         dx -= normed
         dx *= r
-        return dx.astype(x.dtype, copy=False), dgain, dbias
+        return dx, dgain, dbias
 
-    return y.astype(x.dtype, copy=False), back
+    return y, back
 
 
 def _row_mean(a, b):
@@ -76,13 +74,13 @@ def rms_norm(x, gain, eps=1e-6):
     Saved: x, gain, r (one number a token).
     """
     xp = array_module(x)
-    r = 1 / xp.sqrt((x * x).mean(axis=-1, keepdims=True, dtype=accumulator(x.dtype)) + eps)
-    y = (x * r * gain).astype(x.dtype, copy=False)
+    r = 1 / xp.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    y = x * r * gain
 
     def back(dy):
         g = dy * gain
         dx = r * g - x * r**3 * (g * x).mean(axis=-1, keepdims=True)
         dgain = (dy * x * r).sum(axis=tuple(range(x.ndim - 1)))
-        return dx.astype(x.dtype, copy=False), dgain.astype(gain.dtype, copy=False)
+        return dx, dgain
 
     return y, back

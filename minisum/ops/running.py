@@ -8,7 +8,7 @@ all the same.
 
 import math
 
-from minisum.backend import accumulator, add_into, array_module
+from minisum.backend import add_into, array_module
 from minisum.ops.chunks import cumsum, reverse_cumsum, sum_to
 
 
@@ -20,15 +20,14 @@ def running_sum(u, state=None):
 
     Saved: nothing.
     """
-    h = cumsum(u.astype(accumulator(u.dtype), copy=False), 1).astype(u.dtype, copy=False)
+    h = cumsum(u, 1)
     has_state = state is not None
     if has_state:
         h = h + state[:, None]
 
     def back(gradients):
         dh, dlast = gradients
-        wide = dh.astype(accumulator(dh.dtype), copy=False)
-        du = reverse_cumsum(wide, 1).astype(dh.dtype, copy=False)
+        du = reverse_cumsum(dh, 1)
         if dlast is not None:
             du = du + dlast[:, None]
         return du, du[:, 0] if has_state else None
@@ -45,11 +44,11 @@ def decayed_sum(u, log_decay, state=None):
     The gradient runs the same recurrence from the end: G_t = dh_t + a_{t+1} ⊙ G_{t+1} is du_t;
     dlog_decay_t = a_t ⊙ G_t ⊙ h_{t-1}; dstate = a_1 ⊙ G_1.
 
-    Saved: a, h, state, and the shape and type of log_decay.
+    Saved: a, h, state, and the shape of log_decay.
     """
     xp = array_module(u)
-    shape, dtype = log_decay.shape, log_decay.dtype
-    a = xp.broadcast_to(xp.exp(log_decay.astype(accumulator(dtype), copy=False)), u.shape)
+    shape = log_decay.shape
+    a = xp.broadcast_to(xp.exp(log_decay), u.shape)
     start = xp.zeros_like(u[:, 0]) if state is None else state
     h = _scan(a, u, start)
 
@@ -59,10 +58,10 @@ def decayed_sum(u, log_decay, state=None):
         dlast = xp.zeros_like(start) if dlast is None else dlast
         G = _scan(later[:, ::-1], dh[:, ::-1], dlast)[:, ::-1]
         before = xp.concatenate([start[:, None], h[:, :-1]], axis=1)
-        dlog_decay = sum_to(a * G * before, shape).astype(dtype, copy=False)
+        dlog_decay = sum_to(a * G * before, shape)
         if state is None:
             return G, dlog_decay, None
-        return G, dlog_decay, (a[:, 0] * G[:, 0]).astype(state.dtype, copy=False)
+        return G, dlog_decay, a[:, 0] * G[:, 0]
 
     return (h, h[:, -1]), back
 
@@ -83,9 +82,9 @@ def softmax_pool(k, v, mask=None):
     weights = xp.exp(k - k.max(axis=1, keepdims=True))
     if mask is not None:
         weights = xp.where(mask[:, :, None], weights, 0)
-    total = weights.sum(axis=1, keepdims=True, dtype=accumulator(k.dtype))
-    p = (weights / xp.where(total == 0, 1, total)).astype(k.dtype, copy=False)
-    y = (p * v).sum(axis=1, dtype=accumulator(v.dtype)).astype(v.dtype, copy=False)
+    total = weights.sum(axis=1, keepdims=True)
+    p = weights / xp.where(total == 0, 1, total)
+    y = (p * v).sum(axis=1)
 
     def back(dy):
         dv = p * dy[:, None]
@@ -162,8 +161,8 @@ def _chunked(x):
 
 def _scan(a, u, start):
     """h_t = a_t h_{t-1} + u_t.   a, u (B, n, d), start (B, d) -> h (B, n, d)"""
-    xp, n, wide = array_module(u), u.shape[1], accumulator(u.dtype)
-    a, h = _chunked(a), _chunked(u).astype(wide)
+    xp, n = array_module(u), u.shape[1]
+    a, h = _chunked(a), _chunked(u).copy()
     kept = a.copy()
     for i in range(1, h.shape[2]):
         add_into(h[:, :, i], a[:, :, i] * h[:, :, i - 1])
@@ -171,7 +170,7 @@ def _scan(a, u, start):
     for c in range(h.shape[1]):
         add_into(h[:, c], kept[:, c] * start[:, None])
         start = h[:, c, -1]
-    return h.reshape(h.shape[0], -1, h.shape[-1])[:, :n].astype(u.dtype, copy=False)
+    return h.reshape(h.shape[0], -1, h.shape[-1])[:, :n]
 
 
 def _running_maximum(k, start):

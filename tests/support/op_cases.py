@@ -29,9 +29,9 @@ EXACT = {
     "linear": lambda c: (ops.linear, c.grid("B n d"), c.grid("o d"), c.grid("o")),
     "linear without bias": lambda c: (ops.linear, c.grid("B d"), c.grid("o d")),
     "embed": lambda c: (ops.embed, c.ids("B n", c.V), c.grid("V d")),
-    "modulate": lambda c: (named(ops.modulate, bias=2.0), c.grid("B n d"), c.grid("n d")),
+    "modulate": lambda c: (named(ops.modulate, offset=2.0), c.grid("B n d"), c.grid("n d")),
     "embed_modulate": lambda c: (
-        named(ops.embed_modulate, bias=1.0), c.ids("B n", c.V), c.grid("V d"), c.grid("n d")
+        named(ops.embed_modulate, offset=1.0), c.ids("B n", c.V), c.grid("V d"), c.grid("n d")
     ),
     "direct_summation": lambda c: (
         summation, c.ids("B n", c.V), c.grid("V d"), c.grid("n d"), c.grid("o d"), c.mask()

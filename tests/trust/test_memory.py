@@ -35,7 +35,7 @@ SAVED = {
     "linear": (
         lambda: ops.linear(real(B, n, d), real(o, d), real(o)), "x, W", X + REAL * o * d),
     "embed": (
-        lambda: ops.embed(ids(V, B, n), real(V, d)), "ids, and the table's shape and type",
+        lambda: ops.embed(ids(V, B, n), real(V, d)), "ids, and the table's shape",
         ID * B * n),
     "modulate": (
         lambda: ops.modulate(real(B, n, d), real(n, d), 1.0), "x, positions", X + REAL * n * d),

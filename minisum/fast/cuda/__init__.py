@@ -17,9 +17,10 @@ from minisum.fast.cuda.softmax import (
 )
 from minisum.fast.cuda.summation import (
     embed_modulate,
-    embed_modulate_back,
+    positions_back,
     relu_sum,
     relu_sum_back,
+    words_back,
 )
 from minisum.fast.cuda.triangular import LARGEST_TRIANGLE, unit_triangular_solve
 
@@ -30,10 +31,10 @@ __all__ = [
     "attention_weights_back",
     "cross_entropy_back",
     "embed_modulate",
-    "embed_modulate_back",
     "layer_norm",
     "layer_norm_back",
     "nothing",
+    "positions_back",
     "relu_sum",
     "relu_sum_back",
     "running_sum",
@@ -42,4 +43,5 @@ __all__ = [
     "sum_rows",
     "towards",
     "unit_triangular_solve",
+    "words_back",
 ]
