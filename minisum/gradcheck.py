@@ -23,6 +23,7 @@ Where they do not fit and a shorter step gives another slope than roundings woul
 is taken: what it leaves out (the truncation error) is four thousand times less.
 """
 
+import inspect
 import math
 from dataclasses import dataclass, field
 
@@ -364,6 +365,6 @@ def _along(argument, host, change):
 
 def _argument_names(op, count):
     """The op's own parameter names where they can be had."""
-    code = getattr(op, "__code__", None)
+    code = getattr(inspect.unwrap(op), "__code__", None)
     names = code.co_varnames[: code.co_argcount] if code else ()
     return [names[i] if i < len(names) else f"argument {i}" for i in range(count)]

@@ -17,9 +17,9 @@ from minisum.ops import (
     direct_summation,
     dropout,
     embed,
-    embed_modulate,
     linear,
     mean_tokens,
+    modulate,
     relu,
 )
 from minisum.ops.dropout import draw_keep
@@ -154,7 +154,8 @@ class SummationClassifier(Classifier):
     def said(self, params, ids):
         """(B, n, d): what each token adds, before pooling divides the sum."""
         positions = params["positions"][: ids.shape[1]]
-        placed, _ = embed_modulate(ids, params["embedding"], positions, POSITION_BIAS)
+        x, _ = embed(ids, params["embedding"])
+        placed, _ = modulate(x, positions, POSITION_BIAS)
         projected, _ = linear(placed, params["project.W"])
         return relu(projected)[0]
 

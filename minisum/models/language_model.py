@@ -17,8 +17,15 @@ from minisum.errors import UserError
 from minisum.models import blocks
 from minisum.models.base import Model, through_blocks
 from minisum.models.documents import Documents
-from minisum.ops import add_positions, embed, layer_norm, linear, modulate
-from minisum.ops.blocked_loss import linear_cross_entropy, score_targets
+from minisum.ops import (
+    add_positions,
+    embed,
+    layer_norm,
+    linear,
+    linear_cross_entropy,
+    modulate,
+)
+from minisum.ops.losses import score_targets
 
 POSITION_BIAS = 2.0
 POSITIONS = ("multiply", "add", "none")

@@ -9,7 +9,7 @@ import numpy as np
 
 from minisum.backend import add_into, array_module
 from minisum.models.classifier import POSITION_BIAS, SummationClassifier
-from minisum.ops.fused import direct_summation
+from minisum.ops import direct_summation
 from minisum.shards import Workers
 
 # Numbers in one array of a stretch: 1 MB in float32 for a core's cache, 64 MB to fill a GPU.
