@@ -85,8 +85,8 @@ def loss_of_a_batch(losses, counts):
 def numbers_saved_by_attention(B, H, n, h):
     """minisum/ops/attention.py: how many numbers does the backward pass of `attention` keep?
 
-    q, k and v all (B, H, n, h), no mask. (And that of `attention_blocked`? Which is less, from
-    which n on?)
+    q, k and v all (B, H, n, h), no mask. (And that of the form for long texts,
+    minisum/fast/host_attention_blocked.py? Which is less, from which n on?)
     """
     raise NotImplementedError
 
