@@ -11,7 +11,7 @@ import numpy as np
 from minisum.backend import array_module
 from minisum.mixers.base import Mixer, from_heads, keep_real, to_heads
 from minisum.ops import embed
-from minisum.ops.chunks import cumsum, reverse_cumsum
+from minisum.ops.running import cumsum, reverse_cumsum
 
 
 class TSSA(Mixer):
@@ -56,7 +56,7 @@ class TSSA(Mixer):
             dx, dparams = back_w(keep_real(dw, mask))
             dparams |= dparams_o | {"temperature": dtau}
             if self.causal:
-                dparams["positions"] = back_embed(rest[0].swapaxes(1, 2))[1]
+                dparams["positions"] = back_embed(rest[0].swapaxes(1, 2))[1].dense()
             return dx, dparams
 
         return (y, state), back

@@ -17,9 +17,9 @@ from minisum.ops import (
     direct_summation,
     dropout,
     embed,
-    embed_modulate,
     linear,
     mean_tokens,
+    modulate,
     relu,
 )
 from minisum.ops.dropout import draw_keep
@@ -144,7 +144,8 @@ class SummationClassifier(Classifier):
         )
 
         def back(dfeatures, grads):
-            _, _, dpositions, dW, _ = back_summation(dfeatures, add_to=grads["embedding"])
+            _, dtable, dpositions, dW, _ = back_summation(dfeatures)
+            dtable.add_to(grads["embedding"])
             grads["project.W"] += dW
             add_into(grads["positions"][:n], dpositions)
 
@@ -153,7 +154,8 @@ class SummationClassifier(Classifier):
     def said(self, params, ids):
         """(B, n, d): what each token adds, before pooling divides the sum."""
         positions = params["positions"][: ids.shape[1]]
-        placed, _ = embed_modulate(ids, params["embedding"], positions, POSITION_BIAS)
+        x, _ = embed(ids, params["embedding"])
+        placed, _ = modulate(x, positions, POSITION_BIAS)
         projected, _ = linear(placed, params["project.W"])
         return relu(projected)[0]
 
@@ -190,7 +192,7 @@ class AttentionClassifier(Classifier):
             for name, gradient in dparams.items():
                 grads[f"mixer.{name}"] += gradient
             add_into(grads["positions"][:n], dpositions)
-            back_embed(dx, add_to=grads["embedding"])
+            back_embed(dx)[1].add_to(grads["embedding"])
 
         return features, back
 
@@ -214,7 +216,7 @@ class MeanEmbeddingClassifier(Classifier):
 
         def back(dfeatures, grads):
             dx, _ = back_pool(dfeatures)
-            back_embed(dx, add_to=grads["embedding"])
+            back_embed(dx)[1].add_to(grads["embedding"])
 
         return features, back
 

@@ -155,7 +155,7 @@ class Encoder:
 
         def back(dx, grads):
             dx = xp.where(real, dx, 0)
-            back_rows(dx, add_to=grads["positions"])
+            back_rows(dx)[1].add_to(grads["positions"])
             return dx
 
         return xp.where(real, x + rows, 0), back
@@ -184,7 +184,8 @@ class EncoderClassifier(Classifier):
 
         def back(dfeatures, grads):
             dout, _ = back_pool(dfeatures)
-            back_embed(back_encoder(dout, grads), add_to=grads["embedding"])
+            _, dembedding = back_embed(back_encoder(dout, grads))
+            dembedding.add_to(grads["embedding"])
 
         return features, back
 

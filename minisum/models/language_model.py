@@ -12,13 +12,20 @@ import math
 
 import numpy as np
 
-from minisum.backend import add_into, add_rows, array_module
+from minisum.backend import add_into, array_module
 from minisum.errors import UserError
 from minisum.models import blocks
 from minisum.models.base import Model, through_blocks
 from minisum.models.documents import Documents
-from minisum.ops import add_positions, embed, layer_norm, linear, modulate
-from minisum.ops.blocked_loss import linear_cross_entropy, score_targets
+from minisum.ops import (
+    add_positions,
+    embed,
+    layer_norm,
+    linear,
+    linear_cross_entropy,
+    modulate,
+)
+from minisum.ops.losses import score_targets
 
 POSITION_BIAS = 2.0
 POSITIONS = ("multiply", "add", "none")
@@ -165,9 +172,9 @@ class LanguageModel(Model):
 
     def _input(self, params, ids, documents):
         """x₀ (B, n, d); back(dx, grads)."""
-        x, _ = embed(ids, params["embedding"])
+        x, back_embed = embed(ids, params["embedding"])
         if self.positions == "none":
-            return x, lambda dx, grads: add_rows(grads["embedding"], ids, dx)
+            return x, lambda dx, grads: back_embed(dx)[1].add_to(grads["embedding"])
         if documents is not None:
             x, back_apart = documents.apart(x)
         n = x.shape[1]
@@ -184,7 +191,7 @@ class LanguageModel(Model):
             add_into(grads["positions"][:n], dpositions)
             if documents is not None:
                 dx = back_apart(dx)
-            add_rows(grads["embedding"], ids, dx)
+            back_embed(dx)[1].add_to(grads["embedding"])
 
         return x, back
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from minisum.backend import add_into, array_module
 from minisum.models.classifier import POSITION_BIAS, SummationClassifier
-from minisum.ops.fused import direct_summation
+from minisum.ops import direct_summation
 from minisum.shards import Workers
 
 # Numbers in one array of a stretch: 1 MB in float32 for a core's cache, 64 MB to fill a GPU.
@@ -64,7 +64,7 @@ class LongDocumentClassifier(SummationClassifier):
         features /= divisor
 
         def back(dfeatures, grads):
-            dtotal = (dfeatures / divisor).astype(table.dtype, copy=False)
+            dtotal = (dfeatures / divisor).astype(table.dtype)
             owned = [grads]
             while len(owned) < threads:
                 names = ("embedding", "positions", "project.W")
@@ -75,7 +75,8 @@ class LongDocumentClassifier(SummationClassifier):
                 for piece in pieces[worker::threads]:
                     said, places, back_said = read(piece)
                     dsaid = xp.broadcast_to(dtotal[piece[0]], said.shape)
-                    _, _, dpositions, dW, _ = back_said(dsaid, add_to=mine["embedding"])
+                    _, dtable, dpositions, dW, _ = back_said(dsaid)
+                    dtable.add_to(mine["embedding"])
                     add_into(mine["positions"][places], dpositions)
                     mine["project.W"] += dW
 

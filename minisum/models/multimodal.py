@@ -237,7 +237,7 @@ class ConcatenationRegressor(Regressor):
             for name, gradient in dparams.items():
                 grads[f"mixer.{name}"] += gradient
             add_into(grads["positions"][:n], dpositions)
-            back_embed(dx, add_to=grads["embedding"])
+            back_embed(dx)[1].add_to(grads["embedding"])
 
         return text, back
 

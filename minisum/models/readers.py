@@ -56,7 +56,8 @@ class EncoderReader(Model):
             grads["head.b"] += db
             dout = xp.zeros_like(out)
             dout[chosen] = dchosen
-            back_embed(back_encoder(dout, grads), add_to=grads["embedding"])
+            _, dembedding = back_embed(back_encoder(dout, grads))
+            dembedding.add_to(grads["embedding"])
 
         return scores, back
 

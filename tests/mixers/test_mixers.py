@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import XP
+from forms import set_chunks
 from hypothesis import given, settings
 from mixer_forms import (
     MAX_LEN,
@@ -18,7 +19,6 @@ from mixer_forms import (
     every_form,
     make,
     normal,
-    set_chunks,
     sizes,
 )
 

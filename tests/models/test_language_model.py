@@ -7,6 +7,7 @@ import pytest
 from conftest import XP
 from hypothesis import given
 from hypothesis import strategies as st
+from minisum.ops.blocked_loss import score_targets
 
 from minisum import backend, ops
 from minisum.errors import UserError
@@ -15,7 +16,6 @@ from minisum.models import blocks
 from minisum.models.documents import Documents
 from minisum.models.generation import state_bytes
 from minisum.models.language_model import LanguageModel
-from minisum.ops.blocked_loss import score_targets
 from minisum.optim import Adam
 from minisum.params import Params
 from minisum.shards import Shards
