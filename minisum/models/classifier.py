@@ -59,7 +59,8 @@ class Classifier(TextModel):
         }
 
     def loss(self, params, batch, total):
-        keep, mask = batch.get("keep"), batch["mask"] if self.masked else None
+        mask = batch["mask"] if self.masked or self.token_dropout else None
+        keep = batch.get("keep")
         features, back_features = self.features(params, batch["ids"], mask)  # (B, d)
         if keep is not None:
             features, back_dropout = dropout(features, keep, self.dropout)
@@ -77,7 +78,7 @@ class Classifier(TextModel):
         return loss, back
 
     def predict(self, params, batch):
-        """Logits (B, C)."""
+        """Logits (B, C); their softmax is the probability of each class."""
         mask = batch["mask"] if self.masked else None
         features, _ = self.features(params, batch["ids"], mask)
         return linear_layer(params["head"], features)[0]
