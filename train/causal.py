@@ -92,7 +92,7 @@ class CausalConfig(Config):
     batch_size: int = option(8, "windows a step", at_least=1, metavar="N")
 
     WITH_DATA = ("test_data", "text_column")
-    MORE_TOKENS = 1  # the border between documents
+    MORE_TOKENS = 1  # the separator of documents
     RECIPES = {
         "default": {},
         "published": {
@@ -140,7 +140,7 @@ class LanguageModelling:
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
-        self.windows = {split: self.cut(texts, split) for split, texts in data.texts.items()}
+        self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
         self.train_size = len(self.windows["train"])
 
     @cached_property
@@ -155,8 +155,8 @@ class LanguageModelling:
         if self.config.rows:
             windows = RowWindows(encoded, n)
         else:
-            border = byte_tokens.border_id(self.tokenizer)
-            windows = PackedWindows(encoded, n, border, self.config.reset)
+            separator = byte_tokens.separator_id(self.tokenizer)
+            windows = PackedWindows(encoded, n, separator, self.config.reset)
         if not len(windows):
             raise UserError(f"the {split} part of {self.dataset} has no text to predict")
         return windows
@@ -212,7 +212,7 @@ class LanguageModelling:
 def measures(surprise, hits, targets, size):
     """From sums over targets: nats of surprise, hits of the likeliest token, bytes that they spell.
 
-    Bits per byte count what it takes to write the text down, borders included, whatever the
+    Bits per byte count what it takes to write the text down, separators included, whatever the
     tokens: a model with longer tokens has fewer, harder ones to predict.
     """
     loss = surprise / targets
@@ -240,19 +240,16 @@ def load(config, folder, resume):
         text_column=config.text_column,
         by_line=config.rows,
         validation=config.validation,
-        limit_train=None if config.first_rows else config.limit_train,
-        limit_test=None if config.first_rows else config.limit_test,
+        limit_train=config.limit_train,
+        limit_test=config.limit_test,
+        first_rows=config.first_rows,
         seed=config.seed,
     )
-    if config.first_rows:
-        limits = {"train": config.limit_train, "test": config.limit_test}
-        firsts = {split: data.texts[split][:limit] for split, limit in limits.items()}
-        data = dataclasses.replace(data, texts=data.texts | firsts)
     path = folder.tokenizer
     if resume and path.exists():
         tokenizer = byte_tokens.load(path)
     else:
-        tokenizer = byte_tokens.make(data.texts["train"], config.tokenizer, config.vocab_size)
+        tokenizer = byte_tokens.make(data.splits["train"], config.tokenizer, config.vocab_size)
     return LanguageModelling(config, data, tokenizer)
 
 

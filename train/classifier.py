@@ -16,7 +16,6 @@ from functools import cached_property
 
 import numpy as np
 
-from data.reading.splits import split_validation
 from data.sets.classification import load_classification
 from data.text import batches
 from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
@@ -43,18 +42,9 @@ class Classification:
         self.config, self.data, self.tokenizer = config, data, tokenizer
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
-        train, validation = split(config, data)
-        self.texts = {
-            "train": self.encode([data.train_texts[i] for i in train]),
-            "val": self.encode([data.train_texts[i] for i in validation]),
-            "test": self.encode(data.test_texts),
-        }
-        self.labels = {
-            "train": data.train_labels[train],
-            "val": data.train_labels[validation],
-            "test": data.test_labels,
-        }
-        self.train_size = len(train)
+        self.texts = {split: self.encode(part.texts) for split, part in data.splits.items()}
+        self.labels = {split: part.labels for split, part in data.splits.items()}
+        self.train_size = len(self.labels["train"])
 
     @cached_property
     def model(self):
@@ -124,6 +114,7 @@ def load_data(config):
         label_column=config.label_column,
         limit_train=config.limit_train,
         limit_test=config.limit_test,
+        validation=0 if config.select == "test" else config.validation,
         seed=config.seed,
     )
 
@@ -131,23 +122,15 @@ def load_data(config):
 def load(config, folder, resume):
     """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
     data = load_data(config)
-    train, _ = split(config, data)
+    train = data.splits["train"]
     config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
     config = config if config.mixer == "all" else with_rate(config)
     path = folder.tokenizer
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
-        texts = (data.train_texts[i] for i in train)
-        tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
+        tokenizer = train_tokenizer(train.texts, config.tokenizer, config.vocab_size)
     return Classification(config, data, tokenizer)
-
-
-def split(config, data):
-    """Rows of the training set (to train on, to choose the epoch by: none if the test does)."""
-    if config.select == "test":
-        return np.arange(len(data.train_texts)), np.arange(0)
-    return split_validation(data.train_texts, data.train_labels, config.validation, config.seed)
 
 
 def encode_texts(config, tokenizer, texts):

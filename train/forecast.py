@@ -53,15 +53,16 @@ class Forecasting:
     def __init__(self, config, series, folder):
         self.config, self.series, self.folder = settle(config), series, folder
         self.dataset, self.data_sha256 = series.name, series.sha256
-        self.windows = Windows(series, config.split, config.window, config.horizon, config.separate)
-        self.lengths = {split: len(firsts) for split, firsts in self.windows.firsts.items()}
-        if config.limit_train and config.limit_train < self.lengths["train"]:
-            rng = np.random.default_rng([config.seed, 0])
-            chosen = rng.permutation(self.lengths["train"])[: config.limit_train]
-            self.windows.keep("train", np.sort(chosen))
-        if config.limit_test and config.limit_test < self.lengths["test"]:
-            spaced = np.linspace(0, self.lengths["test"] - 1, config.limit_test).astype(int)
-            self.windows.keep("test", spaced)
+        self.windows = Windows(
+            series,
+            config.split,
+            config.window,
+            config.horizon,
+            config.separate,
+            limit_train=config.limit_train,
+            limit_test=config.limit_test,
+            seed=config.seed,
+        )
         self.lengths = {split: len(firsts) for split, firsts in self.windows.firsts.items()}
         self.train_size = self.lengths["train"]
         season = config.season or steps_in_a_day(series.times) or SEASON
@@ -172,7 +173,7 @@ class Forecasting:
         figures.forecasts(self.folder / "forecasts.png", panels, past, units)
 
     def facts(self):
-        train_end, val_end, test_end = self.windows.borders
+        train_end, val_end, test_end = self.windows.ends
         gaps = int(np.isnan(self.series.values[:test_end]).sum())
         scores = {}
         for name, (_, errors) in self.baselines.items():

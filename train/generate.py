@@ -61,9 +61,9 @@ def write(chosen):
     model, params, tokenizer, config = load_run(chosen.out, chosen.backend)
     text = utf8(chosen.generate)
     prompt = encode(tokenizer, [text])[0]
-    border = byte_tokens.border_id(tokenizer)
-    if not config.rows:  # packed, every document follows a border
-        prompt = np.append(border, prompt)
+    separator = byte_tokens.separator_id(tokenizer)
+    if not config.rows:  # packed, every document follows a separator
+        prompt = np.append(separator, prompt)
     tokens = generate(
         model,
         params,
@@ -71,7 +71,7 @@ def write(chosen):
         np.random.default_rng(chosen.seed),
         chosen.temperature,
         chosen.top_k,
-        forget_at=border if config.reset else None,
+        forget_at=separator if config.reset else None,
     )
     if sys.stdout is None:
         raise UserError("--generate needs standard output, and it is closed")

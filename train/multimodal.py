@@ -15,7 +15,6 @@ from itertools import islice
 
 import numpy as np
 
-from data.reading.splits import split_validation
 from data.sets.multimodal import Columns, Standardiser, load_multimodal, read_table
 from data.text import batches
 from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
@@ -49,14 +48,9 @@ class Multimodal:
         self.folder = folder
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
-        train, validation = split(config, data)
-        self.tables = {
-            "train": data.train.take(train),
-            "val": data.train.take(validation),
-            "test": data.test,
-        }
-        self.train_size = len(train)
+        self.tables = data.splits
         known = self.tables["train"]
+        self.train_size = len(known)
         self.standardise = Standardiser.fit(known.numbers, data.columns.numbers)
         self.mean, self.deviation = float(known.targets.mean()), float(known.targets.std())
         if self.deviation == 0:
@@ -127,7 +121,6 @@ class Multimodal:
     def facts(self):
         columns, test = self.data.columns, self.tables["test"].targets
         missing = sum(int(np.isnan(t.numbers).sum()) for t in self.tables.values())
-        left_out = self.data.train.left_out + self.data.test.left_out
         mean = errors(test, np.full(len(test), self.mean))
         ridge = errors(test, self.ridge_predictions("test"))
         return {
@@ -140,7 +133,7 @@ class Multimodal:
             "missing_numbers": f"{missing:,}, each replaced by its column's mean and flagged"
             if self.standardise.flagged
             else missing,
-            "rows_left_out": left_out,
+            "rows_left_out": self.data.left_out,
             "vocabulary": self.vocab,
             **{f"mean_{name}": value for name, value in mean.items()},
             **{f"ridge_{name}": value for name, value in ridge.items()},
@@ -190,24 +183,16 @@ def load(config, folder, resume):
         target=config.target,
         limit_train=config.limit_train,
         limit_test=config.limit_test,
+        validation=0 if config.select == "test" else config.validation,
         seed=config.seed,
     )
     path = folder.tokenizer
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
-        train, _ = split(config, data)
-        texts = (data.train.texts[i] for i in train)
+        texts = data.splits["train"].texts
         tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
     return Multimodal(config, data, tokenizer, folder.path)
-
-
-def split(config, data):
-    """Rows of the training set (to train on, to choose the epoch by: none if the test does)."""
-    if config.select == "test":
-        return np.arange(len(data.train)), np.arange(0)
-    labels = np.zeros(len(data.train), int)
-    return split_validation(data.train.texts, labels, config.validation, config.seed)
 
 
 def encode_texts(config, tokenizer, texts):
