@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from minisum import backend, kernels
 from minisum.errors import UserError
+from minisum.gradcheck import gradcheck
 from minisum.kernels import compiling
 from minisum.models import classifier
 from minisum.optim import Adam
@@ -287,6 +288,13 @@ def drawn_like(rng, part):
 
 
 CORE = {n: make for n, make in (test_ops.EXACT | test_ops.SMOOTH).items() if n != "gelu"}
+
+
+@pytest.mark.skipif(XP is not np, reason="the stand-in is for machines without a GPU")
+@pytest.mark.parametrize("name", ["linear", "embed", "cross_entropy", "running_softmax_pool"])
+def test_a_gradient_can_be_checked_on_the_device(name, device):
+    op, *arrays = CORE[name](Case({"B": 2, "n": 3, "d": 2, "o": 3, "V": 4}, 0, device))
+    assert gradcheck(op, *arrays)
 
 
 @pytest.mark.skipif(XP is not np, reason="the stand-in is for machines without a GPU")
