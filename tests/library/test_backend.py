@@ -16,7 +16,12 @@ from conftest import XP
 
 from minisum import backend
 from minisum.errors import UserError
+<<<<<<< HEAD:tests/library/test_backend.py
 from minisum.fast.cuda import compiling
+=======
+from minisum.gradcheck import gradcheck
+from minisum.kernels import compiling
+>>>>>>> check:tests/test_backend.py
 from minisum.models import classifier
 from minisum.optim import Adam
 from minisum.params import Params
@@ -227,6 +232,13 @@ def drawn_like(rng, part):
 
 
 CORE = op_cases.EXACT | op_cases.SMOOTH
+
+
+@pytest.mark.skipif(XP is not np, reason="the stand-in is for machines without a GPU")
+@pytest.mark.parametrize("name", ["linear", "embed", "cross_entropy", "running_softmax_pool"])
+def test_a_gradient_can_be_checked_on_the_device(name, device):
+    op, *arrays = CORE[name](Case({"B": 2, "n": 3, "d": 2, "o": 3, "V": 4}, 0, device))
+    assert gradcheck(op, *arrays)
 
 
 @pytest.mark.skipif(XP is not np, reason="the stand-in is for machines without a GPU")
