@@ -7,7 +7,7 @@ import pytest
 from conftest import XP
 from hypothesis import given
 from hypothesis import strategies as st
-from minisum.ops.blocked_loss import score_targets
+from minisum.ops.losses import score_targets
 
 from minisum import backend, ops
 from minisum.errors import UserError
