@@ -6,6 +6,7 @@ import dataclasses
 from data.sets.forecast import DEFAULT, NAMES, SPLITS
 from minisum.errors import UserError
 from minisum.models import forecaster
+from minisum.models.blocks import parse_pattern
 from minisum.models.window_baselines import LinearMap, Repeat
 from train.multimodal_config import names
 from train.run.options import Config, flag, option
@@ -145,7 +146,7 @@ def build_model(config, card):
     if config.mixer in SOLVED:
         season = card["season"] if config.mixer == "seasonal" else 1
         return Repeat(config.window, config.horizon, season)
-    layers = forecaster.parse_pattern(config.pattern)
+    layers = parse_pattern(config.pattern, causal=False)
     positions = config.positions or ("add" if set(layers) == {"attention"} else "multiply")
     return forecaster.Forecaster(
         config.window,
@@ -157,7 +158,7 @@ def build_model(config, card):
         patch=config.patch,
         stride=config.stride,
         positions=positions,
-        position_bias=config.position_bias,
+        position_offset=config.position_bias,
         dropout=config.dropout,
         normalise=config.normalise,
     )

@@ -215,7 +215,7 @@ class Run:
         return best
 
     def save_best(self):
-        arrays = {name: backend.to_numpy(array) for name, array in self.best_params().items()}
+        arrays = {name: backend.to_numpy(array) for name, array in self.best_params().flat.items()}
         meta = {"task": self.task.name, "metrics": self.best_record(), "card": self.task.card()}
         meta["origin"] = self.folder.origin()
         checkpoint.save(self.folder.best, arrays, meta)

@@ -4,23 +4,29 @@ The ablation of every other mixer: what it cannot do, the mixing did. Time O(n d
 """
 
 from minisum import init
-from minisum.mixers.base import Mixer, affine
+from minisum.layers import linear_layer
+from minisum.mixers.base import Mixer
 from minisum.ops import gelu
 
 
 class Projection(Mixer):
-    """y_t = GELU(x_t @ W.T): each token by itself, hence causal and not, as one likes.
+    """y_t = GELU(x_t @ W.T): each token by itself, and so both causal and bidirectional.
 
     With z = x @ W.T: dz = dy ⊙ GELU'(z), dx = dz @ W, dW = dz.T @ x.
     """
 
     def init(self, rng):
-        return {"W": init.fan_in_uniform(rng, self.width, self.width)}
+        return {"project": init.linear(rng, self.width, self.width, bias=False)}
 
     def mix(self, params, x, mask, state):
-        projected, back_affine = affine(params, x, "")
-        y, back_gelu = gelu(projected)
-        return (y, ()), lambda dy: back_affine(back_gelu(dy))
+        z, back_project = linear_layer(params["project"], x)
+        y, back_gelu = gelu(z)
+
+        def back(dy):
+            dx, dproject = back_project(back_gelu(dy))
+            return dx, {"project": dproject}
+
+        return (y, ()), back
 
     def state_size(self, tokens=None):
         return 0

@@ -113,7 +113,7 @@ class Twin(torch.nn.Module):
     def __init__(self, params, mixer, heads):
         super().__init__()
         self.mixer, self.heads = mixer, heads
-        self.weights = {name: tensor(a) for name, a in params.items()}
+        self.weights = {name: tensor(a) for name, a in params.flat.items()}
 
     def forward(self, ids, mask):
         w = self.weights
@@ -132,13 +132,13 @@ class Twin(torch.nn.Module):
     def attend(self, x, mask):
         w = self.weights
         q, k, v = (
-            F.linear(x, w[f"mixer.W{c}"], w[f"mixer.b{c}"])
+            F.linear(x, w[f"mixer.{c}.W"], w[f"mixer.{c}.b"])
             .unflatten(2, (self.heads, -1))
             .transpose(1, 2)
             for c in "qkv"
         )
         y = their_attention(q, k, v, mask).transpose(1, 2).flatten(2)
-        return F.linear(y, w["mixer.Wo"], w["mixer.bo"])
+        return F.linear(y, w["mixer.o.W"], w["mixer.o.b"])
 
 
 @pytest.mark.parametrize("mixer", classifier.MODELS)
@@ -167,7 +167,7 @@ def test_ten_training_steps_are_pytorchs(mixer):
         their_loss.backward()
         assert loss == pytest.approx(float(their_loss.detach()), rel=1e-9)
         for name, t in twin.weights.items():
-            np.testing.assert_allclose(host(grads[name]), t.grad.numpy(), rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(host(grads.flat[name]), t.grad.numpy(), rtol=1e-6, atol=1e-9)
         adam.step(grads, 0.01)
         their_adam.step()
         first = first or loss

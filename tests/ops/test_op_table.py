@@ -121,7 +121,7 @@ def test_a_docstring_gives_the_formula_every_gradient_and_what_is_saved(name):
 
 @pytest.mark.parametrize("name", mixers.TABLE)
 def test_a_mixer_names_its_source_its_cost_and_its_state(name):
-    mixer = mixers.TABLE[name]
+    mixer = mixers.TABLE[name].load()
     module = " ".join(sys.modules[mixer.__module__].__doc__.split())
     assert re.search(r"\b(19|20)\d\d\b", module), "no year of a source"
     assert re.search(r"Time O\(", module), "no time"

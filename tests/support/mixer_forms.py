@@ -5,7 +5,8 @@ import pytest
 from conftest import XP
 
 from minisum import mixers
-from minisum.backend import to_device, to_numpy
+from minisum.backend import to_numpy
+from minisum.params import Params, flatten
 from minisum.strategies import cases
 
 MAX_LEN = 12
@@ -43,14 +44,21 @@ def make(form, case, attempt=0):
     name, options = form
     mixer = mixers.build(name, width=4 * case.H, heads=case.H, max_len=MAX_LEN, **options)
     rng = np.random.default_rng([case.seed, attempt])
-    arrays = mixer.init(rng)
+    arrays = flatten(mixer.init(rng))
     params = {k: a + rng.normal(0, 0.4, a.shape) for k, a in arrays.items()}
     if name == "cosformer":
         # Without this most features are zero, and the denominators with them.
-        params |= {k: params[k] + 1 for k in ("bq", "bk")}
-    for a in params.values():
-        a.flags.writeable = False
-    return mixer, to_device(params, XP)
+        params |= {k: params[k] + 1 for k in ("q.b", "k.b")}
+    return mixer, nested(params)
+
+
+def nested(arrays, dtype="float64"):
+    """Arrays by dotted names as a mixer reads them: nested, on the backend, and read-only."""
+    params = Params.from_arrays(arrays, XP, dtype)
+    if XP is np:
+        for a in params.flat.values():
+            a.flags.writeable = False
+    return params
 
 
 def normal(case):

@@ -6,7 +6,7 @@ import numpy as np
 
 from minisum import checkpoint
 from minisum.errors import UserError
-from minisum.params import Params
+from minisum.params import Params, flatten
 from train.run.report import emit
 
 CHUNK = 1 << 16
@@ -75,7 +75,8 @@ def best_of(folder, task):
 
 def matched(model, arrays, xp, folder):
     """Params of `arrays` for `model`. UserError if config.json describes a model unlike them."""
-    expected = {name: array.shape for name, array in model.init(np.random.default_rng(0)).items()}
+    initial = flatten(model.init(np.random.default_rng(0)))
+    expected = {name: array.shape for name, array in initial.items()}
     if expected != {name: array.shape for name, array in arrays.items()}:
         raise UserError(f"the model in {folder} is not the one that its config.json describes")
     return Params.from_arrays(arrays, xp=xp)
