@@ -11,7 +11,7 @@ import numpy as np
 
 from minisum import ops
 from minisum.gradcheck import gradcheck, grid
-from minisum.ops.__main__ import saved_arrays
+from minisum.saved import saved_arrays
 
 ROOT = Path(__file__).parent.parent
 

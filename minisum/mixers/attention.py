@@ -1,18 +1,14 @@
 """Multi-head softmax attention: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
 
 Each head compares a query of one token with the keys of all tokens and averages their values by
-the softmax of the comparisons. Time O(n² d); memory O(n² H), or O(n) on a GPU (float32
-and float64) and from `BLOCKED_FROM` tokens on, where the blocked form takes over. State while
-generating: all keys and values so far, 2 n d.
+the softmax of the comparisons. Time O(n² d); memory O(n² H), but O(n) for long texts, where a
+form in blocks takes over. State while generating: all keys and values so far, 2 n d.
 """
 
 from minisum import init
 from minisum.backend import array_module
-from minisum.fast import cuda as kernels
 from minisum.mixers.base import Mixer, from_heads, join, to_heads
-from minisum.ops import attention, attention_blocked
-
-BLOCKED_FROM = 2048
+from minisum.ops import attention
 
 
 class Attention(Mixer):
@@ -43,9 +39,7 @@ class Attention(Mixer):
         if state is not None:
             concatenate = array_module(x).concatenate
             k, v = (concatenate(pair, axis=2) for pair in zip(state, (k, v), strict=True))
-        in_blocks = k.shape[2] >= BLOCKED_FROM and not kernels.runs_on(q, k, v)
-        attend = attention_blocked if in_blocks else attention
-        o, back_attend = attend(q, k, v, mask, self.causal)
+        o, back_attend = attention(q, k, v, mask, self.causal)
         y, back_o = from_heads(params["o"], o)
         n = x.shape[1]
 

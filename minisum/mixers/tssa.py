@@ -15,7 +15,7 @@ from minisum.backend import array_module
 from minisum.layers import token_places
 from minisum.mixers.base import Mixer, from_heads, keep_real, to_heads
 from minisum.ops import embed
-from minisum.ops.chunks import cumsum, reverse_cumsum
+from minisum.ops.running import cumsum, reverse_cumsum
 
 
 class TSSA(Mixer):

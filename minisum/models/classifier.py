@@ -13,8 +13,8 @@ from minisum.ops import (
     direct_summation,
     dropout,
     embed,
-    embed_modulate,
     mean_tokens,
+    modulate,
     relu,
 )
 from minisum.params import add
@@ -119,7 +119,8 @@ class SummationClassifier(Classifier):
     def contributions(self, params, ids):
         """(B, n, d): what each token adds, before pooling divides the sum."""
         positions = params["positions"][: ids.shape[1]]
-        placed, _ = embed_modulate(ids, params["embedding"], positions, POSITION_OFFSET)
+        x, _ = embed(ids, params["embedding"])
+        placed, _ = modulate(x, positions, POSITION_OFFSET)
         projected, _ = linear_layer(params["project"], placed)
         return relu(projected)[0]
 

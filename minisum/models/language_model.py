@@ -17,8 +17,8 @@ from minisum.layers import position_layer
 from minisum.models.base import Model
 from minisum.models.blocks import Block, Stack, parse_pattern
 from minisum.models.documents import Documents
-from minisum.ops import embed, gelu, layer_norm, linear, relu
-from minisum.ops.blocked_loss import linear_cross_entropy, score_targets
+from minisum.ops import embed, gelu, layer_norm, linear, linear_cross_entropy, relu
+from minisum.ops.losses import score_targets
 from minisum.params import add
 
 POSITION_OFFSET = 2.0

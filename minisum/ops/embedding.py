@@ -1,6 +1,7 @@
 """From token ids to vectors that know where they stand."""
 
-from minisum.backend import add_rows, array_module
+from minisum.backend import array_module
+from minisum.fast import has_fast_forms
 
 
 class RowGradient:
@@ -14,7 +15,7 @@ class RowGradient:
         self.ids, self.rows, self.shape, self.dtype = ids, rows, shape, rows.dtype
 
     def add_to(self, table):
-        """table[ids[i]] += rows[i] for every i, in place; a repeated id is added repeatedly."""
+        """table[ids[i]] += rows[i] for every i, in place; a repeated id adds each of its rows."""
         add_rows(table, self.ids, self.rows)
 
     def dense(self):
@@ -22,6 +23,17 @@ class RowGradient:
         table = array_module(self.rows).zeros(self.shape, self.dtype)
         self.add_to(table)
         return table
+
+
+@has_fast_forms
+def add_rows(table, ids, rows):
+    """table[ids[i]] += rows[i] for every i, repeated ids included. In place.
+
+    table (V, d); ids any shape S, in [0, V); rows (*S, d). `table[ids] += rows` would keep only one
+    row of each repeated id. (On a GPU the additions are atomic, in an order that varies.)
+    """
+    array_module(table).add.at(table, ids, rows)
+
 
 def embed(ids, table):
     """x[b, t] = table[ids[b, t]].   ids (B, n) integer, table (V, d) -> x (B, n, d)

@@ -6,9 +6,10 @@ part that points that way (and, for layer norm, the part that shifts all entries
 """
 
 from minisum.backend import array_module
-from minisum.fast import cuda as kernels
+from minisum.fast import has_fast_forms
 
 
+@has_fast_forms
 def layer_norm(x, gain, bias, eps=1e-5):
     """y = gain ⊙ x̂ + bias, x̂ = r (x - mean), r = 1/√(variance + eps).
 
@@ -19,49 +20,18 @@ def layer_norm(x, gain, bias, eps=1e-5):
 
     Saved: x, gain, mean and r (one number each a token); x̂ is made again from them.
     """
-    if kernels.runs_on(x, gain):
-        return _layer_norm_fused(x, gain, bias, eps)
     xp = array_module(x)
-    mean = x.mean(axis=-1, keepdims=True)
-    y = x - mean
-    r = 1 / xp.sqrt(_row_mean(y, y) + eps)
-    y *= r
-    y *= gain
-    y += bias
+    mean = x.mean(axis=-1, keepdims=True)  # (..., 1)
+    r = 1 / xp.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + eps)
 
     def back(dy):
-        normed = x - mean
-        normed *= r
+        normed, g = (x - mean) * r, dy * gain
+        along = (g * normed).mean(axis=-1, keepdims=True)
+        dx = r * (g - g.mean(axis=-1, keepdims=True) - along * normed)
         tokens = tuple(range(x.ndim - 1))
-        dgain = (dy * normed).sum(axis=tokens)
-        dbias = dy.sum(axis=tokens)
-        dx = dy * gain
-        along = _row_mean(dx, normed)
-        dx -= dx.mean(axis=-1, keepdims=True)
-        normed *= along
-        dx -= normed
-        dx *= r
-        return dx, dgain, dbias
+        return dx, (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
 
-    return y, back
-
-
-def _row_mean(a, b):
-    """The mean of a ⊙ b over the last axis, which stays, without an array for a ⊙ b."""
-    xp = array_module(a)
-    return xp.einsum("...d,...d->...", a, b)[..., None] / a.shape[-1]
-
-
-def _layer_norm_fused(x, gain, bias, eps):
-    """`layer_norm` in one GPU kernel forward and two backward."""
-    rows, shape = x.reshape(-1, x.shape[-1]), x.shape
-    y, mean, r = kernels.layer_norm(rows, gain, bias, eps)
-
-    def back(dy):
-        dx, dgain, dbias = kernels.layer_norm_back(dy.reshape(rows.shape), rows, gain, mean, r)
-        return dx.reshape(shape), dgain, dbias
-
-    return y.reshape(shape), back
+    return gain * ((x - mean) * r) + bias, back
 
 
 def rms_norm(x, gain, eps=1e-6):

@@ -8,7 +8,8 @@ from conftest import XP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisum import backend, optim
+from minisum import backend
+from minisum.fast import host_adam
 from minisum.ops.embedding import RowGradient
 from minisum.optim import Adam, Average, learning_rate
 from minisum.params import ALIGNMENT, Params, add, flatten
@@ -243,10 +244,10 @@ def test_clipping_a_gradient_of_zero():
 @pytest.mark.skipif(XP is not np, reason="the GPU updates the vector in one piece")
 @pytest.mark.parametrize("change", [-1, 0, 1])
 def test_pieces_meet_without_a_seam(change, monkeypatch):
-    size = 2 * optim.PIECE + change
+    size = 2 * host_adam.PIECE + change
     results = []
-    for piece in (optim.PIECE, 10 * size):
-        monkeypatch.setattr(optim, "PIECE", piece)
+    for piece in (host_adam.PIECE, 10 * size):
+        monkeypatch.setattr(host_adam, "PIECE", piece)
         rng = np.random.default_rng(0)
         params, grads = drawn(rng, {"x": (size,)}), drawn(rng, {"x": (size,)})
         adam = Adam(params, weight_decay=0.1, clip_norm=1.0)
@@ -290,7 +291,7 @@ def test_clip_norm_is_pytorchs():
 
 
 @pytest.mark.skipif(XP is not np, reason="a GPU has no pieces to share out")
-@pytest.mark.parametrize("size", [10, 5 * optim.PIECE + 3])
+@pytest.mark.parametrize("size", [10, 5 * host_adam.PIECE + 3])
 def test_the_number_of_workers_changes_no_bit(size):
     results = []
     for workers in (None, Workers(1), Workers(2), Workers(3)):

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import XP
+from forms import set_chunks
 from hypothesis import given, settings
 from mixer_forms import (
     MAX_LEN,
@@ -20,7 +21,6 @@ from mixer_forms import (
     make,
     nested,
     normal,
-    set_chunks,
     sizes,
 )
 

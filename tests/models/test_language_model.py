@@ -15,7 +15,7 @@ from minisum.models.blocks import parse_pattern
 from minisum.models.documents import Documents
 from minisum.models.generation import state_bytes
 from minisum.models.language_model import LanguageModel, causal_block
-from minisum.ops.blocked_loss import score_targets
+from minisum.ops.losses import score_targets
 from minisum.optim import Adam
 from minisum.params import Params, flatten
 from minisum.shards import Shards

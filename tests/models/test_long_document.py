@@ -12,7 +12,7 @@ from minisum import backend
 from minisum.gradcheck import gradcheck
 from minisum.models.classifier import SummationClassifier
 from minisum.models.long_document import LongDocumentClassifier, chunks
-from minisum.ops.fused import direct_summation, direct_summation_plain
+from minisum.ops import direct_summation
 from minisum.optim import Adam
 from minisum.params import Params
 from minisum.shards import Shards
@@ -80,7 +80,7 @@ def test_in_place_is_the_chain_bit_for_bit(dtype, masked, power):
     )
     mask = XP.asarray(np.arange(n) < np.array([[n], [7], [0]])) if masked else None
     found, wanted = [], []
-    for form, results in ((direct_summation, found), (direct_summation_plain, wanted)):
+    for form, results in ((direct_summation, found), (direct_summation.plain, wanted)):
         y, back = form(ids, table, positions, 1.0, W, mask, power)
         for _ in range(2):
             _, dtable, *gradients, _ = back(dy)
@@ -95,7 +95,7 @@ def test_read_only_and_odd_layouts():
     rng = np.random.default_rng(0)
     table, positions, W = (rng.normal(size=shape) for shape in ((V, d), (9, d), (d, d)))
     ids, mask = rng.integers(0, V, (9, 4)), rng.random((9, 4)) < 0.7
-    wanted, back_wanted = direct_summation_plain(*(
+    wanted, back_wanted = direct_summation.plain(*(
         XP.asarray(a) for a in (ids.T.copy(), table, positions)), 1.0, XP.asarray(W),
         XP.asarray(mask.T.copy()))  # fmt: skip
     arrays = [XP.asarray(np.asfortranarray(a)) for a in (ids.T, table, positions, W, mask.T)]

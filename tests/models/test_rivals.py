@@ -1,10 +1,13 @@
 """Against an independent implementation: PyTorch's outputs, gradients and training, in float64."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from conftest import XP
+from forms import ATTENTIONS
 from hypothesis import given
-from op_cases import draw, named
+from op_cases import draw
 
 from minisum import backend, ops
 from minisum.models import classifier
@@ -61,16 +64,11 @@ RIVALS = {
         lambda c: (c.normal("B n 6"), c.normal("6"))),
     "cumsum_tokens": (ops.cumsum_tokens, lambda x: x.cumsum(1), lambda c: (c.normal("B n d"),)),
     "mean_tokens": (ops.mean_tokens, lambda x: x.mean(1), lambda c: (c.normal("B n d"),)),
-    "attention": (ops.attention, their_attention, qkv),
-    "attention masked": (ops.attention, their_attention, lambda c: (*qkv(c), c.mask())),
-    "attention causal": (
-        named(ops.attention, causal=True),
-        lambda *a: their_attention(*a, causal=True), lambda c: (*qkv(c), c.mask())),
-    "attention_blocked": (
-        named(ops.attention_blocked, block=2), their_attention, lambda c: (*qkv(c), c.mask())),
-    "attention_blocked causal": (
-        named(ops.attention_blocked, causal=True, block=3),
-        lambda *a: their_attention(*a, causal=True), lambda c: (*qkv(c), c.mask())),
+    **{f"attention {name}{' causal' * causal}": (
+        partial(form, causal=causal), partial(their_attention, causal=causal),
+        lambda c: (*qkv(c), c.mask()))
+       for name, form in ATTENTIONS.items() for causal in (False, True)},
+    "attention without mask": (ops.attention, their_attention, qkv),
     "cross_entropy": (
         ops.cross_entropy,
         lambda x, t: (

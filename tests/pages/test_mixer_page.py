@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minisum.gradcheck import gradcheck, grid
-from minisum.ops.__main__ import saved_arrays
+from minisum.saved import saved_arrays
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "minisum/mixers/README.md").read_text(encoding="utf-8")

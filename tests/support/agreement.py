@@ -18,10 +18,6 @@ POOLED = {
     "mean_tokens by root": named(ops.mean_tokens, power=0.5),
     "cumsum_tokens": ops.cumsum_tokens,
 }
-ATTENTIONS = {
-    "attention": ops.attention,
-    "attention_blocked": named(ops.attention_blocked, block=2),
-}
 
 
 def host(x):

@@ -1,7 +1,5 @@
 """Every mixer in every form, small and with parameters drawn at random: for test_mixers*.py."""
 
-import sys
-
 import numpy as np
 import pytest
 from conftest import XP
@@ -12,9 +10,6 @@ from minisum.params import Params, flatten
 from minisum.strategies import cases
 
 MAX_LEN = 12
-
-# The package's attribute of that name is the function.
-DELTA_RULE = sys.modules["minisum.ops.delta_rule"]
 
 FORMS = [
     (name, {"causal": causal})
@@ -42,15 +37,6 @@ every_causal_form = pytest.mark.parametrize(
 
 # Two numbers a head at least: a norm over a single one leaves only its sign.
 sizes = cases(XP, B=(1, 2), n=(1, 9), H=(1, 2))
-
-
-def set_chunks(monkeypatch, tokens):
-    monkeypatch.setattr("minisum.ops.products.CHUNK", tokens)
-    monkeypatch.setattr("minisum.ops.products.CHUNK_BY_CHANNEL", tokens)
-    monkeypatch.setattr(DELTA_RULE, "CHUNK", tokens)
-    monkeypatch.setattr("minisum.ops.chunks.CUMSUM_CHUNK", tokens)
-    monkeypatch.setattr("minisum.ops.chunks.PIECE", 2 * tokens)
-    monkeypatch.setattr("minisum.mixers.attention.BLOCKED_FROM", 2 * tokens)
 
 
 def make(form, case, attempt=0):

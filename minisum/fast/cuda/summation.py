@@ -6,7 +6,10 @@ to find out where it is: on a GPU a division costs as much as a dozen multiplica
 """
 
 from minisum.backend import array_module
+from minisum.fast.cuda import compiling
 from minisum.fast.cuda.compiling import launch, packing
+from minisum.fast.cuda.recording import matmul
+from minisum.ops.embedding import RowGradient
 
 # Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
 COLUMNS, BLOCK, LANES = 64, 256, 8
@@ -130,6 +133,44 @@ __global__ void relu_sum_back(const T* dy, const bool* positive, T* dx, int toke
     write<K>(dx + i, g);
 }
 """
+
+
+def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
+    """A kernel, a product, a kernel; and backward the same with one kernel more.
+
+    Saved: ids, table, positions, W, x ⊙ f, where z is positive, c^power.
+    """
+    if not compiling.runs_on(table, positions, W):
+        return NotImplemented
+    xp, ids = array_module(table), ids.astype("int32", copy=False)
+    B, n = ids.shape
+    placed = embed_modulate(ids, table, positions, offset).reshape(B * n, table.shape[1])
+    y, positive = relu_sum(matmul(placed, W.T).reshape(B, n, len(W)), mask)
+    divisor = None
+    if power:
+        count = xp.full((B, 1), n) if mask is None else mask.sum(axis=1)[:, None]
+        divisor = (xp.maximum(count, 1) ** power).astype(table.dtype)
+        y = y / divisor
+
+    def back(dy):
+        dz = relu_sum_back(dy / divisor if power else dy, positive).reshape(B * n, len(W))
+        dplaced = matmul(dz, W).reshape(B, n, table.shape[1])
+        dtable = ModulatedRows(dplaced, ids, positions, offset, table.shape)
+        dpositions = positions_back(dplaced, ids, table)
+        return None, dtable, dpositions, matmul(dz.T, placed), None
+
+    return y, back
+
+
+class ModulatedRows(RowGradient):
+    """Rows dy ⊙ (positions + offset), multiplied by one kernel as it adds them."""
+
+    def __init__(self, dy, ids, positions, offset, shape):
+        super().__init__(ids, dy, shape)
+        self.positions, self.offset = positions, offset
+
+    def add_to(self, table):
+        words_back(self.rows, self.ids, self.positions, self.offset, table)
 
 
 def _tiles(rows, columns, depth=1):
