@@ -30,11 +30,6 @@ def norm_layer(params, x):
     return y, back
 
 
-def unchanged(params, x):
-    """The layer that does nothing, and reads no parameters."""
-    return x, lambda dy: (dy, {})
-
-
 def position_layer(params, x, kind, offset=0.0, places=None):
     """Tells tokens where they stand, with P = params["positions"] (m, d).   x (B, n, d) -> y like x
 

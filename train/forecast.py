@@ -26,7 +26,7 @@ from data.sets.forecast import (
 from data.text import batches
 from minisum import backend
 from minisum.errors import UserError
-from minisum.models.window_baselines import LinearMap, Repeat
+from minisum.models.closed_form import LinearMap, Repeat
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.forecast_config import SEASON, SOLVED, TRAINED, ForecastConfig, build_model, settle

@@ -7,7 +7,7 @@ from data.sets.forecast import DEFAULT, NAMES, SPLITS
 from minisum.errors import UserError
 from minisum.models import forecaster
 from minisum.models.blocks import parse_pattern
-from minisum.models.window_baselines import LinearMap, Repeat
+from minisum.models.closed_form import LinearMap, Repeat
 from train.multimodal_config import names
 from train.run.options import Config, flag, option
 

@@ -20,8 +20,8 @@ from data.text import batches
 from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
 from minisum import backend
 from minisum.errors import UserError
+from minisum.models.closed_form import solve_ridge
 from minisum.models.multimodal import MIXERS
-from minisum.models.ridge import solve_ridge
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.multimodal_config import MultimodalConfig, build_model, settle

@@ -15,8 +15,8 @@ from minisum import backend, mixers
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
 from minisum.models.blocks import parse_pattern
+from minisum.models.closed_form import LinearMap, Repeat
 from minisum.models.forecaster import NORMALISE, Forecaster
-from minisum.models.window_baselines import LinearMap, Repeat
 from minisum.params import Params, flatten
 from train.forecast_errors import Errors
 
