@@ -16,7 +16,7 @@ from conftest import XP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisum import backend
+from minisum import backend, machine
 from minisum.errors import UserError
 from minisum.fast import cuda as kernels
 from minisum.fast.cuda import compiling
@@ -119,7 +119,7 @@ def test_a_broken_cupy_is_a_users_error(name, driver, tmp_path):
     (tmp_path / "cupy.py").write_text(source, encoding="utf-8")
     code = f"""
 import minisum.ops
-from minisum import backend
+from minisum import backend, machine
 from minisum.fast import cuda as kernels
 from minisum.errors import UserError
 backend._cuda_driver_version = lambda: {driver}
@@ -157,8 +157,8 @@ def test_moving_to_and_fro():
     np.testing.assert_array_equal(backend.to_numpy(moved["x"]), x)
     assert backend.to_numpy(moved["ids"]).dtype == np.arange(3).dtype
     backend.synchronize(XP)
-    assert backend.device_name(XP)
-    assert backend.peak_memory(XP) > 0 or XP is not np
+    assert machine.device_name(XP)
+    assert machine.peak_memory(XP) > 0 or XP is not np
 
 
 def test_accumulators():
@@ -222,7 +222,7 @@ def test_add_rows_of_many():
 
 
 def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
-    assert backend.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    assert machine.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
     told = []
 
     class Library:
@@ -231,13 +231,13 @@ def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
 
         def mallopt(self, option, value):
             told.append((option, value))
-            return int(value <= 2**25 or option == backend.M_TRIM_THRESHOLD)
+            return int(value <= 2**25 or option == machine.M_TRIM_THRESHOLD)
 
-    monkeypatch.setattr(backend.ctypes, "CDLL", Library)
-    assert backend.keep_freed_memory()  # an old one that refuses more than 32 MB
+    monkeypatch.setattr(machine.ctypes, "CDLL", Library)
+    assert machine.keep_freed_memory()  # an old one that refuses more than 32 MB
     assert told == [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]
-    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: object())
-    assert not backend.keep_freed_memory()
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+    assert not machine.keep_freed_memory()
 
 
 # The stand-in for CuPy
