@@ -3,4 +3,4 @@
 Importing the package needs NumPy alone. Start reading at `minisum.ops`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

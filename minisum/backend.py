@@ -4,7 +4,7 @@ Operations ask an array which module it came from (`array_module`) and so carry 
 backends can run side by side in one process. A backend is *chosen* only at the edge, by `get`,
 which never falls back: asked for a GPU that is not there, it says what is missing.
 
-What the machine is, memory and BLAS, is in `minisum.machine`; `python -m minisum.backend` prints it.
+The machine's memory and BLAS are in `minisum.machine`; `python -m minisum.backend` describes it.
 """
 
 import ctypes

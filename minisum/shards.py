@@ -71,6 +71,9 @@ class Shards:
         if params.xp is not np and self.recorder:
             step = self.unrecorded.loss_and_grads
             return self.recorder(step, (params, grads), batch, total)
+        if not _size(batch):  # of a batch with fewer examples than processes
+            grads.vector[...] = 0
+            return 0.0
         shards = self._cut(params, batch)
         workers = min(self.workers.count, len(shards))
         while len(self.spare) < workers - 1:
@@ -130,11 +133,11 @@ class Shards:
 
     def _cut(self, params, batch):
         """The shards of a batch. On the host the model may also trim each of padding."""
-        size, on_host = max(1, _size(batch)), params.xp is np
-        rows = self.shard_rows(batch) if on_host else self.rows or size
+        size, on_host = _size(batch), params.xp is np
+        rows = self.shard_rows(batch) if on_host else self.rows or max(1, size)
         shards = [
             {name: array[i : i + rows] for name, array in batch.items()}
-            for i in range(0, size, rows)
+            for i in range(0, max(1, size), rows)
         ]
         return [self.model.trim_padding(shard) for shard in shards] if on_host else shards
 

@@ -5,8 +5,10 @@ cumulative summation in every layer. `--mixer all` trains summation, attention a
 hybrid under one budget. `--generate "prompt" --out RUN` continues a text with a trained model.
 """
 
+import argparse
 import copy
 import dataclasses
+import itertools
 import math
 import sys
 from functools import cached_property
@@ -17,18 +19,21 @@ from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
 from data.text import batches, byte_tokens
 from data.text.tokenizer import encode, save_tokenizer
 from data.text.windows import PackedWindows, RowWindows
+from minisum import backend
 from minisum.errors import UserError
 from minisum.models import blocks, language_model
+from minisum.models.generation import generate
 from train import command_line
-from train.command_line import Command
-from train.run.folder import TOKENIZER
-from train.run.options import Config, option
+from train.command_line import Command, run_with_exit_status
+from train.run.folder import TOKENIZER, RunFolder
+from train.run.options import Parser, TextConfig, option, utf8
+from train.run.predict import best_of, matched, one_model, require_tokenizer
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CausalConfig(Config):
+class CausalConfig(TextConfig):
     dataset: str = option(DEFAULT, "corpus by name", "data", choices=NAMES)
     limit_train: int = option(
         None,
@@ -42,13 +47,13 @@ class CausalConfig(Config):
         None, "test on N documents only, drawn at random", "data", type=int, at_least=1, metavar="N"
     )
     first_rows: bool = option(
-        False, "the limits keep the first documents, as first published, of files that are often "
-        "sorted; not a random draw", "data",
+        False, "the limits keep the first documents, as first published, instead of a random draw; "
+        "files are often sorted", "data",
     )  # fmt: skip
     text_column: str = option(None, "text column of --data", "data", type=str, metavar="NAME")
     validation: float = option(
-        0.05, "share of the training text that chooses the epoch", "data", above=0, below=0.9,
-        metavar="FRACTION",
+        0.05, "fraction of the training text held out to choose the epoch", "data", above=0,
+        below=0.9, metavar="FRACTION",
     )  # fmt: skip
     tokenizer: str = option(
         "bpe", "byte pairs learned from the training text, or hub:NAME for published ones", "data",
@@ -58,9 +63,9 @@ class CausalConfig(Config):
         8192, "tokens of the vocabulary", "data", at_least=4, at_most=2**24, metavar="N"
     )  # fmt: skip
     rows: bool = option(
-        False, "a padded row a text, cut to --max-len, instead of packed windows", "data"
+        False, "one padded row a text, cut to --max-len, instead of packed windows", "data"
     )
-    reset: bool = option(False, "start memory and positions anew at each document", "data")
+    reset: bool = option(False, "restart memory and positions at each document", "data")
 
     mixer: str = option(
         "summation", "the layers; hybrid: summation, then attention last; all compares the three; "
@@ -87,12 +92,11 @@ class CausalConfig(Config):
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 
-    recipe: str = option("default", "set of defaults", choices=("default", "published"))
     epochs: int = option(10, "passes over the training text", at_least=1, metavar="N")
     batch_size: int = option(8, "windows a step", at_least=1, metavar="N")
 
     WITH_DATA = ("test_data", "text_column")
-    MORE_TOKENS = 1  # the border between documents
+    MORE_TOKENS = 1  # the separator of documents
     RECIPES = {
         "default": {},
         "published": {
@@ -109,7 +113,7 @@ class CausalConfig(Config):
         if self.layers_pattern is not None:
             for name in ("mixer", "layers"):
                 if name in given:
-                    raise UserError(f"--layers-pattern says it all: leave out --{name}")
+                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
             blocks.parse_pattern(self.layers_pattern)
         if self.reset and self.rows:
             raise UserError("--reset has no meaning with --rows: each row is one document")
@@ -131,8 +135,8 @@ class LanguageModelling:
 
     name = "causal"
     metric = "perplexity"
-    rivals = MIXERS[:-1]
-    shown = ("perplexity", "bits_per_byte")
+    compared = MIXERS[:-1]
+    report_metrics = ("perplexity", "bits_per_byte")
     higher_is_better = False
 
     def __init__(self, config, data, tokenizer):
@@ -145,7 +149,7 @@ class LanguageModelling:
 
     @cached_property
     def model(self):
-        return build_model(self.config, self.card())
+        return build_model(self.config, self.model_spec())
 
     def cut(self, texts, split):
         """The windows or rows of `texts`."""
@@ -155,8 +159,8 @@ class LanguageModelling:
         if self.config.rows:
             windows = RowWindows(encoded, n)
         else:
-            border = byte_tokens.border_id(self.tokenizer)
-            windows = PackedWindows(encoded, n, border, self.config.reset)
+            separator = byte_tokens.border_id(self.tokenizer)
+            windows = PackedWindows(encoded, n, separator, self.config.reset)
         if not len(windows):
             raise UserError(f"the {split} part of {self.dataset} has no text to predict")
         return windows
@@ -170,24 +174,24 @@ class LanguageModelling:
     def tokens(self, batch):
         return int((batch["targets"] >= 0).sum())
 
-    def evaluate(self, split, predict):
+    def evaluate(self, split, predict, folder=None):
         """Means over all targets of the split, each counting once, whatever its window."""
-        surprise = hits = targets = size = 0
+        nll = hits = targets = size = 0
         batch_means = []
         for rows in batches.batches(np.arange(len(self.windows[split])), self.config.batch_size):
             batch = self.windows[split].take(rows)
             counted = batch["targets"] >= 0
             scored = predict(batch)[counted].astype(np.float64)
-            surprise += scored[:, 0].sum()
+            nll += scored[:, 0].sum()
             batch_means.append(scored[:, 0].mean())
             hits += scored[:, 1].sum()
             targets += int(counted.sum())
             size += int(self.token_bytes[batch["targets"][counted]].sum())
-        found = measures(surprise, hits, targets, size)
+        found = measures(nll, hits, targets, size)
         # As first published: every batch counts the same, however little text is in it.
         return found | {"batch_perplexity": perplexity(np.mean(batch_means))}
 
-    def facts(self):
+    def summary(self):
         sizes = {}
         for split, windows in self.windows.items():
             sizes[f"{split}_tokens"] = windows.targets
@@ -196,31 +200,31 @@ class LanguageModelling:
     def named_mixer(self):
         return self.config.layers_pattern or self.config.mixer
 
-    def card(self):
+    def model_spec(self):
         return {"vocab": self.vocab}
 
     def save(self, path):
         save_tokenizer(self.tokenizer, path / TOKENIZER)
 
     def with_mixer(self, mixer):
-        """The same task, data and all, for another mixer."""
+        """The same task with the same data, for another mixer."""
         other = copy.copy(self)
         other.config = dataclasses.replace(self.config, mixer=mixer)
         return other
 
 
-def measures(surprise, hits, targets, size):
-    """From sums over targets: nats of surprise, hits of the likeliest token, bytes that they spell.
+def measures(nll, hits, targets, size):
+    """From sums over targets: nll in nats, hits of the likeliest token, bytes of the targets.
 
-    Bits per byte count what it takes to write the text down, borders included, whatever the
-    tokens: a model with longer tokens has fewer, harder ones to predict.
+    Bits per byte are the length of the encoded text, separators included, whatever the tokens:
+    a model with longer tokens has fewer of them, which are harder to predict.
     """
-    loss = surprise / targets
+    loss = nll / targets
     return {
         "loss": loss,
         "perplexity": perplexity(loss),
         "accuracy": hits / targets,
-        "bits_per_byte": surprise / math.log(2) / size,
+        "bits_per_byte": nll / math.log(2) / size,
     }
 
 
@@ -231,7 +235,7 @@ def perplexity(loss):
 def load(config, folder, resume):
     """The task of `config`. The tokenizer is made of the training text, or read when resuming."""
     for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
-        # A model that cannot be is refused before anything is read or written.
+        # An impossible model is refused before anything is read or written.
         build_model(dataclasses.replace(config, mixer=mixer), {"vocab": 1})
     data = load_language(
         dataset=config.dataset,
@@ -256,9 +260,9 @@ def load(config, folder, resume):
     return LanguageModelling(config, data, tokenizer)
 
 
-def build_model(config, card):
+def build_model(config, spec):
     return language_model.LanguageModel(
-        vocab=card["vocab"],
+        vocab=spec["vocab"],
         width=config.width,
         layers=config.pattern,
         max_len=config.max_len,
@@ -282,13 +286,91 @@ COMMAND = Command(
 
 
 def main(arguments=None):
+    """Train, or with --generate write text; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if any(word.partition("=")[0] == "--generate" for word in arguments):
-        from train.generate import main as generate
+    if not any(word.partition("=")[0] == "--generate" for word in arguments):
+        return command_line.main(COMMAND, arguments)
+    asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
+    parser = generate_parser()
+    with run_with_exit_status() as outcome:
+        write(parser.parse_args(["--help"] if asks_for_help else arguments))
+    return outcome.status
 
-        asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
-        return generate(["--help"] if asks_for_help else arguments)
-    return command_line.main(COMMAND, arguments)
+
+def generate_parser():
+    parser = Parser(
+        prog="python -m train.causal --generate",
+        description="Continue a text with a trained language model.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--generate", metavar="PROMPT", required=True, help="the text to continue, may be empty")
+    add("--out", metavar="RUN", required=True, help="folder of the run whose model writes")
+    add("--tokens", type=int, default=200, metavar="N", help="how many tokens to add")
+    add("--temperature", type=float, default=0.8, metavar="X", help="0 takes the likeliest token")
+    add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens only")
+    add("--seed", type=int, default=0, metavar="N", help="the same seed writes the same text")
+    add("--backend", default="numpy", choices=backend.NAMES, help="where arrays live")
+    return parser
+
+
+def write(chosen):
+    """Print the prompt and its continuation: the prompt is read in one pass, then one token at a
+    time is drawn and shown."""
+    check(chosen)
+    model, params, tokenizer, config = load_run(chosen.out, chosen.backend)
+    text = utf8(chosen.generate)
+    prompt = encode(tokenizer, [text])[0]
+    separator = byte_tokens.border_id(tokenizer)
+    if not config.rows:  # packed, a separator precedes every document
+        prompt = np.append(separator, prompt)
+    tokens = generate(
+        model,
+        params,
+        prompt,
+        np.random.default_rng(chosen.seed),
+        chosen.temperature,
+        chosen.top_k,
+        forget_at=separator if config.reset else None,
+    )
+    if sys.stdout is None:
+        raise UserError("--generate needs standard output, and it is closed")
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    show(text)
+    stream = byte_tokens.TextStream(tokenizer)
+    try:
+        for token in itertools.islice(tokens, chosen.tokens):
+            show(stream.read(token))
+    finally:  # also after Ctrl-C
+        show("\n")
+
+
+def check(chosen):
+    for holds, what in (
+        (0 <= chosen.tokens < 2**63, f"--tokens {chosen.tokens}: from 0 to 2**63 - 1"),
+        (0 <= chosen.temperature < np.inf, f"--temperature {chosen.temperature}: from 0 to finite"),
+        (chosen.top_k is None or chosen.top_k >= 1, f"--top-k {chosen.top_k}: at least 1 token"),
+        (chosen.seed >= 0, f"--seed {chosen.seed}: it must be at least 0"),
+    ):
+        if not holds:
+            raise UserError(what)
+
+
+def show(text):
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def load_run(path, backend_name="numpy"):
+    """(model, params, tokenizer, config) of the best epoch of the run in folder `path`."""
+    folder, config = RunFolder(path), one_model(CausalConfig, "causal", path)
+    if not folder.best.exists():
+        raise UserError(f"{path} has no trained model yet: its first epoch is not done")
+    arrays, spec = best_of(folder, "causal")
+    tokenizer = require_tokenizer(byte_tokens.load(folder.tokenizer), spec, folder)
+    model = build_model(config, spec)
+    return model, matched(model, arrays, backend.get(backend_name), folder), tokenizer, config
 
 
 if __name__ == "__main__":

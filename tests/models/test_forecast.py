@@ -17,7 +17,7 @@ from minisum.gradcheck import gradcheck, loss_op
 from minisum.models.forecaster import NORMALISE, Forecaster, parse_pattern
 from minisum.models.window_baselines import LinearMap, Repeat
 from minisum.params import Params
-from train.forecast_errors import Errors
+from train.forecast import Errors
 
 BIDIRECTIONAL = [name for name, m in mixers.TABLE.items() if m.can_be_bidirectional]
 

@@ -205,7 +205,7 @@ def test_every_command_line_is_understood():
 
 def test_quirks_are_taken_back_by_their_flags():
     """on and off set the same fields of the config, to different values."""
-    from train.forecast_config import ForecastConfig
+    from train.forecast import ForecastConfig
 
     classes = {
         "classifier": classifier.ClassifierConfig, "causal": causal.CausalConfig,

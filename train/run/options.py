@@ -1,8 +1,8 @@
-"""The settings of a run: one frozen dataclass feeds the flags, --help, config.json and the header.
+"""The settings of a run: one frozen dataclass gives the flags, --help, config.json and the header.
 
 A field declared with `option` is a command-line flag; its metadata holds the help text, the choices
-and the bounds. A task subclasses `Config`, adds fields of its own and may declare a shared one
-again with other choices or another default.
+and the bounds. A task subclasses `Config`, or `TextConfig` if it reads texts, adds its own fields
+and may declare a shared one again with other choices or another default.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from data.text.tokenizer import least_vocabulary
-from minisum import backend
+from minisum import backend, checkpoint
 from minisum.errors import UserError
 
 
@@ -28,15 +28,20 @@ def option(default, help, group="training", **metadata):
 
 
 def file_path(text):
-    """A path that still holds when the run is resumed from another folder."""
+    """An absolute path: the run may be resumed from another folder."""
     try:
         return str(Path(text).expanduser().resolve())
     except (OSError, RuntimeError) as error:  # an unknown ~user, a loop of links
-        raise UserError(f"{text} is no path to a file: {error}") from None
+        raise UserError(f"{text} is not a path to a file: {error}") from None
+
+
+def names(text):
+    """("a", "b", "c") of "a,b,c"."""
+    return tuple(name.strip() for name in utf8(text).split(",") if name.strip())
 
 
 def utf8(argument):
-    """The words of a flag as UTF-8, also where the locale made something else of their bytes."""
+    """The value of a flag as UTF-8, also where the locale decoded its bytes as something else."""
     try:
         return os.fsencode(argument).decode("utf-8")
     except UnicodeError:
@@ -45,36 +50,24 @@ def utf8(argument):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
+    """The settings that every task has."""
+
     dataset: str = option("python_docs", "corpus by name", "data", metavar="NAME")
-    data: str = option(None, "corpus from your own file", "data", type=file_path, metavar="FILE")
-    test_data: str = option(
-        None, "test rows for --data (else cut from it)", "data", type=file_path, metavar="FILE"
-    )
+    data: str = option(None, "your own file", "data", type=file_path, metavar="FILE")
     limit_train: int = option(
         None, "train on N rows only, drawn by class", "data", type=int, at_least=1, metavar="N"
     )
     limit_test: int = option(
         None, "test on N rows only, drawn by class", "data", type=int, at_least=1, metavar="N"
     )
-    validation: float = option(
-        0.1, "share of the training rows that chooses the epoch", "data", above=0, below=1,
-        metavar="FRACTION",
-    )  # fmt: skip
-    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
-    vocab_size: int = option(
-        10_000, "most frequent tokens kept", "data", at_least=4, at_most=2**24, metavar="N"
-    )  # fmt: skip
 
     mixer: str = option("summation", "how tokens are mixed", "model", choices=("summation",))
     width: int = option(256, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
     layers: int = option(1, "mixing layers", "model", at_least=1, at_most=2**10, metavar="N")
     heads: int = option(4, "attention heads", "model", at_least=1, at_most=2**10, metavar="N")
-    max_len: int = option(
-        256, "tokens of an example that are read", "model", at_least=1, at_most=2**24, metavar="N"
-    )
     dropout: float = option(0.5, "dropout rate", "model", at_least=0, below=1, metavar="RATE")
 
-    recipe: str = option("default", "set of defaults", choices=("default",))
+    recipe: str = option("default", "set of defaults", choices=("default", "published"))
     epochs: int = option(20, "passes over the training rows", at_least=1, metavar="N")
     batch_size: int = option(64, "examples a step", at_least=1, metavar="N")
     lr: float = option(1e-3, "learning rate of Adam", above=0, metavar="RATE")
@@ -89,22 +82,22 @@ class Config:
         None, "clip the norm of the whole gradient", type=float, above=0, metavar="X"
     )
     ema: float = option(
-        0.0, "validate and keep a running average of the parameters with this decay", at_least=0,
-        below=1, metavar="DECAY",
+        0.0, "validate and keep an exponential moving average of the parameters with this decay",
+        at_least=0, below=1, metavar="DECAY",
     )  # fmt: skip
     select: str = option(
         "validation",
-        "the epoch that is kept: the best on validation rows; the last; or, only to reproduce "
-        "numbers that were published so, the best on the test set, which then is no test any more",
+        "the epoch that is kept: the best on validation rows; the last; or the best on the test "
+        "set, only to reproduce results published that way: its score is then no test score",
         choices=("validation", "last", "test"),
     )
     patience: int = option(
-        None, "stop after N epochs without a new best", type=int, at_least=1, metavar="N"
+        None, "stop after N epochs without a new best; 0: never", type=int, at_least=0, metavar="N"
     )
     plateau: int = option(
-        None, "halve the rate after N epochs without a best", type=int, at_least=1, metavar="N"
+        None, "halve the rate after N epochs without a new best", type=int, at_least=1, metavar="N"
     )
-    seed: int = option(0, "seed of everything random", at_least=0, metavar="N")
+    seed: int = option(0, "random seed", at_least=0, metavar="N")
 
     backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
     threads: int = option(
@@ -112,7 +105,7 @@ class Config:
         metavar="N",
     )  # fmt: skip
     shard_rows: int = option(
-        None, "examples a thread works on at a time (default: what its cache holds)", "running",
+        None, "examples a thread computes at a time (default: what its cache holds)", "running",
         type=int, at_least=1, metavar="N",
     )  # fmt: skip
     save_every: float = option(
@@ -121,10 +114,13 @@ class Config:
 
     # name of the recipe -> the defaults that it changes
     RECIPES = {"default": {}}
-    # flags that say how to read --data FILE, and mean nothing without it
-    WITH_DATA = ("test_data",)
-    # tokens of the vocabulary beside the tokenizer's own
-    MORE_TOKENS = 0
+    # flags that describe --data FILE, and mean nothing without it
+    WITH_DATA = ()
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):  # config.json has lists
+            if isinstance(value := getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(value))
 
     def check(self, given=()):
         """Raise UserError for a value out of range, or for values that contradict each other.
@@ -136,14 +132,41 @@ class Config:
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
+
+    def to_dict(self):
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(Config):
+    """The settings of a task that reads texts."""
+
+    test_data: str = option(
+        None, "test rows for --data (else cut from it)", "data", type=file_path, metavar="FILE"
+    )
+    validation: float = option(
+        0.1, "fraction of the training rows held out to choose the epoch", "data", above=0, below=1,
+        metavar="FRACTION",
+    )  # fmt: skip
+    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
+    vocab_size: int = option(
+        10_000, "most frequent tokens kept", "data", at_least=4, at_most=2**24, metavar="N"
+    )  # fmt: skip
+    max_len: int = option(
+        256, "tokens of an example that are read", "model", at_least=1, at_most=2**24, metavar="N"
+    )
+
+    WITH_DATA = ("test_data",)
+    # tokens of the vocabulary beside the tokenizer's own
+    MORE_TOKENS = 0
+
+    def check(self, given=()):
+        super().check(given)
         least = least_vocabulary("bpe") + self.MORE_TOKENS
         if self.tokenizer == "bpe" and self.vocab_size < least:
             raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
         if "validation" in given and self.select == "test":
-            raise UserError("--validation: --select test looks at no validation rows")
-
-    def to_dict(self):
-        return dataclasses.asdict(self)
+            raise UserError("--validation has no meaning with --select test: leave one out")
 
 
 def flag(name):
@@ -151,7 +174,7 @@ def flag(name):
 
 
 def check_bounds(field, value):
-    """Hold one value to its field's choices and bounds."""
+    """UserError for a value outside its field's choices or bounds."""
     limits = field.metadata
     name = flag(field.name)
     if value is None:
@@ -224,7 +247,7 @@ def describe_recipes(config_class):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong command line is a UserError like every other wrong input."""
+    """argparse, but a wrong command line is a UserError like any other wrong input."""
 
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -241,7 +264,7 @@ def from_flags(config_class, given):
 
 
 # Settings that a resumed run may change: how long and on what it runs, not what it learns.
-FREE_ON_RESUME = {"epochs", "threads", "save_every"}
+FREE_ON_RESUME = {"epochs", "patience", "threads", "save_every"}
 
 
 def from_run(config_class, task, folder, given):
@@ -254,14 +277,15 @@ def from_run(config_class, task, folder, given):
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["task"] != task:
-            raise UserError(f"{folder} holds a run of another task: {stored['task']}")
+            raise UserError(f"{folder} is a run of another task: {stored['task']}")
         needed = {"data_sha256", "mixer", "seed", "threads"} - stored.keys()
         if needed:
             raise KeyError(needed)
-        # An option that is younger than the run has its default, which is what there was before.
+        checkpoint.require_format(folder, stored.get("format"))
+        # An option that is newer than the run has its default, which is what there was before.
         values = {f.name: stored.get(f.name, f.default) for f in dataclasses.fields(config_class)}
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no run: there is no config.json in it") from None
+        raise UserError(f"{folder} has no run in it: there is no config.json") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UserError:
@@ -275,7 +299,7 @@ def from_run(config_class, task, folder, given):
         if name not in FREE_ON_RESUME and values[name] != value:
             raise UserError(
                 f"{flag(name)} {value} contradicts the run in {folder}, which has {values[name]}: "
-                "leave the flag out, or start another run"
+                "leave the flag out, or start a new run"
             )
     config = config_class(**{**values, **{k: given[k] for k in FREE_ON_RESUME & given.keys()}})
     config.check()
@@ -283,7 +307,7 @@ def from_run(config_class, task, folder, given):
 
 
 def fits(field, value):
-    """Whether a value out of JSON is of the field's type, or None where that is the default."""
+    """Whether a value from JSON has the field's type, or is None where that is the default."""
     if value is None:
         return field.default is None
     if field.type is tuple:
