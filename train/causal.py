@@ -293,7 +293,7 @@ def main(arguments=None):
     asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
     parser = generate_parser()
     with run_with_exit_status() as outcome:
-        write(parser.parse_args(["--help"] if asks_for_help else arguments))
+        outcome.status = write(parser.parse_args(["--help"] if asks_for_help else arguments))
     return outcome.status
 
 
@@ -316,8 +316,10 @@ def generate_parser():
 
 
 def write(chosen):
-    """Print the prompt and its continuation: the prompt is read in one pass, then one token at a
-    time is drawn and shown."""
+    """Print the prompt and its continuation; return the exit status.
+
+    The prompt is read in one pass; then tokens are drawn one at a time and shown at once.
+    """
     check(chosen)
     model, params, tokenizer, config = load_run(chosen.out, chosen.backend)
     text = utf8(chosen.generate)
@@ -339,11 +341,14 @@ def write(chosen):
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     show(text)
     stream = byte_tokens.TextStream(tokenizer)
+    status = 0
     try:
         for token in itertools.islice(tokens, chosen.tokens):
             show(stream.read(token))
-    finally:  # also after Ctrl-C
-        show("\n")
+    except KeyboardInterrupt:
+        status = 130
+    show("\n")
+    return status
 
 
 def check(chosen):
