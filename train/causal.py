@@ -26,7 +26,7 @@ from minisum.models.generation import generate
 from train import command_line
 from train.command_line import Command, run_with_exit_status
 from train.run.folder import TOKENIZER, RunFolder
-from train.run.options import Parser, TextConfig, option, utf8
+from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, utf8
 from train.run.predict import best_of, matched, one_model, require_tokenizer
 
 MIXERS = ("summation", "attention", "hybrid", "all")
@@ -34,34 +34,23 @@ MIXERS = ("summation", "attention", "hybrid", "all")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CausalConfig(TextConfig):
-    dataset: str = option(DEFAULT, "corpus by name", "data", choices=NAMES)
-    limit_train: int = option(
-        None,
-        "train on N documents only, drawn at random",
-        "data",
-        type=int,
-        at_least=1,
-        metavar="N",
-    )
-    limit_test: int = option(
-        None, "test on N documents only, drawn at random", "data", type=int, at_least=1, metavar="N"
-    )
+    dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
+    limit_train: int = option(None, "train on N documents only, drawn at random", "data", **N)
+    limit_test: int = option(None, "test on N documents only, drawn at random", "data", **N)
     first_rows: bool = option(
         False, "the limits keep the first documents, as first published, instead of a random draw; "
         "files are often sorted", "data",
     )  # fmt: skip
-    text_column: str = option(None, "text column of --data", "data", type=str, metavar="NAME")
+    text_column: str = option(None, "text column of --data", "data", **NAME)
     validation: float = option(
-        0.05, "fraction of the training text held out to choose the epoch", "data", above=0,
-        below=0.9, metavar="FRACTION",
+        0.05, "fraction of the training text held out to choose the epoch", "data",
+        **FRACTION | {"below": 0.9},
     )  # fmt: skip
     tokenizer: str = option(
         "bpe", "byte pairs learned from the training text, or hub:NAME for published ones", "data",
         metavar="KIND",
     )  # fmt: skip
-    vocab_size: int = option(
-        8192, "tokens of the vocabulary", "data", at_least=4, at_most=2**24, metavar="N"
-    )  # fmt: skip
+    vocab_size: int = changed(TextConfig, "vocab_size", 8192, help="tokens of the vocabulary")
     rows: bool = option(
         False, "one padded row a text, cut to --max-len, instead of packed windows", "data"
     )
@@ -75,12 +64,9 @@ class CausalConfig(TextConfig):
         None, 'layers one by one instead: "summation*3,attention", "projection*2,attention"',
         "model", type=str, metavar="PATTERN",
     )  # fmt: skip
-    layers: int = option(4, "layers of --mixer", "model", at_least=1, at_most=2**10, metavar="N")
-    heads: int = option(8, "attention heads", "model", at_least=1, at_most=2**10, metavar="N")
-    d_ff: int = option(
-        None, "width inside the token networks (default: --width)", "model", type=int, at_least=1,
-        metavar="N",
-    )  # fmt: skip
+    layers: int = changed(TextConfig, "layers", 4, help="layers of --mixer")
+    heads: int = changed(TextConfig, "heads", 8)
+    d_ff: int = option(None, "width inside the token networks (default: --width)", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", type=str, choices=language_model.POSITIONS,
@@ -92,8 +78,8 @@ class CausalConfig(TextConfig):
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 
-    epochs: int = option(10, "passes over the training text", at_least=1, metavar="N")
-    batch_size: int = option(8, "windows a step", at_least=1, metavar="N")
+    epochs: int = changed(TextConfig, "epochs", 10, help="passes over the training text")
+    batch_size: int = changed(TextConfig, "batch_size", 8, help="windows a step")
 
     WITH_DATA = ("test_data", "text_column")
     MORE_TOKENS = 1  # the separator of documents

@@ -26,7 +26,7 @@ from minisum.models import classifier as models
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run.folder import TOKENIZER
-from train.run.options import TextConfig, option
+from train.run.options import NAME, POSITIVE, RATE, N, TextConfig, changed, option
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
 EPOCHS, MOST_EPOCHS = 15, 100
@@ -35,17 +35,10 @@ LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be lea
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(TextConfig):
-    dataset: str = option(DEFAULT, "corpus by name", "data", choices=NAMES)
-    text_column: str = option(
-        None, "its text column (guessed if obvious)", "data", type=str, metavar="NAME"
-    )
-    label_column: str = option(
-        None, "its label column (guessed if obvious)", "data", type=str, metavar="NAME"
-    )
-    validation: float = option(
-        0.05, "fraction of the training rows held out to choose the epoch", "data", above=0,
-        below=1, metavar="FRACTION",
-    )  # fmt: skip
+    dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
+    text_column: str = option(None, "its text column (guessed if obvious)", "data", **NAME)
+    label_column: str = option(None, "its label column (guessed if obvious)", "data", **NAME)
+    validation: float = changed(TextConfig, "validation", 0.05)
     drop_unknown: bool = option(False, "leave out unknown words instead of marking them", "data")
     padding: str = option(
         "right", "left: always to --max-len, keeping the last tokens", "data",
@@ -61,10 +54,9 @@ class ClassifierConfig(TextConfig):
         False, "an encoder of pre-norm blocks, also where there is a published one-layer model; "
         "implied by --layers from 2 on and by every mixer that has none", "model",
     )  # fmt: skip
-    layers: int = option(
-        1, "mixing layers: 1 as published, more in an encoder", "model", at_least=1,
-        at_most=2**10, metavar="N",
-    )  # fmt: skip
+    layers: int = changed(
+        TextConfig, "layers", 1, help="mixing layers: 1 as published, more in an encoder"
+    )
     d_ff: int = option(
         None, "width of an encoder's token networks, 0 for none (default: 4 x width)", "model",
         type=int, at_least=0, at_most=2**18, metavar="N",
@@ -77,28 +69,18 @@ class ClassifierConfig(TextConfig):
         None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
         type=str, choices=tuple(models.POOLING),
     )  # fmt: skip
-    dropout: float = option(
-        0.5, "dropout rate of the features before the last layer", "model",
-        at_least=0, below=1, metavar="RATE",
-    )  # fmt: skip
-    token_dropout: float = option(
-        0.5, "dropout rate of whole tokens", "model", at_least=0, below=1, metavar="RATE"
-    )
-    max_len: int = option(
-        512, "tokens of a text that are read", "model", at_least=1, at_most=2**24, metavar="N"
-    )
+    dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
+    token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
+    max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
         None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
-        type=int, at_least=1, metavar="N",
+        **N,
     )  # fmt: skip
     lr: float = option(
         None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
-        "whose mean makes gradients small, else 0.001)", type=float, above=0, metavar="RATE",
+        "whose mean makes gradients small, else 0.001)", **POSITIVE,
     )  # fmt: skip
-    ema: float = option(
-        0.999, "validate and keep an exponential moving average of the parameters with this decay",
-        at_least=0, below=1, metavar="DECAY",
-    )  # fmt: skip
+    ema: float = changed(TextConfig, "ema", 0.999)
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")

@@ -34,7 +34,7 @@ from minisum.models.window_baselines import LinearMap, Repeat
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import Config, flag, names, option
+from train.run.options import LIST, NAME, Config, N, changed, flag, option
 from train.run.predict import STANDARD_INPUT, best_of, matched, rows_of_standard_input
 
 SEASON = 24  # steps, where the times do not tell
@@ -47,20 +47,15 @@ PLOTTED_WINDOWS = 6  # in forecasts.png
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForecastConfig(Config):
-    dataset: str = option(DEFAULT, "series by name", "data", choices=NAMES)
-    limit_train: int = option(
-        None, "train on N windows only, drawn at random", "data", type=int, at_least=1, metavar="N"
-    )
-    limit_test: int = option(
-        None, "test on N windows only, evenly spaced", "data", type=int, at_least=1, metavar="N"
-    )
+    dataset: str = changed(Config, "dataset", DEFAULT, help="series by name", choices=NAMES)
+    limit_train: int = option(None, "train on N windows only, drawn at random", "data", **N)
+    limit_test: int = option(None, "test on N windows only, evenly spaced", "data", **N)
     columns: tuple = option(
-        None, "columns to forecast (default: all but the time)", "data", type=names,
-        metavar="A,B,C",
-    )  # fmt: skip
+        None, "columns to forecast (default: all but the time)", "data", **LIST
+    )
     time_column: str = option(
         None, "the column of times in --data (guessed if called date, time or timestamp)", "data",
-        type=str, metavar="NAME",
+        **NAME,
     )  # fmt: skip
     split: str = option(
         "standard",
@@ -70,12 +65,11 @@ class ForecastConfig(Config):
     separate: bool = option(
         False, "no window reaches back before its split, as first published", "data"
     )
-    window: int = option(512, "time steps of the input", "data", at_least=1, metavar="N")
-    horizon: int = option(96, "time steps that are forecast", "data", at_least=1, metavar="N")
+    window: int = option(512, "time steps of the input", "data", **N)
+    horizon: int = option(96, "time steps that are forecast", "data", **N)
     season: int = option(
-        None, f"time steps of the seasonal baseline (default: a day's, else {SEASON})", "data",
-        type=int, at_least=1, metavar="N",
-    )  # fmt: skip
+        None, f"time steps of the seasonal baseline (default: a day's, else {SEASON})", "data", **N
+    )
 
     mixer: str = option(
         "hybrid",
@@ -87,12 +81,12 @@ class ForecastConfig(Config):
         None, 'layers one by one instead, of any bidirectional mixer: "tssa*2,attention"', "model",
         type=str, metavar="PATTERN",
     )  # fmt: skip
-    layers: int = option(3, "layers of --mixer", "model", at_least=1, at_most=2**10, metavar="N")
-    width: int = option(128, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
-    heads: int = option(8, "attention heads", "model", at_least=1, at_most=2**10, metavar="N")
-    d_ff: int = option(256, "width inside the token networks", "model", at_least=1, metavar="N")
-    patch: int = option(16, "time steps of a patch", "model", at_least=1, metavar="N")
-    stride: int = option(8, "time steps from patch to patch", "model", at_least=1, metavar="N")
+    layers: int = changed(Config, "layers", 3, help="layers of --mixer")
+    width: int = changed(Config, "width", 128)
+    heads: int = changed(Config, "heads", 8)
+    d_ff: int = option(256, "width inside the token networks", "model", **N)
+    patch: int = option(16, "time steps of a patch", "model", **N)
+    stride: int = option(8, "time steps from patch to patch", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", type=str, choices=forecaster.POSITIONS,
@@ -103,14 +97,12 @@ class ForecastConfig(Config):
         "what is subtracted from each window and added to its forecast: nothing, its last value, "
         "or its mean, then also divided by its deviation", "model", choices=forecaster.NORMALISE,
     )  # fmt: skip
-    dropout: float = option(0.15, "dropout rate", "model", at_least=0, below=1, metavar="RATE")
+    dropout: float = changed(Config, "dropout", 0.15)
 
-    epochs: int = option(10, "passes over the training windows", at_least=1, metavar="N")
-    batch_size: int = option(32, "windows a step", at_least=1, metavar="N")
-    lr: float = option(1e-4, "learning rate of Adam", above=0, metavar="RATE")
-    clip_norm: float = option(
-        1.0, "clip the norm of the whole gradient", type=float, above=0, metavar="X"
-    )
+    epochs: int = changed(Config, "epochs", 10, help="passes over the training windows")
+    batch_size: int = changed(Config, "batch_size", 32, help="windows a step")
+    lr: float = changed(Config, "lr", 1e-4)
+    clip_norm: float = changed(Config, "clip_norm", 1.0)
 
     WITH_DATA = ("time_column",)
     RECIPES = {

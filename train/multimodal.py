@@ -35,7 +35,7 @@ from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures
 from train.run.folder import TOKENIZER
-from train.run.options import TextConfig, file_path, flag, names, option
+from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option
 from train.run.predict import (
     STANDARD_INPUT,
     best_of,
@@ -52,44 +52,29 @@ TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patien
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MultimodalConfig(TextConfig):
-    dataset: str = option(DEFAULT, "table by name", "data", choices=NAMES)
-    data: str = option(
-        None, "table from your own file: csv, tsv, jsonl or parquet", "data",
-        type=file_path, metavar="FILE",
-    )  # fmt: skip
-    text_column: str = option(None, "the column of texts", "data", type=str, metavar="NAME")
+    dataset: str = changed(TextConfig, "dataset", DEFAULT, help="table by name", choices=NAMES)
+    text_column: str = option(None, "the column of texts", "data", **NAME)
     numeric_columns: tuple = option(
         None,
         "columns of numbers, standardised on the training rows; a missing value (empty, null, NaN) "
         "becomes the column's mean, with a second input that says it was missing", "data",
-        type=names, metavar="A,B,C",
+        **LIST,
     )  # fmt: skip
     target: str = option(
-        None, "the column to predict; rows without it are left out", "data", type=str,
-        metavar="NAME",
-    )  # fmt: skip
-    limit_train: int = option(
-        None, "train on N rows only, drawn at random", "data", type=int, at_least=1, metavar="N"
+        None, "the column to predict; rows without it are left out", "data", **NAME
     )
-    limit_test: int = option(
-        None, "test on N rows only, drawn at random", "data", type=int, at_least=1, metavar="N"
-    )
-    vocab_size: int = option(
-        5000, "most frequent tokens kept", "data", at_least=4, at_most=2**24, metavar="N"
-    )  # fmt: skip
+    limit_train: int = option(None, "train on N rows only, drawn at random", "data", **N)
+    limit_test: int = option(None, "test on N rows only, drawn at random", "data", **N)
+    vocab_size: int = changed(TextConfig, "vocab_size", 5000)
     mixer: str = option(
         "summation",
         "summation with one shared channel; attention and concatenation; words: summation without "
         "the numbers; ridge: the numbers without words, solved; all compares them", "model",
         choices=(*models.MIXERS, "all"),
     )  # fmt: skip
-    layers: int = option(
-        1, "mixing layers; these models have one", "model", at_least=1, at_most=1, metavar="N"
-    )
-    width: int = option(128, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
-    max_len: int = option(
-        300, "tokens of a text that are read", "model", at_least=1, at_most=2**24, metavar="N"
-    )
+    layers: int = option(1, "mixing layers; these models have one", "model", **N | {"at_most": 1})
+    width: int = changed(TextConfig, "width", 128)
+    max_len: int = changed(TextConfig, "max_len", 300)
     pooling: str = option(
         None,
         "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
@@ -99,24 +84,15 @@ class MultimodalConfig(TextConfig):
     unmasked: bool = option(
         False, "pad to --max-len and read the padding as words, as first published", "model"
     )
-    dropout: float = option(0.2, "dropout rate", "model", at_least=0, below=1, metavar="RATE")
-    token_dropout: float = option(
-        0.0, "dropout rate of whole tokens", "model", at_least=0, below=1, metavar="RATE",
-    )  # fmt: skip
+    dropout: float = changed(TextConfig, "dropout", 0.2)
+    token_dropout: float = option(0.0, "dropout rate of whole tokens", "model", **RATE)
 
     unshuffled: bool = option(False, "the same order of rows in every epoch, as first published")
-    epochs: int = option(30, "passes over the training rows", at_least=1, metavar="N")
-    lr: float = option(2e-4, "learning rate of Adam", above=0, metavar="RATE")
-    ema: float = option(
-        0.99, "validate and keep an exponential moving average of the parameters with this decay",
-        at_least=0, below=1, metavar="DECAY",
-    )  # fmt: skip
-    patience: int = option(
-        5, "stop after N epochs without a new best; 0: never", type=int, at_least=0, metavar="N"
-    )
-    plateau: int = option(
-        3, "halve the rate after N epochs without a new best", type=int, at_least=1, metavar="N"
-    )
+    epochs: int = changed(TextConfig, "epochs", 30)
+    lr: float = changed(TextConfig, "lr", 2e-4)
+    ema: float = changed(TextConfig, "ema", 0.99)
+    patience: int = changed(TextConfig, "patience", 5)
+    plateau: int = changed(TextConfig, "plateau", 3)
 
     RECIPES = {
         "default": {},

@@ -13,7 +13,7 @@ import sys
 import warnings
 
 from data.sets import classification
-from minisum import backend, machine, mixers
+from minisum import machine, mixers
 from minisum.errors import UserError
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.compare import report as compare_report
@@ -21,7 +21,19 @@ from train.compare.cell import scale_cell, train_cell
 from train.compare.tasks import NAMES, SETTINGS, build
 from train.run.cells import Cells, claim_settings
 from train.run.folder import RunFolder, new_path
-from train.run.options import check_bounds, flag, option, parser_for
+from train.run.options import (
+    LAYERS,
+    LENGTH,
+    RATE,
+    SIZE,
+    Config,
+    N,
+    changed,
+    check_bounds,
+    flag,
+    option,
+    parser_for,
+)
 from train.run.report import Report
 
 DEFAULT_MIXERS = "summation,attention,tssa,linear_attention,gated_deltanet"
@@ -40,28 +52,22 @@ class CompareConfig:
         choices=classification.NAMES,
     )  # fmt: skip
     length: int = option(
-        None, "tokens of an example at most; ListOps: fewer than this", "task", type=int,
-        at_least=2, at_most=2**20, metavar="N",
+        None, "tokens of an example at most; ListOps: fewer than this", "task",
+        **N | {"at_least": 2, "at_most": 2**20},
     )  # fmt: skip
     min_length: int = option(
-        None, "ListOps: more tokens than this", "task", type=int, at_least=0, metavar="N"
+        None, "ListOps: more tokens than this", "task", **N | {"at_least": 0}
     )
-    max_depth: int = option(
-        None, "ListOps: levels of a tree", "task", type=int, at_least=1, at_most=100, metavar="N"
-    )
+    max_depth: int = option(None, "ListOps: levels of a tree", "task", **N, at_most=100)
     vocab_size: int = option(
-        None, "recall: keys and values together; texts: words kept", "task", type=int, at_least=4,
-        metavar="N",
-    )  # fmt: skip
-    pairs: int = option(
-        None, "recall: keys with values; regression: examples", "task", type=int, at_least=1,
-        metavar="N",
-    )  # fmt: skip
+        None, "recall: keys and values together; texts: words kept", "task", **N | {"at_least": 4}
+    )
+    pairs: int = option(None, "recall: keys with values; regression: examples", "task", **N)
     filler: str = option(
         None, "recall: between questions stand random numbers or 0", "task", type=str,
         choices=("random", "blank"),
     )  # fmt: skip
-    dims: int = option(None, "regression: numbers of x", "task", type=int, at_least=1, metavar="N")
+    dims: int = option(None, "regression: numbers of x", "task", **N)
     noise: float = option(
         None, "regression: standard deviation of y", "task", type=float, at_least=0, metavar="X"
     )
@@ -69,43 +75,37 @@ class CompareConfig:
         None, "regression: the same for all sequences, or up to --noise", "task", type=str,
         choices=("fixed", "mixed"),
     )  # fmt: skip
-    train_size: int = option(
-        None, "training examples, where they are a fixed set", "task", type=int, at_least=1,
-        metavar="N",
-    )  # fmt: skip
-    test_size: int = option(None, "test examples", "task", type=int, at_least=1, metavar="N")
+    train_size: int = option(None, "training examples, where they are a fixed set", "task", **N)
+    test_size: int = option(None, "test examples", "task", **N)
 
     mixers: str = option(DEFAULT_MIXERS, "names apart by commas, or all", "model", metavar="NAMES")
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
-    width: int = option(64, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
-    layers: int = option(2, "blocks", "model", at_least=1, at_most=2**10, metavar="N")
-    heads: int = option(4, "heads", "model", at_least=1, at_most=2**10, metavar="N")
+    width: int = option(64, "width of the model", "model", **SIZE)
+    layers: int = option(2, "blocks", "model", **LAYERS)
+    heads: int = option(4, "heads", "model", **LAYERS)
     d_ff: int = option(
-        None, "width of the token networks, 0 for none (default: 4 x width)", "model", type=int,
-        at_least=0, at_most=2**18, metavar="N",
+        None, "width of the token networks, 0 for none (default: 4 x width)", "model",
+        **N | {"at_least": 0, "at_most": 2**18},
     )  # fmt: skip
     positions: str = option(
         "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
     )
-    dropout: float = option(0.0, "dropout rate before the head", "model", at_least=0, below=1)
+    dropout: float = option(0.0, "dropout rate before the head", "model", **RATE)
 
-    steps: int = option(1000, "training steps", at_least=1, metavar="N")
-    batch_size: int = option(64, "examples a step", at_least=1, metavar="N")
-    lr: float = option(1e-3, "learning rate of Adam", above=0, metavar="RATE")
-    schedule: str = option("cosine", "learning rate over time", choices=("constant", "cosine"))
-    warmup: int = option(50, "steps of linear warm-up", at_least=0, metavar="STEPS")
-    weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
-    clip_norm: float = option(1.0, "longest gradient", above=0, metavar="X")
-    seeds: int = option(3, "runs of every mixer, seeds 0, 1, ...", at_least=1, metavar="N")
+    steps: int = option(1000, "training steps", **N)
+    batch_size: int = changed(Config, "batch_size", 64)
+    lr: float = changed(Config, "lr", 1e-3)
+    schedule: str = changed(Config, "schedule", "cosine")
+    warmup: int = changed(Config, "warmup", 50)
+    weight_decay: float = changed(Config, "weight_decay", 0.0)
+    clip_norm: float = changed(Config, "clip_norm", 1.0)
+    seeds: int = option(3, "runs of every mixer, seeds 0, 1, ...", **N)
 
-    backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
-    threads: int = option(
-        None, "threads (default: one a core)", "running", type=int, at_least=1, at_most=2**10,
-        metavar="N",
-    )  # fmt: skip
+    backend: str = changed(Config, "backend", "numpy")
+    threads: int = changed(Config, "threads", None)
     scaling: int = option(
-        None, "also time one layer of each mixer for n = 64, 128, ... up to N", "running", type=int,
-        at_least=64, at_most=2**24, metavar="N",
+        None, "also time one layer of each mixer for n = 64, 128, ... up to N", "running",
+        **LENGTH | {"at_least": 64},
     )  # fmt: skip
 
     RECIPES = {}

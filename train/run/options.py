@@ -27,6 +27,12 @@ def option(default, help, group="training", **metadata):
     return dataclasses.field(default=default, metadata={"help": help, "group": group, **metadata})
 
 
+def changed(config_class, name, default, **metadata):
+    """The option `name` of `config_class` with another default, and what else is different."""
+    field = config_class.__dataclass_fields__[name]
+    return dataclasses.field(default=default, metadata={**field.metadata, **metadata})
+
+
 def file_path(text):
     """An absolute path: the run may be resumed from another folder."""
     try:
@@ -48,42 +54,48 @@ def utf8(argument):
         return argument
 
 
+# Kinds of options, for `option(default, help, group, **N)`.
+N = {"type": int, "at_least": 1, "metavar": "N"}
+SIZE = N | {"at_most": 2**16}
+LENGTH = N | {"at_most": 2**24}
+VOCABULARY = N | {"at_least": 4, "at_most": 2**24}
+LAYERS = N | {"at_most": 2**10}
+RATE = {"type": float, "at_least": 0, "below": 1, "metavar": "RATE"}
+FRACTION = {"type": float, "above": 0, "below": 1, "metavar": "FRACTION"}
+POSITIVE = {"type": float, "above": 0, "metavar": "X"}
+NAME = {"type": str, "metavar": "NAME"}
+LIST = {"type": names, "metavar": "A,B,C"}
+FILE = {"type": file_path, "metavar": "FILE"}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings that every task has."""
 
-    dataset: str = option("python_docs", "corpus by name", "data", metavar="NAME")
-    data: str = option(None, "your own file", "data", type=file_path, metavar="FILE")
-    limit_train: int = option(
-        None, "train on N rows only, drawn by class", "data", type=int, at_least=1, metavar="N"
-    )
-    limit_test: int = option(
-        None, "test on N rows only, drawn by class", "data", type=int, at_least=1, metavar="N"
-    )
+    dataset: str = option("python_docs", "corpus by name", "data", **NAME)
+    data: str = option(None, "your own file: csv, tsv, jsonl, txt or parquet", "data", **FILE)
+    limit_train: int = option(None, "train on N rows only, drawn by class", "data", **N)
+    limit_test: int = option(None, "test on N rows only, drawn by class", "data", **N)
 
-    mixer: str = option("summation", "how tokens are mixed", "model", choices=("summation",))
-    width: int = option(256, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
-    layers: int = option(1, "mixing layers", "model", at_least=1, at_most=2**10, metavar="N")
-    heads: int = option(4, "attention heads", "model", at_least=1, at_most=2**10, metavar="N")
-    dropout: float = option(0.5, "dropout rate", "model", at_least=0, below=1, metavar="RATE")
+    mixer: str = option("summation", "how tokens are mixed", "model", **NAME)
+    width: int = option(256, "width of the model", "model", **SIZE)
+    layers: int = option(1, "mixing layers", "model", **LAYERS)
+    heads: int = option(4, "attention heads", "model", **LAYERS)
+    dropout: float = option(0.5, "dropout rate", "model", **RATE)
 
     recipe: str = option("default", "set of defaults", choices=("default", "published"))
-    epochs: int = option(20, "passes over the training rows", at_least=1, metavar="N")
-    batch_size: int = option(64, "examples a step", at_least=1, metavar="N")
-    lr: float = option(1e-3, "learning rate of Adam", above=0, metavar="RATE")
+    epochs: int = option(20, "passes over the training rows", **N)
+    batch_size: int = option(64, "examples a step", **N)
+    lr: float = option(1e-3, "learning rate of Adam", **POSITIVE)
     schedule: str = option("constant", "learning rate over time", choices=("constant", "cosine"))
     warmup: int = option(0, "steps of linear warm-up", at_least=0, metavar="STEPS")
     weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
-    epsilon: float = option(1e-8, "Adam's epsilon", above=0, metavar="X")
-    clip_value: float = option(
-        None, "clip every gradient to [-X, X]", type=float, above=0, metavar="X"
-    )
-    clip_norm: float = option(
-        None, "clip the norm of the whole gradient", type=float, above=0, metavar="X"
-    )
+    epsilon: float = option(1e-8, "Adam's epsilon", **POSITIVE)
+    clip_value: float = option(None, "clip every gradient to [-X, X]", **POSITIVE)
+    clip_norm: float = option(None, "clip the norm of the whole gradient", **POSITIVE)
     ema: float = option(
-        0.0, "validate and keep an exponential moving average of the parameters with this decay",
-        at_least=0, below=1, metavar="DECAY",
+        0.0, "validate and keep an exponential moving average of the parameters, of this decay",
+        **RATE,
     )  # fmt: skip
     select: str = option(
         "validation",
@@ -94,20 +106,14 @@ class Config:
     patience: int = option(
         None, "stop after N epochs without a new best; 0: never", type=int, at_least=0, metavar="N"
     )
-    plateau: int = option(
-        None, "halve the rate after N epochs without a new best", type=int, at_least=1, metavar="N"
-    )
+    plateau: int = option(None, "halve the rate after N epochs without a new best", **N)
     seed: int = option(0, "random seed", at_least=0, metavar="N")
 
     backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
-    threads: int = option(
-        None, "threads (default: one a core)", "running", type=int, at_least=1, at_most=2**10,
-        metavar="N",
-    )  # fmt: skip
+    threads: int = option(None, "threads (default: one a core)", "running", **N, at_most=2**10)
     shard_rows: int = option(
-        None, "examples a thread computes at a time (default: what its cache holds)", "running",
-        type=int, at_least=1, metavar="N",
-    )  # fmt: skip
+        None, "examples a thread computes at a time (default: what its cache holds)", "running", **N
+    )
     save_every: float = option(
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
     )
@@ -141,20 +147,13 @@ class Config:
 class TextConfig(Config):
     """The settings of a task that reads texts."""
 
-    test_data: str = option(
-        None, "test rows for --data (else cut from it)", "data", type=file_path, metavar="FILE"
-    )
+    test_data: str = option(None, "test rows for --data (else cut from it)", "data", **FILE)
     validation: float = option(
-        0.1, "fraction of the training rows held out to choose the epoch", "data", above=0, below=1,
-        metavar="FRACTION",
-    )  # fmt: skip
-    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
-    vocab_size: int = option(
-        10_000, "most frequent tokens kept", "data", at_least=4, at_most=2**24, metavar="N"
-    )  # fmt: skip
-    max_len: int = option(
-        256, "tokens of an example that are read", "model", at_least=1, at_most=2**24, metavar="N"
+        0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
     )
+    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
+    vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
+    max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
 
     WITH_DATA = ("test_data",)
     # tokens of the vocabulary beside the tokenizer's own
