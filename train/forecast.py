@@ -50,9 +50,7 @@ class ForecastConfig(Config):
     dataset: str = changed(Config, "dataset", DEFAULT, help="series by name", choices=NAMES)
     limit_train: int = option(None, "train on N windows only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N windows only, evenly spaced", "data", **N)
-    columns: tuple = option(
-        None, "columns to forecast (default: all but the time)", "data", **LIST
-    )
+    columns: tuple = option(None, "columns to forecast (default: all but the time)", "data", **LIST)
     time_column: str = option(
         None, "the column of times in --data (guessed if called date, time or timestamp)", "data",
         **NAME,

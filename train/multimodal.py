@@ -16,14 +16,7 @@ from itertools import islice
 import numpy as np
 
 from data.reading.splits import split_validation
-from data.sets.multimodal import (
-    DEFAULT,
-    NAMES,
-    Columns,
-    Standardiser,
-    load_multimodal,
-    read_table,
-)
+from data.sets.multimodal import DEFAULT, NAMES, Columns, Standardiser, load_multimodal, read_table
 from data.text import batches
 from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
 from minisum import backend

@@ -101,7 +101,10 @@ def describe_machine(xp, threads):
 def blas_kernel():
     """Name, version and the processor kernel chosen by the BLAS behind NumPy."""
     pools = machine.blas_pools()
-    return "; ".join(
-        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
-        for pool in pools
-    ) or "unknown (pip install threadpoolctl)"
+    return (
+        "; ".join(
+            f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
+            for pool in pools
+        )
+        or "unknown (pip install threadpoolctl)"
+    )

@@ -55,9 +55,7 @@ class CompareConfig:
         None, "tokens of an example at most; ListOps: fewer than this", "task",
         **N | {"at_least": 2, "at_most": 2**20},
     )  # fmt: skip
-    min_length: int = option(
-        None, "ListOps: more tokens than this", "task", **N | {"at_least": 0}
-    )
+    min_length: int = option(None, "ListOps: more tokens than this", "task", **N | {"at_least": 0})
     max_depth: int = option(None, "ListOps: levels of a tree", "task", **N, at_most=100)
     vocab_size: int = option(
         None, "recall: keys and values together; texts: words kept", "task", **N | {"at_least": 4}

@@ -32,10 +32,7 @@ def train_cell(task, mixer, seed, report):
     grads = params.zeros_like()
     shards = Shards(model, threads=config.threads if xp is np else None)
     adam = Adam(
-        params,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        workers=shards.workers,
+        params, weight_decay=config.weight_decay, clip_norm=config.clip_norm, workers=shards.workers
     )
     losses, unread, seconds, tokens = [], [], [], []
     started = time.perf_counter()
