@@ -1,4 +1,4 @@
-"""Answers to tests/exercises.py: RIGHT, one for each, and WRONG, the mistakes that one makes."""
+"""Answers to tests/exercises.py: RIGHT, one for each, and WRONG, the likely mistakes."""
 
 import numpy as np
 
@@ -49,12 +49,12 @@ def softmax(x):
 
 
 def fooled_by_ones():
-    """The rows of a softmax add up to 1: their sum has gradient 0, and so says this one always."""
+    """Rows of a softmax sum to 1: the gradient of that sum is 0, which this `back` always says."""
     return lambda x: (softmax(x), np.zeros_like)
 
 
 def what_notices():
-    """The exact check skips kinks, and 0 is one: there the derivative is a matter of choice."""
+    """The exact check skips kinks, and 0 is one: the derivative there is a convention."""
     return "tests/ops/test_invariants.py::test_a_slope_of_zero_at_zero"
 
 
@@ -64,7 +64,7 @@ def loss_of_a_batch(losses, counts):
 
 
 def numbers_saved_by_attention(B, H, n, h):
-    """q, k, v and n² weights a head; the blocked form has y and L for them: less from n = h + 2."""
+    """q, k, v and n² weights for each head: from n = 3h on half of them or more are weights."""
     return B * H * (3 * n * h + n * n)
 
 
@@ -183,8 +183,8 @@ WRONG = [
     ("quadratic_form", "x, random direction", half_a_quadratic_form),
     ("first_token", "first real tokens", first_token_by_a_product),
     ("first_token", "first real tokens", leftmost_column),
-    ("table_gradient", "owed the sum", table_gradient_by_assignment),
-    ("table_gradient", "owed the sum", table_gradient_by_plus),
+    ("table_gradient", "the sum of k gradients", table_gradient_by_assignment),
+    ("table_gradient", "the sum of k gradients", table_gradient_by_plus),
     ("tied_layers", "W, random direction", tied_layers_once),
     ("tied_layers", "another array", tied_layers_rebound),
     ("fooled_by_ones", "right for every dy", right_softmax),

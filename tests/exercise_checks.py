@@ -32,8 +32,8 @@ def check_quadratic_form(op):
 def check_first_token(op):
     x = grid(np.random.default_rng(0), (4, 3, 2))
     mask = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1], [0, 0, 0]], bool)
-    spoiled = np.where(mask[:, :, None], x, np.nan)
-    y, back = op(spoiled, mask)
+    poisoned = np.where(mask[:, :, None], x, np.nan)
+    y, back = op(poisoned, mask)
     assert np.array_equal(y, [x[0, 0], x[1, 0], x[2, 1], [0, 0]]), "not the first real tokens"
     dx, none = back(np.ones((4, 2)))
     assert none is None, "a mask has no gradient: None"
@@ -47,8 +47,8 @@ def check_table_gradient(gradient):
     _, wanted = ops.embed(ids, np.zeros((5, 4)))[1](dx)
     assert np.shape(found) == (5, 4), f"the table has shape (5, 4), the gradient {np.shape(found)}"
     assert np.allclose(found[[2, 4]], 0), "words that were not read have a gradient"
-    assert np.allclose(found[0], wanted[0]), "the gradient of a word that came once is wrong"
-    assert np.allclose(found, wanted), "words that came more than once are owed the sum"
+    assert np.allclose(found[0], wanted[0]), "the gradient of a word that occurs once is wrong"
+    assert np.allclose(found, wanted), "a word that occurs k times receives the sum of k gradients"
 
 
 def check_tied_layers(layers):
@@ -117,8 +117,8 @@ def check_mean_so_far(mean):
     assert np.allclose(mean(x)[0], wanted), "read whole, the means are wrong"
     for cuts in ([1, 2, 3, 4, 5, 6], [3], [5, 6]):
         state, read = None, []
-        for piece in np.split(x, cuts, axis=1):
-            y, state = mean(piece, state)
+        for chunk in np.split(x, cuts, axis=1):
+            y, state = mean(chunk, state)
             read.append(y)
         assert np.allclose(np.concatenate(read, axis=1), wanted), f"cut at {cuts} they differ"
 

@@ -1,12 +1,13 @@
-"""Twelve exercises, one for each stop of the README's reading path. Fill in a function, then run
+"""Twelve exercises, one for each stop of the reading path in minisum/README.md. Fill in a
+function, then run
 
     python tests/exercises.py
 
-which says of each whether it is right, and of a wrong one what is wrong. Answers that are accepted,
-and mistakes that are not, stand in tests/exercise_answers.py.
+which says of each whether it is right, and of a wrong one what is wrong. Accepted answers, and
+mistakes that are refused, are in tests/exercise_answers.py.
 
-An operation returns its value and `back`, which takes the value's gradient to those of the arrays:
-see minisum/ops/__init__.py.
+An operation returns its value and `back`, which turns the gradient of the value into those of the
+arrays: see minisum/ops/__init__.py.
 """
 
 import sys
@@ -32,8 +33,8 @@ def quadratic_form(x, W):
 def first_token(x, mask):
     """minisum/ops/pooling.py: y[b] is the first real token of text b, or 0 if it has none.
 
-    x (B, n, d), mask (B, n) bool -> y (B, d), back; back(dy) -> dx, None. Padding may hold NaN,
-    and may stand on the left.
+    x (B, n, d), mask (B, n) bool -> y (B, d), back; back(dy) -> dx, None. Padding may hold NaN
+    and may be on the left.
     """
     raise NotImplementedError
 
@@ -41,13 +42,13 @@ def first_token(x, mask):
 def table_gradient(ids, dx, words):
     """minisum/ops/embedding.py: the gradient of the table behind x = table[ids].
 
-    ids (B, n) integer, dx (B, n, d) -> dtable (words, d). NumPy alone; some words come twice.
+    ids (B, n) integer, dx (B, n, d) -> dtable (words, d). NumPy alone; some words occur twice.
     """
     raise NotImplementedError
 
 
 def tied_layers(params, x):
-    """minisum/models/classifier.py: y = relu(x @ W.T) @ W, one W = params["W"] used twice.
+    """minisum/models/classifier.py: y = relu(x @ W.T) @ W, the same W = params["W"] twice.
 
     x (B, d), W (o, d) -> y (B, d), back; back(dy, grads) adds W's gradient into grads["W"], in
     place, and returns dx.
@@ -58,17 +59,17 @@ def tied_layers(params, x):
 def fooled_by_ones():
     """minisum/gradcheck.py: why is the cotangent random?
 
-    Return an op of one array, op(x) -> y, back, whose `back` is wrong and yet gives the right
-    gradient for a dy of nothing but ones, whatever x (3, 4) is.
+    Return an op of one array, op(x) -> y, back, whose `back` is wrong but gives the right gradient
+    when dy is all ones, for every x (3, 4).
     """
     raise NotImplementedError
 
 
 def what_notices():
-    """Tests of invariants: in relu's backward pass, let x > 0 be x >= 0. Which test notices?
+    """tests/ops/test_invariants.py: let relu's backward pass say x >= 0 for x > 0. What notices?
 
-    Return its name as pytest takes it: "tests/ops/test_invariants.py::test_...". It must pass now
-    and fail then. (Why does test_gradient_is_exact[relu] not notice?)
+    Return the name of the test as pytest takes it: "tests/ops/test_invariants.py::test_...". It
+    passes now and fails then. (Why does test_gradient_is_exact[relu] not notice?)
     """
     raise NotImplementedError
 
@@ -76,8 +77,8 @@ def what_notices():
 def loss_of_a_batch(losses, counts):
     """minisum/shards.py: the mean loss over a batch, from the mean losses of its shards.
 
-    losses: a list of numbers, the mean over each shard's own targets; counts: how many these are.
-    A shard may have none; its loss is 0 then. A batch without any target has loss 0.
+    losses: a list of numbers, the mean over each shard's own targets; counts: how many targets
+    each has. A shard without targets has loss 0, and so has a batch without targets.
     """
     raise NotImplementedError
 
@@ -85,14 +86,13 @@ def loss_of_a_batch(losses, counts):
 def numbers_saved_by_attention(B, H, n, h):
     """minisum/ops/attention.py: how many numbers does the backward pass of `attention` keep?
 
-    q, k and v all (B, H, n, h), no mask. (And that of `attention_blocked`? Which is less, from
-    which n on?)
+    q, k and v all (B, H, n, h), no mask. (From which n on are most of them weights?)
     """
     raise NotImplementedError
 
 
 def mean_so_far(x, state=None):
-    """minisum/mixers/running_mean.py: y_t = the mean of x_0 ... x_t, read in pieces of any size.
+    """minisum/mixers/running_mean.py: y_t = the mean of x_0 ... x_t, read in chunks of any size.
 
     x (B, n, d), state None at the start of the text -> y (B, n, d) and the state after it.
     """
@@ -110,8 +110,8 @@ def decayed_sum(u, a):
 def epoch_order(seed, epoch, rows):
     """train/loop.py, data/text/batches.py: the order in which an epoch reads its rows.
 
-    -> a permutation of 0 ... rows - 1, another in every epoch and for every seed, that a run which
-    is resumed in this epoch finds again without living through those before.
+    -> a permutation of 0 ... rows - 1, different for every epoch and every seed. A run that is
+    resumed in this epoch must get the same one without repeating the epochs before.
     """
     raise NotImplementedError
 

@@ -112,17 +112,18 @@ def read(loader, path):
             assert all(isinstance(row, dict) for row in read_rows(path))
         elif loader == "classification":
             data = classification.load_classification(data_file=path)
-            assert data.train_labels.min() >= 0
-            assert data.train_labels.max() < len(data.class_names)
+            labels = data.splits["train"].labels
+            assert labels.min() >= 0 and labels.max() < len(data.class_names)
             assert len(data.sha256) == 64
         elif loader == "language":
-            assert all(language.load_language(data_file=path, validation=0.2).texts.values())
+            assert all(language.load_language(data_file=path, validation=0.2).splits.values())
         elif loader == "multimodal":
             data = multimodal.load_multimodal(
                 data_file=path, text_column="text", numeric_columns=["size"], target="price"
             )
-            fit = multimodal.Standardiser.fit(data.train.numbers, data.columns.numbers)
-            assert np.isfinite(fit(data.train.numbers)).all() and len(data.sha256) == 64
+            numbers = data.splits["train"].numbers
+            fit = multimodal.Standardiser.fit(numbers, data.columns.numbers)
+            assert np.isfinite(fit(numbers)).all() and len(data.sha256) == 64
         elif loader == "forecast":
             forecast.Windows(forecast.load_series(data_file=path), "standard", 4, 2)
         else:

@@ -130,7 +130,7 @@ class LanguageModelling:
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
-        self.windows = {split: self.cut(texts, split) for split, texts in data.texts.items()}
+        self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
         self.train_size = len(self.windows["train"])
 
     @cached_property
@@ -145,7 +145,7 @@ class LanguageModelling:
         if self.config.rows:
             windows = RowWindows(encoded, n)
         else:
-            separator = byte_tokens.border_id(self.tokenizer)
+            separator = byte_tokens.separator_id(self.tokenizer)
             windows = PackedWindows(encoded, n, separator, self.config.reset)
         if not len(windows):
             raise UserError(f"the {split} part of {self.dataset} has no text to predict")
@@ -224,40 +224,22 @@ def load(config, folder, resume):
         # An impossible model is refused before anything is read or written.
         build_model(dataclasses.replace(config, mixer=mixer), {"vocab": 1})
     data = load_language(
-        dataset=config.dataset,
-        data_file=config.data,
-        test_file=config.test_data,
-        text_column=config.text_column,
+        **config.source(),
+        **config.pick("text_column", "first_rows", "validation"),
+        **config.pick("limit_train", "limit_test", "seed"),
         by_line=config.rows,
-        validation=config.validation,
-        limit_train=None if config.first_rows else config.limit_train,
-        limit_test=None if config.first_rows else config.limit_test,
-        seed=config.seed,
     )
-    if config.first_rows:
-        limits = {"train": config.limit_train, "test": config.limit_test}
-        firsts = {split: data.texts[split][:limit] for split, limit in limits.items()}
-        data = dataclasses.replace(data, texts=data.texts | firsts)
     path = folder.tokenizer
     if resume and path.exists():
         tokenizer = byte_tokens.load(path)
     else:
-        tokenizer = byte_tokens.make(data.texts["train"], config.tokenizer, config.vocab_size)
+        tokenizer = byte_tokens.make(data.splits["train"], config.tokenizer, config.vocab_size)
     return LanguageModelling(config, data, tokenizer)
 
 
 def build_model(config, spec):
-    return language_model.LanguageModel(
-        vocab=spec["vocab"],
-        width=config.width,
-        layers=config.pattern,
-        max_len=config.max_len,
-        heads=config.heads,
-        d_ff=config.d_ff,
-        positions=config.positions,
-        tied=config.tied,
-        sum_scale=config.sum_scale,
-    )
+    sizes = config.pick("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale")
+    return language_model.LanguageModel(vocab=spec["vocab"], layers=config.pattern, **sizes)
 
 
 COMMAND = Command(
@@ -310,7 +292,7 @@ def write(chosen):
     model, params, tokenizer, config = load_run(chosen.out, chosen.backend)
     text = utf8(chosen.generate)
     prompt = encode(tokenizer, [text])[0]
-    separator = byte_tokens.border_id(tokenizer)
+    separator = byte_tokens.separator_id(tokenizer)
     if not config.rows:  # packed, a separator precedes every document
         prompt = np.append(separator, prompt)
     tokens = generate(

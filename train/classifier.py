@@ -16,7 +16,6 @@ from functools import cached_property
 
 import numpy as np
 
-from data.reading.splits import split_validation
 from data.sets.classification import DEFAULT, NAMES, load_classification
 from data.text import batches
 from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
@@ -136,18 +135,9 @@ class Classification:
         self.config, self.data, self.tokenizer = config, data, tokenizer
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
-        train, validation = split(config, data)
-        self.texts = {
-            "train": self.encode([data.train_texts[i] for i in train]),
-            "val": self.encode([data.train_texts[i] for i in validation]),
-            "test": self.encode(data.test_texts),
-        }
-        self.labels = {
-            "train": data.train_labels[train],
-            "val": data.train_labels[validation],
-            "test": data.test_labels,
-        }
-        self.train_size = len(train)
+        self.texts = {split: self.encode(part.texts) for split, part in data.splits.items()}
+        self.labels = {split: part.labels for split, part in data.splits.items()}
+        self.train_size = len(self.labels["train"])
 
     @cached_property
     def model(self):
@@ -209,38 +199,22 @@ class Classification:
 
 
 def load_data(config):
-    return load_classification(
-        dataset=config.dataset if config.data is None else None,
-        data_file=config.data,
-        test_file=config.test_data,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        limit_train=config.limit_train,
-        limit_test=config.limit_test,
-        seed=config.seed,
-    )
+    columns = config.pick("text_column", "label_column")
+    return load_classification(**config.source(), **columns, **config.split())
 
 
 def load(config, folder, resume):
     """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
     data = load_data(config)
-    train, _ = split(config, data)
+    train = data.splits["train"]
     config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
     config = config if config.mixer == "all" else with_rate(config)
     path = folder.tokenizer
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
-        texts = (data.train_texts[i] for i in train)
-        tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
+        tokenizer = train_tokenizer(train.texts, config.tokenizer, config.vocab_size)
     return Classification(config, data, tokenizer)
-
-
-def split(config, data):
-    """Rows of the training set: (training, validation); no validation if the test set selects."""
-    if config.select == "test":
-        return np.arange(len(data.train_texts)), np.arange(0)
-    return split_validation(data.train_texts, data.train_labels, config.validation, config.seed)
 
 
 def with_rate(config):
@@ -255,33 +229,16 @@ def enough_epochs(config, rows):
 
 
 def build_model(config, spec):
+    sizes = {"vocab": spec["vocab"], "classes": len(spec["class_names"])}
+    sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout")
     if config.is_encoder:
         from minisum.models.encoder import EncoderClassifier
 
-        return EncoderClassifier(
-            config.mixer,
-            vocab=spec["vocab"],
-            width=config.width,
-            classes=len(spec["class_names"]),
-            max_len=config.max_len,
-            encoder={"layers": config.layers, "heads": config.heads, "d_ff": config.d_ff},
-            pooling=config.pooling,
-            dropout=config.dropout,
-            token_dropout=config.token_dropout,
-        )
-    return models.build(
-        config.mixer,
-        vocab=spec["vocab"],
-        width=config.width,
-        classes=len(spec["class_names"]),
-        max_len=config.max_len,
-        heads=config.heads,
-        head_width=config.width if config.head_width == "full" else None,
-        pooling=config.pooling,
-        masked=not config.unmasked,
-        dropout=config.dropout,
-        token_dropout=config.token_dropout,
-    )
+        encoder = config.pick("layers", "heads", "d_ff")
+        return EncoderClassifier(config.mixer, encoder=encoder, **sizes)
+    head_width = config.width if config.head_width == "full" else None
+    attention = {"heads": config.heads, "head_width": head_width}
+    return models.build(config.mixer, **attention, masked=not config.unmasked, **sizes)
 
 
 def encode_texts(config, tokenizer, texts):

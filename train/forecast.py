@@ -152,15 +152,11 @@ class Forecasting:
     def __init__(self, config, series):
         self.config, self.series = resolve_defaults(config), series
         self.dataset, self.data_sha256 = series.name, series.sha256
-        self.windows = Windows(series, config.split, config.window, config.horizon, config.separate)
-        self.lengths = {split: len(firsts) for split, firsts in self.windows.firsts.items()}
-        if config.limit_train and config.limit_train < self.lengths["train"]:
-            rng = np.random.default_rng([config.seed, 0])
-            chosen = rng.permutation(self.lengths["train"])[: config.limit_train]
-            self.windows.keep("train", np.sort(chosen))
-        if config.limit_test and config.limit_test < self.lengths["test"]:
-            spaced = np.linspace(0, self.lengths["test"] - 1, config.limit_test).astype(int)
-            self.windows.keep("test", spaced)
+        self.windows = Windows(
+            series,
+            **config.pick("split", "window", "horizon", "separate"),
+            **config.pick("limit_train", "limit_test", "seed"),
+        )
         self.lengths = {split: len(firsts) for split, firsts in self.windows.firsts.items()}
         self.train_size = self.lengths["train"]
         season = config.season or steps_in_a_day(series.times) or SEASON
@@ -277,7 +273,7 @@ class Forecasting:
         figures.forecasts(path, panels, past, units)
 
     def summary(self):
-        train_end, val_end, test_end = self.windows.borders
+        train_end, val_end, test_end = self.windows.ends
         gaps = int(np.isnan(self.series.values[:test_end]).sum())
         scores = {}
         for name, (_, errors) in self.baselines.items():
@@ -382,12 +378,7 @@ def steps_table(curves):
 
 
 def load(config, folder, resume):
-    series = load_series(
-        config.dataset if config.data is None else None,
-        config.data,
-        config.columns,
-        config.time_column,
-    )
+    series = load_series(**config.source(), **config.pick("columns", "time_column"))
     return Forecasting(config, series)
 
 
@@ -399,20 +390,11 @@ def build_model(config, spec):
         return Repeat(config.window, config.horizon, season)
     layers = forecaster.parse_pattern(config.pattern)
     positions = config.positions or ("add" if set(layers) == {"attention"} else "multiply")
+    sizes = config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
     return forecaster.Forecaster(
-        config.window,
-        config.horizon,
-        layers,
-        width=config.width,
-        heads=config.heads,
-        d_ff=config.d_ff,
-        patch=config.patch,
-        stride=config.stride,
-        positions=positions,
-        position_bias=config.position_bias,
-        dropout=config.dropout,
-        normalise=config.normalise,
-    )
+        config.window, config.horizon, layers, positions=positions,
+        position_bias=config.position_bias, **sizes,
+    )  # fmt: skip
 
 
 def resolve_defaults(config):

@@ -15,7 +15,6 @@ from itertools import islice
 
 import numpy as np
 
-from data.reading.splits import split_validation
 from data.sets.multimodal import DEFAULT, NAMES, Columns, Standardiser, load_multimodal, read_table
 from data.text import batches
 from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
@@ -120,14 +119,9 @@ class Multimodal:
         self.config, self.data, self.tokenizer = resolve_defaults(config), data, tokenizer
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
-        train, validation = split(config, data)
-        self.tables = {
-            "train": data.train.take(train),
-            "val": data.train.take(validation),
-            "test": data.test,
-        }
-        self.train_size = len(train)
+        self.tables = data.splits
         known = self.tables["train"]
+        self.train_size = len(known)
         self.standardise = Standardiser.fit(known.numbers, data.columns.numbers)
         self.mean, self.deviation = float(known.targets.mean()), float(known.targets.std())
         if self.deviation == 0:
@@ -196,7 +190,6 @@ class Multimodal:
     def summary(self):
         columns, test = self.data.columns, self.tables["test"].targets
         missing = sum(int(np.isnan(t.numbers).sum()) for t in self.tables.values())
-        left_out = self.data.train.left_out + self.data.test.left_out
         mean = errors(test, np.full(len(test), self.mean))
         ridge = errors(test, self.ridge_predictions("test"))
         return {
@@ -209,7 +202,7 @@ class Multimodal:
             "missing_numbers": f"{missing:,}, each replaced by its column's mean and flagged"
             if self.standardise.flagged
             else missing,
-            "rows_left_out": left_out,
+            "rows_left_out": self.data.left_out,
             "vocabulary": self.vocab,
             **{f"mean_{name}": value for name, value in mean.items()},
             **{f"ridge_{name}": value for name, value in ridge.items()},
@@ -249,33 +242,15 @@ def errors(true, predicted):
 
 def load(config, folder, resume):
     """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
-    data = load_multimodal(
-        dataset=config.dataset if config.data is None else None,
-        data_file=config.data,
-        test_file=config.test_data,
-        text_column=config.text_column,
-        numeric_columns=config.numeric_columns,
-        target=config.target,
-        limit_train=config.limit_train,
-        limit_test=config.limit_test,
-        seed=config.seed,
-    )
+    columns = config.pick("text_column", "numeric_columns", "target")
+    data = load_multimodal(**config.source(), **columns, **config.split())
     path = folder.tokenizer
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
-        train, _ = split(config, data)
-        texts = (data.train.texts[i] for i in train)
+        texts = data.splits["train"].texts
         tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
     return Multimodal(config, data, tokenizer)
-
-
-def split(config, data):
-    """Rows of the training set: (training, validation); no validation if the test set selects."""
-    if config.select == "test":
-        return np.arange(len(data.train)), np.arange(0)
-    labels = np.zeros(len(data.train), int)
-    return split_validation(data.train.texts, labels, config.validation, config.seed)
 
 
 def build_model(config, spec, solution=None):
@@ -283,15 +258,11 @@ def build_model(config, spec, solution=None):
     return models.build(
         config.mixer,
         vocab=spec["vocab"],
-        width=config.width,
         columns=len(spec["columns"]["numbers"]),
-        max_len=config.max_len,
         inputs=Standardiser(**spec["standardiser"]).inputs,
-        heads=config.heads,
         solution=solution,
         pooling=None if pooling == "published" else pooling,
-        dropout=config.dropout,
-        token_dropout=config.token_dropout,
+        **config.pick("width", "max_len", "heads", "dropout", "token_dropout"),
     )
 
 

@@ -17,20 +17,27 @@ There the order of the examples is that of a Python set, which changes from proc
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 
 from data.text.batches import Ragged
 from minisum.errors import UserError
 
-OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
+OPERATORS = {
+    "[MIN": min,
+    "[MAX": max,
+    "[MED": lambda values: int(median(values)),
+    "[SM": lambda values: sum(values) % 10,
+}
 END = "]"
 # The number of a token is its place here plus one; 0 is padding.
 SYMBOLS = (*"0123456789", *OPERATORS, END)
 VOCAB = len(SYMBOLS) + 1
 IDS = {symbol: number for number, symbol in enumerate(SYMBOLS, start=1)}
-FIRST_OPERATOR, END_ID = IDS[OPERATORS[0]], IDS[END]
+FIRST_OPERATOR, END_ID = IDS["[MIN"], IDS[END]
 
 OPERATOR_PROBABILITY = 0.25
 PATIENCE = 100_000  # trees in a row without a new one that fits, before giving up
@@ -122,56 +129,23 @@ def evaluate(tree, levels=None) -> int | None:
     above whose arguments are all left out; None if nothing remains. Raises ValueError for what is
     no tree.
     """
-    open_lists, result, ended = [], None, False
-    for token in map(int, tree):
-        if ended:
-            raise ValueError("tokens after the end of the tree")
-        if FIRST_OPERATOR <= token < END_ID:
-            open_lists.append((token, []))
-            continue
-        if token == END_ID:
-            if not open_lists:
-                raise ValueError("an end without a beginning")
-            value = _apply(*open_lists.pop())
-            if levels is not None and len(open_lists) >= levels:
-                value = None
-        elif 1 <= token <= 10:
-            value = token - 1
-        else:
-            raise ValueError(f"{token} is no token")
-        if open_lists:
-            if value is not None:
-                open_lists[-1][1].append(value)
-        else:
-            result, ended = value, True
-    if not ended:
+    tokens = map(int, tree)
+    value = _value(next(tokens, None), tokens, math.inf if levels is None else levels)
+    if next(tokens, None) is not None:
+        raise ValueError("tokens after the end of the tree")
+    return value
+
+
+def _value(token, tokens, levels):
+    """The value of the subtree that begins with `token` and goes on in the iterator `tokens`."""
+    if token is None:
         raise ValueError("the tree does not end")
-    return result
-
-
-def _apply(operator, values):
-    if not values:
-        return None
-    name = SYMBOLS[operator - 1]
-    if name == "[MIN":
-        return min(values)
-    if name == "[MAX":
-        return max(values)
-    if name == "[SM":
-        return sum(values) % 10
-    ordered, half = sorted(values), len(values) // 2
-    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) // 2
-
-
-def encode(text: str) -> list[int]:
-    """Token numbers of a written tree, with or without the parentheses of the original files."""
-    tokens = text.replace("(", " ").replace(")", " ").split()
-    unknown = [token for token in tokens if token not in IDS]
-    if unknown:
-        raise UserError(f"{unknown[0]!r} is no token of ListOps.")
-    return [IDS[token] for token in tokens]
-
-
-def decode(tree) -> str:
-    """The written tree, tokens apart by blanks."""
-    return " ".join(SYMBOLS[token - 1] for token in tree)
+    if 1 <= token <= 10:
+        return token - 1
+    if not FIRST_OPERATOR <= token < END_ID:
+        raise ValueError(f"token {token} begins no tree")
+    values = []
+    while (following := next(tokens, None)) != END_ID:
+        values.append(_value(following, tokens, levels - 1))
+    known = [value for value in values if value is not None]
+    return OPERATORS[SYMBOLS[token - 1]](known) if known and levels > 0 else None

@@ -20,7 +20,6 @@ from minisum.errors import UserError
 
 CLASSES = 20
 MIN_WORDS = 5
-TEST_FRACTION = 0.2
 
 # Neither third-party packages nor tests, and no data in the guise of source.
 SKIPPED = {
@@ -36,9 +35,9 @@ def load(classes=CLASSES, min_words=MIN_WORDS) -> tuple[list[str], np.ndarray, l
     occurs; one that occurs in several packages belongs to none.
     """
     owners, texts = {}, {}
-    for path, docstrings in _sources():
+    for path, tree in parsed_sources():
         owner = _public_name(path)
-        for text in docstrings:
+        for text in _docstrings(tree):
             key = text_key(text)
             if key.count(" ") + 1 >= min_words:
                 owners.setdefault(key, set()).add(owner)
@@ -64,9 +63,9 @@ def documents() -> list[tuple[str, str]]:
         raise UserError("This Python comes without the topics of its interactive help.") from error
     found = [(f"topics/{name}", topics[name].strip()) for name in sorted(topics)]
     seen = set()
-    for path, docstrings in _sources():
+    for path, tree in parsed_sources():
         fresh = []
-        for text in docstrings:
+        for text in _docstrings(tree):
             key = text_key(text)
             if key not in seen:
                 seen.add(key)
@@ -76,52 +75,55 @@ def documents() -> list[tuple[str, str]]:
     return found
 
 
-def _sources() -> Iterator[tuple[Path, list[str]]]:
-    """(path below the library, docstrings) of every source file with any, in sorted order."""
+def parsed_sources() -> Iterator[tuple[Path, ast.Module]]:
+    """(path below the library, syntax tree) of every source file with long strings, sorted.
+
+    Raises UserError if there is none.
+    """
     root = Path(sysconfig.get_path("stdlib"))
     empty = True
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = sorted(set(subfolders) - SKIPPED)
         for file in sorted(files):
-            if not file.endswith(".py"):
-                continue
             path = Path(folder, file)
-            docstrings = _docstrings(path)
-            if docstrings:
+            tree = _parsed(path) if file.endswith(".py") else None
+            if tree is not None:
                 empty = False
-                yield path.relative_to(root), docstrings
+                yield path.relative_to(root), tree
     if empty:
         raise UserError(
             f"This Python comes without the source of its standard library (none in {root}), "
-            f"so the default data set cannot be made; name another."
+            f"so the default data set cannot be made: name another."
         )
 
 
-def _docstrings(path):
+def _parsed(path):
     try:
         source = path.read_bytes()
         if b'"""' not in source and b"'''" not in source:
-            return []
+            return None
         with warnings.catch_warnings():
             # Some sources hold invalid escapes, which newer versions warn of.
             warnings.simplefilter("ignore")
-            module = ast.parse(source)
+            return ast.parse(source)
     # Files of another Python version or with deliberate errors lie among the sources.
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return []
-    found = []
-    _collect(module, found)
-    return found
+        return None
 
 
-def _collect(node, found):
+def writable(text):
+    """The text without halves of surrogate pairs, which no UTF-8 file can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _docstrings(node) -> Iterator[str]:
+    """The docstrings of a module, class or function and of what it defines, in order."""
     text = ast.get_docstring(node)
     if text and text.strip():
-        # A docstring may spell half a surrogate pair, which no UTF-8 file can hold.
-        found.append(text.encode("utf-8", "replace").decode())
+        yield writable(text)
     for child in node.body:
         if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            _collect(child, found)
+            yield from _docstrings(child)
 
 
 def _public_name(path):

@@ -91,9 +91,4 @@ def choose(rng, weights, rows, count):
     the next arrival is one among the rest: the order of exponential waiting times.
     """
     waiting = rng.exponential(size=(rows, len(weights))) / weights
-    if count < len(weights):
-        first = np.argpartition(waiting, count, axis=1)[:, :count]
-    else:
-        first = np.broadcast_to(np.arange(len(weights)), (rows, len(weights)))
-    order = np.argsort(np.take_along_axis(waiting, first, axis=1), axis=1)
-    return np.take_along_axis(first, order, axis=1)
+    return np.argsort(waiting, axis=1)[:, :count]

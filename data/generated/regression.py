@@ -20,7 +20,7 @@ import numpy as np
 
 from minisum.errors import UserError
 
-SMALLEST = 1e-10  # singular values below this share of the largest count as zero
+SMALLEST = 1e-10  # singular values below this fraction of the largest count as zero
 
 
 @dataclass(frozen=True)

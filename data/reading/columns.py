@@ -1,4 +1,4 @@
-"""From rows with named columns to texts and class labels.
+"""Columns by name or by guess, and rows with named columns to texts and class labels.
 
 A label may be a word or a whole number; inside, every label is a string until the classes are
 numbered, so that 1, 1.0 and "1" are one class whichever format they came from.
@@ -37,11 +37,12 @@ class Labelled:
 def read_labelled(
     rows: Iterable[dict], where: str, text_column=None, label_column=None, allow_empty=False
 ) -> Labelled:
-    """Texts and labels out of `rows`; columns that are not named are guessed when obvious.
+    """Texts and labels of `rows`; columns that are not named are guessed when obvious.
 
     `where` names the source in errors, which count rows from 1. `allow_empty` admits empty
     texts, which published sets contain. A column called like the label with _text added names
-    the classes.
+    the classes. Raises UserError for columns that are missing or not obvious, and for a cell that
+    is empty or of the wrong kind.
     """
     rows = iter(rows)
     first = next(rows, None)
@@ -50,7 +51,7 @@ def read_labelled(
     columns = list(first)
     if len(columns) == 1:
         raise UserError(
-            f"{where} has only the column {_listed(columns)}; a text and a label are needed "
+            f"{where} has only the column {listed(columns)}; a text and a label are needed "
             "(in a csv file with a comma between them, in a tsv file a tab)."
         )
     rows = itertools.chain([first], rows)
@@ -93,15 +94,60 @@ def number_labels(labels: list[str], order: list[str], where: str) -> np.ndarray
     return np.array([numbers[label] for label in labels], np.int32)
 
 
+def require_columns(has, names, where) -> None:
+    """UserError unless every one of `names` is among the columns that `has` lists."""
+    for name in names:
+        if name not in has:
+            raise UserError(f"{where} has no column {name!r}; it has {listed(has)}.")
+
+
+def guess_column(columns, names, exclude=None) -> str | None:
+    """The column that is called like one of `names`, in any case; None if that is not obvious.
+
+    The first of `names` wins over its synonyms; two synonyms are a question for the user.
+    """
+    found = [c for c in columns if c.strip().lower() in names and c != exclude]
+    plain = [c for c in found if c.strip().lower() == names[0]]
+    candidates = plain or found
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def find_text_column(columns, where) -> str:
+    """The text column among `columns`. UserError if which one is not obvious."""
+    found = guess_column(columns, TEXT_NAMES)
+    if found is None:
+        raise _not_obvious(columns, where, "text")
+    return found
+
+
+def read_text(value, column, place) -> str:
+    """The cell if it is text that can be written as UTF-8; `place` names file and row.
+
+    Raises UserError for a missing cell, for another type and for half of a surrogate pair.
+    """
+    if value is None:
+        raise UserError(f"{place}: column {column!r} is empty.")
+    if not isinstance(value, str):
+        raise UserError(f"{place}: column {column!r} holds {type(value).__name__}, not text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: column {column!r} holds half of a surrogate pair.") from error
+    return value
+
+
+def listed(columns) -> str:
+    """The names of columns, for an error message."""
+    return ", ".join(repr(column) for column in columns)
+
+
 def _by_name(columns, where, text_column, label_column):
     """The pair of columns as given or as their names tell, None where only values could tell."""
-    for column in (text_column, label_column):
-        if column is not None and column not in columns:
-            raise UserError(f"{where} has no column {column!r}; it has {_listed(columns)}.")
+    require_columns(columns, [c for c in (text_column, label_column) if c is not None], where)
     if text_column is not None and text_column == label_column:
         raise UserError(f"Column {text_column!r} cannot be both the text and the label.")
-    text = text_column or _known(columns, TEXT_NAMES, exclude=label_column)
-    label = label_column or _known(columns, LABEL_NAMES, exclude=text_column)
+    text = text_column or guess_column(columns, TEXT_NAMES, exclude=label_column)
+    label = label_column or guess_column(columns, LABEL_NAMES, exclude=text_column)
     if len(columns) == 2:
         text = text or next((c for c in columns if label and c != label), None)
         label = label or next((c for c in columns if text and c != text), None)
@@ -109,19 +155,14 @@ def _by_name(columns, where, text_column, label_column):
         return text, label
     if len(columns) == 2:
         return None
-    missing = "text" if not text else "label"
-    raise UserError(
-        f"{where} has the columns {_listed(columns)}; which one is the {missing} is not obvious: "
-        f"name it with --{missing}-column."
+    raise _not_obvious(columns, where, "label" if text else "text")
+
+
+def _not_obvious(columns, where, part):
+    return UserError(
+        f"{where} has the columns {listed(columns)}; which one is the {part} is not obvious: "
+        f"name it with --{part}-column."
     )
-
-
-def _known(columns, names, exclude):
-    found = [c for c in columns if c.strip().lower() in names and c != exclude]
-    # The plain name wins over its synonyms; two synonyms are a question for the user.
-    plain = [c for c in found if c.strip().lower() == names[0]]
-    candidates = plain or found
-    return candidates[0] if len(candidates) == 1 else None
 
 
 def _by_distinct_values(columns, rows, where):
@@ -129,7 +170,7 @@ def _by_distinct_values(columns, rows, where):
     few, many = np.argsort(counts, kind="stable")
     if counts[few] * 2 > counts[many]:
         raise UserError(
-            f"{where} has the columns {_listed(columns)}; which one is the text and which the "
+            f"{where} has the columns {listed(columns)}; which one is the text and which the "
             f"label is not obvious: name them with --text-column and --label-column."
         )
     if any(str(row.get(columns[few])) == columns[few] for row in rows):
@@ -138,11 +179,10 @@ def _by_distinct_values(columns, rows, where):
 
 
 def _text(value, column, place, allow_empty):
-    if value is None or (isinstance(value, str) and not value.strip() and not allow_empty):
+    text = read_text(value, column, place)
+    if not (allow_empty or text.strip()):
         raise UserError(f"{place}: column {column!r} is empty.")
-    if not isinstance(value, str):
-        raise UserError(f"{place}: column {column!r} holds {type(value).__name__}, not text.")
-    return _encodable(value, column, place)
+    return text
 
 
 def _label(value, column, place):
@@ -150,22 +190,8 @@ def _label(value, column, place):
         value = int(value)
     if isinstance(value, (bool, int)):
         return str(value)
-    if value is None or value == "" or value != value:
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
         raise UserError(f"{place}: column {column!r} is empty.")
     if not isinstance(value, str):
         raise UserError(f"{place}: column {column!r} holds {value!r:.40}, not a class.")
-    if not value.strip():
-        raise UserError(f"{place}: column {column!r} is empty.")
-    return _encodable(value.strip(), column, place)
-
-
-def _encodable(text, column, place):
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{place}: column {column!r} holds half of a surrogate pair.") from error
-    return text
-
-
-def _listed(columns):
-    return ", ".join(repr(column) for column in columns)
+    return read_text(value.strip(), column, place)

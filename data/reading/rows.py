@@ -6,6 +6,7 @@ kind ends in a UserError that names the file and, where there is one, the line.
 
 import contextlib
 import csv
+import functools
 import gzip
 import json
 import os
@@ -85,17 +86,14 @@ def _not_empty(path, rows):
 def _chunks(path, compressed, max_bytes, read):
     """What `read(stream)` returns until it returns b"", under the caps on size and ratio."""
     try:
-        with open(path, "rb") as file, _opened(file, compressed) as stream:
+        with open(path, "rb") as file:
+            stream = gzip.GzipFile(fileobj=file) if compressed else file
             chunks = iter(lambda: read(stream), b"")
             yield from _capped(path, chunks, max_bytes, file.tell if compressed else None)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is not a complete gzip file: {error}.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _opened(file, compressed):
-    return gzip.GzipFile(fileobj=file) if compressed else contextlib.nullcontext(file)
 
 
 def _capped(name, chunks, max_bytes, packed_bytes=None):
@@ -171,10 +169,6 @@ def _csv_rows(path, lines, delimiter=","):
         raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
-def _tsv_rows(path, lines):
-    return _csv_rows(path, lines, delimiter="\t")
-
-
 def _header(path, cells):
     names = [cell.strip() for cell in cells]
     if not all(names):
@@ -236,4 +230,9 @@ def _unpacked(path, max_bytes):
         yield file
 
 
-_PARSERS = {".jsonl": _json_rows, ".csv": _csv_rows, ".tsv": _tsv_rows, ".txt": _text_rows}
+_PARSERS = {
+    ".jsonl": _json_rows,
+    ".csv": _csv_rows,
+    ".tsv": functools.partial(_csv_rows, delimiter="\t"),
+    ".txt": _text_rows,
+}

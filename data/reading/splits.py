@@ -1,7 +1,10 @@
-"""Which examples train, which are held out, and which subset stands for all.
+"""Which examples are trained on, which are held out, and which subset stands for all.
 
-A text is known by its key (lower case, single spaces). Whatever is cut here, two examples with
-the same key stay on the same side, so a held-out text has never been trained on.
+A text is known by its key (lower case, single spaces). Two examples with the same key always stay
+on the same side, so a held-out text has never been trained on.
+
+The functions on `examples` take what has `texts`, `labels` (class numbers), `take(rows)` and a
+length.
 """
 
 import hashlib
@@ -9,6 +12,9 @@ import hashlib
 import numpy as np
 
 from minisum.errors import UserError
+
+SPLITS = ("train", "val", "test")
+TEST_FRACTION = 0.2  # of labelled examples that come without a test set
 
 
 def text_key(text: str) -> str:
@@ -56,11 +62,25 @@ def hold_out(texts, labels, fraction, salt) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def split_validation(texts, labels, fraction=0.1, seed=0) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (train, validation) into a training set; see `hold_out` for what is promised."""
-    if not 0 < fraction < 1:
+def hold_out_test(examples, fraction=TEST_FRACTION):
+    """(rest, test), the same for every seed, so that all runs agree on the test."""
+    rest, test = hold_out(examples.texts, examples.labels, fraction, "test")
+    return examples.take(rest), examples.take(test)
+
+
+def hold_out_validation(examples, fraction, seed):
+    """(train, validation), another for each seed; nothing is held out if `fraction` is 0."""
+    if not 0 <= fraction < 1:
         raise UserError(f"The validation fraction must lie between 0 and 1, not {fraction}.")
-    return hold_out(texts, labels, fraction, f"validation {seed}")
+    if fraction == 0:
+        return examples, examples.take(np.arange(0))
+    train, held = hold_out(examples.texts, examples.labels, fraction, f"validation {seed}")
+    return examples.take(train), examples.take(held)
+
+
+def draw_subset(examples, limit, seed, stream):
+    """At most `limit` of the examples; see `choose_subset`."""
+    return examples.take(choose_subset(examples.labels, limit, seed, stream))
 
 
 def choose_subset(labels, limit, seed, stream=0) -> np.ndarray:

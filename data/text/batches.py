@@ -61,9 +61,10 @@ def pad(
 ) -> tuple[np.ndarray, np.ndarray]:
     """ids (B, n) int32 with 0 for padding, mask (B, n) bool with True for tokens.
 
-    `sequences` is a Ragged or a list of int arrays. Longer ones lose what is not their first
-    (or last: `keep`) `max_len` tokens; the padding stands on `side`. n is the longest length
-    left, or `pad_to`; at least 1, so that a batch of empty documents is a batch.
+    `sequences` is a Ragged or a list of int arrays. Longer ones are cut to their first (or last:
+    `keep`) `max_len` tokens; the padding stands on `side`. n is the longest length left, or
+    `pad_to`; at least 1, so that a batch of empty documents is a batch. UserError if they cannot
+    fit.
     """
     _check_choice("side", side, ("left", "right"))
     if max_len < 1:
@@ -88,7 +89,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """`order` in pieces of `batch_size`, the last one shorter if need be."""
+    """Consecutive parts of `order` with `batch_size` rows each, the last perhaps with fewer."""
     if batch_size < 1:
         raise UserError(f"The batch size must be at least 1, not {batch_size}.")
     for start in range(0, len(order), batch_size):

@@ -13,13 +13,13 @@ from data.text.tokenizer import read_tokenizer, tokenizers_library, train_tokeni
 from minisum.errors import UserError
 
 # Stands before every document, and so also after every one but the last.
-BORDER = "[EOS]"
-BORDERS = (BORDER, "<|endoftext|>", "<|end_of_text|>", "</s>", "<s>")
+SEPARATOR = "[EOS]"
+SEPARATORS = (SEPARATOR, "<|endoftext|>", "<|end_of_text|>", "</s>", "<s>")
 HUB = "hub:"
 
 
 def make(texts, kind="bpe", vocab_size=8192):
-    """A tokenizer with a border token: trained on `texts`, or fetched if kind is "hub:NAME".
+    """A tokenizer with a separator token: trained on `texts`, or loaded if kind is "hub:NAME".
 
     A trained one has at most `vocab_size` tokens. Raises UserError if the hub cannot be reached,
     or has a tokenizer that does not work on bytes.
@@ -27,7 +27,7 @@ def make(texts, kind="bpe", vocab_size=8192):
     if kind.startswith(HUB):
         return _checked(_from_hub(kind.removeprefix(HUB)), kind)
     tokenizer = train_tokenizer(texts, kind, vocab_size - 1)
-    tokenizer.add_special_tokens([BORDER])
+    tokenizer.add_special_tokens([SEPARATOR])
     return tokenizer
 
 
@@ -36,14 +36,14 @@ def load(path):
     return _checked(read_tokenizer(path), path)
 
 
-def border_id(tokenizer):
+def separator_id(tokenizer) -> int:
     """The number of the token between documents."""
-    found = (tokenizer.token_to_id(name) for name in BORDERS)
+    found = (tokenizer.token_to_id(name) for name in SEPARATORS)
     return next(number for number in found if number is not None)
 
 
-def bytes_of_tokens(tokenizer):
-    """A list of what each token stands for, bytes; b"" for special tokens."""
+def bytes_of_tokens(tokenizer) -> list[bytes]:
+    """What each token stands for; b"" for special tokens."""
     byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
     added = tokenizer.get_added_tokens_decoder().items()
     special = {number for number, token in added if token.special}
@@ -63,17 +63,17 @@ class TextStream:
     """Text from one token after another.
 
     A character may take several tokens: its bytes are held back until it is whole. Bytes that can
-    be no part of a character come out as U+FFFD; a border between documents as a blank line.
+    be no part of a character come out as U+FFFD; the separator of documents as a blank line.
     """
 
     def __init__(self, tokenizer):
         self.spelled = bytes_of_tokens(tokenizer)
-        self.border = border_id(tokenizer)
+        self.separator = separator_id(tokenizer)
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def read(self, token):
+    def read(self, token) -> str:
         """The text that `token` completes, perhaps empty."""
-        if token == self.border:
+        if token == self.separator:
             self.decoder.reset()
             return "\n\n"
         return self.decoder.decode(self.spelled[token])
@@ -94,7 +94,7 @@ def _from_hub(name):
         # HTTP, DNS, disk and parsing all fail in their own ways.
         reason = " ".join(str(error).split())
         raise UserError(
-            f"The tokenizer {name} could not be had from the hub: {reason:.200}"
+            f"The tokenizer {name} could not be loaded from the hub: {reason:.200}"
         ) from error
 
 
@@ -102,8 +102,8 @@ def _checked(tokenizer, source):
     decoder = json.loads(tokenizer.to_str())["decoder"]
     if decoder is None or decoder["type"] != "ByteLevel":
         raise UserError(f"{source} does not work on bytes, which a language model here needs.")
-    if not any(tokenizer.token_to_id(name) is not None for name in BORDERS):
-        tokenizer.add_special_tokens([BORDER])
+    if not any(tokenizer.token_to_id(name) is not None for name in SEPARATORS):
+        tokenizer.add_special_tokens([SEPARATOR])
     # A text that spells a special token must not turn into one. The file does not keep the setting.
     tokenizer.encode_special_tokens = True
     return tokenizer

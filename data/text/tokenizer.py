@@ -1,6 +1,6 @@
-"""Words or byte pairs to numbers, on the `tokenizers` library.
+"""Texts to numbers: words or byte pairs by the `tokenizers` library, or single bytes without it.
 
-Number 0 is padding and 1 the unknown word in every vocabulary.
+Number 0 is padding. In a vocabulary of words or byte pairs, 1 is the unknown word.
 """
 
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.text.batches import Ragged
 from minisum.checkpoint import write_bytes
 from minisum.errors import UserError
 
@@ -18,15 +19,16 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1
 KINDS = ("word", "bpe")
 # The characters at which the Keras Tokenizer cuts, the blank included.
-SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
+WORD_BREAKS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
 _BYTES = 256
+BYTES_VOCAB = 1 + _BYTES  # padding and every byte
 _BATCH = 1024
 
 
 def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     """A tokenizer whose vocabulary has at most `vocab_size` entries, the two special ones included.
 
-    kind "word": lower-cased words between SEPARATORS, the most frequent ones, ties in
+    kind "word": lower-cased words between WORD_BREAKS, the most frequent ones, ties in
     alphabetical order; "bpe": byte-level pairs (Radford et al., 2019), to which nothing is
     unknown. The same texts give the same vocabulary in every process.
     """
@@ -46,7 +48,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
 
 
 def least_vocabulary(kind):
-    """The smallest vocabulary of its kind: both special entries, and every byte or one word."""
+    """The size of the smallest vocabulary: both special entries, and every byte or one word."""
     return len((PAD, UNKNOWN)) + (_BYTES if kind == "bpe" else 1)
 
 
@@ -72,9 +74,14 @@ def encode(tokenizer, texts: Iterable[str], drop_unknown=False) -> list[np.ndarr
     return encoded
 
 
-def decode(tokenizer, ids) -> str:
-    """The text of token numbers: exact for "bpe", words between blanks for "word"."""
-    return tokenizer.decode([int(number) for number in ids], skip_special_tokens=False)
+def encode_bytes(texts, max_len: int) -> Ragged:
+    """The first `max_len` bytes of each text as numbers below BYTES_VOCAB: a byte's value plus one.
+
+    "Añb" becomes 66 196 178 99. Long Range Arena's "Text" task (Tay et al. 2021) is IMDb so
+    encoded, cut to the first 1,000 to 4,000 bytes.
+    """
+    encoded = [text.encode("utf-8", "surrogatepass")[:max_len] for text in texts]
+    return Ragged.from_list([np.frombuffer(row, np.uint8).astype(np.int32) + 1 for row in encoded])
 
 
 def save_tokenizer(tokenizer, path) -> None:
@@ -98,15 +105,11 @@ def read_tokenizer(path):
     """The tokenizer in a file, whatever its vocabulary. UserError if there is none."""
     library = tokenizers_library()
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return library.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"The tokenizer {path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"The tokenizer {path} is damaged: not UTF-8.") from error
-    try:
-        return library.Tokenizer.from_str(text)
     except Exception as error:
-        # The library raises bare exceptions.
+        # The library raises bare exceptions; a file may also not be UTF-8.
         raise UserError(f"The tokenizer {path} is damaged: {error}") from error
 
 
@@ -114,7 +117,7 @@ def _word(library, vocab_size):
     tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = library.normalizers.Lowercase()
     tokenizer.pre_tokenizer = library.pre_tokenizers.Split(
-        library.Regex(f"[{re.escape(SEPARATORS)}]+"), behavior="removed"
+        library.Regex(f"[{re.escape(WORD_BREAKS)}]+"), behavior="removed"
     )
     trainer = library.trainers.WordLevelTrainer(
         vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False
@@ -143,7 +146,7 @@ def _ready(tokenizer):
 
 def tokenizers_library():
     """The module, or UserError with what to install."""
-    # Said aloud, the library's own choice stays as it is but its warning at every fork goes.
+    # Set explicitly, the library's own default stays but its warning at every fork goes.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         import tokenizers

@@ -1,28 +1,29 @@
 """From token sequences to a language model's batches: what is read, and what comes next.
 
-Packed, documents follow each other without padding, each behind a border token, and the stream is
-cut into windows of n tokens. As rows, each text is an example of its own, cut to n and padded.
+Packed, documents follow each other without padding, each after a separator token, and the stream
+is cut into windows of n tokens. As rows, each text is an example of its own, cut to n and padded.
 """
 
 import numpy as np
 
-from data.text.batches import Ragged
+from data.text.batches import Ragged, pad
 
 NOT_COUNTED = -1
 
 
 class PackedWindows:
-    """Windows of n tokens over border, document, border, document, ..., border.
+    """Windows of n tokens over separator, document, separator, document, ..., separator.
 
-    Every token of every document, and the border after it, is a target once; what precedes it in
-    the window is what it is predicted from. Only the last window may be shorter, and is padded.
-    With `reset` a batch also says where documents begin: at the border that precedes them.
+    Every token of every document, and the separator after it, is a target once, predicted from
+    what precedes it in the window. Only the last window may be shorter, and is padded.
+    With `reset` a batch also says where documents begin: at the separator before them.
     """
 
-    def __init__(self, documents: Ragged, n: int, border: int, reset=False):
-        self.n, self.border, self.reset = n, border, reset
+    def __init__(self, documents: Ragged, n: int, separator: int, reset=False):
+        self.n, self.separator, self.reset = n, separator, reset
         places = documents.offsets[:-1]
-        self.stream = np.append(np.insert(documents.flat, places, border), border).astype(np.int32)
+        stream = np.append(np.insert(documents.flat, places, separator), separator)
+        self.stream = stream.astype(np.int32)
 
     @property
     def targets(self):
@@ -39,7 +40,7 @@ class PackedWindows:
         ids = np.where(real, self.stream[np.minimum(places, self.targets)], 0)
         following = self.stream[np.minimum(places + 1, self.targets)]
         batch = {"ids": ids, "targets": np.where(real, following, NOT_COUNTED)}
-        return batch | {"starts": real & (ids == self.border)} if self.reset else batch
+        return batch | {"starts": real & (ids == self.separator)} if self.reset else batch
 
 
 class RowWindows:
@@ -50,7 +51,7 @@ class RowWindows:
 
     def __init__(self, texts: Ragged, n: int):
         texts = texts.take(np.flatnonzero(texts.lengths >= 2))
-        self.texts = texts.truncate(n + 1)
+        self.n, self.texts = n, texts.truncate(n + 1)
 
     @property
     def targets(self):
@@ -62,13 +63,6 @@ class RowWindows:
 
     def take(self, rows):
         """The batch of these rows: ids (B, n), targets (B, n), padded on the right."""
-        texts = self.texts.take(rows)
-        lengths = texts.lengths[:, None]
-        columns = np.arange(lengths.max())
-        read = np.zeros((len(lengths), len(columns)), np.int32)
-        read[columns < lengths] = texts.flat
-        real = columns[1:] < lengths
-        return {
-            "ids": np.where(real, read[:, :-1], 0),
-            "targets": np.where(real, read[:, 1:], NOT_COUNTED),
-        }
+        tokens, mask = pad(self.texts.take(rows), self.n + 1)
+        ids, targets, real = tokens[:, :-1], tokens[:, 1:], mask[:, 1:]
+        return {"ids": np.where(real, ids, 0), "targets": np.where(real, targets, NOT_COUNTED)}

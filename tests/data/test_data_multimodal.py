@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from data.generated import python_functions
+from data.generated import python_docs, python_functions
 from data.sets.multimodal import Columns, Standardiser, load_multimodal, read_table
 from minisum.errors import UserError
 
@@ -39,7 +39,7 @@ def test_cells_of_all_kinds():
         ({"text": "t", "a": 1, "b": [1], "y": 1}, "row 2, column 'b': .* is not a number"),
         ({"text": "t", "a": 1, "b": "inf", "y": 1}, "row 2, column 'b': infinity"),
         ({"text": "t", "a": 1, "b": 10**400, "y": 1}, "row 2, column 'b': infinity"),
-        ({"text": "t", "a": 1, "y": 1}, "row 2: there is no column 'b'"),
+        ({"text": "t", "a": 1, "y": 1}, "row 2 has no column 'b'"),
         ({"text": 5, "a": 1, "b": 1, "y": 1}, "row 2: column 'text' holds int"),
     ],
 )
@@ -63,7 +63,7 @@ def test_standardised_on_what_is_known():
 
 
 def test_a_column_without_values_is_refused():
-    with pytest.raises(UserError, match="Column 'b' has no value in any training row"):
+    with pytest.raises(UserError, match="Column 'b' has no value in the training rows"):
         Standardiser.fit(np.array([[1, math.nan], [2, math.nan]]), "ab")
     with pytest.raises(UserError, match="Column 'a' holds numbers too large"):
         Standardiser.fit(np.array([[1e200], [-1e200]]), "ab")
@@ -110,12 +110,34 @@ def test_columns_must_be_named(tmp_path, chosen, message):
 def test_a_cut_file_shares_no_text(tmp_path):
     rows = some_rows() + some_rows()
     data = load_multimodal(None, write_csv(tmp_path / "f.csv", rows), None, None, ("a",), "y")
-    assert len(data.train) + len(data.test) == 120
-    assert not set(data.train.texts) & set(data.test.texts)
-    assert abs(len(data.test) - 24) <= 2
+    train, test = data.splits["train"], data.splits["test"]
+    assert len(train) + len(test) == 120 and len(data.splits["val"]) == 0
+    assert not set(train.texts) & set(test.texts)
+    assert abs(len(test) - 24) <= 2
     again = load_multimodal(None, tmp_path / "f.csv", None, None, ("a",), "y", limit_train=10)
-    assert len(again.train) == 10 and again.test.texts == data.test.texts
+    assert len(again.splits["train"]) == 10 and again.splits["test"].texts == test.texts
     assert again.sha256 != data.sha256
+
+
+def test_validation_is_held_out_of_the_training_rows(tmp_path):
+    path = write_csv(tmp_path / "f.csv", some_rows() + some_rows())
+    whole = load_multimodal(None, path, None, None, ("a",), "y")
+    data = load_multimodal(None, path, None, None, ("a",), "y", validation=0.25)
+    train, val = data.splits["train"], data.splits["val"]
+    assert not set(train.texts) & set(val.texts) and len(val) == 24
+    assert sorted(train.texts + val.texts) == sorted(whole.splits["train"].texts)
+    assert sorted([*train.targets, *val.targets]) == sorted(whole.splits["train"].targets)
+    assert data.splits["test"].texts == whole.splits["test"].texts
+    assert data.sha256 == whole.sha256
+
+
+@pytest.mark.parametrize("with_test", [False, True])
+def test_rows_left_out_are_counted_once(tmp_path, with_test):
+    rows = some_rows() + some_rows(5, y="")
+    path = write_csv(tmp_path / "f.csv", rows)
+    test = write_csv(tmp_path / "t.csv", rows) if with_test else None
+    data = load_multimodal(None, path, test, None, ("a",), "y", validation=0.1)
+    assert data.left_out == (10 if with_test else 5)
 
 
 def test_the_hubs_columns(tmp_path, monkeypatch):
@@ -132,9 +154,9 @@ def test_the_hubs_columns(tmp_path, monkeypatch):
     monkeypatch.setenv("MINISUM_DATA", str(tmp_path))
     data = load_multimodal("civil_comments")
     assert data.columns.numbers == names[:4] and data.columns.target == "identity_attack"
-    assert len(data.train) == len(data.test) == 20
+    assert len(data.splits["train"]) == len(data.splits["test"]) == 20
     other = load_multimodal("civil_comments", numeric_columns=("insult",), target="threat")
-    assert other.train.numbers.shape == (20, 1)
+    assert other.splits["train"].numbers.shape == (20, 1)
 
 
 def test_the_functions_of_python():
@@ -160,7 +182,7 @@ def short(a): "too short"
 '''
     (tmp_path / "module.py").write_text(source)
     (tmp_path / "broken.py").write_text('def f(: """a b c"""')
-    monkeypatch.setattr(python_functions.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(python_docs.sysconfig, "get_path", lambda name: str(tmp_path))
     first, second = python_functions.rows()
     numbers = [first[name] for name in python_functions.NUMBERS]
     assert numbers == [4, 2, 1, 2, 3, 1, 1, 1]

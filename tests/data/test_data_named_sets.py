@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from labelled_files import without_hub, write_csv, write_jsonl
 
-from data.sets import newsgroups
-from data.sets.classification import NAMES, PUBLISHED, limit, load_classification
+from data.sets import cleaning, registry
+from data.sets.classification import DEFAULT, NAMES, load_classification, make_splits
+from data.sets.forecast import load_series
+from data.sets.language import load_language
+from data.sets.multimodal import load_multimodal
 from minisum.errors import UserError
 
 
@@ -31,12 +34,13 @@ def test_minisum_data_comes_first(tmp_path, monkeypatch):
     write_csv(tmp_path / "ag_news", ["one,3", ",0"], name="test.csv")
     data = load_classification("ag_news")
     assert data.class_names == ["World", "Sports", "Business", "Sci/Tech"]
-    assert data.train_labels.tolist() == [0, 1, 2, 3] * 2
-    assert (data.test_texts, data.test_labels.tolist()) == (["one", ""], [3, 0])
+    train, test = data.splits["train"], data.splits["test"]
+    assert train.labels.tolist() == [0, 1, 2, 3] * 2
+    assert (test.texts, test.labels.tolist()) == (["one", ""], [3, 0])
     few = load_classification("ag_news", limit_train=4, limit_test=1)
-    assert (len(few.train_texts), len(few.test_texts)) == (4, 1)
+    assert (len(few.splits["train"]), len(few.splits["test"])) == (4, 1)
     assert few.class_names == data.class_names and few.sha256 != data.sha256
-    assert limit(data, train=4, test=1).sha256 == few.sha256
+    assert make_splits(few.name, few.class_names, train, test, 4, 1).sha256 == few.sha256
 
 
 def test_label_text_names_the_classes(tmp_path, monkeypatch):
@@ -59,7 +63,7 @@ def fake_hub(monkeypatch, answer):
     monkeypatch.setitem(sys.modules, "datasets", module)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != DEFAULT])
 def test_the_hub_is_asked_for_what_the_table_says(monkeypatch, name):
     asked = []
 
@@ -74,9 +78,9 @@ def test_the_hub_is_asked_for_what_the_table_says(monkeypatch, name):
 
     fake_hub(monkeypatch, answer)
     data = load_classification(name)
-    source = PUBLISHED[name].source
-    assert asked == [(source.hub_id, source.config, source.revision, s) for s in ("train", "test")]
-    assert data.train_texts == data.test_texts == ["a", "b", "c"]
+    entry = registry.SETS[name]
+    assert asked == [(entry.hub, entry.config, entry.revision, s) for s in ("train", "test")]
+    assert data.splits["train"].texts == data.splits["test"].texts == ["a", "b", "c"]
     if name == "imdb":
         assert data.class_names == ["negative", "positive"]
 
@@ -96,10 +100,41 @@ def test_an_unreachable_hub(monkeypatch, tmp_path):
     assert "stanfordnlp/imdb" in str(caught.value)
 
 
-def test_an_unknown_name():
-    with pytest.raises(UserError) as caught:
-        load_classification("mnist")
-    assert all(name in str(caught.value) for name in NAMES)
+@pytest.mark.parametrize(
+    ("task", "load"),
+    [
+        ("classification", load_classification),
+        ("language", load_language),
+        ("multimodal", load_multimodal),
+        ("forecast", load_series),
+    ],
+)
+def test_an_unknown_name(task, load):
+    with pytest.raises(UserError, match="no data set 'mnist'") as caught:
+        load("mnist")
+    assert all(name in str(caught.value) for name in registry.names(task))
+    other = {"forecast": "imdb"}.get(task, "ETTh1")  # a set, but of another task
+    with pytest.raises(UserError, match=f"no data set '{other}'"):
+        load(other)
+
+
+def test_a_set_that_the_hub_lacks_is_not_looked_for_there(monkeypatch):
+    fake_hub(monkeypatch, None)
+    with pytest.raises(UserError, match="civil_comments_spans is not on this machine.*no copy"):
+        load_multimodal("civil_comments_spans")
+
+
+def test_a_set_of_one_split_may_be_a_file_called_like_it(tmp_path, monkeypatch):
+    """ETTh1/ETTh1.csv as its authors name it, ETTh1/train.csv as the hub does."""
+    monkeypatch.setenv("MINISUM_DATA", str(tmp_path))
+    for number, stem in enumerate(("train", "ETTh1"), start=1):
+        rows = [f"2016-07-01 {hour:02}:00,{number}" for hour in range(3)]
+        (tmp_path / "ETTh1").mkdir(exist_ok=True)
+        write_csv(tmp_path / "ETTh1", rows, "date,OT", f"{stem}.csv")
+        assert load_series("ETTh1").values.tolist() == [[number]] * 3
+    (tmp_path / "imdb").mkdir()
+    write_csv(tmp_path / "imdb", ["one,1"], name="imdb.csv")  # of two splits: which one?
+    assert registry.local_file(registry.SETS["imdb"], "train") is None
 
 
 MESSAGES = [
@@ -116,10 +151,10 @@ MESSAGES = [
 
 
 def test_stripped_messages():
-    assert newsgroups.strip_message(MESSAGES[0]) == "\nMy own words.\n\nMore."
-    assert newsgroups.strip_message(MESSAGES[1]) == "One paragraph only"
-    assert newsgroups.is_raw(MESSAGES[:2])
-    assert not newsgroups.is_raw([newsgroups.strip_message(m) for m in MESSAGES])
+    assert cleaning.strip_message(MESSAGES[0]) == "\nMy own words.\n\nMore."
+    assert cleaning.strip_message(MESSAGES[1]) == "One paragraph only"
+    assert cleaning.is_raw(MESSAGES[:2])
+    assert not cleaning.is_raw([cleaning.strip_message(m) for m in MESSAGES])
 
 
 def test_stripping_equals_scikit_learn(no_hub):
@@ -129,9 +164,9 @@ def test_stripping_equals_scikit_learn(no_hub):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             messages += [json.loads(line)["text"] for line in file]
     for message in messages:
-        assert newsgroups.strip_header(message) == theirs.strip_newsgroup_header(message)
-        assert newsgroups.strip_footer(message) == theirs.strip_newsgroup_footer(message)
-        assert newsgroups.strip_quotes(message) == theirs.strip_newsgroup_quoting(message)
+        assert cleaning.strip_header(message) == theirs.strip_newsgroup_header(message)
+        assert cleaning.strip_footer(message) == theirs.strip_newsgroup_footer(message)
+        assert cleaning.strip_quotes(message) == theirs.strip_newsgroup_quoting(message)
 
 
 def test_raw_messages_are_stripped_and_bare_ones_are_not(tmp_path, monkeypatch):
@@ -140,7 +175,8 @@ def test_raw_messages_are_stripped_and_bare_ones_are_not(tmp_path, monkeypatch):
         rows = [{"text": text, "label": i % 2} for i in range(4)]
         write_jsonl(tmp_path / "20newsgroups" / f"{split}.jsonl", rows)
     data = load_classification("20newsgroups")
-    assert set(data.train_texts) == {"body"} and set(data.test_texts) == {"body\n\nmore"}
+    assert set(data.splits["train"].texts) == {"body"}
+    assert set(data.splits["test"].texts) == {"body\n\nmore"}
 
 
 @pytest.mark.parametrize(
@@ -152,8 +188,9 @@ def test_real_corpora(no_hub, monkeypatch, name, classes, sizes):
     monkeypatch.setenv("MINISUM_DATA", no_hub)
     data = load_classification(name)
     assert len(data.class_names) == classes
-    assert set(data.train_labels) == set(data.test_labels) == set(range(classes))
+    train, test = data.splits["train"], data.splits["test"]
+    assert set(train.labels) == set(test.labels) == set(range(classes))
     if sizes:
-        assert (len(data.train_texts), len(data.test_texts)) == sizes
+        assert (len(train), len(test)) == sizes
         assert "alt.atheism" in data.class_names
-        assert not newsgroups.is_raw(data.train_texts)
+        assert not cleaning.is_raw(train.texts)

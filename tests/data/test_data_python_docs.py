@@ -31,10 +31,11 @@ def test_python_docs(docs):
     assert docs.name == "python_docs"
     assert len(docs.class_names) == 20 and docs.class_names == sorted(docs.class_names)
     assert {"email", "logging", "unittest"} <= set(docs.class_names)
-    sizes = np.bincount(docs.train_labels), np.bincount(docs.test_labels)
+    train, test = docs.splits["train"], docs.splits["test"]
+    sizes = np.bincount(train.labels), np.bincount(test.labels)
     assert min(sizes[0]) > 30 and min(sizes[1]) > 5
-    assert len(docs.train_texts) > 2000 and sizes[0].max() < 0.25 * sizes[0].sum()
-    keys = [text_key(text) for text in docs.train_texts + docs.test_texts]
+    assert len(train) > 2000 and sizes[0].max() < 0.25 * sizes[0].sum()
+    keys = [text_key(text) for text in train.texts + test.texts]
     assert len(set(keys)) == len(keys)
     assert all(len(key.split()) >= python_docs.MIN_WORDS for key in keys)
 
@@ -42,10 +43,11 @@ def test_python_docs(docs):
 def test_python_docs_are_the_docstrings(docs):
     import logging
 
-    position = [text_key(t) for t in docs.train_texts + docs.test_texts].index(
+    train, test = docs.splits["train"], docs.splits["test"]
+    position = [text_key(t) for t in train.texts + test.texts].index(
         text_key(logging.Formatter.formatTime.__doc__)
     )
-    labels = np.concatenate([docs.train_labels, docs.test_labels])
+    labels = np.concatenate([train.labels, test.labels])
     assert docs.class_names[labels[position]] == "logging"
 
 
@@ -64,7 +66,8 @@ def test_python_docs_are_the_same_in_every_process(docs):
 
 def test_reading_the_library_imports_none_of_it():
     program = (
-        "import sys; from data.generated import python_docs; python_docs.load(); python_docs.documents();"
+        "import sys; from data.generated import python_docs;"
+        "python_docs.load(); python_docs.documents();"
         "print({'tkinter', 'turtle', 'idlelib', 'antigravity', 'this'} & set(sys.modules))"
     )
     result = subprocess.run(

@@ -1,14 +1,34 @@
 """Rows to train on, to validate on, to test on: the same on every machine, and never both."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.reading.splits import choose_subset, hold_out, split_validation, text_key
+from data.reading.splits import choose_subset, hold_out, hold_out_validation, text_key
 from minisum.errors import UserError
 
 quick = settings(deadline=None, max_examples=80)
+
+
+@dataclass
+class Numbered:
+    """Examples that know which rows they were."""
+
+    texts: list
+    labels: np.ndarray
+    rows: np.ndarray
+
+    def take(self, rows):
+        return Numbered([self.texts[i] for i in rows], self.labels[rows], self.rows[rows])
+
+
+def split_validation(texts, labels, fraction, seed):
+    """Indices (train, validation)."""
+    examples = Numbered(list(texts), np.array(labels), np.arange(len(texts)))
+    return [part.rows for part in hold_out_validation(examples, fraction, seed)]
 
 
 labelled_texts = st.lists(
@@ -54,7 +74,8 @@ def test_a_split_is_stratified_and_seeded():
     again, other = (split_validation(texts, labels, 0.1, seed=s)[1] for s in (0, 1))
     assert np.array_equal(held, again)
     assert len(set(held) & set(other)) < 30
-    for fraction in (0, 1, -0.1):
+    assert [len(rows) for rows in split_validation(texts, labels, 0, 0)] == [1000, 0]
+    for fraction in (1, -0.1, float("nan")):
         with pytest.raises(UserError):
             split_validation(texts, labels, fraction, 0)
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from readable import text_of
 
 from minisum.errors import UserError
 
 pytest.importorskip("tokenizers")
 from data.text.tokenizer import (  # noqa: E402
-    SEPARATORS,
     UNKNOWN_ID,
-    decode,
+    WORD_BREAKS,
     encode,
     load_tokenizer,
     save_tokenizer,
@@ -33,7 +33,7 @@ quick = settings(deadline=None, max_examples=60)
 
 def words(text):
     """The Keras Tokenizer's text_to_word_sequence."""
-    return [w for w in re.split("[" + re.escape(SEPARATORS) + "]", text.lower()) if w]
+    return [w for w in re.split("[" + re.escape(WORD_BREAKS) + "]", text.lower()) if w]
 
 
 def test_word_vocabulary_is_the_most_frequent_words():
@@ -45,7 +45,7 @@ def test_word_vocabulary_is_the_most_frequent_words():
 
 
 @quick
-@given(st.text(st.sampled_from(SEPARATORS + "abcdEF7é\r\u00a0'"), max_size=40))
+@given(st.text(st.sampled_from(WORD_BREAKS + "abcdEF7é\r\u00a0'"), max_size=40))
 def test_words_are_cut_as_keras_cuts_them(text):
     tokenizer = train_tokenizer([text, "abc"], "word", 1000)
     names = {number: word for word, number in tokenizer.get_vocab().items()}
@@ -60,13 +60,13 @@ def test_encode():
     assert encoded[0][1] == UNKNOWN_ID and encoded[1].shape == (0,)
     dropped = encode(tokenizer, ["the unheard cat", "", "unheard"], drop_unknown=True)
     assert [ids.tolist() for ids in dropped] == [encoded[0][[0, 2]].tolist(), [], []]
-    assert decode(tokenizer, encoded[0]) == "the [UNK] cat"
+    assert text_of(tokenizer, encoded[0]) == "the [UNK] cat"
 
 
 def test_encode_takes_its_texts_lazily_and_in_order():
     tokenizer = train_tokenizer([str(i) for i in range(3000)], "word", 4000)
     encoded = encode(tokenizer, (str(i) for i in range(3000)))
-    assert [decode(tokenizer, ids) for ids in encoded] == [str(i) for i in range(3000)]
+    assert [text_of(tokenizer, ids) for ids in encoded] == [str(i) for i in range(3000)]
 
 
 @pytest.mark.parametrize("kind", ["word", "bpe"])
@@ -83,7 +83,7 @@ def test_a_text_cannot_spell_padding(kind, tmp_path):
 def test_bpe_is_lossless(text):
     tokenizer = _bpe()
     (ids,) = encode(tokenizer, [text])
-    assert decode(tokenizer, ids) == text
+    assert text_of(tokenizer, ids) == text
     assert (ids > 1).all()
 
 

@@ -215,7 +215,7 @@ def test_unknown_set_and_wrong_columns(tmp_path):
     with serving() as hub:
         status, errors, seconds = run(tmp_path, hub.address, tmp_path / "home", flags)
     assert status == 2 and seconds < 20, errors
-    assert "stanfordnlp/imdb could not be had from the hub" in sentence(errors)
+    assert "stanfordnlp/imdb could not be loaded from the hub" in sentence(errors)
     train = {"data/train-00000-of-00001.parquet": table(80, ("story", "label"))}
     test = {"data/test-00000-of-00001.parquet": table(20, ("story", "label"))}
     with serving(**train, **test) as hub:
@@ -230,7 +230,7 @@ def test_a_connection_that_breaks_once(tmp_path):
         status, errors, _ = run(tmp_path, hub.address, tmp_path / "home")
     assert hub.deaths == 0
     if status:  # older versions of the library give up; what they left must do no harm
-        assert "could not be had" in sentence(errors)
+        assert "could not be loaded" in sentence(errors)
         with serving() as hub:
             status, errors, _ = run(tmp_path, hub.address, tmp_path / "home")
     assert status == 0, errors
@@ -248,7 +248,7 @@ def test_a_damaged_cache(warm, tmp_path, damage):
         half = len(content) // 2
         path.write_bytes(content[:half] + (b"" if damage == "cut" else b"\xff" * half))
     status, errors, _ = run(tmp_path, warm[1], home, HF_HUB_OFFLINE="1")
-    assert status == 2 and "could not be had" in sentence(errors)
+    assert status == 2 and "could not be loaded" in sentence(errors)
 
 
 @slow
@@ -262,14 +262,14 @@ def test_a_hub_that_is_slow(tmp_path):
 
 @slow
 def test_a_hub_that_is_slower_than_the_time_out(tmp_path):
-    """Retried with a word about it, then refused."""
+    """Retried with a note, then refused."""
     patience = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
     with serving() as hub:
         hub.delay = 3.0
         status, errors, seconds = run(tmp_path, hub.address, tmp_path / "home", **patience)
     assert status == 2 and seconds < 120, (seconds, errors)
-    assert "timed out" in errors and errors.count("\n") > 2, errors  # a word before the last
-    assert "could not be had" in sentence(errors)
+    assert "timed out" in errors and errors.count("\n") > 2, errors  # a note before the last
+    assert "could not be loaded" in sentence(errors)
 
 
 @slow
@@ -278,7 +278,7 @@ def test_a_hub_that_accepts_and_never_answers(tmp_path):
         hub.delay = 60.0
         status, errors, seconds = run(tmp_path, hub.address, tmp_path / "home")
     assert status == 2 and seconds < 20, (seconds, errors)
-    assert "does not answer" in errors and "could not be had" in sentence(errors)
+    assert "does not answer" in errors and "could not be loaded" in sentence(errors)
 
 
 @slow
@@ -287,7 +287,7 @@ def test_a_connection_that_always_breaks(tmp_path):
         hub.dies_after, hub.deaths = 700, 1000
         status, errors, seconds = run(tmp_path, hub.address, tmp_path / "home")
     assert status == 2 and seconds < 120, (seconds, errors)
-    assert "could not be had" in sentence(errors)
+    assert "could not be loaded" in sentence(errors)
     with serving() as hub:
         assert run(tmp_path, hub.address, tmp_path / "home")[0] == 0
 

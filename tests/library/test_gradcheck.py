@@ -1,6 +1,8 @@
 """The checker checked: it takes right gradients, refuses wrong ones, and says what is wrong."""
 
 import re
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from conftest import XP
 
 from minisum import ops
-from minisum.gradcheck import gradcheck, grid
+from minisum.gradcheck import from_loss, from_pair, gradcheck, grid
 
 
 def normal(*shape, seed=0):
@@ -289,7 +291,7 @@ def test_a_sure_answer_is_not_refused_for_its_roundings(lead):
     assert len(gradcheck(nearly_right, logits, targets).mismatches) == 3
 
 
-@pytest.mark.parametrize("speed", (30, 100, 300, 500))
+@pytest.mark.parametrize("speed", (30, 100, 300, 500, 3000, 1e5))
 def test_a_steep_op_is_not_refused_for_the_length_of_the_step(speed):
     """Extrapolated slopes of sin(speed x) are off by (speed step)⁴ / 480 of themselves.
 
@@ -349,6 +351,135 @@ def test_an_op_that_returns_no_pair_with_a_function(returned):
         gradcheck(lambda x: returned, normal(*X))
 
 
+def cube(x):
+    return x**3, lambda dy: 3 * x * x * dy
+
+
+REFUSED = {
+    "a list of gradients": (lambda x: (x, lambda dy: [dy]), [0.5], "a list: .* or a tuple of one"),
+    "a dict of gradients": (lambda x: (x, lambda dy: {"x": dy}), [0.5], "back returned a dict"),
+    "a number for a gradient": (lambda x: (x, lambda dy: 1.0), [0.5], "a float where an array"),
+    "complex numbers": (cube, [0.5j], "x is complex: make its real and imaginary part"),
+    "a value in float32": (lambda x: (x.astype("f"), cube(x)[1]), [0.5], "not float32"),
+    "a value that is a list": (lambda x: ([x], cube(x)[1]), [0.5], "or a tuple of them.*list"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_says_what_to_do_instead(name):
+    op, numbers, message = REFUSED[name]
+    with pytest.raises(TypeError, match=message):
+        gradcheck(op, XP.asarray(numbers))
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [({"W": 1}, "one by one, but x is a dict"), ([1.0], "but x is a list"),
+     (0.5, r"x is a Python float: pass np.array\(0.5\)"), (2j, "x is a Python complex")],
+    ids=str,
+)  # fmt: skip
+def test_says_what_an_argument_must_be(argument, message):
+    with pytest.raises(TypeError, match=message):
+        gradcheck(cube, argument)
+
+
+def noisy():
+    rng = np.random.default_rng(0)
+
+    def op(x):
+        keep = XP.asarray(rng.random(x.shape) < 0.5)
+        return x * keep, lambda dy: dy * keep
+
+    return op
+
+
+SAID = {
+    "nothing to compare: x is empty": (cube, []),
+    "no argument is real, and integers are taken for ids": (
+        lambda i: (i * 1.0, lambda dy: None), 3),
+    "1 places are on kinks": (ops.relu, [0.0]),
+    "4 places are on kinks": (ops.relu, np.zeros(3)),
+    "roundings hide 3 slopes": (lambda x: (x.sum() + 1e13, lambda dy: dy * XP.ones(2)), [1.0, 2.0]),
+    "not deterministic: pass what is drawn at random": (noisy(), np.ones(50)),
+    "NaN or infinite in places, but must be finite": (cube, [np.nan]),
+    "a kink or a jump is near": (lambda x: (XP.sign(x), lambda dy: 0 * x), [0.0]),
+    "numbers as large as x are 16 apart: no step is shorter": (
+        lambda x: (XP.sin(x), lambda dy: dy * XP.cos(x)), [1e17]),
+    "computes in float32 inside": (
+        lambda x: ((x.astype("f") ** 2).astype("d"), lambda dy: 2 * x * dy), [0.3, 0.7]),
+    "computed in float32, or made for one layout": (
+        lambda x: (2 * x, lambda dy: (2 * dy).astype("f").astype("d")), [0.3, 0.7]),
+    "does it read what a later call of the op overwrites?": (
+        lambda x, kept={}: (kept.update(x=x), (x**2, lambda dy: 2 * kept["x"] * dy))[1], [0.3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", SAID)
+def test_says_why(words):
+    op, numbers = SAID[words]
+    x = XP.arange(numbers) if isinstance(numbers, int) else XP.asarray(numbers)
+    verdict = gradcheck(op, x)
+    assert not verdict and words in repr(verdict), verdict
+
+
+def test_row_gradients_are_made_dense():
+    class Rows:
+        def __init__(self, ids, rows):
+            self.ids, self.rows = ids, rows
+
+        def dense(self):
+            return ops.embed(self.ids, XP.zeros((4, 3)))[1](self.rows)[1]
+
+    ids = XP.asarray([0, 2, 2])
+    op = op_of(lambda table, ids: table[ids], lambda dy, table, ids: (Rows(ids, dy), None))
+    assert gradcheck(op, normal(4, 3), ids) and gradcheck(op, eighths(4, 3), ids, exact=True)
+    twice = op_of(lambda table, ids: table[ids], lambda dy, table, ids: (Rows(ids, 2 * dy), None))
+    assert not gradcheck(twice, normal(4, 3), ids)
+
+
+def test_functions_in_other_styles():
+    power = partial(from_pair, lambda a, b: a * b)
+    assert gradcheck(power(lambda a, b, dy: (dy * b, dy * a)), normal(3), normal(3, seed=1))
+    assert not gradcheck(power(lambda a, b, dy: (dy * a, dy * b)), normal(3), normal(3, seed=1))
+    assert gradcheck(from_loss(lambda w: (float((w * w).sum()), 2 * w)), normal(3))
+    assert not gradcheck(from_loss(lambda w: (float((w * w).sum()), w)), normal(3))
+    assert gradcheck(from_loss(lambda v, w: ((v * w).sum(), (w, v))), normal(3), normal(3, seed=1))
+
+
+def test_a_step_of_ones_own():
+    """Where the op is defined only near its argument, and says so."""
+
+    def fenced(x):
+        if float(abs(x - 0.5).max()) > 1e-3:
+            raise ValueError("out of range")
+        return x**2, lambda dy: 2 * x * dy
+
+    x = XP.asarray([0.5, 0.5])
+    with pytest.raises(ValueError, match="out of range"):
+        gradcheck(fenced, x, step=0.01)
+    assert gradcheck(fenced, x, step=1e-4)
+
+
+def test_the_package_has_it_as_a_function_and_as_a_module():
+    code = """
+import sys, minisum
+assert "minisum.gradcheck" not in sys.modules
+import numpy as np
+x = np.array([0.5, 0.25])
+assert minisum.gradcheck(lambda x: (x * x, lambda dy: 2 * x * dy), x)
+assert not minisum.gradcheck(lambda x: (x * x, lambda dy: x * dy), x, seed=3)
+from minisum.gradcheck import gradcheck, grid
+from minisum import gradcheck as module
+assert module is minisum.gradcheck and module.gradcheck is gradcheck and module.grid is grid
+try:
+    minisum.gradchek
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "module 'minisum' has no attribute 'gradchek'\n", done.stderr
+
+
 def test_the_seed_repeats_the_check():
     wrong = op_of(lambda x: x**3, lambda dy, x: dy * x)
     x = normal(*X)
@@ -364,5 +495,10 @@ def test_constants_are_bound_beforehand():
 def test_the_example_of_the_checker_works():
     lines = [line[4:] for line in gradcheck.__globals__["__doc__"].splitlines()
              if line.startswith("    ")]  # fmt: skip
-    names = {"my_op": ops.linear, "x": eighths(*X), "W": eighths(*W)}
+    names = {
+        "my_op": ops.linear, "x": eighths(*X), "W": eighths(*W),
+        "f": np.sin, "grad": lambda x, dy: dy * np.cos(x),
+        "loss": lambda w, data: (((w - data) ** 2).sum(), 2 * (w - data)),
+        "w": normal(3), "data": normal(3, seed=1),
+    }  # fmt: skip
     exec("\n".join(lines), names)

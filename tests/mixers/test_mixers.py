@@ -26,7 +26,7 @@ from minisum import mixers
 from minisum.backend import to_numpy
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck
-from minisum.strategies import cases
+from minisum.strategies import Case, cases
 
 pytestmark = pytest.mark.usefixtures("short_chunks")
 
@@ -98,6 +98,15 @@ def test_gradients(form, gentle_norms, case):
 @settings(max_examples=2)
 @given(case=cases(XP, B=(1, 2), n=(1, 4), H=(1, 2)))
 def test_gradients_from_a_state(form, gentle_norms, case):
+    check_gradients_from_a_state(form, case)
+
+
+def test_gradients_where_token_statistics_are_steep(gentle_norms):
+    case = Case({"B": 2, "n": 1, "H": 2}, 384869, XP)
+    check_gradients_from_a_state(("tssa", {"causal": True}), case)
+
+
+def check_gradients_from_a_state(form, case):
     """Of the second part of a text, all that came before it being given."""
     draws = ((*make(form, case, attempt), normal(case), normal(case)) for attempt in range(1000))
     mixer, params, before, x = next(

@@ -219,7 +219,7 @@ def test_the_future_changes_nothing_before_it(seed, split, separate, gaps):
         series.values[rng.random(series.values.shape) < 0.2] = np.nan
     window, horizon = (int(n) for n in rng.integers(1, 10, 2))
     before = Windows(series, split, window, horizon, separate)
-    row = int(rng.integers(before.borders[0], 200))
+    row = int(rng.integers(before.ends[0], 200))
     changed = series.values.copy()
     changed[row:] = rng.normal(0, 1000, changed[row:].shape)
     after = Windows(Series("s", series.columns, changed), split, window, horizon, separate)
@@ -238,9 +238,9 @@ def test_targets_never_leave_their_split(split, separate):
     """Counted on a series that says its own row number."""
     series = Series("s", ("a",), np.arange(300.0)[:, None])
     windows = Windows(series, split, 20, 7, separate)
-    assert windows.borders == ((210, 240, 300) if split == "standard" else (180, 240, 300))
+    assert windows.ends == ((210, 240, 300) if split == "standard" else (180, 240, 300))
     begin = 0
-    for name, end in zip(("train", "val", "test"), windows.borders, strict=True):
+    for name, end in zip(("train", "val", "test"), windows.ends, strict=True):
         batch = windows.batch(name, slice(None))
         rows = {key: a * windows.deviation + windows.mean for key, a in batch.items()}
         assert rows["targets"].min() >= begin - 1e-3 and rows["targets"].max() <= end - 1 + 1e-3
@@ -256,10 +256,10 @@ def test_targets_never_leave_their_split(split, separate):
 
 def test_the_published_months():
     values = np.zeros((17420, 1))
-    assert forecast.borders(Series("ETTh1", ("OT",), values), "standard") == (8640, 11520, 14400)
+    assert forecast.split_ends(Series("ETTh1", ("OT",), values), "standard") == (8640, 11520, 14400)
     quarter = Series("ETTm2", ("OT",), np.zeros((69680, 1)))
-    assert forecast.borders(quarter, "standard") == (34560, 46080, 57600)
-    assert forecast.borders(quarter, "published") == (41808, 55744, 69680)
+    assert forecast.split_ends(quarter, "standard") == (34560, 46080, 57600)
+    assert forecast.split_ends(quarter, "published") == (41808, 55744, 69680)
 
 
 def test_gaps_are_filled_from_the_past_and_are_no_targets():
@@ -340,8 +340,8 @@ def test_a_bad_series_is_named(row, options, message):
 
 
 def test_the_generated_series_is_what_it_says():
-    series = forecast.generate()
-    assert series.sha256 == forecast.generate().sha256
+    series = forecast.load_series()
+    assert series.sha256 == forecast.load_series().sha256
     load, heat, _, drift = series.values.T
     # heat follows load by six hours; drift's changes are noise of 0.1.
     detrended = heat[6:] + 0.0006 * np.arange(6, 5000)

@@ -97,15 +97,15 @@ def tokenizer():
     return byte_tokens.make(TEXTS, "bpe", 300)
 
 
-def test_vocabulary_has_a_border_and_the_asked_for_size(tokenizer, tmp_path):
+def test_vocabulary_has_a_separator_and_the_asked_for_size(tokenizer, tmp_path):
     assert tokenizer.get_vocab_size() <= 300
-    assert byte_tokens.border_id(tokenizer) == tokenizer.get_vocab_size() - 1
+    assert byte_tokens.separator_id(tokenizer) == tokenizer.get_vocab_size() - 1
     save_tokenizer(tokenizer, tmp_path / "t.json")
     loaded = byte_tokens.load(tmp_path / "t.json")
     spelling = "a [EOS] and [PAD] in a text"
     for each in (tokenizer, loaded):
         ids = encode(each, [spelling])[0]
-        assert byte_tokens.border_id(each) not in ids and 0 not in ids
+        assert byte_tokens.separator_id(each) not in ids and 0 not in ids
 
 
 @given(text=st.text(max_size=60))
@@ -133,7 +133,7 @@ def test_a_stream_holds_back_a_part_of_a_character(tokenizer):
     assert shown == ["", "", "", "😀"]
     first, second = "é".encode()
     assert stream.read(lone[first]) == ""
-    assert stream.read(byte_tokens.border_id(tokenizer)) == "\n\n"
+    assert stream.read(byte_tokens.separator_id(tokenizer)) == "\n\n"
     assert stream.read(lone[second]) == "\ufffd"
 
 

@@ -1,6 +1,7 @@
 """The exercises tell right from wrong: every answer is accepted, every mistake refused."""
 
 import inspect
+import re
 import subprocess
 import sys
 import types
@@ -26,6 +27,15 @@ def test_an_exercise_names_files_that_exist_and_takes_what_its_answer_takes(name
     assert inspect.signature(exercise) == inspect.signature(answer)
     files, colon, _ = exercise.__doc__.partition(":")
     assert colon and all((ROOT / file.strip()).is_file() for file in files.split(","))
+
+
+def test_every_stop_of_the_reading_path_has_its_exercise():
+    page = (ROOT / "minisum/README.md").read_text(encoding="utf-8")
+    stops = dict(re.findall(r"^\| (\d+) \| (.*?) \|", page, re.MULTILINE))
+    assert list(stops) == [str(number) for number in range(len(exercise_checks.CHECKS) + 1)]
+    for number, name in enumerate(exercise_checks.CHECKS, 1):
+        files = getattr(exercises, name).__doc__.partition(":")[0].split(", ")
+        assert all(f"[`{file}`]" in stops[str(number)] for file in files), name
 
 
 @pytest.mark.parametrize("name", exercise_answers.RIGHT)

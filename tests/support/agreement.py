@@ -33,14 +33,26 @@ def assert_same(a, b):
     np.testing.assert_array_equal(host(a), host(b), strict=True)
 
 
-def assert_close(found, wanted, dtype="float64"):
-    """Equal but for rounding of `dtype`."""
+def assert_close(found, wanted, dtype="float64", terms=0.0):
+    """Equal but for rounding of `dtype`; terms: how large the numbers are that cancelled."""
     found, wanted = host(found).astype(np.float64), host(wanted).astype(np.float64)
     assert found.shape == wanted.shape
     assert np.isfinite(found).all()
     scale = np.abs(wanted).max(initial=0)
     error = np.abs(found - wanted).max(initial=0)
-    assert error <= TOLERANCE[dtype] * max(scale, 1), (error, scale)
+    assert error <= TOLERANCE[dtype] * max(scale, terms, 1), (error, scale, terms)
+
+
+def size_of_terms(arrays, gradients, y, dy):
+    """The largest of dy ⊙ y and of every gradient times its argument.
+
+    Each is how much the loss changes with a number, so a gradient may be a small difference of
+    others: a decay's is q ⊙ dq - k ⊙ dk, and it has the roundings of those.
+    """
+    factors = [*zip(parts(y), parts(dy), strict=True)]
+    factors += zip(filter(is_real, arrays), gradients, strict=True)
+    sizes = [np.abs(host(a)).max(initial=0) * np.abs(host(b)).max(initial=0) for a, b in factors]
+    return max(sizes)
 
 
 def is_real(x):

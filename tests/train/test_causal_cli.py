@@ -18,6 +18,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
 from data.sets import language  # noqa: E402
+from data.sets.cleaning import wikitext_articles  # noqa: E402
 from data.text.batches import Ragged  # noqa: E402
 from data.text.windows import PackedWindows, RowWindows  # noqa: E402
 from minisum.errors import UserError  # noqa: E402
@@ -32,7 +33,7 @@ token_lists = st.lists(st.lists(st.integers(1, 20), max_size=12), min_size=1, ma
 
 @given(documents=token_lists, n=st.integers(1, 9), reset=st.booleans())
 def test_packing_reads_every_token_once_and_in_order(documents, n, reset):
-    windows = PackedWindows(Ragged.from_list(documents), n, border=0, reset=reset)
+    windows = PackedWindows(Ragged.from_list(documents), n, separator=0, reset=reset)
     batch = windows.take(np.arange(len(windows)))
     real = batch["targets"] >= 0
     expected = [token for document in documents for token in (*document, 0)]
@@ -66,7 +67,7 @@ def test_rows_are_the_heads_of_texts(texts, n):
 
 
 @given(st.lists(st.text("ab\n", max_size=9), min_size=1), st.sampled_from([0.0, 0.05, 0.3]))
-def test_running_text_is_cut_at_line_borders(parts, test):
+def test_running_text_is_cut_between_lines(parts, test):
     text = "".join(parts) + "a\nb\n"
     try:
         split = language.split_running_text(text, 0.2, test, "it")
@@ -86,7 +87,7 @@ def test_shares_of_running_text():
 def test_articles_begin_at_headings_of_the_first_level():
     lines = ["", " = One = \n", "", " text \n", " = = Part = = \n", " more \n"]
     lines += [" = Two = \n", " x \n"]
-    assert language.articles(lines) == [
+    assert wikitext_articles(lines) == [
         "", " = One = \n text \n = = Part = = \n more \n", " = Two = \n x \n"
     ]  # fmt: skip
 
@@ -143,7 +144,7 @@ def test_a_run_writes_its_numbers_down(run):
 def test_bits_per_byte_count_every_byte_of_the_packed_text(run, text_file):
     """Every target's bits over every byte of the test part, whatever the tokens."""
     result = read_result(run)
-    test = language.load_language(data_file=text_file).texts["test"]
+    test = language.load_language(data_file=text_file).splits["test"]
     size = sum(len(text.encode()) for text in test)
     bits = result["test_loss"] * result["test_tokens"] / math.log(2)
     assert result["test_bits_per_byte"] == pytest.approx(bits / size)
@@ -242,11 +243,11 @@ def test_documents_from_a_table(tmp_path):
         for i in range(40):
             file.write(json.dumps({"body": f"document number {i}", "n": i}) + "\n")
     data = language.load_language(data_file=path, validation=0.2)
-    assert {split: len(texts) for split, texts in data.texts.items()} == {
+    assert {split: len(texts) for split, texts in data.splits.items()} == {
         "train": 30, "val": 8, "test": 2
     }  # fmt: skip
     assert data.sha256 == language.load_language(data_file=path, validation=0.2).sha256
-    assert not set(data.texts["train"]) & set(data.texts["val"] + data.texts["test"])
+    assert not set(data.splits["train"]) & set(data.splits["val"] + data.splits["test"])
     with pytest.raises(UserError, match="column 'n'"):
         language.load_language(data_file=path, text_column="n")
 
@@ -260,12 +261,12 @@ def test_published_splits_come_from_minisum_data(tmp_path, monkeypatch):
         rows = "".join(json.dumps({"text": line}) + "\n" for line in lines)
         (folder / f"{split}.jsonl").write_text(rows, encoding="utf-8")
     packed = language.load_language("wikitext-2")
-    assert packed.texts["test"] == ["", " = Title = \n some words \n"]
+    assert packed.splits["test"] == ["", " = Title = \n some words \n"]
     by_line = language.load_language("wikitext-2", by_line=True)
-    assert by_line.texts["val"] == [" = Title = ", " some words "]
+    assert by_line.splits["val"] == [" = Title = ", " some words "]
 
 
 def test_the_default_corpus_is_split_without_overlap():
     data = language.load_language()
-    assert all(len(data.texts[split]) > 10 for split in language.SPLITS)
-    assert not set(data.texts["train"]) & set(data.texts["test"])
+    assert all(len(data.splits[split]) > 10 for split in language.SPLITS)
+    assert not set(data.splits["train"]) & set(data.splits["test"])

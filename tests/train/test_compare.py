@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("safetensors")
 
 from interrupting import interrupted
+from readable import tree_of
 
-from data.sets.classification import ClassificationData
+from data.sets.classification import Examples
 from minisum import mixers
 from train.compare import __main__ as compare
 from train.compare import cell as compare_cell
@@ -46,8 +47,8 @@ def animals():
     words = np.array(["cat", "dog", "sees", "a", "the", "big", "old"])
     texts = [" ".join(rng.choice(words, rng.integers(1, 12))) for _ in range(80)]
     labels = np.array(["cat" in text for text in texts], np.int32)
-    train, test = (texts[:60], labels[:60]), (texts[60:], labels[60:])
-    return ClassificationData("animals", *train, *test, ["no cat", "cat"])
+    train, test = Examples(texts[:60], labels[:60]), Examples(texts[60:], labels[60:])
+    return "animals", ["no cat", "cat"], train, test
 
 
 def test_files_of_a_comparison(capsys, tmp_path):
@@ -267,7 +268,7 @@ def test_listops_baselines_by_hand():
     from data.text.batches import Ragged
 
     def examples(*texts):
-        trees = [listops.encode(text) for text in texts]
+        trees = [tree_of(text) for text in texts]
         values = np.array([listops.evaluate(tree) for tree in trees])
         return listops.Examples(Ragged.from_list(trees), values)
 

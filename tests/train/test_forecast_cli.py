@@ -146,7 +146,7 @@ def test_limits_count_windows(table, tmp_path):
         (["--layers-pattern", "gla*2"], "'gla' is no bidirectional mixer"),
         (["--layers-pattern", "tssa", "--layers", "2"], "leave out --layers"),
         (["--mixer", "linear", "--epochs", "2"], "--epochs: --mixer linear is not trained"),
-        (["--mixer", "seasonal", "--normalise", "last"], "--mixer seasonal repeats values as they are"),
+        (["--mixer", "seasonal", "--normalise", "last"], "--mixer seasonal repeats values as"),
         (["--patch", "30"], "patches of 30 every 4 do not cover a window of 24"),
         (["--dataset", "ETTh1"], "--dataset and --data exclude each other"),
     ],

@@ -110,7 +110,7 @@ def test_prediction(compared, monkeypatch, capsys, mixer):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("description,size\na,1\n", "standard input, row 1: there is no column 'rooms'"),
+        ("description,size\na,1\n", "standard input, row 1 has no column 'rooms'"),
         ("description,size,rooms\na,1,2\na,big,2\n", "row 2, column 'size': 'big' is not a number"),
         ('{"description": "a", "size": 1, "rooms": 2}\n{', "standard input, line 2: not JSON"),
         ("", "standard input has no rows"),

@@ -80,7 +80,7 @@ def explain_words(run, chosen, out):
     texts, labels = chosen.text, None
     if texts is None:
         data = classifier.load_data(dataclasses.replace(config, limit_test=chosen.texts))
-        texts, labels = data.test_texts, data.test_labels
+        texts, labels = data.splits["test"].texts, data.splits["test"].labels
     accounts = []
     for i, text in enumerate(texts):
         account = explain(model, params, *written(config, tokenizer, text), names)

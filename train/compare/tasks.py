@@ -10,17 +10,18 @@ A training batch is a function of (seed, step) and the test set of the settings 
 see the same examples in the same order.
 """
 
-import hashlib
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
+from data.fingerprint import data_sha256
 from data.generated import listops
 from data.generated.recall import Recall
 from data.generated.regression import Regression, least_squares, ridge
 from data.sets import classification as texts
-from data.text import batches, byte_text
-from data.text.tokenizer import encode, train_tokenizer
+from data.text import batches
+from data.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 from minisum.errors import UserError
 from minisum.models.encoder import EncoderClassifier
 from minisum.models.readers import EncoderReader, EncoderRegressor
@@ -224,20 +225,17 @@ def listops_baselines(train, test):
 
 def bytes_task(config):
     data = load_texts(config.dataset, config)
-    train, test = (
-        byte_text.encode(part, config.length) for part in (data.train_texts, data.test_texts)
-    )
-    return text_task(config, data, train, test, byte_text.VOCAB)
+    return text_task(config, data, lambda texts: encode_bytes(texts, config.length), BYTES_VOCAB)
 
 
 def words_task(config):
     data = load_texts(config.task, config)
-    tokenizer = train_tokenizer(iter(data.train_texts), "word", config.vocab_size)
-    train, test = (
-        batches.Ragged.from_list(encode(tokenizer, part)).truncate(config.length)
-        for part in (data.train_texts, data.test_texts)
-    )
-    return text_task(config, data, train, test, tokenizer.get_vocab_size())
+    tokenizer = train_tokenizer(data.splits["train"].texts, "word", config.vocab_size)
+
+    def encoded(texts):
+        return batches.Ragged.from_list(encode(tokenizer, texts)).truncate(config.length)
+
+    return text_task(config, data, encoded, tokenizer.get_vocab_size())
 
 
 def load_texts(name, config):
@@ -245,8 +243,10 @@ def load_texts(name, config):
     return texts.load_classification(name, **limits)
 
 
-def text_task(config, data, train, test, vocab):
-    train, test = (train, data.train_labels), (test, data.test_labels)
+def text_task(config, data, encoded, vocab):
+    train, test = (
+        (encoded(part.texts), part.labels) for part in (data.splits["train"], data.splits["test"])
+    )
     return SetTask(config, train, test, vocab, len(data.class_names))
 
 
@@ -258,8 +258,6 @@ def refuse_dropout(config):
 
 
 def fingerprint(arrays):
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    """Of arrays with their types and shapes."""
+    described = ((f"{a.dtype.str} {a.shape}\n".encode(), a.tobytes()) for a in arrays)
+    return data_sha256(chain.from_iterable(described))

@@ -139,6 +139,15 @@ class Config:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
 
+    def pick(self, *names):
+        """These settings as a dict: arguments for what is called alike."""
+        return {name: getattr(self, name) for name in names}
+
+    def source(self):
+        """Where the data is: arguments of a loader."""
+        dataset = self.dataset if self.data is None else None
+        return {"dataset": dataset, "data_file": self.data}
+
     def to_dict(self):
         return dataclasses.asdict(self)
 
@@ -158,6 +167,14 @@ class TextConfig(Config):
     WITH_DATA = ("test_data",)
     # tokens of the vocabulary beside the tokenizer's own
     MORE_TOKENS = 0
+
+    def source(self):
+        return super().source() | {"test_file": self.test_data}
+
+    def split(self):
+        """How the data is cut: more arguments of a loader."""
+        validation = 0 if self.select == "test" else self.validation
+        return {"validation": validation} | self.pick("limit_train", "limit_test", "seed")
 
     def check(self, given=()):
         super().check(given)

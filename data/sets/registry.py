@@ -1,0 +1,139 @@
+"""The named sets of all tasks in one table, and where their rows are found.
+
+A published set is read from $MINISUM_DATA/NAME if that folder exists, with one file a split
+(train.jsonl.gz, test.parquet, ...) in the hub's own columns, else from the hub.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from data.reading.rows import SUFFIXES, read_rows
+from data.sets.cleaning import strip_newsgroups, wikitext_articles
+from minisum.errors import UserError
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """A set under the name that it has here and in MINISUM_DATA.
+
+    prepare: from the texts of the rows to the texts to learn from. class_names: for copies whose
+    labels are bare numbers. running_text: a row is a line of a text that goes on.
+    """
+
+    name: str
+    tasks: str  # apart by blanks
+    hub: str | None = None  # address on the hub; None for generated sets and those it lacks
+    config: str | None = None
+    revision: str | None = None
+    splits: tuple[str, ...] = ("train", "test")
+    text: str = "text"  # column names
+    label: str = "label"
+    numbers: tuple[str, ...] = ()
+    target: str | None = None
+    time: str | None = None
+    class_names: tuple[str, ...] = ()
+    running_text: bool = False
+    prepare: Callable[[list[str]], list[str]] = list
+
+
+# The branch with the hub's own parquet copy, where the main branch needs a loading script.
+PARQUET = {"revision": "refs/convert/parquet"}
+RUNNING = {"splits": ("train", "validation", "test"), "running_text": True}
+WIKITEXT = {"hub": "Salesforce/wikitext", "prepare": wikitext_articles, **RUNNING}
+# The columns of the paper.
+CIVIL = {
+    "numbers": ("toxicity", "severe_toxicity", "obscene", "threat"), "target": "identity_attack",
+}  # fmt: skip
+ETT = {"splits": ("train",), "time": "date"}
+
+TABLE = (
+    # Generated: the default of each task.
+    NamedSet("python_docs", "classification language", splits=()),
+    NamedSet("python_functions", "multimodal", splits=()),
+    NamedSet("generated", "forecast", splits=()),
+    NamedSet(
+        "ag_news", "classification language", "fancyzhx/ag_news",
+        class_names=("World", "Sports", "Business", "Sci/Tech"),
+    ),
+    NamedSet(
+        "imdb", "classification language", "stanfordnlp/imdb", class_names=("negative", "positive"),
+    ),
+    NamedSet("20newsgroups", "classification", "SetFit/20_newsgroups", prepare=strip_newsgroups),
+    # R8: the eight largest topics of the ModApte split, articles with a single topic.
+    NamedSet(
+        "reuters", "classification", "yangwang825/reuters-21578", **PARQUET,
+        class_names=("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"),
+    ),
+    NamedSet("wikitext-2", "language", config="wikitext-2-v1", **WIKITEXT),
+    NamedSet("wikitext-2-raw", "language", config="wikitext-2-raw-v1", **WIKITEXT),
+    NamedSet(
+        "cmu-book-summaries", "language", "textminr/cmu-book-summaries", splits=("train",),
+        text="summary",
+    ),
+    NamedSet("tiny_shakespeare", "language", "karpathy/tiny_shakespeare", **RUNNING, **PARQUET),
+    NamedSet("civil_comments", "multimodal", "google/civil_comments", **CIVIL),
+    # The posts of the Toxic Spans data with the fractions of its raters.
+    NamedSet("civil_comments_spans", "multimodal", **CIVIL),
+    # The bare csv files; the copy under the authors' name needs a loading script.
+    NamedSet("ETTh1", "forecast", "pkr7098/etth1", **ETT),
+    NamedSet("ETTh2", "forecast", "pkr7098/etth2", **ETT),
+    NamedSet("ETTm1", "forecast", "pkr7098/ettm1", **ETT),
+    NamedSet("ETTm2", "forecast", "pkr7098/ettm2", **ETT),
+)  # fmt: skip
+SETS = {entry.name: entry for entry in TABLE}
+
+
+def names(task) -> tuple[str, ...]:
+    """Names of the sets for `task`, the default first."""
+    return tuple(name for name, entry in SETS.items() if task in entry.tasks.split())
+
+
+def find(task, name) -> NamedSet:
+    """The set called `name`. UserError with the known names if `task` has none of that name."""
+    if name not in names(task):
+        raise UserError(f"There is no data set {name!r}; known are {', '.join(names(task))}.")
+    return SETS[name]
+
+
+def read_split(entry: NamedSet, split: str) -> Iterator[dict]:
+    """Rows of one split ("train", "validation", "test") as dicts: from MINISUM_DATA or the hub.
+
+    Raises UserError if it is in neither place, naming both and the reason the hub gave.
+    """
+    path = local_file(entry, split)
+    if path is not None:
+        return read_rows(path)
+    root = os.environ.get("MINISUM_DATA")
+    if root:
+        absence = f"{entry.name} is not in MINISUM_DATA ({Path(root, entry.name)})"
+    else:
+        absence = f"{entry.name} is not on this machine (MINISUM_DATA is not set)"
+    if entry.hub is None:
+        raise UserError(f"{absence}, and the hub has no copy of it.")
+    from data.reading.hub import hub_rows  # the network's modules, only when they are needed
+
+    return hub_rows(entry.hub, entry.config, entry.revision, split, absence)
+
+
+def local_file(entry: NamedSet, split: str) -> Path | None:
+    """The file of a split under MINISUM_DATA, None without one.
+
+    The file of a set with one split may also be called like the set. UserError for a folder that
+    holds other splits but not this one: it would come from elsewhere and might not fit the rest.
+    """
+    root = os.environ.get("MINISUM_DATA")
+    if not root:
+        return None
+    folder = Path(root, entry.name)
+    stems = (entry.name, split) if entry.splits == (split,) else (split,)
+    for stem, suffix, ending in product(stems, SUFFIXES, ("", ".gz")):
+        path = folder / f"{stem}{suffix}{ending}"
+        if path.is_file():
+            return path
+    for other in entry.splits:
+        if any(folder.glob(f"{other}.*")):
+            raise UserError(f"{folder} holds a {other} file but no {split} file.")
+    return None
