@@ -80,14 +80,15 @@ class ClassifierConfig(TextConfig):
         "whose mean makes gradients small, else 0.001)", **POSITIVE,
     )  # fmt: skip
     ema: float = changed(TextConfig, "ema", 0.999)
+    patience: int = changed(TextConfig, "patience", 8)
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")
     RECIPES = {
         "default": {},
         "published": {
-            "lr": 1e-4, "epsilon": 1e-7, "clip_value": 1.0, "epochs": 20, "batch_size": 64,
-            "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True, "width": 256,
+            "lr": 1e-4, "epsilon": 1e-7, "clip_value": 1.0, "epochs": 20, "patience": 0,
+            "batch_size": 64, "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True, "width": 256,
             "max_len": 256, "heads": 4, "head_width": "full", "vocab_size": 10_000,
             "drop_unknown": True, "padding": "left",
         },

@@ -48,7 +48,7 @@ TASKS = {
         mixers=("summation", "attention", "mean_embedding"),
         metrics={"accuracy": "accuracy"},
         published=("--recipe", "published"),
-        honest=(),
+        honest=("--patience", "0"),
         quick=(
             "--limit-train", "200", "--limit-test", "100", "--width", "16", "--max-len", "32",
         ),
