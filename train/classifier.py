@@ -88,8 +88,8 @@ class ClassifierConfig(TextConfig):
         "default": {},
         "published": {
             "lr": 1e-4, "epsilon": 1e-7, "clip_value": 1.0, "epochs": 20, "patience": 0,
-            "batch_size": 64, "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True, "width": 256,
-            "max_len": 256, "heads": 4, "head_width": "full", "vocab_size": 10_000,
+            "batch_size": 64, "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True,
+            "width": 256, "max_len": 256, "heads": 4, "head_width": "full", "vocab_size": 10_000,
             "drop_unknown": True, "padding": "left",
         },
     }  # fmt: skip

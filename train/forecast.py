@@ -36,6 +36,7 @@ from train.command_line import Command, main
 from train.run import figures
 from train.run.options import LIST, NAME, Config, N, changed, flag, option
 from train.run.predict import STANDARD_INPUT, best_of, matched, rows_of_standard_input
+from train.run.report import csv_of
 
 SEASON = 24  # steps, where the times do not tell
 TRAINED = ("hybrid", "attention", "summation", "projection")
@@ -198,7 +199,7 @@ class Forecasting:
             if folder:
                 names = self.series.columns
                 columns = [{"column": c} | u for c, u in zip(names, units, strict=True)]
-                write_table(folder / "columns.csv", columns)
+                (folder / "columns.csv").write_text(csv_of(columns), encoding="utf-8")
                 self.write_steps(folder, errors)
                 self.draw_windows(folder / "forecasts.png", *drawn, forecasts)
         return metrics
@@ -243,7 +244,7 @@ class Forecasting:
         if self.config.mixer not in everything:
             everything = {"this model": errors} | everything
         curves = {name: e.by_step() for name, e in everything.items()}
-        write_table(folder / "horizon.csv", steps_table(curves))
+        (folder / "horizon.csv").write_text(csv_of(steps_table(curves)), encoding="utf-8")
         mse = {name: both[0] for name, both in curves.items()}
         figures.errors_by_step(folder / "horizon.png", mse)
 
@@ -353,14 +354,6 @@ class Errors:
             }
             for c in range(len(deviation))
         ]
-
-
-def write_table(path, rows):
-    """rows (dicts with the same keys) as csv."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def steps_table(curves):

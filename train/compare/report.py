@@ -1,19 +1,12 @@
 """What a comparison prints and writes: lines, a table, CSV, JSON, and figures."""
 
-import csv
-import io
-
 import numpy as np
 
 import minisum
 from minisum import checkpoint
 from train.run import figures
-from train.run.report import duration, readable
+from train.run.report import csv_of, duration, readable
 
-COLUMNS = (
-    "mixer", "mean", "lowest", "highest", "seeds", "diverged", "train_loss", "parameters",
-    "state_numbers", "tokens_per_second", "step_memory_bytes",
-)  # fmt: skip
 LINES = ("--", ":", "-.", "-")
 
 
@@ -80,7 +73,9 @@ def finish(report, folder, task, settings, results, baselines, scaling):
         "cells": results, "scaling": scaling,
     }  # fmt: skip
     folder.write_json(folder.path / "comparison.json", content)
-    checkpoint.write_bytes(folder.path / "comparison.csv", csv_of(rows, baselines))
+    others = [{"mixer": f"({name})", "mean": value} for name, value in baselines.items()]
+    text = csv_of(rows + others)
+    checkpoint.write_bytes(folder.path / "comparison.csv", text.encode("utf-8"))
     draw_comparison(folder.path / "comparison.png", rows, results, task, baselines)
     if scaling:
         draw_scaling(folder.path / "scaling.png", scaling)
@@ -123,15 +118,6 @@ def scaling_table(report, scaling):
             f"{row['mixer']:<20}n {last['n']:>7,}{1000 * last['seconds']:>12.1f} ms"
             f"{last['memory_bytes'] / 2**20:>10.1f} MiB   slope {slope}"
         )
-
-
-def csv_of(rows, baselines):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    writer.writerows({"mixer": f"({name})", "mean": value} for name, value in baselines.items())
-    return text.getvalue().encode("utf-8")
 
 
 def draw_comparison(path, rows, results, task, baselines):

@@ -6,7 +6,9 @@ goes on in silence: the files are the record.
 """
 
 import contextlib
+import csv
 import dataclasses
+import io
 import os
 import platform
 import sys
@@ -201,3 +203,24 @@ def duration(seconds):
     if minutes < 60:
         return f"{minutes} min {seconds:02} s"
     return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def aligned(lines, left=1):
+    """Lines of text from lists of cells: `left` columns flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = []
+    for line in lines:
+        sized = list(zip(line, widths, strict=True))
+        cells = [c.ljust(w) for c, w in sized[:left]] + [c.rjust(w) for c, w in sized[left:]]
+        text.append("  ".join(cells).rstrip())
+    return text
+
+
+def csv_of(rows):
+    """Rows, dicts with the same keys, as csv."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
