@@ -6,7 +6,7 @@ own with `minisum.gradcheck(op, x)`.
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name):

@@ -4,12 +4,11 @@ Operations ask an array which module it came from (`array_module`) and so carry 
 backends can run side by side in one process. A backend is *chosen* only at the edge, by `get`,
 which never falls back: asked for a GPU that is not there, it says what is missing.
 
-`python -m minisum.backend` prints versions, device and BLAS threads, and checks a small product.
+The machine's memory and BLAS are in `minisum.machine`; `python -m minisum.backend` describes it.
 """
 
 import ctypes
 import os
-import platform
 import sys
 
 import numpy as np
@@ -17,8 +16,6 @@ import numpy as np
 from minisum.errors import UserError
 
 NAMES = ("numpy", "cupy")
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def array_module(x):
@@ -70,8 +67,6 @@ def _working_cupy():
 
 def _cuda_driver_version():
     """CUDA version of the installed driver, such as 12040 for 12.4, or None without a device."""
-    import ctypes
-
     library = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
     try:
         cuda = ctypes.CDLL(library)
@@ -126,91 +121,7 @@ def add_into(view, more):
     view += more
 
 
-def keep_freed_memory():
-    """Have the C library keep the memory of freed arrays for the next ones, where it can be told.
-
-    glibc hands large pieces back to the system, which has to clear and to map them again: a pass
-    of a layer over arrays of 4 MB takes up to 1.6 times as long with that. True if it was told.
-    """
-    try:
-        tell = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # no glibc
-        return False
-    largest = tell(M_MMAP_THRESHOLD, 2**30) or tell(M_MMAP_THRESHOLD, 2**25)
-    return bool(largest and tell(M_TRIM_THRESHOLD, 2**31 - 1))
-
-
-def device_name(xp):
-    """What the backend runs on, for a log line."""
-    if xp is not np:
-        device = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)
-        return device["name"].decode()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            model = next(line for line in lines if line.startswith("model name"))
-        return model.partition(":")[2].strip()
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def peak_memory(xp):
-    """Bytes: the most this process ever had resident, or what CuPy's pool took from the device."""
-    if xp is not np:
-        return int(xp.get_default_memory_pool().total_bytes())
-    try:
-        import resource
-    except ImportError:  # Windows has no such counter
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def blas_libraries():
-    """(name, version, threads) of each BLAS that NumPy loaded, as far as threadpoolctl can tell."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return []
-    return [
-        (pool["internal_api"], pool.get("version") or "?", pool["num_threads"])
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    ]
-
-
-def _report(name):
-    """Print what `name` is made of here, and check a product against sums done by hand."""
-    xp = get(name)
-    print(f"{name} {xp.__version__}")
-    print(f"  device        {device_name(xp)}")
-    if xp is np:
-        libraries = blas_libraries()
-        for api, version, threads in libraries:
-            print(f"  BLAS          {api} {version}, {threads} thread{'s' * (threads != 1)}")
-        if not libraries:
-            print("  BLAS          threads unknown (pip install threadpoolctl)")
-    else:
-        runtime = xp.cuda.runtime
-        driver, version = runtime.driverGetVersion(), runtime.runtimeGetVersion()
-        print(f"  CUDA          driver {driver}, runtime {version}")
-        free, total = runtime.memGetInfo()
-        print(f"  memory        {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
-    a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
-    by_hand = np.array([[sum(row[k] * b[k, j] for k in range(3)) for j in range(4)] for row in a])
-    product = to_numpy(to_device(a, xp) @ to_device(b, xp))
-    if not np.array_equal(product, by_hand):
-        raise SystemExit("  product       WRONG: (2,3) @ (3,4) differs from the sums done by hand")
-    print("  product       (2,3) @ (3,4) is right")
-
-
-def main():
-    print(f"python {platform.python_version()} on {platform.platform()}")
-    _report("numpy")
-    try:
-        _report("cupy")
-    except UserError as missing:
-        print(f"cupy\n  {missing}")
-
-
 if __name__ == "__main__":
+    from minisum.machine import main
+
     main()

@@ -1,7 +1,7 @@
 """Checkpoints: named arrays and a JSON description in one safetensors file.
 
-A checkpoint is written whole or not at all: into a temporary file of the same folder, flushed to
-the disk, then renamed over the old one. It carries a SHA-256 of everything it says, so a torn,
+A checkpoint is written completely or not at all: into a temporary file of the same folder, flushed
+to the disk, then renamed over the old one. It carries a SHA-256 of its content, so a torn,
 truncated or bit-flipped file is recognised when it is read. The format has no code in it (never
 pickle): reading a stranger's checkpoint is safe.
 """
@@ -14,14 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
+import minisum
 from minisum.errors import UserError
+
+# Of checkpoints and of config.json. 2: the parameter names of minisum 0.2.
+FORMAT = 2
 
 
 def save(path, arrays, meta, previous=None):
     """Write host arrays and JSON-able `meta` to `path`, atomically.
 
-    previous: where the file that stands at `path` now is kept, one generation of it.
-    Raises UserError if the file cannot be written (no room, no permission); what stood at `path`
+    previous: where the file that is at `path` now is kept, for one generation.
+    Raises UserError if the file cannot be written (no room, no permission); the file at `path`
     is then untouched.
     """
     safetensors = _safetensors()
@@ -29,12 +33,12 @@ def save(path, arrays, meta, previous=None):
     text = json.dumps(meta, sort_keys=True)
     # One metadata entry, since safetensors writes several in no fixed order: the same state then
     # gives the same bytes.
-    entry = json.dumps({"sha256": _digest(arrays, text), "meta": text})
+    entry = json.dumps({"format": FORMAT, "sha256": _digest(arrays, text), "meta": text})
     write_bytes(path, safetensors.save(arrays, {"minisum": entry}), previous)
 
 
 def load(path):
-    """Read (arrays, meta) back, or raise UserError if the file is missing or damaged."""
+    """Read (arrays, meta) back, or raise UserError if the file is missing, damaged or too old."""
     safetensors = _safetensors()
     path = Path(path)
     try:
@@ -54,7 +58,18 @@ def load(path):
         raise UserError(f"the checkpoint {path} is damaged or not one of minisum's") from error
     if not whole:
         raise UserError(f"the checkpoint {path} is damaged: its checksum does not match")
+    require_format(path, entry.get("format"))
     return arrays, json.loads(entry["meta"])
+
+
+def require_format(path, found):
+    """UserError if the file or run at `path` has the format of another version of minisum."""
+    if found != FORMAT:
+        version = "minisum 0.1" if found is None else f"a later minisum (format {found})"
+        raise UserError(
+            f"{path} was written by {version}; minisum {minisum.__version__} cannot read it: "
+            "train again, or use that version"
+        )
 
 
 def write_bytes(path, data, previous=None):

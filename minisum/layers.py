@@ -1,7 +1,7 @@
 """Layers that mixers and models share: an op together with its parameters.
 
-    y, back = layer(params, x, ...)      params: dict of arrays, or of further dicts
-    dx, dparams = back(dy)               dparams: a dict like params; back adds to nothing
+y, back = layer(params, x, ...)      params: dict of arrays, or of further dicts
+dx, dparams = back(dy)               dparams: a dict like params; back adds to nothing
 """
 
 from minisum.backend import array_module

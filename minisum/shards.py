@@ -1,23 +1,24 @@
 """One idea for the cache, for threads, for processes and for GPUs: cut the batch.
 
-The gradient of a batch is the sum of its shards' gradients. Cut small enough, all arrays of a
-shard stay in a core's second-level cache, where plain NumPy runs near the speed of its matrix
-products; shards on two threads use two cores, since NumPy and BLAS let go of Python's lock.
+The gradient of a batch is the sum of its shards' gradients. If the shards are small enough, all
+arrays of a shard stay in a core's second-level cache, where plain NumPy runs near the speed of its
+matrix products; shards on two threads use two cores, since NumPy and BLAS release Python's lock.
 
 Sums are taken in a fixed order: thread i owns shards i, i + T, i + 2T, ... and its own gradient,
 and the threads' gradients are added in order. The same seed and thread count give the same bits.
 """
 
+import contextlib
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from minisum.errors import UserError
-from minisum.fast.cuda.recording import Recorder
 
-# Numbers in one array of a shard: 512 KB in float32, so that the few arrays that an op works on fit
+# Entries of one array of a shard: 512 KB in float32, so that the few arrays that an op works on fit
 # in a second-level cache of 2 MB together.
-SHARD_NUMBERS = 131072
+SHARD_SIZE = 131072
 
 
 class Workers:
@@ -31,53 +32,50 @@ class Workers:
         self.pool = ThreadPoolExecutor(count) if self.count > 1 else None
         self.blas = _blas_controller() if count else None
 
+    def limit_blas(self, workers):
+        """A context in which BLAS leaves the cores to `workers` threads."""
+        if self.blas is None:
+            return contextlib.nullcontext()
+        # Beside several workers BLAS's own threads would compete for the same cores.
+        return self.blas.limit(limits=1 if workers > 1 else self.count, user_api="blas")
+
     def each(self, work, workers=None):
         """[work(0), work(1), ...], one call a thread, for `workers` of them (default: all)."""
         workers = self.count if workers is None else workers
-        if self.blas is None:
-            return [work(0)]
-        # Beside several workers BLAS's own threads would fight for the same cores.
-        with self.blas.limit(limits=1 if workers > 1 else self.count, user_api="blas"):
-            if workers <= 1:
-                return [work(0)]
-            return list(self.pool.map(work, range(workers)))
+        threads = self.pool.map if workers > 1 else map
+        with self.limit_blas(workers):
+            return list(threads(work, range(workers)))
 
 
 class Shards:
     """Runs a model on batches, shard by shard.
 
-    threads: how many shards are under way at a time (see Workers). rows: examples a shard; None
+    threads: how many shards are computed at a time (see Workers). rows: examples a shard; None
     leaves a GPU's batch whole and otherwise cuts it to the cache. record: on a GPU, replay a step
     or a prediction as one launch (see minisum.fast.cuda.recording), which takes one thread.
     """
 
     def __init__(self, model, threads=None, rows=None, record=True):
-        self.model, self.rows = model, rows
+        self.model, self.rows, self.record = model, rows, record
         self.workers = Workers(threads)
         self.spare = []
-        self.recorder = Recorder() if record and self.workers.count == 1 else None
 
     def loss_and_grads(self, params, grads, batch, total=None):
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.
 
-        total: the number of targets, if the caller has counted them; counting them on a GPU would
-        wait for it. Returns a number of the backend, and reading that waits as well.
+        total: the number of targets (at least 1), if the caller has counted them; counting them on
+        a GPU would wait for it. Returns a number of the backend, and reading that waits as well.
         """
-        total = max(1, self.model.count_targets(batch) if total is None else total)
-        return self._run(self._step, (params, grads), batch, total)
-
-    def predict(self, params, batch):
-        """The model's outputs for `batch`, in its order."""
-        return self._run(self._outputs, (params,), batch)
-
-    def _run(self, compute, vectors, batch, *numbers):
-        if self.recorder and vectors[0].xp is not np:
-            return self.recorder(compute, vectors, batch, *numbers)
-        return compute(*vectors, batch, *numbers)
-
-    def _step(self, params, grads, batch, total):
-        pieces = self._cut(params, batch)
-        workers = min(self.workers.count, len(pieces))
+        if total is None:
+            total = max(1, self.model.count_targets(batch))
+        if params.xp is not np and self.recorder:
+            step = self.unrecorded.loss_and_grads
+            return self.recorder(step, (params, grads), batch, total)
+        if not _size(batch):  # of a batch with fewer examples than processes
+            grads.vector[...] = 0
+            return 0.0
+        shards = self._cut(params, batch)
+        workers = min(self.workers.count, len(shards))
         while len(self.spare) < workers - 1:
             self.spare.append(params.zeros_like())
         owned = [grads, *self.spare[: workers - 1]]
@@ -85,58 +83,80 @@ class Shards:
         def work(worker):
             owned[worker].vector[...] = 0
             loss = 0.0
-            for piece in pieces[worker::workers]:
-                piece_loss, back = self.model.loss(params, piece, total)
+            for shard in shards[worker::workers]:
+                shard_loss, back = self.model.loss(params, shard, total)
                 back(owned[worker])
-                loss = loss + piece_loss
+                loss = loss + shard_loss
             return loss
 
-        losses = self.workers.each(work, workers)
-        self._add_up([g.vector for g in owned])
+        threads = self.workers.pool.map if workers > 1 else map
+        with self.workers.limit_blas(workers):
+            losses = list(threads(work, range(workers)))
+        self._sum([g.vector for g in owned])
         return sum(losses[1:], losses[0])
 
-    def _outputs(self, params, batch):
-        pieces = self._cut(params, batch)
-        outputs = [None] * len(pieces)
-        workers = min(self.workers.count, len(pieces))
+    def predict(self, params, batch):
+        """The model's outputs for `batch`, in its order."""
+        if params.xp is not np and self.recorder:
+            return self.recorder(self.unrecorded.predict, (params,), batch)
+        shards = self._cut(params, batch)
+        outputs = [None] * len(shards)
+        workers = min(self.workers.count, len(shards))
 
         def work(worker):
-            for i in range(worker, len(pieces), workers):
-                outputs[i] = self.model.predict(params, pieces[i])
+            for i in range(worker, len(shards), workers):
+                outputs[i] = self.model.predict(params, shards[i])
 
         self.workers.each(work, workers)
         return outputs[0] if len(outputs) == 1 else params.xp.concatenate(outputs)
 
+    @functools.cached_property
+    def recorder(self):
+        """What replays steps on a GPU, or None; made on first use, since a host has none."""
+        if not self.record or self.workers.count > 1:
+            return None
+        from minisum.fast.cuda.recording import Recorder
+
+        return Recorder()
+
+    @functools.cached_property
+    def unrecorded(self):
+        """The same steps launched one by one, which is what a recorder records."""
+        return Shards(self.model, rows=self.rows, record=False)
+
+    def shard_rows(self, batch):
+        """Examples a shard on the host: as many as the cache holds, but no thread without work."""
+        if self.rows is not None:
+            return self.rows
+        fitting = SHARD_SIZE // max(1, self.model.activation_size(batch))
+        return max(1, min(fitting, -(-_size(batch) // self.workers.count)))
+
     def _cut(self, params, batch):
         """The shards of a batch. On the host the model may also trim each of padding."""
-        size = len(next(iter(batch.values())))
-        on_host = params.xp is np
-        rows = self.rows
-        if rows is None:
-            rows = self._rows(batch, size) if on_host else max(1, size)
-        pieces = [
+        size, on_host = _size(batch), params.xp is np
+        rows = self.shard_rows(batch) if on_host else self.rows or max(1, size)
+        shards = [
             {name: array[i : i + rows] for name, array in batch.items()}
             for i in range(0, max(1, size), rows)
         ]
-        return [self.model.trim_padding(piece) for piece in pieces] if on_host else pieces
+        return [self.model.trim_padding(shard) for shard in shards] if on_host else shards
 
-    def _rows(self, batch, size):
-        """As many examples as the cache holds, but no thread without work."""
-        fitting = SHARD_NUMBERS // max(1, self.model.activation_size(batch))
-        return max(1, min(fitting, -(-size // self.workers.count)))
-
-    def _add_up(self, vectors):
-        """vectors[0] += vectors[1], then vectors[2], ...; each thread adds its own stretch."""
+    def _sum(self, vectors):
+        """vectors[0] += vectors[1], then vectors[2], ...; each thread sums its own slice."""
         if len(vectors) == 1:
             return
         cuts = np.linspace(0, len(vectors[0]), self.workers.count + 1).astype(int)
 
         def work(worker):
-            stretch = slice(cuts[worker], cuts[worker + 1])
+            part = slice(cuts[worker], cuts[worker + 1])
             for other in vectors[1:]:
-                vectors[0][stretch] += other[stretch]
+                vectors[0][part] += other[part]
 
         self.workers.each(work)
+
+
+def _size(batch):
+    return len(next(iter(batch.values())))
 
 
 def _blas_controller():

@@ -23,9 +23,9 @@ sys.modules["matplotlib"] = None  # pictures take most of a small run's time
 
 import tiny_runs  # noqa: E402
 
-from train import causal, generate  # noqa: E402
+from train import causal  # noqa: E402
 from train.analyze import __main__ as analyze  # noqa: E402
-from train.command_line import build_parser, guarded  # noqa: E402
+from train.command_line import build_parser  # noqa: E402
 from train.compare import __main__ as compare  # noqa: E402
 from train.run.options import parser_for  # noqa: E402
 
@@ -50,7 +50,7 @@ TEXTS = [
 def parsers():
     commands = {task: tiny_runs.command(task) for task in tiny_runs.TASKS}
     found = {task: build_parser(command) for task, command in commands.items()}
-    found["generate"], found["analyze"] = generate.parser(), analyze.parser()
+    found["generate"], found["analyze"] = causal.generate_parser(), analyze.parser()
     found["compare"] = parser_for(compare.CompareConfig, "compare", "")
     return found
 
@@ -103,8 +103,8 @@ def call(task, line):
     if task in tiny_runs.TASKS and task != "causal":
         return tiny_runs.main(tiny_runs.command(task), line)
     if task == "analyze":
-        return guarded(lambda: analyze.analyze(analyze.parser().parse_args(line)))
-    return {"causal": causal, "generate": generate, "compare": compare}[task].main(line)
+        return analyze.main(line)
+    return {"causal": causal, "generate": causal, "compare": compare}[task].main(line)
 
 
 def main(count, seed):

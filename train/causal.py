@@ -5,8 +5,10 @@ cumulative summation in every layer. `--mixer all` trains summation, attention a
 hybrid under one budget. `--generate "prompt" --out RUN` continues a text with a trained model.
 """
 
+import argparse
 import copy
 import dataclasses
+import itertools
 import math
 import sys
 from functools import cached_property
@@ -17,50 +19,42 @@ from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
 from data.text import batches, byte_tokens
 from data.text.tokenizer import encode, save_tokenizer
 from data.text.windows import PackedWindows, RowWindows
+from minisum import backend
 from minisum.errors import UserError
 from minisum.models import blocks, language_model
+from minisum.models.generation import generate
 from train import command_line
-from train.command_line import Command
-from train.run.folder import TOKENIZER
-from train.run.options import Config, option
+from train.command_line import Command, run_with_exit_status
+from train.run.folder import TOKENIZER, RunFolder
+from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, utf8
+from train.run.predict import best_of, matched, one_model, require_tokenizer
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CausalConfig(Config):
-    dataset: str = option(DEFAULT, "corpus by name", "data", choices=NAMES)
-    limit_train: int = option(
-        None,
-        "train on N documents only, drawn at random",
-        "data",
-        type=int,
-        at_least=1,
-        metavar="N",
-    )
-    limit_test: int = option(
-        None, "test on N documents only, drawn at random", "data", type=int, at_least=1, metavar="N"
-    )
+class CausalConfig(TextConfig):
+    dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
+    limit_train: int = option(None, "train on N documents only, drawn at random", "data", **N)
+    limit_test: int = option(None, "test on N documents only, drawn at random", "data", **N)
     first_rows: bool = option(
-        False, "the limits keep the first documents, as first published, of files that are often "
-        "sorted; not a random draw", "data",
+        False, "the limits keep the first documents, as first published, instead of a random draw; "
+        "files are often sorted", "data",
     )  # fmt: skip
-    text_column: str = option(None, "text column of --data", "data", type=str, metavar="NAME")
+    text_column: str = option(None, "text column of --data", "data", **NAME)
     validation: float = option(
-        0.05, "share of the training text that chooses the epoch", "data", above=0, below=0.9,
-        metavar="FRACTION",
+        0.05, "fraction of the training text held out to choose the epoch", "data",
+        **FRACTION | {"below": 0.9},
     )  # fmt: skip
     tokenizer: str = option(
         "bpe", "byte pairs learned from the training text, or hub:NAME for published ones", "data",
         metavar="KIND",
     )  # fmt: skip
-    vocab_size: int = option(
-        8192, "tokens of the vocabulary", "data", at_least=4, at_most=2**24, metavar="N"
-    )  # fmt: skip
+    vocab_size: int = changed(TextConfig, "vocab_size", 8192, help="tokens of the vocabulary")
     rows: bool = option(
-        False, "a padded row a text, cut to --max-len, instead of packed windows", "data"
+        False, "one padded row a text, cut to --max-len, instead of packed windows", "data"
     )
-    reset: bool = option(False, "start memory and positions anew at each document", "data")
+    reset: bool = option(False, "restart memory and positions at each document", "data")
 
     mixer: str = option(
         "summation", "the layers; hybrid: summation, then attention last; all compares the three; "
@@ -70,12 +64,9 @@ class CausalConfig(Config):
         None, 'layers one by one instead: "summation*3,attention", "projection*2,attention"',
         "model", type=str, metavar="PATTERN",
     )  # fmt: skip
-    layers: int = option(4, "layers of --mixer", "model", at_least=1, at_most=2**10, metavar="N")
-    heads: int = option(8, "attention heads", "model", at_least=1, at_most=2**10, metavar="N")
-    d_ff: int = option(
-        None, "width inside the token networks (default: --width)", "model", type=int, at_least=1,
-        metavar="N",
-    )  # fmt: skip
+    layers: int = changed(TextConfig, "layers", 4, help="layers of --mixer")
+    heads: int = changed(TextConfig, "heads", 8)
+    d_ff: int = option(None, "width inside the token networks (default: --width)", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", type=str, choices=language_model.POSITIONS,
@@ -87,9 +78,8 @@ class CausalConfig(Config):
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 
-    recipe: str = option("default", "set of defaults", choices=("default", "published"))
-    epochs: int = option(10, "passes over the training text", at_least=1, metavar="N")
-    batch_size: int = option(8, "windows a step", at_least=1, metavar="N")
+    epochs: int = changed(TextConfig, "epochs", 10, help="passes over the training text")
+    batch_size: int = changed(TextConfig, "batch_size", 8, help="windows a step")
 
     WITH_DATA = ("test_data", "text_column")
     MORE_TOKENS = 1  # the separator of documents
@@ -109,7 +99,7 @@ class CausalConfig(Config):
         if self.layers_pattern is not None:
             for name in ("mixer", "layers"):
                 if name in given:
-                    raise UserError(f"--layers-pattern says it all: leave out --{name}")
+                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
             blocks.parse_pattern(self.layers_pattern)
         if self.reset and self.rows:
             raise UserError("--reset has no meaning with --rows: each row is one document")
@@ -131,8 +121,8 @@ class LanguageModelling:
 
     name = "causal"
     metric = "perplexity"
-    rivals = MIXERS[:-1]
-    shown = ("perplexity", "bits_per_byte")
+    compared = MIXERS[:-1]
+    report_metrics = ("perplexity", "bits_per_byte")
     higher_is_better = False
 
     def __init__(self, config, data, tokenizer):
@@ -145,7 +135,7 @@ class LanguageModelling:
 
     @cached_property
     def model(self):
-        return build_model(self.config, self.card())
+        return build_model(self.config, self.model_spec())
 
     def cut(self, texts, split):
         """The windows or rows of `texts`."""
@@ -170,24 +160,24 @@ class LanguageModelling:
     def tokens(self, batch):
         return int((batch["targets"] >= 0).sum())
 
-    def evaluate(self, split, predict):
+    def evaluate(self, split, predict, folder=None):
         """Means over all targets of the split, each counting once, whatever its window."""
-        surprise = hits = targets = size = 0
+        nll = hits = targets = size = 0
         batch_means = []
         for rows in batches.batches(np.arange(len(self.windows[split])), self.config.batch_size):
             batch = self.windows[split].take(rows)
             counted = batch["targets"] >= 0
             scored = predict(batch)[counted].astype(np.float64)
-            surprise += scored[:, 0].sum()
+            nll += scored[:, 0].sum()
             batch_means.append(scored[:, 0].mean())
             hits += scored[:, 1].sum()
             targets += int(counted.sum())
             size += int(self.token_bytes[batch["targets"][counted]].sum())
-        found = measures(surprise, hits, targets, size)
+        found = measures(nll, hits, targets, size)
         # As first published: every batch counts the same, however little text is in it.
         return found | {"batch_perplexity": perplexity(np.mean(batch_means))}
 
-    def facts(self):
+    def summary(self):
         sizes = {}
         for split, windows in self.windows.items():
             sizes[f"{split}_tokens"] = windows.targets
@@ -196,31 +186,31 @@ class LanguageModelling:
     def named_mixer(self):
         return self.config.layers_pattern or self.config.mixer
 
-    def card(self):
+    def model_spec(self):
         return {"vocab": self.vocab}
 
     def save(self, path):
         save_tokenizer(self.tokenizer, path / TOKENIZER)
 
     def with_mixer(self, mixer):
-        """The same task, data and all, for another mixer."""
+        """The same task with the same data, for another mixer."""
         other = copy.copy(self)
         other.config = dataclasses.replace(self.config, mixer=mixer)
         return other
 
 
-def measures(surprise, hits, targets, size):
-    """From sums over targets: nats of surprise, hits of the likeliest token, bytes that they spell.
+def measures(nll, hits, targets, size):
+    """From sums over targets: nll in nats, hits of the likeliest token, bytes of the targets.
 
-    Bits per byte count what it takes to write the text down, separators included, whatever the
-    tokens: a model with longer tokens has fewer, harder ones to predict.
+    Bits per byte are the length of the encoded text, separators included, whatever the tokens:
+    a model with longer tokens has fewer of them, which are harder to predict.
     """
-    loss = surprise / targets
+    loss = nll / targets
     return {
         "loss": loss,
         "perplexity": perplexity(loss),
         "accuracy": hits / targets,
-        "bits_per_byte": surprise / math.log(2) / size,
+        "bits_per_byte": nll / math.log(2) / size,
     }
 
 
@@ -231,19 +221,13 @@ def perplexity(loss):
 def load(config, folder, resume):
     """The task of `config`. The tokenizer is made of the training text, or read when resuming."""
     for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
-        # A model that cannot be is refused before anything is read or written.
+        # An impossible model is refused before anything is read or written.
         build_model(dataclasses.replace(config, mixer=mixer), {"vocab": 1})
     data = load_language(
-        dataset=config.dataset,
-        data_file=config.data,
-        test_file=config.test_data,
-        text_column=config.text_column,
+        **config.source(),
+        **config.pick("text_column", "first_rows", "validation"),
+        **config.pick("limit_train", "limit_test", "seed"),
         by_line=config.rows,
-        validation=config.validation,
-        limit_train=config.limit_train,
-        limit_test=config.limit_test,
-        first_rows=config.first_rows,
-        seed=config.seed,
     )
     path = folder.tokenizer
     if resume and path.exists():
@@ -253,18 +237,9 @@ def load(config, folder, resume):
     return LanguageModelling(config, data, tokenizer)
 
 
-def build_model(config, card):
-    return language_model.LanguageModel(
-        vocab=card["vocab"],
-        width=config.width,
-        layers=config.pattern,
-        max_len=config.max_len,
-        heads=config.heads,
-        d_ff=config.d_ff,
-        positions=config.positions,
-        tied=config.tied,
-        sum_scale=config.sum_scale,
-    )
+def build_model(config, spec):
+    sizes = config.pick("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale")
+    return language_model.LanguageModel(vocab=spec["vocab"], layers=config.pattern, **sizes)
 
 
 COMMAND = Command(
@@ -279,13 +254,96 @@ COMMAND = Command(
 
 
 def main(arguments=None):
+    """Train, or with --generate write text; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if any(word.partition("=")[0] == "--generate" for word in arguments):
-        from train.generate import main as generate
+    if not any(word.partition("=")[0] == "--generate" for word in arguments):
+        return command_line.main(COMMAND, arguments)
+    asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
+    parser = generate_parser()
+    with run_with_exit_status() as outcome:
+        outcome.status = write(parser.parse_args(["--help"] if asks_for_help else arguments))
+    return outcome.status
 
-        asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
-        return generate(["--help"] if asks_for_help else arguments)
-    return command_line.main(COMMAND, arguments)
+
+def generate_parser():
+    parser = Parser(
+        prog="python -m train.causal --generate",
+        description="Continue a text with a trained language model.",
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--generate", metavar="PROMPT", required=True, help="the text to continue, may be empty")
+    add("--out", metavar="RUN", required=True, help="folder of the run whose model writes")
+    add("--tokens", type=int, default=200, metavar="N", help="how many tokens to add")
+    add("--temperature", type=float, default=0.8, metavar="X", help="0 takes the likeliest token")
+    add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens only")
+    add("--seed", type=int, default=0, metavar="N", help="the same seed writes the same text")
+    add("--backend", default="numpy", choices=backend.NAMES, help="where arrays live")
+    return parser
+
+
+def write(chosen):
+    """Print the prompt and its continuation; return the exit status.
+
+    The prompt is read in one pass; then tokens are drawn one at a time and shown at once.
+    """
+    check(chosen)
+    model, params, tokenizer, config = load_run(chosen.out, chosen.backend)
+    text = utf8(chosen.generate)
+    prompt = encode(tokenizer, [text])[0]
+    separator = byte_tokens.separator_id(tokenizer)
+    if not config.rows:  # packed, a separator precedes every document
+        prompt = np.append(separator, prompt)
+    tokens = generate(
+        model,
+        params,
+        prompt,
+        np.random.default_rng(chosen.seed),
+        chosen.temperature,
+        chosen.top_k,
+        forget_at=separator if config.reset else None,
+    )
+    if sys.stdout is None:
+        raise UserError("--generate needs standard output, and it is closed")
+    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
+    show(text)
+    stream = byte_tokens.TextStream(tokenizer)
+    status = 0
+    try:
+        for token in itertools.islice(tokens, chosen.tokens):
+            show(stream.read(token))
+    except KeyboardInterrupt:
+        status = 130
+    show("\n")
+    return status
+
+
+def check(chosen):
+    for holds, what in (
+        (0 <= chosen.tokens < 2**63, f"--tokens {chosen.tokens}: from 0 to 2**63 - 1"),
+        (0 <= chosen.temperature < np.inf, f"--temperature {chosen.temperature}: from 0 to finite"),
+        (chosen.top_k is None or chosen.top_k >= 1, f"--top-k {chosen.top_k}: at least 1 token"),
+        (chosen.seed >= 0, f"--seed {chosen.seed}: it must be at least 0"),
+    ):
+        if not holds:
+            raise UserError(what)
+
+
+def show(text):
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def load_run(path, backend_name="numpy"):
+    """(model, params, tokenizer, config) of the best epoch of the run in folder `path`."""
+    folder, config = RunFolder(path), one_model(CausalConfig, "causal", path)
+    if not folder.best.exists():
+        raise UserError(f"{path} has no trained model yet: its first epoch is not done")
+    arrays, spec = best_of(folder, "causal")
+    tokenizer = require_tokenizer(byte_tokens.load(folder.tokenizer), spec, folder)
+    model = build_model(config, spec)
+    return model, matched(model, arrays, backend.get(backend_name), folder), tokenizer, config
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Train a text classifier: python -m train.classifier
 
 Without arguments it learns to tell the packages of Python's standard library apart by their
-docstrings: text that is on every machine. `--mixer all` trains direct summation and its rivals
-under one budget and compares them.
+docstrings: text that is on every machine. `--mixer all` trains direct summation and the models it
+is compared with under one budget.
 
 There are two kinds of models. `summation`, `attention` and `mean_embedding` are the published ones
 of one layer. Any other mixer, or `--layers` from 2 on, or `--encoder` asks for an encoder: pre-norm
@@ -16,17 +16,111 @@ from functools import cached_property
 
 import numpy as np
 
-from data.sets.classification import load_classification
+from data.sets.classification import DEFAULT, NAMES, load_classification
 from data.text import batches
 from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
-from minisum import backend
+from minisum import backend, mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.shards import Shards
-from train.classifier_config import ClassifierConfig, build_model, enough_epochs, with_rate
 from train.command_line import Command, main
 from train.run.folder import TOKENIZER
-from train.run.predict import answer_lines, best_of, matched
+from train.run.options import NAME, POSITIVE, RATE, N, TextConfig, changed, option
+
+LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
+EPOCHS, MOST_EPOCHS = 15, 100
+LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(TextConfig):
+    dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
+    text_column: str = option(None, "its text column (guessed if obvious)", "data", **NAME)
+    label_column: str = option(None, "its label column (guessed if obvious)", "data", **NAME)
+    validation: float = changed(TextConfig, "validation", 0.05)
+    drop_unknown: bool = option(False, "leave out unknown words instead of marking them", "data")
+    padding: str = option(
+        "right", "left: always to --max-len, keeping the last tokens", "data",
+        choices=("right", "left"),
+    )  # fmt: skip
+    mixer: str = option(
+        "summation",
+        "how tokens are mixed: summation, attention or mean_embedding as published, all to compare "
+        "these three, or in an encoder any of " + ", ".join(mixers.TABLE),
+        "model", metavar="NAME", choices=sorted({"all", *models.MODELS, *mixers.TABLE}),
+    )  # fmt: skip
+    encoder: bool = option(
+        False, "an encoder of pre-norm blocks, also where there is a published one-layer model; "
+        "implied by --layers from 2 on and by every mixer that has none", "model",
+    )  # fmt: skip
+    layers: int = changed(
+        TextConfig, "layers", 1, help="mixing layers: 1 as published, more in an encoder"
+    )
+    d_ff: int = option(
+        None, "width of an encoder's token networks, 0 for none (default: 4 x width)", "model",
+        type=int, at_least=0, at_most=2**18, metavar="N",
+    )  # fmt: skip
+    head_width: str = option(
+        "split", "split the width among the heads, or give each the full one", "model",
+        choices=("split", "full"),
+    )  # fmt: skip
+    pooling: str = option(
+        None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
+        type=str, choices=tuple(models.POOLING),
+    )  # fmt: skip
+    dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
+    token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
+    max_len: int = changed(TextConfig, "max_len", 512)
+    epochs: int = option(
+        None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
+        **N,
+    )  # fmt: skip
+    lr: float = option(
+        None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
+        "whose mean makes gradients small, else 0.001)", **POSITIVE,
+    )  # fmt: skip
+    ema: float = changed(TextConfig, "ema", 0.999)
+    patience: int = changed(TextConfig, "patience", 8)
+    unmasked: bool = option(False, "let padding into the pool, as first published", "model")
+
+    WITH_DATA = ("test_data", "text_column", "label_column")
+    RECIPES = {
+        "default": {},
+        "published": {
+            "lr": 1e-4, "epsilon": 1e-7, "clip_value": 1.0, "epochs": 20, "patience": 0,
+            "batch_size": 64, "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True,
+            "width": 256, "max_len": 256, "heads": 4, "head_width": "full", "vocab_size": 10_000,
+            "drop_unknown": True, "padding": "left",
+        },
+    }  # fmt: skip
+
+    def check(self, given=()):
+        super().check(given)
+        if self.is_encoder:
+            self.check_encoder(given)
+        elif self.d_ff is not None:
+            raise UserError("--d-ff belongs to an encoder: add --encoder, or --layers 2 or more")
+        uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
+        if uses_heads and self.head_width == "split" and self.width % self.heads:
+            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+
+    @property
+    def is_encoder(self):
+        return self.encoder or self.layers > 1 or self.mixer not in (*models.MODELS, "all")
+
+    def check_encoder(self, given):
+        if self.mixer in ("all", "mean_embedding"):
+            raise UserError(
+                f"--mixer {self.mixer} has one-layer models only: leave out --encoder and --layers"
+            )
+        if "encoder" in given and not self.encoder:
+            raise UserError(
+                f"--no-encoder contradicts --mixer {self.mixer} --layers {self.layers}, "
+                "which only an encoder has"
+            )
+        if self.head_width == "full" or self.unmasked:
+            name = "--unmasked" if self.unmasked else "--head-width full"
+            raise UserError(f"{name} belongs to the published one-layer models, not to an encoder")
 
 
 class Classification:
@@ -34,8 +128,8 @@ class Classification:
 
     name = "classifier"
     metric = "accuracy"
-    rivals = tuple(models.MODELS)
-    shown = ("accuracy", "macro_f1")
+    compared = tuple(models.MODELS)
+    report_metrics = ("accuracy", "macro_f1")
     higher_is_better = True
 
     def __init__(self, config, data, tokenizer):
@@ -48,7 +142,7 @@ class Classification:
 
     @cached_property
     def model(self):
-        return build_model(self.config, self.card())
+        return build_model(self.config, self.model_spec())
 
     def encode(self, texts):
         encoded = encode_texts(self.config, self.tokenizer, texts)
@@ -68,7 +162,7 @@ class Classification:
     def tokens(self, batch):
         return int(batch["mask"].sum())
 
-    def evaluate(self, split, predict):
+    def evaluate(self, split, predict, folder=None):
         texts, labels = self.texts[split], self.labels[split]
         logits = np.empty((len(labels), len(self.data.class_names)))
         by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
@@ -81,7 +175,7 @@ class Classification:
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
 
-    def facts(self):
+    def summary(self):
         counts = np.bincount(self.labels["train"], minlength=len(self.data.class_names))
         return {
             "train_examples": self.train_size,
@@ -92,31 +186,22 @@ class Classification:
             "majority_accuracy": float((self.labels["test"] == counts.argmax()).mean()),
         }
 
-    def card(self):
+    def model_spec(self):
         return {"vocab": self.vocab, "class_names": self.data.class_names}
 
     def save(self, path):
         save_tokenizer(self.tokenizer, path / TOKENIZER)
 
     def with_mixer(self, mixer):
-        """The same task, data and all, for another mixer."""
+        """The same task with the same data, for another mixer."""
         other = copy.copy(self)
         other.config = with_rate(dataclasses.replace(self.config, mixer=mixer))
         return other
 
 
 def load_data(config):
-    return load_classification(
-        dataset=config.dataset if config.data is None else None,
-        data_file=config.data,
-        test_file=config.test_data,
-        text_column=config.text_column,
-        label_column=config.label_column,
-        limit_train=config.limit_train,
-        limit_test=config.limit_test,
-        validation=0 if config.select == "test" else config.validation,
-        seed=config.seed,
-    )
+    columns = config.pick("text_column", "label_column")
+    return load_classification(**config.source(), **columns, **config.split())
 
 
 def load(config, folder, resume):
@@ -131,6 +216,30 @@ def load(config, folder, resume):
     else:
         tokenizer = train_tokenizer(train.texts, config.tokenizer, config.vocab_size)
     return Classification(config, data, tokenizer)
+
+
+def with_rate(config):
+    """The learning rate filled in: each kind of model has its own scale of gradients."""
+    rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
+    return dataclasses.replace(config, lr=config.lr or rate)
+
+
+def enough_epochs(config, rows):
+    steps = -(-rows // config.batch_size)
+    return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
+
+
+def build_model(config, spec):
+    sizes = {"vocab": spec["vocab"], "classes": len(spec["class_names"])}
+    sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout")
+    if config.is_encoder:
+        from minisum.models.encoder import EncoderClassifier
+
+        encoder = config.pick("layers", "heads", "d_ff")
+        return EncoderClassifier(config.mixer, encoder=encoder, **sizes)
+    head_width = config.width if config.head_width == "full" else None
+    attention = {"heads": config.heads, "head_width": head_width}
+    return models.build(config.mixer, **attention, masked=not config.unmasked, **sizes)
 
 
 def encode_texts(config, tokenizer, texts):
@@ -162,29 +271,35 @@ def macro_f1(chosen, labels, classes):
 
 def predict(folder, config):
     """Answer standard input with the best parameters of the run in `folder`."""
-    arrays, card = best_of(folder, "classifier")
-    tokenizer = load_tokenizer(folder.tokenizer)
-    if tokenizer.get_vocab_size() != card["vocab"]:
-        raise UserError(f"{folder} holds a tokenizer that its model was not trained with")
-    xp = backend.get(config.backend)
-    model = build_model(config, card)
-    params = matched(model, arrays, xp, folder)
-    runner = Shards(model, threads=config.threads, rows=config.shard_rows)
+    from train.run.predict import answer_lines
+
+    model, params, tokenizer, spec = load_model(folder, config)
+    shards = Shards(model, threads=config.threads, rows=config.shard_rows)
 
     def classify(texts):
         batch = make_batch(config, encode_texts(config, tokenizer, texts))
-        logits = backend.to_numpy(runner.predict(params, model.to_device(batch, xp)))
+        logits = backend.to_numpy(shards.predict(params, model.to_device(batch, params.xp)))
         probabilities = np.exp(log_softmax(logits.astype(np.float64)))
         best = probabilities.argmax(axis=1)
         for row, label in enumerate(best):
-            yield card["class_names"][label], probabilities[row, label]
+            yield spec["class_names"][label], probabilities[row, label]
 
     answer_lines(classify, config.batch_size)
 
 
+def load_model(folder, config):
+    """(model, params, tokenizer, model_spec) of the best epoch of the run in `folder`."""
+    from train.run.predict import best_of, matched, require_tokenizer
+
+    arrays, spec = best_of(folder, "classifier")
+    tokenizer = require_tokenizer(load_tokenizer(folder.tokenizer), spec, folder)
+    model = build_model(config, spec)
+    return model, matched(model, arrays, backend.get(config.backend), folder), tokenizer, spec
+
+
 COMMAND = Command(
     task="classifier",
-    description="Train a text classifier by direct summation, or by one of its rivals.",
+    description="Train a text classifier by direct summation, or with another mixer.",
     config_class=ClassifierConfig,
     load=load,
     predict=predict,

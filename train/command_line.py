@@ -1,24 +1,25 @@
-"""What every `python -m train.TASK` does: read the flags, claim a folder, train, answer for errors.
+"""What every `python -m train.TASK` does: read the flags, claim a folder, train, report errors.
 
-Exit status: 0 done, 2 the input cannot be used (one sentence on standard error), 130 and 143
-stopped by SIGINT and SIGTERM with the state saved.
+Exit status: 0 done, 2 unusable input (one sentence on standard error), 130 and 143 stopped by
+SIGINT and SIGTERM with the state saved.
 """
 
+import contextlib
 import dataclasses
 import shlex
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
 import numpy as np
 
-from minisum import backend
+from minisum import backend, checkpoint
 from minisum.errors import UserError
 from train.loop import train
-from train.run import group as parallel
+from train.run import group as process_group
 from train.run.folder import RunFolder, new_path
 from train.run.options import flag, from_flags, from_run, parser_for
-from train.run.replica import dismiss, follow
 from train.run.report import Report, emit, silence
 from train.run.signals import Interrupted
 
@@ -33,10 +34,10 @@ class Command:
     task: str  # "classifier"
     description: str
     config_class: type
-    load: object  # (config, folder, resume) -> Task, also with save(folder) and with_mixer(name)
+    load: object  # (config, folder, resume) -> Task
     predict: object = None  # (folder, config) -> None, reads standard input
     predict_help: str = (
-        "read texts from standard input, one a line, and print what the run in DIR says"
+        "read texts from standard input, one a line, and print the prediction of the run in DIR"
     )
 
     @property
@@ -46,69 +47,97 @@ class Command:
 
 def main(command, arguments=None):
     """Run `command` on `arguments` (default: those of the process); return the exit status."""
+    with run_with_exit_status() as outcome, contextlib.ExitStack() as held:
+        group = outcome.join_group()
+        report = Report(silent=group.rank > 0)
+        # The loop looks for overflow itself, and names the batch.
+        held.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", RuntimeWarning)
+        # Rank 0 reads flags and data and owns the folder; the others get what it has read.
+        prepared = group.from_rank_0(lambda: prepare(command, arguments, held, report))
+        if prepared is None:
+            return 0
+        task, folder, parts = prepared
+        outcome.resume = f"{group.launcher(command.program)} --resume --out {quoted(folder)}"
+        results = []
+        for mixer, part, begun in parts:
+            variant = task.with_mixer(mixer) if mixer else task
+            group.from_rank_0(lambda: begin(variant, part, begun))  # noqa: B023
+            results.append(train(variant, part, report, begun))
+            report.result(results[-1], part)
+        if len(parts) > 1:
+            report.comparison(results, task.report_metrics)
+            write = folder.write_json
+            group.from_rank_0(lambda: write(folder.path / "comparison.json", results))
+    return outcome.status
 
-    def work():
-        given = vars(build_parser(command).parse_args(arguments))
-        chosen = {name: given.pop(name, None) for name in COMMAND_FLAGS}
-        if chosen["predict"] is not None:
-            predict(command, chosen, given)
-        else:
-            run(command, chosen, given)
 
-    return guarded(work)
+class Outcome:
+    """How a command ends: its exit status, and the group whose ranks it ends."""
+
+    status = 0
+    group = process_group.ProcessGroup()
+    resume = None  # the command that goes on after an interruption
+
+    def join_group(self):
+        self.group = process_group.group()
+        return self.group
 
 
-def guarded(work):
-    """Call work(); tell in one sentence what the user can mend. Returns the exit status.
+@contextlib.contextmanager
+def run_with_exit_status():
+    """Yield an Outcome. An error in here is reported, in one sentence if a user can mend it.
 
-    Of processes that were started together rank 0 does the work, with the others' help.
+    On several ranks UserError and Interrupted are raised on all, and rank 0 reports them. Any other
+    error is of one rank, while the others wait for it: that rank reports it and ends them all.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # a name that the locale cannot spell must not end a run
             stream.reconfigure(errors="backslashreplace")
-    status = 1
+    outcome = Outcome()
     try:
-        group = parallel.group()
+        yield outcome
     except UserError as error:
-        return refuse(error)
-    if group.rank:
-        warnings.simplefilter("ignore", RuntimeWarning)  # as `run` does
-        return follow(group)
-    try:
-        status = answered(work)
-    finally:
-        dismiss(group, status)
-    return status
-
-
-def answered(work):
-    """Call work() and return the exit status, with a sentence if it failed."""
-    try:
-        work()
-    except UserError as error:
-        return refuse(error)
+        outcome.status = 2
+        if outcome.group.rank == 0:
+            say_error(error)
     except Interrupted as stop:
-        emit(sys.stderr, f"{stop}: the state is saved; to go on: {stop.go_on}")
-        return stop.status
-    except KeyboardInterrupt:
-        emit(sys.stderr, "interrupted")
-        return 130
-    except BrokenPipeError:
-        silence(sys.stdout)
-        return 141
-    except OSError as error:
-        return refuse(error)
-    except MemoryError as error:
-        emit(sys.stderr, f"error: not enough memory for a run of this size ({error})")
-        return 2
-    return 0
+        outcome.status = stop.status
+        if outcome.group.rank == 0:
+            emit(sys.stderr, f"{stop}: the state is saved; to go on: {outcome.resume}")
+    except (KeyboardInterrupt, Exception) as error:
+        group = outcome.group
+        where = f"rank {group.rank} of {group.size}: " if group.size > 1 else ""
+        if isinstance(error, KeyboardInterrupt):
+            outcome.status = 130
+            if group.rank == 0:
+                emit(sys.stderr, "interrupted")
+        elif isinstance(error, BrokenPipeError):
+            outcome.status = 141
+            silence(sys.stdout)
+        elif isinstance(error, OSError):
+            outcome.status = 2
+            say_error(f"{where}{error}")
+        elif isinstance(error, MemoryError):
+            outcome.status = 2
+            say_error(f"{where}not enough memory for a run of this size ({error})")
+        elif group.size == 1:
+            raise
+        else:
+            outcome.status = 1
+            traceback.print_exc()
+        if group.size > 1:
+            group.abort(outcome.status)
 
 
-def refuse(error):
-    """Say what is wrong on one line, also with a line break in a name; return the exit status."""
+def say_error(error):
+    """Print what is wrong on one line, also with a line break in a name."""
     sentence = str(error).replace("\n", "\\n")
     emit(sys.stderr, f"error: {sentence}")
-    return 2
+
+
+def quoted(path):
+    return shlex.quote(str(path))
 
 
 def build_parser(command):
@@ -123,101 +152,91 @@ def build_parser(command):
         "--resume", action="store_true", help="go on with the run in --out, with its own settings"
     )
     if command.predict:
-        group.add_argument(
-            "--predict",
-            metavar="DIR",
-            help=command.predict_help,
-        )
+        group.add_argument("--predict", metavar="DIR", help=command.predict_help)
     return parser
 
 
-def run(command, chosen, given):
-    """Train, or go on training, in the folder that was chosen."""
-    report = Report()
-    resume, out = bool(chosen["resume"]), chosen["out"]
+def prepare(command, arguments, held, report):
+    """Everything before training: flags, folder, data. Predict instead, and return None, if asked.
+
+    held: an ExitStack for the locks of the folders. Returns (task, its RunFolder, what to train:
+    tuples of a mixer of --mixer all or None, a RunFolder, and whether a run has begun in it).
+    """
+    given = vars(build_parser(command).parse_args(arguments))
+    chosen = {name: given.pop(name, None) for name in COMMAND_FLAGS}
+    if chosen["predict"] is not None:
+        predict(command, chosen, given)
+        return None
+    resume = bool(chosen["resume"])
+    config, stored, folder = read_settings(command, chosen, given)
+    held.enter_context(folder.claimed())
+    if not resume:
+        folder.refuse_if_used()
+    report.say(f"run in {folder}")
+    task = command.load(config, folder, resume)
+    if resume and stored["data_sha256"] != task.data_sha256:
+        raise UserError(
+            f"the data of the run in {folder} has changed (sha256 {stored['data_sha256'][:12]} "
+            f"then, {task.data_sha256[:12]} now): it cannot go on"
+        )
+    if resume and engine(stored) != engine(identity(task)):
+        report.warn(
+            f"the run began on {engine(stored)} and goes on with {engine(identity(task))}: "
+            "it stays the same to rounding, not to the bit"
+        )
+    if task.config.mixer != "all":
+        return task, folder, [(None, folder, resume)]
+    begin(task, folder, resume)
+    parts = []
+    for mixer in task.compared:
+        part = RunFolder(folder.path / mixer)
+        held.enter_context(part.claimed())
+        if not resume:
+            part.refuse_if_used()
+        parts.append((mixer, part, part.config.exists()))
+    return task, folder, parts
+
+
+def read_settings(command, chosen, given):
+    """(config, content of config.json if the run is resumed, RunFolder)"""
+    out, stored = chosen["out"], {}
     if out == "":
         raise UserError("--out is empty: name a folder")
-    stored = {}
-    if resume:
+    if chosen["resume"]:
         if out is None:
             raise UserError("--resume needs --out DIR: the folder of the run to go on with")
         config, stored = from_run(command.config_class, command.task, out, given)
-        if stored.get("ranks", 1) != parallel.group().size and "threads" not in given:
+        if stored.get("ranks", 1) != process_group.group().size and "threads" not in given:
             config = dataclasses.replace(config, threads=None)
     else:
         config = from_flags(command.config_class, given)
         name = config.dataset if config.data is None else Path(config.data).name.split(".")[0]
         out = out or new_path("runs", f"{command.task}-{name}-{config.mixer}")
-    config = settled(config)
-    folder = RunFolder(out)
-    with folder.claimed(), warnings.catch_warnings():
-        # The loop looks for overflow itself, and names the batch.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        if not resume:
-            folder.refuse_if_used()
-        report.say(f"run in {folder}")
-        task = command.load(config, folder, resume)
-        if resume and stored["data_sha256"] != task.data_sha256:
-            raise UserError(
-                f"the data of the run in {folder} has changed since (sha256 "
-                f"{stored['data_sha256'][:12]} then, {task.data_sha256[:12]} now): it cannot go on"
-            )
-        if resume and engine(stored) != engine(identity(task)):
-            report.warn(
-                f"the run began on {engine(stored)} and goes on with {engine(identity(task))}: "
-                "it stays the same to rounding, not to the bit"
-            )
-        begin(task, folder, resume)
-        try:
-            if config.mixer == "all":
-                compare(task, folder, report, resume)
-            else:
-                report.result(train(task, folder, report, resume), folder)
-        except Interrupted as stop:
-            program = parallel.group().started(command.program)
-            stop.go_on = f"{program} --resume --out {shlex.quote(str(out))}"
-            raise
+    return resolve_defaults(config), stored, RunFolder(out)
 
 
-def begin(task, folder, resume):
-    """Write down what the run is. With config.json in it, a folder holds a run."""
-    if not (resume and folder.tokenizer.exists()):
+def begin(task, folder, begun):
+    """Write down what the run is. A folder with a config.json holds a run."""
+    if not (begun and folder.tokenizer.exists()):
         task.save(folder.path)
     folder.write_json(folder.config, identity(task))
 
 
 def identity(task):
     """The content of config.json."""
-    what = {"task": task.name, "data_sha256": task.data_sha256}
-    return what | task.config.to_dict() | {"ranks": parallel.group().size}
+    what = {"format": checkpoint.FORMAT, "task": task.name, "data_sha256": task.data_sha256}
+    return what | task.config.to_dict() | {"ranks": process_group.group().size}
 
 
 def engine(stored):
     """What decides the order of sums, in words; from the content of config.json."""
-    ranks = stored.get("ranks", 1)  # a run may be older than this key
+    ranks = stored["ranks"]
     threads = f"{stored['threads']} thread" + "s" * (stored["threads"] != 1)
     return threads + f" in each of {ranks} processes" * (ranks != 1)
 
 
-def compare(task, folder, report, resume):
-    """Train every mixer under the settings of `task`, each in a folder of its own."""
-    results = []
-    for mixer in task.rivals:
-        part = RunFolder(folder.path / mixer)
-        with part.claimed():
-            if not resume:
-                part.refuse_if_used()
-            begun = part.config.exists()
-            variant = task.with_mixer(mixer)
-            begin(variant, part, begun)
-            results.append(train(variant, part, report, begun))
-            report.result(results[-1], part)
-    folder.write_json(folder.path / "comparison.json", results)
-    report.comparison(results, task.shown)
-
-
 def predict(command, chosen, given):
-    """Answer standard input with the run in --predict DIR, on this machine's terms."""
+    """Answer standard input with the run in --predict DIR, on this machine's settings."""
     folder = chosen["predict"]
     for name in [*given, *(name for name in ("out", "resume") if chosen[name])]:
         if name not in ("backend", "threads", "batch_size"):
@@ -228,13 +247,13 @@ def predict(command, chosen, given):
     here = {"backend": "numpy", "threads": None, **given}
     config = dataclasses.replace(config, **here)
     config.check()
-    command.predict(RunFolder(folder), settled(config))
+    command.predict(RunFolder(folder), resolve_defaults(config))
 
 
-def settled(config):
+def resolve_defaults(config):
     """The config with the thread count filled in. UserError if the backend is missing.
 
-    The threads decide the order of sums, so their number is part of what config.json keeps.
+    The threads decide the order of sums, so config.json keeps their number.
     """
     on_host = backend.get(config.backend) is np
     threads = config.threads or (cores() if on_host else 1)
@@ -243,7 +262,7 @@ def settled(config):
 
 def cores():
     """How many cores this process may use: its share, if others of its group are on this host."""
-    neighbours = parallel.group().neighbours
+    neighbours = process_group.group().neighbours
     usable = set().union(*neighbours)
     # Two hyperthreads share one core's vector units: count cores.
     siblings = set()

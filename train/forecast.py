@@ -1,6 +1,6 @@
 """Forecast a multivariate series: python -m train.forecast
 
-Without arguments it forecasts a generated series of known structure, with layers that look at one
+Without arguments it forecasts a generated series of known structure, with layers that see one
 patch at a time and attention last. `--mixer all` compares that with attention in every layer,
 summation, no mixing at all, one linear map of the window, and two repetitions.
 """
@@ -16,6 +16,9 @@ from functools import cached_property
 import numpy as np
 
 from data.sets.forecast import (
+    DEFAULT,
+    NAMES,
+    SPLITS,
     Windows,
     fill_gaps,
     load_series,
@@ -26,19 +29,117 @@ from data.sets.forecast import (
 from data.text import batches
 from minisum import backend
 from minisum.errors import UserError
+from minisum.models import forecaster
+from minisum.models.blocks import parse_pattern
 from minisum.models.closed_form import LinearMap, Repeat
 from minisum.shards import Shards
 from train.command_line import Command, main
-from train.forecast_config import SEASON, SOLVED, TRAINED, ForecastConfig, build_model, settle
-from train.forecast_errors import Errors, steps_table, write_table
 from train.run import figures
-from train.run.predict import best_of, matched
-from train.run.row_input import NAME as STANDARD_INPUT
-from train.run.row_input import rows_of_standard_input
+from train.run.options import LIST, NAME, Config, N, changed, flag, option
+from train.run.predict import STANDARD_INPUT, best_of, matched, rows_of_standard_input
+from train.run.report import csv_of
 
+SEASON = 24  # steps, where the times do not tell
+TRAINED = ("hybrid", "attention", "summation", "projection")
+SOLVED = ("linear", "seasonal", "last_value")
 ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear map, chosen by validation
 BASELINE_ROWS = 200_000  # rows that the linear map is solved on, at most
-SHOWN_WINDOWS = 6  # in forecasts.png
+PLOTTED_WINDOWS = 6  # in forecasts.png
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ForecastConfig(Config):
+    dataset: str = changed(Config, "dataset", DEFAULT, help="series by name", choices=NAMES)
+    limit_train: int = option(None, "train on N windows only, drawn at random", "data", **N)
+    limit_test: int = option(None, "test on N windows only, evenly spaced", "data", **N)
+    columns: tuple = option(None, "columns to forecast (default: all but the time)", "data", **LIST)
+    time_column: str = option(
+        None, "the column of times in --data (guessed if called date, time or timestamp)", "data",
+        **NAME,
+    )  # fmt: skip
+    split: str = option(
+        "standard",
+        "training, validation and test in time: standard is 12, 4 and 4 months for the ETT series "
+        "and 70, 10, 20% for others; published is 60, 20, 20%", "data", choices=SPLITS,
+    )  # fmt: skip
+    separate: bool = option(
+        False, "no window reaches back before its split, as first published", "data"
+    )
+    window: int = option(512, "time steps of the input", "data", **N)
+    horizon: int = option(96, "time steps that are forecast", "data", **N)
+    season: int = option(
+        None, f"time steps of the seasonal baseline (default: a day's, else {SEASON})", "data", **N
+    )
+
+    mixer: str = option(
+        "hybrid",
+        "how patches are mixed: hybrid is projection layers and attention last; or one mixer in "
+        "all layers; or a baseline that is not trained; all compares them", "model",
+        choices=(*TRAINED, *SOLVED, "all"),
+    )  # fmt: skip
+    layers_pattern: str = option(
+        None, 'layers one by one instead, of any bidirectional mixer: "tssa*2,attention"', "model",
+        type=str, metavar="PATTERN",
+    )  # fmt: skip
+    layers: int = changed(Config, "layers", 3, help="layers of --mixer")
+    width: int = changed(Config, "width", 128)
+    heads: int = changed(Config, "heads", 8)
+    d_ff: int = option(256, "width inside the token networks", "model", **N)
+    patch: int = option(16, "time steps of a patch", "model", **N)
+    stride: int = option(8, "time steps from patch to patch", "model", **N)
+    positions: str = option(
+        None, "how positions enter (default: add if all layers are attention, else multiply)",
+        "model", type=str, choices=forecaster.POSITIONS,
+    )  # fmt: skip
+    position_bias: float = option(1.0, "added to positions that multiply", "model", metavar="X")
+    normalise: str = option(
+        "standard",
+        "what is subtracted from each window and added to its forecast: nothing, its last value, "
+        "or its mean, then also divided by its deviation", "model", choices=forecaster.NORMALISE,
+    )  # fmt: skip
+    dropout: float = changed(Config, "dropout", 0.15)
+
+    epochs: int = changed(Config, "epochs", 10, help="passes over the training windows")
+    batch_size: int = changed(Config, "batch_size", 32, help="windows a step")
+    lr: float = changed(Config, "lr", 1e-4)
+    clip_norm: float = changed(Config, "clip_norm", 1.0)
+
+    WITH_DATA = ("time_column",)
+    RECIPES = {
+        "default": {},
+        "published": {
+            "split": "published", "separate": True, "window": 512, "horizon": 96, "layers": 3,
+            "width": 128, "heads": 8, "d_ff": 256, "patch": 16, "stride": 8, "position_bias": 0.0,
+            "normalise": "none", "dropout": 0.15, "epochs": 10, "batch_size": 32, "lr": 1e-4,
+            "clip_norm": 1.0, "select": "last",
+        },
+    }  # fmt: skip
+
+    def check(self, given=()):
+        super().check(given)
+        if self.layers_pattern is not None:
+            for name in ("mixer", "layers"):
+                if name in given:
+                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
+        if self.mixer in SOLVED:
+            for name in ("epochs", "lr", "layers", "width", "heads", "dropout", "positions"):
+                if name in given:
+                    raise UserError(f"{flag(name)}: --mixer {self.mixer} is not trained")
+            if "normalise" in given and self.mixer != "linear":
+                raise UserError(f"--normalise: --mixer {self.mixer} repeats values as they are")
+        for mixer in TRAINED if self.mixer == "all" else {self.mixer} - set(SOLVED):
+            build_model(dataclasses.replace(self, mixer=mixer), {})  # refuses what does not fit
+        if self.season is not None and self.season > self.window:
+            raise UserError(f"--season {self.season} is longer than --window {self.window}")
+
+    @property
+    def pattern(self):
+        """The layers, first to last."""
+        if self.layers_pattern is not None:
+            return self.layers_pattern
+        if self.mixer == "hybrid":
+            return f"projection*{self.layers - 1},attention" if self.layers > 1 else "attention"
+        return f"{self.mixer}*{self.layers}"
 
 
 class Forecasting:
@@ -46,22 +147,17 @@ class Forecasting:
 
     name = "forecast"
     metric = "mse"
-    rivals = (*TRAINED, *SOLVED)
-    shown = ("mse", "mae")
+    compared = (*TRAINED, *SOLVED)
+    report_metrics = ("mse", "mae")
     higher_is_better = False
 
-    def __init__(self, config, series, folder):
-        self.config, self.series, self.folder = settle(config), series, folder
+    def __init__(self, config, series):
+        self.config, self.series = resolve_defaults(config), series
         self.dataset, self.data_sha256 = series.name, series.sha256
         self.windows = Windows(
             series,
-            config.split,
-            config.window,
-            config.horizon,
-            config.separate,
-            limit_train=config.limit_train,
-            limit_test=config.limit_test,
-            seed=config.seed,
+            **config.pick("split", "window", "horizon", "separate"),
+            **config.pick("limit_train", "limit_test", "seed"),
         )
         self.lengths = {split: len(firsts) for split, firsts in self.windows.firsts.items()}
         self.train_size = self.lengths["train"]
@@ -73,7 +169,7 @@ class Forecasting:
     def model(self):
         if self.config.mixer in self.baselines:
             return self.baselines[self.config.mixer][0]
-        return build_model(self.config, self.card())
+        return build_model(self.config, self.model_spec())
 
     def order(self, epoch):
         return batches.epoch_order(self.train_size, self.config.seed, epoch)
@@ -87,10 +183,10 @@ class Forecasting:
         patches = 1 + (self.config.window - self.config.patch) // self.config.stride
         return B * C * patches
 
-    def evaluate(self, split, predict):
+    def evaluate(self, split, predict, folder=None):
         """MSE and MAE over all known targets, standardised; for the test also in the data's units.
 
-        The look at the test split also writes horizon.csv, columns.csv and two figures.
+        The test split is also described by horizon.csv, columns.csv and two figures in `folder`.
         """
         errors = self.errors(split, predict)
         mse, mae = errors.overall()
@@ -99,14 +195,18 @@ class Forecasting:
             units = errors.by_column(self.windows.deviation)
             metrics["mae_in_units"] = float(np.mean([row["mae_in_units"] for row in units]))
             metrics["rmse_in_units"] = float(np.mean([row["rmse_in_units"] for row in units]))
-            columns = [{"column": c} | u for c, u in zip(self.series.columns, units, strict=True)]
-            write_table(self.folder / "columns.csv", columns)
-            self.write_steps(errors)
-            self.draw_windows(predict)
+            drawn = self.drawn_windows()
+            forecasts = predict(drawn[1])  # on every rank
+            if folder:
+                names = self.series.columns
+                columns = [{"column": c} | u for c, u in zip(names, units, strict=True)]
+                (folder / "columns.csv").write_text(csv_of(columns), encoding="utf-8")
+                self.write_steps(folder, errors)
+                self.draw_windows(folder / "forecasts.png", *drawn, forecasts)
         return metrics
 
     def errors(self, split, predict, step=1):
-        """What `predict` gets wrong on the windows of a split, or on every `step`-th."""
+        """The errors of `predict` on the windows of a split, or on every `step`-th."""
         errors = Errors(self.config.horizon, len(self.series.columns))
         for rows in batches.batches(np.arange(0, self.lengths[split], step), 128):
             batch = self.windows.batch(split, rows)
@@ -114,7 +214,7 @@ class Forecasting:
         return errors
 
     def fit_baselines(self):
-        """name -> (model, what it gets wrong on the test windows). None of them is trained."""
+        """name -> (model, its errors on the test windows). None of them is trained."""
         window, horizon = self.config.window, self.config.horizon
         models = {
             "linear": self.fit_linear_map(),
@@ -128,8 +228,8 @@ class Forecasting:
         config, channels = self.config, len(self.series.columns)
         model = LinearMap(config.window, config.horizon, config.normalise)
         step = -(-self.train_size * channels // BASELINE_ROWS)
-        pieces = batches.batches(np.arange(0, self.train_size, step), 128)
-        moments = model.moments(self.windows.batch("train", rows) for rows in pieces)
+        chunks = batches.batches(np.arange(0, self.train_size, step), 128)
+        moments = model.moments(self.windows.batch("train", rows) for rows in chunks)
         found = []
         step = max(1, self.lengths["val"] * channels // 20_000)
         for alpha in ALPHAS:
@@ -139,27 +239,29 @@ class Forecasting:
         model.solution = min(found, key=lambda one: one[0])[2]
         return model
 
-    def write_steps(self, errors):
+    def write_steps(self, folder, errors):
         """horizon.csv and horizon.png: errors by steps ahead, the baselines' beside the model's."""
         everything = {name: e for name, (_, e) in self.baselines.items()}
         if self.config.mixer not in everything:
             everything = {"this model": errors} | everything
         curves = {name: e.by_step() for name, e in everything.items()}
-        write_table(self.folder / "horizon.csv", steps_table(curves))
+        (folder / "horizon.csv").write_text(csv_of(steps_table(curves)), encoding="utf-8")
         mse = {name: both[0] for name, both in curves.items()}
-        figures.errors_by_step(self.folder / "horizon.png", mse)
+        figures.errors_by_step(folder / "horizon.png", mse)
 
-    def draw_windows(self, predict):
-        """forecasts.png: windows and columns spread over the test split."""
-        count, columns = SHOWN_WINDOWS, self.series.columns
-        rows = np.linspace(0, self.lengths["test"] - 1, count).astype(int)
-        batch = self.windows.batch("test", rows)
-        by_model = {"this model": predict(batch)}
+    def drawn_windows(self):
+        """(rows, batch): windows spread over the test split."""
+        rows = np.linspace(0, self.lengths["test"] - 1, PLOTTED_WINDOWS).astype(int)
+        return rows, self.windows.batch("test", rows)
+
+    def draw_windows(self, path, rows, batch, forecasts):
+        """forecasts.png: a column of each of these windows, with its forecasts."""
+        columns, by_model = self.series.columns, {"this model": forecasts}
         linear, _ = self.baselines["linear"]
         if self.config.mixer != "linear":
             by_model["linear"] = host_predict(linear)(batch)
         panels, units = [], []
-        for i in range(count):
+        for i in range(len(rows)):
             c = i % len(columns)
             first = self.windows.firsts["test"][rows[i]]
             when = self.series.times[first] if self.series.times else f"row {first + 1}"
@@ -170,9 +272,9 @@ class Forecasting:
             panels.append((f"from {when}", past, truth, dict(zip(by_model, ahead, strict=True))))
             units.append(columns[c])
         past = 2 * self.config.horizon
-        figures.forecasts(self.folder / "forecasts.png", panels, past, units)
+        figures.forecasts(path, panels, past, units)
 
-    def facts(self):
+    def summary(self):
         train_end, val_end, test_end = self.windows.ends
         gaps = int(np.isnan(self.series.values[:test_end]).sum())
         scores = {}
@@ -192,7 +294,7 @@ class Forecasting:
             **scores,
         }
 
-    def card(self):
+    def model_spec(self):
         return {
             "columns": self.series.columns,
             "time_column": self.series.time_column,
@@ -202,13 +304,12 @@ class Forecasting:
         }
 
     def save(self, path):
-        """The checkpoint's card holds all that prediction needs."""
+        """The checkpoint's model_spec is all that prediction needs."""
 
     def with_mixer(self, mixer):
-        """The same task, data and all, for another mixer."""
+        """The same task with the same data, for another mixer."""
         other = copy.copy(self)
-        other.config = settle(dataclasses.replace(self.config, mixer=mixer))
-        other.folder = self.folder / mixer
+        other.config = resolve_defaults(dataclasses.replace(self.config, mixer=mixer))
         return other
 
 
@@ -218,38 +319,105 @@ def host_predict(model):
     return lambda batch: model.predict(params, batch)
 
 
+class Errors:
+    """Squared and absolute errors by step and column, summed over batches; gaps do not count."""
+
+    def __init__(self, horizon, columns):
+        self.squared, self.absolute, self.count = np.zeros((3, horizon, columns))
+
+    def add(self, forecasts, targets):
+        """Both (B, horizon, C)."""
+        known = ~np.isnan(targets)
+        off = np.where(known, forecasts - targets, 0).astype(np.float64)
+        self.squared += (off * off).sum(axis=0)
+        self.absolute += np.abs(off).sum(axis=0)
+        self.count += known.sum(axis=0)
+
+    def overall(self):
+        count = self.count.sum()
+        return float(self.squared.sum() / count), float(self.absolute.sum() / count)
+
+    def by_step(self):
+        """MSE and MAE (horizon,) each, over all columns."""
+        count = np.maximum(self.count.sum(axis=1), 1)
+        return self.squared.sum(axis=1) / count, self.absolute.sum(axis=1) / count
+
+    def by_column(self, deviation):
+        """A dict for each column: standardised errors, and those in its own units."""
+        count = np.maximum(self.count.sum(axis=0), 1)
+        mse, mae = self.squared.sum(axis=0) / count, self.absolute.sum(axis=0) / count
+        return [
+            {
+                "mse": float(mse[c]),
+                "mae": float(mae[c]),
+                "rmse_in_units": float(np.sqrt(mse[c]) * deviation[c]),
+                "mae_in_units": float(mae[c] * deviation[c]),
+            }
+            for c in range(len(deviation))
+        ]
+
+
+def steps_table(curves):
+    """curves: name -> (MSE, MAE), (horizon,) each. A row (dict) a step ahead, counted from 1."""
+    horizon = len(next(iter(curves.values()))[0])
+    columns = {
+        f"{name.replace(' ', '_')}_{metric}": values
+        for name, both in curves.items()
+        for metric, values in zip(("mse", "mae"), both, strict=True)
+    }
+    return [
+        {"step": h + 1} | {name: float(values[h]) for name, values in columns.items()}
+        for h in range(horizon)
+    ]
+
+
 def load(config, folder, resume):
-    series = load_series(
-        config.dataset if config.data is None else None,
-        config.data,
-        config.columns,
-        config.time_column,
-    )
-    return Forecasting(config, series, folder.path)
+    series = load_series(**config.source(), **config.pick("columns", "time_column"))
+    return Forecasting(config, series)
+
+
+def build_model(config, spec):
+    if config.mixer == "linear":
+        return LinearMap(config.window, config.horizon, config.normalise)
+    if config.mixer in SOLVED:
+        season = spec["season"] if config.mixer == "seasonal" else 1
+        return Repeat(config.window, config.horizon, season)
+    layers = parse_pattern(config.pattern, causal=False)
+    positions = config.positions or ("add" if set(layers) == {"attention"} else "multiply")
+    sizes = config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
+    return forecaster.Forecaster(
+        config.window, config.horizon, layers, positions=positions,
+        position_offset=config.position_bias, **sizes,
+    )  # fmt: skip
+
+
+def resolve_defaults(config):
+    """One evaluation on the validation windows is all that a closed form needs of an epoch."""
+    return dataclasses.replace(config, epochs=1) if config.mixer in SOLVED else config
 
 
 def predict(folder, config):
     """Print as csv what follows the rows of standard input, by the run's best parameters."""
-    arrays, card = best_of(folder, "forecast")
+    arrays, spec = best_of(folder, "forecast")
     rows = rows_of_standard_input()
-    series = read_series(rows, STANDARD_INPUT, card["columns"], card["time_column"])
+    series = read_series(rows, STANDARD_INPUT, spec["columns"], spec["time_column"])
     if len(series.values) < config.window:
         raise UserError(
             f"{STANDARD_INPUT} has {len(series.values)} rows; the run in {folder} forecasts from "
             f"{config.window}"
         )
-    mean, deviation = np.array(card["mean"]), np.array(card["deviation"])
+    mean, deviation = np.array(spec["mean"]), np.array(spec["deviation"])
     window = fill_gaps((series.values - mean) / deviation)[-config.window :]
     xp = backend.get(config.backend)
-    model = build_model(config, card)
+    model = build_model(config, spec)
     params = matched(model, arrays, xp, folder)
-    runner = Shards(model, threads=1)
+    shards = Shards(model, threads=1)
     batch = backend.to_device({"windows": window[None].astype(np.float32)}, xp)
-    ahead = backend.to_numpy(runner.predict(params, batch))[0] * deviation + mean
+    ahead = backend.to_numpy(shards.predict(params, batch))[0] * deviation + mean
     steps = times_ahead(series.times, len(ahead))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([card["time_column"] if series.times else "step", *card["columns"]])
+    writer.writerow([spec["time_column"] if series.times else "step", *spec["columns"]])
     for step, values in zip(steps, ahead, strict=True):
         writer.writerow([step, *(f"{value:.6g}" for value in values)])
     sys.stdout.write(text.getvalue())

@@ -17,7 +17,7 @@ import sys
 import threading
 from multiprocessing import connection
 
-from train.run import group as parallel
+from train.run import group as process_group
 
 GRACE = 10.0  # seconds that the other ranks have to leave once one has failed
 
@@ -101,15 +101,15 @@ def run_rank(rank, ranks, ends, module, arguments):
     """One process of the group: join it, then be `python -m module arguments`."""
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C reaches the launcher alone, which passes it on once
-    threading.Thread(target=leave_with_launcher, daemon=True).start()
+    threading.Thread(target=exit_with_launcher, daemon=True).start()
     if ranks > 1:
-        parallel.join(parallel.Pipes(rank, ranks, ends))
+        process_group.join(process_group.PipeGroup(rank, ranks, ends))
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def leave_with_launcher():
-    """A launcher that was killed passes no signal on: take its end for one."""
+def exit_with_launcher():
+    """A launcher that was killed passes no signal on: stop as if it had."""
     connection.wait([multiprocessing.parent_process().sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
 

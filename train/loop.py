@@ -1,8 +1,10 @@
-"""The training loop, the same for every task (see train.run.task).
+"""The training loop, the same for every task (see train.run.task) and on every rank.
+
+Each process of a group runs this loop; rank 0 alone reports and writes (see train.run.group).
 
 Randomness has no state: what happens in epoch e, step s is drawn from (seed, e, s), both counted
-from 1. Stopping and resuming therefore needs the numbers that training computed and nothing else,
-and a resumed run gives the same bits as one that was never stopped.
+from 1. Stopping and resuming therefore needs only what training computed, and a resumed run gives
+the same bits as one that was never stopped.
 """
 
 import dataclasses
@@ -11,12 +13,12 @@ import time
 
 import numpy as np
 
-from minisum import backend, checkpoint
+from minisum import backend, checkpoint, machine
 from minisum.errors import UserError
 from minisum.optim import learning_rate
-from train.run import group as parallel
-from train.run.replica import Team
+from train.run import group as process_group
 from train.run.signals import Interrupted, interruptible
+from train.run.trainer import Trainer
 
 STEPS_BETWEEN_READS = 20  # reading a loss waits for the device, so they are read in groups
 
@@ -25,10 +27,10 @@ STEPS_BETWEEN_READS = 20  # reading a loss waits for the device, so they are rea
 class Position:
     """How far a run has come. Saved with every checkpoint."""
 
-    epoch: int = 1  # at work on this epoch
+    epoch: int = 1  # the current one
     step: int = 0  # steps done in it
-    loss_sum: float = 0.0  # over those steps, each loss times its weight
-    weight: int = 0
+    loss_sum: float = 0.0  # over those steps, each loss times its number of targets
+    targets: int = 0
     tokens: int = 0
     step_seconds: float = 0.0  # spent in those steps
     seconds: float = 0.0  # spent on the run, breaks not counted
@@ -38,17 +40,30 @@ class Position:
 def train(task, folder, report, resume=False):
     """Train `task` in a claimed RunFolder and return the content of result.json.
 
-    Raises Interrupted (state saved) after SIGINT or SIGTERM, UserError if the loss is not finite.
+    Raises Interrupted (state saved) after SIGINT or SIGTERM, UserError if the loss is not finite;
+    both on all ranks or on none.
     """
-    with interruptible() as check:
-        run = Run(task, folder, report, check)
-        if resume:
-            run.restore()
-        run.team.share()
-        run.announce()
+    with interruptible() as received:
+        run = Run(task, folder, report, received, resume)
+        config, model, trainer = task.config, task.model, run.trainer
+        shards, params, grads = trainer.shards, trainer.params, trainer.grads
         try:
-            while run.at.epoch <= task.config.epochs and not run.stalled():
-                run.train_epoch()
+            for epoch in run.epochs():
+                order = task.order(epoch)
+                for step, rate in run.steps():
+                    rows = order[(step - 1) * config.batch_size : step * config.batch_size]
+                    batch = task.train_batch(rows)
+                    # All ranks draw the whole batch's noise: the same for any number of ranks.
+                    # Steps count from 1: to NumPy [seed, epoch, 0] is the same as [seed, epoch].
+                    batch |= model.noise(np.random.default_rng([config.seed, epoch, step]), batch)
+                    targets = model.count_targets(batch)
+                    part = trainer.local_batch(batch)
+                    loss = shards.loss_and_grads(params, grads, part, max(1, targets))
+                    trainer.reduce_grads()
+                    trainer.adam.step(trainer.own_grads, rate)
+                    trainer.update_average()
+                    trainer.gather_params()
+                    run.count(loss, targets, task.tokens(batch))
                 run.close_epoch()
             return run.finish()
         except Interrupted:
@@ -57,138 +72,172 @@ def train(task, folder, report, resume=False):
 
 
 class Run:
-    """Parameters, optimiser and position of one run, and what happens to them."""
+    """What surrounds the steps: position, losses, validation, checkpoints, the result."""
 
-    def __init__(self, task, folder, report, check):
-        self.task, self.folder, self.report = task, folder, report
-        self.asked_to_stop = check
+    def __init__(self, task, folder, report, received, resume):
+        self.task, self.folder, self.report, self.received = task, folder, report, received
         self.config = config = task.config
-        self.team = Team(task, parallel.group())
-        self.replica = replica = self.team.replica
-        self.xp, self.params, self.adam = replica.xp, replica.params, replica.adam
-        self.candidate = replica.candidate
-        self.judge = "test" if config.select == "test" else "val"  # the split that sees each epoch
-        self.steps = math.ceil(task.train_size / config.batch_size)  # an epoch
+        self.group = process_group.group()
+        self.trainer = self.group.on_all_ranks(lambda: Trainer(task, self.group))
+        if config.backend == "cupy":
+            self.group.connect_gpus()
+        # The split that is evaluated after each epoch.
+        self.selection_split = "test" if config.select == "test" else "val"
+        self.selection_metric = f"{self.selection_split}_{task.metric}"
+        self.steps_an_epoch = math.ceil(task.train_size / config.batch_size)
         self.at = Position()
         self.best = None  # the best epoch's vector, on the host
-        self.unread = []  # (step, weight) of the losses that the replicas still hold
+        self.unread = []  # (step, loss of this rank's part, targets), the losses on the device
+        self.save_due = False
         self.started = self.saved = time.perf_counter()
+        if resume:
+            self.group.from_rank_0(self.restore)
+        self.share()
+        self.announce()
 
-    def train_epoch(self):
-        """The steps of the current epoch that are not done yet."""
+    def epochs(self):
+        """The epochs that are left."""
+        while self.at.epoch <= self.config.epochs and not self.stalled():
+            yield self.at.epoch
+
+    def steps(self):
+        """(step, learning rate) of the steps that are left in the epoch, both counted from 1."""
         config, at = self.config, self.at
-        rate_scale = 0.5 ** plateaus(self.values(), config.plateau)
-        total_steps = self.steps * config.epochs
+        rate_scale = 0.5 ** plateaus(self.scores(), config.plateau)
+        total = self.steps_an_epoch * config.epochs
         self.clock = time.perf_counter()
-        with self.report.bar(f"epoch {at.epoch}/{config.epochs}", self.steps, at.step) as advance:
-            while at.step < self.steps:
+        title = f"epoch {at.epoch}/{config.epochs}"
+        with self.report.bar(title, self.steps_an_epoch, at.step) as advance:
+            while at.step < self.steps_an_epoch:
                 self.check()
-                rate = rate_scale * learning_rate(
-                    self.adam.steps, total_steps, config.lr, config.warmup, config.schedule
-                )
-                weight, tokens = self.team.all("step", at.epoch, at.step + 1, rate)
-                at.step += 1
-                at.tokens += tokens
-                self.unread.append((at.step, weight))
+                done = self.trainer.adam.steps
+                rate = learning_rate(done, total, config.lr, config.warmup, config.schedule)
+                yield at.step + 1, rate_scale * rate
                 if len(self.unread) == STEPS_BETWEEN_READS:
                     self.read_losses()
-                advance(at.loss_sum / max(1, at.weight))
-                if time.perf_counter() - self.saved > config.save_every:
+                advance(at.loss_sum / max(1, at.targets))
+                if self.save_due:
                     self.save()
         self.read_losses()
 
+    def count(self, loss, targets, tokens):
+        """Note that a step is done."""
+        self.at.step += 1
+        self.at.tokens += tokens
+        self.unread.append((self.at.step, loss, targets))
+
     def read_losses(self):
         """Add the latest losses to the sums, in order; stop at one that is not finite."""
-        losses = self.team.all("losses")
-        for (step, weight), loss in zip(self.unread, losses, strict=True):
+        parts = [backend.to_numpy(loss)[()] for _, loss, _ in self.unread]
+        by_step = zip(*self.group.all_gather_object(parts), strict=True)
+        for (step, _, targets), (first, *others) in zip(self.unread, by_step, strict=True):
+            loss = float(sum(others, first))
             if not math.isfinite(loss):
                 raise UserError(self.diverged(f"the loss is {loss}", step))
-            self.at.loss_sum += loss * weight
-            self.at.weight += weight
+            self.at.loss_sum += loss * targets
+            self.at.targets += targets
         self.unread.clear()
         now = time.perf_counter()
         self.at.step_seconds += now - self.clock
         self.clock = now
 
     def check(self):
-        """Raise Interrupted if this process or another of the group was asked to end."""
-        self.asked_to_stop()
-        self.team.check()
+        """Raise Interrupted if any rank was asked to end; see whether it is time to save.
+
+        Each rank has its own signals and its own clock: the ranks agree here.
+        """
+        due = time.perf_counter() - self.saved > self.config.save_every
+        signals, dues = zip(*self.group.all_gather_object((self.received(), due)), strict=True)
+        self.save_due = dues[0]
+        if number := next(filter(None, signals), None):
+            raise Interrupted(number)
 
     def require_finite(self):
         """A step's damage shows in the loss of the next one; before saving, look directly."""
-        if not bool(self.xp.isfinite(self.params.vector).all()):
+        if not self.trainer.is_finite():
             raise UserError(self.diverged("the parameters are no longer finite", self.at.step))
 
     def diverged(self, what, step):
         size = self.config.batch_size
         rows = self.task.order(self.at.epoch)[(step - 1) * size : step * size]
         named = ", ".join(str(row) for row in rows[:8]) + (", ..." if len(rows) > 8 else "")
-        place = f"epoch {self.at.epoch}, step {step} of {self.steps} (training rows {named})"
+        place = f"epoch {self.at.epoch}, step {step} of {self.steps_an_epoch}"
         saved = self.folder.last.exists()
         kept = "keeps the last good checkpoint" if saved else "has no checkpoint yet"
         return (
-            f"{what} at {place}: training stopped and {self.folder} {kept}; "
-            "a lower --lr or --clip-norm 1 may help"
+            f"{what} at {place} (training rows {named}): training stopped and {self.folder} "
+            f"{kept}; a lower --lr or --clip-norm 1 may help"
         )
 
     def close_epoch(self):
         """Validate, keep the parameters if they are the best so far, write everything down."""
-        at, task = self.at, self.task
+        at, split = self.at, self.selection_split
         self.require_finite()
-        self.team.all("complete")
-        self.team.require_same()
-        measured = task.evaluate(self.judge, self.predict)
+        self.trainer.gather_state()
+        self.require_same()
+        measured = self.task.evaluate(split, self.predict)
         record = {
             "epoch": at.epoch,
-            "step": self.adam.steps,
-            "train_loss": at.loss_sum / max(1, at.weight),
-            **{f"{self.judge}_{name}": value for name, value in measured.items()},
+            "step": self.trainer.adam.steps,
+            "train_loss": at.loss_sum / max(1, at.targets),
+            **{f"{split}_{name}": value for name, value in measured.items()},
             "tokens_per_second": at.tokens / max(at.step_seconds, 1e-9),
             "seconds": self.elapsed(),
         }
-        history = [*at.history, record]
-        self.at = Position(epoch=at.epoch + 1, history=history)
-        if self.best_record() is record:
-            self.best = backend.to_numpy(self.candidate.vector).copy()
-            self.save_best()
+        # The same on all ranks: it decides how the run goes on.
+        record = self.group.from_rank_0(lambda: record)
+        self.at = Position(epoch=at.epoch + 1, history=[*at.history, record])
+        is_best = self.kept_record() is record
+        if is_best:
+            self.best = backend.to_numpy(self.trainer.candidate.vector).copy()
+            self.group.from_rank_0(self.save_best)
         self.save()
-        self.folder.write_metrics(history)
+        self.group.from_rank_0(lambda: self.folder.write_metrics(self.at.history))
         left = record["seconds"] / at.epoch * (self.config.epochs - at.epoch)
-        self.report.epoch(record, self.config.epochs, left, self.best_record() is record)
+        self.report.epoch(record, self.config.epochs, left, is_best)
 
     def predict(self, batch):
         self.check()
-        return self.team.all("predict", batch)
+        return self.trainer.predict(batch)
+
+    def require_same(self):
+        """Every rank takes the same steps; if they ever differ, do not train on."""
+        if len(set(self.group.all_gather_object(self.trainer.digest()))) > 1:
+            raise UserError("the ranks' parameters differ: training stopped before the checkpoint")
 
     def finish(self):
-        """Test the epoch that is kept; the one look at the test split, unless that chose it."""
+        """Test the epoch that is kept; the only use of the test split, unless that chose it."""
         done = len(self.at.history)
-        earlier = self.folder.read_result()
+        earlier = self.group.from_rank_0(self.folder.read_result)
         if earlier and earlier.get("epochs") == done:
             return earlier
-        self.team.all("use", self.best)
-        test = self.task.evaluate("test", self.predict)
-        tokens_per_second = [record["tokens_per_second"] for record in self.at.history]
+        self.trainer.use(self.best)
+        write_to = self.folder.path if self.group.rank == 0 else None
+        test = self.task.evaluate("test", self.predict, write_to)
+        return self.group.from_rank_0(lambda: self.write_result(test))
+
+    def write_result(self, test):
+        kept, xp = self.kept_record(), self.trainer.xp
+        speeds = [record["tokens_per_second"] for record in self.at.history]
         result = {
             "task": self.task.name,
             "dataset": self.task.dataset,
             "mixer": self.config.mixer,
             "backend": self.config.backend,
-            "device": backend.device_name(self.xp),
-            "ranks": self.team.group.size,
+            "device": machine.device_name(xp),
+            "ranks": self.group.size,
             "seed": self.config.seed,
-            "parameters": self.params.count,
-            "epochs": done,
-            "best_epoch": self.best_record()["epoch"],
+            "parameters": self.trainer.params.count,
+            "epochs": len(self.at.history),
+            "best_epoch": kept["epoch"],
             "epoch_chosen_by": self.config.select,
-            self.judged: self.best_record()[self.judged],
+            self.selection_metric: kept[self.selection_metric],
             **{f"test_{name}": value for name, value in test.items()},
-            **self.task.facts(),
+            **self.task.summary(),
             "seconds": self.elapsed(),
-            "tokens_per_second": float(np.median(tokens_per_second)),
-            "peak_memory_bytes": self.replica.peak_memory(),
-            "versions": self.report.versions(self.xp),
+            "tokens_per_second": float(np.median(speeds)),
+            "peak_memory_bytes": self.trainer.peak_memory(),
+            "versions": self.report.versions(xp),
             "data_sha256": self.task.data_sha256,
         }
         self.folder.write_json(self.folder.result, result)
@@ -199,24 +248,25 @@ class Run:
         if self.unread:
             self.read_losses()
         self.require_finite()
-        self.at.seconds = self.elapsed()
-        self.team.all("complete")
-        arrays = self.replica.on_host()
-        if self.best is not None:
-            arrays["best"] = self.best
-        meta = {"position": dataclasses.asdict(self.at), "adam_steps": self.adam.steps}
-        meta["origin"] = self.folder.origin()
-        checkpoint.save(self.folder.last, arrays, meta, previous=self.folder.previous)
+        self.trainer.gather_state()
+        self.group.from_rank_0(self.save_state)
         self.saved = time.perf_counter()
 
-    def best_params(self):
-        best = self.params.zeros_like()
-        best.vector[...] = self.xp.asarray(self.best)
-        return best
+    def save_state(self):
+        self.at.seconds = self.elapsed()
+        arrays = self.trainer.on_host()
+        if self.best is not None:
+            arrays["best"] = self.best
+        steps = self.trainer.adam.steps
+        meta = {"position": dataclasses.asdict(self.at), "adam_steps": steps}
+        meta["origin"] = self.folder.origin()
+        checkpoint.save(self.folder.last, arrays, meta, previous=self.folder.previous)
 
     def save_best(self):
-        arrays = {name: backend.to_numpy(array) for name, array in self.best_params().flat.items()}
-        meta = {"task": self.task.name, "metrics": self.best_record(), "card": self.task.card()}
+        params = self.trainer.params_of(self.best)
+        arrays = {name: backend.to_numpy(array) for name, array in params.flat.items()}
+        spec, metrics = self.task.model_spec(), self.kept_record()
+        meta = {"task": self.task.name, "metrics": metrics, "model_spec": spec}
         meta["origin"] = self.folder.origin()
         checkpoint.save(self.folder.best, arrays, meta)
 
@@ -230,7 +280,7 @@ class Run:
         self.folder.require_origin(meta)
         try:
             self.at = Position(**meta["position"])
-            self.replica.load(arrays, meta["adam_steps"])
+            self.trainer.load(arrays, meta["adam_steps"])
             self.best = arrays.get("best")
         except (KeyError, TypeError, ValueError):
             raise UserError(f"the checkpoint in {self.folder} is of another model") from None
@@ -242,57 +292,64 @@ class Run:
             self.save_best()
         self.folder.write_metrics(self.at.history)
 
+    def share(self):
+        """Give all ranks the state of rank 0."""
+        trainer = self.trainer
+        if self.group.size > 1:
+            self.at, self.best, *state = self.group.from_rank_0(
+                lambda: (self.at, self.best, trainer.on_host(), trainer.adam.steps)
+            )
+            trainer.load(*state)
+
     def announce(self):
         if self.config.select == "test":
-            self.report.warn("the test set chooses the epoch: its figure is no test, but a maximum")
-        position = f"epoch {self.at.epoch}, step {self.at.step} of {self.steps} done"
+            self.report.warn("the test set chooses the epoch: its score is no longer a test score")
+        position = f"epoch {self.at.epoch}, step {self.at.step} of {self.steps_an_epoch} done"
         if self.at.epoch > self.config.epochs:
             position = f"the end: all {self.config.epochs} epochs are done"
+        group, resumed = self.group, self.trainer.adam.steps
+        joined = f"{group.size}, joined by {group.kind}" + " and NCCL" * bool(group.nccl)
         self.report.header(
             self.task,
             {
-                "parameters": f"{self.params.count:,}",
-                "device": backend.device_name(self.xp),
+                "parameters": f"{self.trainer.params.count:,}",
+                "device": machine.device_name(self.trainer.xp),
                 "out": str(self.folder),
-                **self.team.described(),
-                **({"resumed at": position} if self.adam.steps else {}),
+                **({"processes": joined} if group.size > 1 else {}),
+                **({"resumed at": position} if resumed else {}),
             },
         )
 
     def elapsed(self):
         return time.perf_counter() - self.started
 
-    def values(self):
-        """The metric that judges an epoch, of every epoch, turned so that more is better."""
+    def scores(self):
+        """The selection metric of every epoch, its sign turned so that more is better."""
         sign = 1 if self.task.higher_is_better else -1
-        return [sign * record[self.judged] for record in self.at.history]
+        return [sign * record[self.selection_metric] for record in self.at.history]
 
-    @property
-    def judged(self):
-        """The metric of an epoch by which one is chosen: "val_accuracy"."""
-        return f"{self.judge}_{self.task.metric}"
+    def kept_record(self):
+        """The record of the epoch that is kept."""
+        return self.at.history[-1 if self.config.select == "last" else self.best_epoch()]
 
-    def best_record(self):
-        """The epoch that is kept."""
-        return self.at.history[-1 if self.config.select == "last" else self.leader()]
-
-    def leader(self):
-        values = [-math.inf if math.isnan(value) else value for value in self.values()]
-        return values.index(max(values))
+    def best_epoch(self):
+        """The place in the history of the epoch with the best score."""
+        scores = [-math.inf if math.isnan(score) else score for score in self.scores()]
+        return scores.index(max(scores))
 
     def stalled(self):
         """Whether --patience epochs have passed since the best one."""
         done, patience = len(self.at.history), self.config.patience
-        return bool(patience and done and done - 1 - self.leader() >= patience)
+        return bool(patience and done and done - 1 - self.best_epoch() >= patience)
 
 
-def plateaus(values, patience):
-    """How often `patience` values in a row brought no new best (None: never counted)."""
+def plateaus(scores, patience):
+    """How often `patience` scores in a row brought no new best (None: never counted)."""
     best, waited, count = -math.inf, 0, 0
-    for value in values:
+    for score in scores:
         waited += 1
-        if value > best:
-            best, waited = value, 0
+        if score > best:
+            best, waited = score, 0
         elif waited == patience:
             waited, count = 0, count + 1
     return count

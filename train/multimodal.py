@@ -15,23 +15,95 @@ from itertools import islice
 
 import numpy as np
 
-from data.sets.multimodal import Columns, Standardiser, load_multimodal, read_table
+from data.sets.multimodal import DEFAULT, NAMES, Columns, Standardiser, load_multimodal, read_table
 from data.text import batches
 from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
 from minisum import backend
 from minisum.errors import UserError
+from minisum.models import multimodal as models
+from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
-from minisum.models.multimodal import MIXERS
 from minisum.shards import Shards
 from train.command_line import Command, main
-from train.multimodal_config import MultimodalConfig, build_model, settle
 from train.run import figures
 from train.run.folder import TOKENIZER
-from train.run.predict import best_of, matched
-from train.run.row_input import NAME as STANDARD_INPUT
-from train.run.row_input import rows_of_standard_input
+from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option
+from train.run.predict import (
+    STANDARD_INPUT,
+    best_of,
+    matched,
+    require_tokenizer,
+    rows_of_standard_input,
+)
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
+TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
+# What a closed-form solution has no use for.
+TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patience", "plateau")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultimodalConfig(TextConfig):
+    dataset: str = changed(TextConfig, "dataset", DEFAULT, help="table by name", choices=NAMES)
+    text_column: str = option(None, "the column of texts", "data", **NAME)
+    numeric_columns: tuple = option(
+        None,
+        "columns of numbers, standardised on the training rows; a missing value (empty, null, NaN) "
+        "becomes the column's mean, with a second input that says it was missing", "data",
+        **LIST,
+    )  # fmt: skip
+    target: str = option(
+        None, "the column to predict; rows without it are left out", "data", **NAME
+    )
+    limit_train: int = option(None, "train on N rows only, drawn at random", "data", **N)
+    limit_test: int = option(None, "test on N rows only, drawn at random", "data", **N)
+    vocab_size: int = changed(TextConfig, "vocab_size", 5000)
+    mixer: str = option(
+        "summation",
+        "summation with one shared channel; attention and concatenation; words: summation without "
+        "the numbers; ridge: the numbers without words, solved; all compares them", "model",
+        choices=(*models.MIXERS, "all"),
+    )  # fmt: skip
+    layers: int = option(1, "mixing layers; these models have one", "model", **N | {"at_most": 1})
+    width: int = changed(TextConfig, "width", 128)
+    max_len: int = changed(TextConfig, "max_len", 300)
+    pooling: str = option(
+        None,
+        "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
+        "attention; published: sum for summation, mean for attention)", "model", type=str,
+        choices=(*POOLING, "published"),
+    )  # fmt: skip
+    unmasked: bool = option(
+        False, "pad to --max-len and read the padding as words, as first published", "model"
+    )
+    dropout: float = changed(TextConfig, "dropout", 0.2)
+    token_dropout: float = option(0.0, "dropout rate of whole tokens", "model", **RATE)
+
+    unshuffled: bool = option(False, "the same order of rows in every epoch, as first published")
+    epochs: int = changed(TextConfig, "epochs", 30)
+    lr: float = changed(TextConfig, "lr", 2e-4)
+    ema: float = changed(TextConfig, "ema", 0.99)
+    patience: int = changed(TextConfig, "patience", 5)
+    plateau: int = changed(TextConfig, "plateau", 3)
+
+    RECIPES = {
+        "default": {},
+        "published": {
+            "lr": 1e-4, "epsilon": 1e-7, "ema": 0.0, "epochs": 30, "batch_size": 64, "dropout": 0.2,
+            "token_dropout": 0.0, "pooling": "published", "width": 256, "max_len": 300, "heads": 4,
+            "vocab_size": 5000, "patience": 5, "plateau": 3, "validation": 0.25,
+            "limit_train": 8000, "limit_test": 2000, "unmasked": True, "unshuffled": True,
+        },
+    }  # fmt: skip
+
+    def check(self, given=()):
+        super().check(given)
+        uses_heads = self.mixer in ("attention", "all") or "heads" in given
+        if uses_heads and self.width % self.heads:
+            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+        for name in TRAINING if self.mixer == "ridge" else ():
+            if name in given:
+                raise UserError(f"{flag(name)}: --mixer ridge is solved, not trained")
 
 
 class Multimodal:
@@ -39,13 +111,12 @@ class Multimodal:
 
     name = "multimodal"
     metric = "rmse"
-    rivals = tuple(MIXERS)
-    shown = ("mae", "rmse", "r2")
+    compared = tuple(models.MIXERS)
+    report_metrics = ("mae", "rmse", "r2")
     higher_is_better = False
 
-    def __init__(self, config, data, tokenizer, folder):
-        self.config, self.data, self.tokenizer = settle(config), data, tokenizer
-        self.folder = folder
+    def __init__(self, config, data, tokenizer):
+        self.config, self.data, self.tokenizer = resolve_defaults(config), data, tokenizer
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
         self.tables = data.splits
@@ -62,7 +133,7 @@ class Multimodal:
 
     @cached_property
     def model(self):
-        return build_model(self.config, self.card(), self.ridge if self.solved else None)
+        return build_model(self.config, self.model_spec(), self.ridge if self.solved else None)
 
     @property
     def solved(self):
@@ -93,10 +164,10 @@ class Multimodal:
     def tokens(self, batch):
         return int(batch["mask"].sum())
 
-    def evaluate(self, split, predict):
+    def evaluate(self, split, predict, folder=None):
         """Errors in the data's own units; "loss" is squared and standardised, like the training's.
 
-        The look at the test split also draws predicted.png.
+        The test split is also drawn, as predicted.png in `folder`.
         """
         texts, true = self.texts[split], self.tables[split].targets
         outputs = np.empty(len(true))
@@ -104,12 +175,10 @@ class Multimodal:
         for rows in batches.batches(by_length, self.config.batch_size):
             outputs[rows] = predict(self.batch(split, rows))
         predicted = outputs * self.deviation + self.mean
-        if split == "test":
+        if split == "test" and folder:
             baseline = ("ridge on the numbers", self.ridge_predictions("test"))
-            path = self.folder / "predicted.png"
-            figures.predicted_against_true(
-                path, true, predicted, self.data.columns.target, baseline
-            )
+            path, target = folder / "predicted.png", self.data.columns.target
+            figures.predicted_against_true(path, true, predicted, target, baseline)
         standardised = outputs - (true - self.mean) / self.deviation
         return {"loss": float(np.mean(standardised**2)), **errors(true, predicted)}
 
@@ -118,7 +187,7 @@ class Multimodal:
         flat = self.numbers[split].reshape(len(self.numbers[split]), -1)
         return (flat @ w + b) * self.deviation + self.mean
 
-    def facts(self):
+    def summary(self):
         columns, test = self.data.columns, self.tables["test"].targets
         missing = sum(int(np.isnan(t.numbers).sum()) for t in self.tables.values())
         mean = errors(test, np.full(len(test), self.mean))
@@ -139,7 +208,7 @@ class Multimodal:
             **{f"ridge_{name}": value for name, value in ridge.items()},
         }
 
-    def card(self):
+    def model_spec(self):
         return {
             "vocab": self.vocab,
             "columns": dataclasses.asdict(self.data.columns),
@@ -152,15 +221,14 @@ class Multimodal:
         save_tokenizer(self.tokenizer, path / TOKENIZER)
 
     def with_mixer(self, mixer):
-        """The same task, data and all, for another mixer."""
+        """The same task with the same data, for another mixer."""
         other = copy.copy(self)
-        other.config = settle(dataclasses.replace(self.config, mixer=mixer))
-        other.folder = self.folder / mixer
+        other.config = resolve_defaults(dataclasses.replace(self.config, mixer=mixer))
         return other
 
 
 def errors(true, predicted):
-    """MAE, RMSE and R², the share of the variance that predicting the mean leaves unexplained."""
+    """MAE, MSE, RMSE and R², the fraction of the targets' variance that is explained."""
     squared = (predicted - true) ** 2
     spread = ((true - true.mean()) ** 2).sum()
     r2 = 1 - squared.sum() / spread if spread else float(not squared.any())
@@ -174,25 +242,33 @@ def errors(true, predicted):
 
 def load(config, folder, resume):
     """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
-    data = load_multimodal(
-        dataset=config.dataset if config.data is None else None,
-        data_file=config.data,
-        test_file=config.test_data,
-        text_column=config.text_column,
-        numeric_columns=config.numeric_columns,
-        target=config.target,
-        limit_train=config.limit_train,
-        limit_test=config.limit_test,
-        validation=0 if config.select == "test" else config.validation,
-        seed=config.seed,
-    )
+    columns = config.pick("text_column", "numeric_columns", "target")
+    data = load_multimodal(**config.source(), **columns, **config.split())
     path = folder.tokenizer
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
         texts = data.splits["train"].texts
         tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
-    return Multimodal(config, data, tokenizer, folder.path)
+    return Multimodal(config, data, tokenizer)
+
+
+def build_model(config, spec, solution=None):
+    pooling = config.pooling or TUNED_POOLING.get(config.mixer)
+    return models.build(
+        config.mixer,
+        vocab=spec["vocab"],
+        columns=len(spec["columns"]["numbers"]),
+        inputs=Standardiser(**spec["standardiser"]).inputs,
+        solution=solution,
+        pooling=None if pooling == "published" else pooling,
+        **config.pick("width", "max_len", "heads", "dropout", "token_dropout"),
+    )
+
+
+def resolve_defaults(config):
+    """One evaluation on the validation rows is all that a closed form needs of an epoch."""
+    return dataclasses.replace(config, epochs=1) if config.mixer == "ridge" else config
 
 
 def encode_texts(config, tokenizer, texts):
@@ -208,32 +284,30 @@ def make_batch(config, texts, numbers):
 
 def predict(folder, config):
     """Print a number for each row of standard input, by the best parameters of the run."""
-    arrays, card = best_of(folder, "multimodal")
-    tokenizer = load_tokenizer(folder.tokenizer)
-    if tokenizer.get_vocab_size() != card["vocab"]:
-        raise UserError(f"{folder} holds a tokenizer that its model was not trained with")
-    columns = Columns(card["columns"]["text"], tuple(card["columns"]["numbers"]), None)
-    standardise = Standardiser(**card["standardiser"])
+    arrays, spec = best_of(folder, "multimodal")
+    tokenizer = require_tokenizer(load_tokenizer(folder.tokenizer), spec, folder)
+    columns = Columns(spec["columns"]["text"], tuple(spec["columns"]["numbers"]), None)
+    standardise = Standardiser(**spec["standardiser"])
     xp = backend.get(config.backend)
-    model = build_model(config, card)
+    model = build_model(config, spec)
     params = matched(model, arrays, xp, folder)
-    runner = Shards(model, threads=config.threads, rows=config.shard_rows)
+    shards = Shards(model, threads=config.threads, rows=config.shard_rows)
     rows, start = rows_of_standard_input(), 1
-    while piece := list(islice(rows, config.batch_size)):
-        table = read_table(piece, STANDARD_INPUT, columns, start)
+    while chunk := list(islice(rows, config.batch_size)):
+        table = read_table(chunk, STANDARD_INPUT, columns, start)
         texts = encode_texts(config, tokenizer, table.texts)
         batch = make_batch(config, texts, standardise(table.numbers))
-        outputs = backend.to_numpy(runner.predict(params, model.to_device(batch, xp)))
-        for value in outputs * card["deviation"] + card["mean"]:
+        outputs = backend.to_numpy(shards.predict(params, model.to_device(batch, xp)))
+        for value in outputs * spec["deviation"] + spec["mean"]:
             print(f"{value:.6g}")
         sys.stdout.flush()
-        start += len(piece)
+        start += len(chunk)
 
 
 COMMAND = Command(
     task="multimodal",
     description="Predict a number from a text and some numbers, by direct summation with one "
-    "shared channel or by one of its rivals.",
+    "shared channel, or by another mixer.",
     config_class=MultimodalConfig,
     load=load,
     predict=predict,

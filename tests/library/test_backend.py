@@ -14,14 +14,10 @@ import pytest
 from agreement import arrays_only, assert_close, each, parts
 from conftest import XP
 
-from minisum import backend
+from minisum import backend, machine
 from minisum.errors import UserError
-<<<<<<< HEAD:tests/library/test_backend.py
 from minisum.fast.cuda import compiling
-=======
 from minisum.gradcheck import gradcheck
-from minisum.kernels import compiling
->>>>>>> check:tests/test_backend.py
 from minisum.models import classifier
 from minisum.optim import Adam
 from minisum.params import Params
@@ -122,7 +118,7 @@ def test_a_broken_cupy_is_a_users_error(name, driver, tmp_path):
     (tmp_path / "cupy.py").write_text(source, encoding="utf-8")
     code = f"""
 import minisum.ops
-from minisum import backend
+from minisum import backend, machine
 from minisum.fast.cuda import losses
 from minisum.errors import UserError
 backend._cuda_driver_version = lambda: {driver}
@@ -160,12 +156,12 @@ def test_moving_to_and_fro():
     np.testing.assert_array_equal(backend.to_numpy(moved["x"]), x)
     assert backend.to_numpy(moved["ids"]).dtype == np.arange(3).dtype
     backend.synchronize(XP)
-    assert backend.device_name(XP)
-    assert backend.peak_memory(XP) > 0 or XP is not np
+    assert machine.device_name(XP)
+    assert machine.peak_memory(XP) > 0 or XP is not np
 
 
 def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
-    assert backend.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    assert machine.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
     told = []
 
     class Library:
@@ -174,13 +170,13 @@ def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
 
         def mallopt(self, option, value):
             told.append((option, value))
-            return int(value <= 2**25 or option == backend.M_TRIM_THRESHOLD)
+            return int(value <= 2**25 or option == machine.M_TRIM_THRESHOLD)
 
-    monkeypatch.setattr(backend.ctypes, "CDLL", Library)
-    assert backend.keep_freed_memory()  # an old one that refuses more than 32 MB
+    monkeypatch.setattr(machine.ctypes, "CDLL", Library)
+    assert machine.keep_freed_memory()  # an old one that refuses more than 32 MB
     assert told == [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]
-    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: object())
-    assert not backend.keep_freed_memory()
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: object())
+    assert not machine.keep_freed_memory()
 
 
 # The stand-in for CuPy

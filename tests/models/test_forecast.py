@@ -18,7 +18,7 @@ from minisum.models.blocks import parse_pattern
 from minisum.models.closed_form import LinearMap, Repeat
 from minisum.models.forecaster import NORMALISE, Forecaster
 from minisum.params import Params, flatten
-from train.forecast_errors import Errors
+from train.forecast import Errors
 
 BIDIRECTIONAL = [name for name, m in mixers.TABLE.items() if m.can_be_bidirectional]
 

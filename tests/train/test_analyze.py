@@ -14,7 +14,7 @@ from train import causal, classifier
 from train.analyze import __main__ as analyze
 from train.analyze import geometry
 from train.analyze.contributions import contributions, explain, in_html, in_terminal
-from train.command_line import guarded, main
+from train.command_line import main
 
 
 @pytest.mark.parametrize("mixer", ("summation", "mean_embedding"))
@@ -109,7 +109,7 @@ def test_participation_counts_directions():
 
 def run(*arguments):
     parsed = [str(argument) for argument in arguments]
-    return guarded(lambda: analyze.analyze(analyze.parser().parse_args(parsed)))
+    return analyze.main(parsed)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def test_layers_of_language_models(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     (
-        (["nowhere", "--out", "o"], "holds no run"),
+        (["nowhere", "--out", "o"], "no run in it"),
         (["{run}", "--out", "o", "--texts", "0"], "at least 1"),
     ),
 )

@@ -143,6 +143,23 @@ def test_epochs_added_later_survive_another_stop(corpus, straight, tmp_path):
     assert record_of(out) == record_of(straight)
 
 
+def test_patience_is_free_on_resume(corpus, straight, tmp_path):
+    """A run that stopped by itself goes on to the bits of one that never did."""
+    out = tmp_path / "run"
+    arguments = ["--data", corpus, *SMALL, "--epochs", 10, "--lr", 0.02, "--out", out]
+    assert call(*arguments, "--patience", 1) == 0
+    assert json.loads((out / "result.json").read_text())["epochs"] < 10
+    assert call("--resume", "--out", out, "--patience", 0) == 0
+    assert json.loads((out / "config.json").read_text())["patience"] == 0
+    assert record_of(out) == record_of(straight)
+
+
+def test_the_default_run_stops_by_itself_and_the_published_one_does_not():
+    assert from_flags(classifier.ClassifierConfig, {}).patience == 8
+    published = from_flags(classifier.ClassifierConfig, {"recipe": "published"})
+    assert (published.patience, published.epochs) == (0, 20)
+
+
 def test_other_threads_are_said(capsys, corpus, tmp_path):
     out = tmp_path / "run"
     assert call("--data", corpus, *SMALL, "--epochs", 1, "--out", out) == 0

@@ -36,9 +36,9 @@ def cells(out):
     return {path.stem: json.loads(path.read_text()) for path in found}
 
 
-def settled(*arguments):
+def config_of(*arguments):
     parser = compare.parser_for(compare.CompareConfig, "compare", "")
-    return compare.settle(vars(parser.parse_args([str(a) for a in arguments])))
+    return compare.resolve(vars(parser.parse_args([str(a) for a in arguments])))
 
 
 def animals():
@@ -58,7 +58,7 @@ def test_files_of_a_comparison(capsys, tmp_path):
     names = ["tssa", "deltanet", "projection"]
     assert set(done) == {f"{name}-seed{seed}" for name in names for seed in (0, 1)}
     content = json.loads((out / "comparison.json").read_text())
-    assert content["yardsticks"] == {"chance": 1 / 8, "any of its values": 1 / 2}
+    assert content["baselines"] == {"chance": 1 / 8, "any of its values": 1 / 2}
     assert {row["mixer"] for row in content["mixers"]} == set(names)
     for row in content["mixers"]:
         values = [cell["accuracy"] for cell in done.values() if cell["mixer"] == row["mixer"]]
@@ -77,7 +77,7 @@ def test_files_of_a_comparison(capsys, tmp_path):
     for cell in done.values():
         assert cell["steps"] == 3 and cell["tokens_per_second"] > 0
         assert cell["step_memory_bytes"] > 4 * 8 * 8
-        model = compare_tasks.build(settled(*RECALL)).model(cell["mixer"])
+        model = compare_tasks.build(config_of(*RECALL)).model(cell["mixer"])
         arrays = model.init(np.random.default_rng(0))
         assert cell["parameters"] == sum(a.size for a in arrays.values())
     assert done["deltanet-seed0"]["state_numbers"] > done["tssa-seed0"]["state_numbers"] > 0
@@ -194,7 +194,7 @@ def test_divergence_ends_a_cell_and_not_the_comparison(capsys, tmp_path):
 
 @pytest.mark.parametrize("mixer", list(mixers.TABLE))
 def test_every_mixer_takes_part(mixer):
-    task = compare_tasks.build(settled(*RECALL))
+    task = compare_tasks.build(config_of(*RECALL))
     batch = task.train_batch(0, 1)
     model = task.model(mixer)
     assert model.encoder.blocks[0].mixer.causal
@@ -217,7 +217,7 @@ def test_tasks(monkeypatch, arguments):
     if "python_docs" in arguments:
         pytest.importorskip("tokenizers")
     monkeypatch.setattr(compare_tasks.texts, "_named", lambda name: animals())
-    config = settled(*arguments)
+    config = config_of(*arguments)
     task, again = compare_tasks.build(config), compare_tasks.build(config)
     assert task.sha256 == again.sha256
     again.train_batch(0, 5)
@@ -229,7 +229,7 @@ def test_tasks(monkeypatch, arguments):
     assert not np.array_equal(first[key], second[key])
     assert not np.array_equal(first[key], task.train_batch(0, 2)[key])
     assert sum(batch["targets"].size for batch in task.test_batches()) == 12
-    assert set(task.yardsticks()) and all(np.isfinite(list(task.yardsticks().values())))
+    assert set(task.baselines()) and all(np.isfinite(list(task.baselines().values())))
     report = compare.Report()
     result = compare_cell.train_cell(task, "linear_attention", 0, report)
     assert np.isfinite(result[task.metric])
@@ -246,23 +246,23 @@ def test_scores_by_hand():
                 return np.ones(len(batch["targets"]))
             return np.broadcast_to([1.0, 0.0], (*batch["targets"].shape, 2))
 
-    sets = compare_tasks.build(settled(*LISTOPS, "--batch-size", 5))
+    sets = compare_tasks.build(config_of(*LISTOPS, "--batch-size", 5))
     score = compare_cell.test_score(sets, Answers(), None, np)
     assert score == pytest.approx((sets.test[1] == 0).mean()) and score > 0
-    lines = compare_tasks.build(settled(*TINY, "--task", "regression", "--batch-size", 5))
+    lines = compare_tasks.build(config_of(*TINY, "--task", "regression", "--batch-size", 5))
     targets = lines.test_set()["targets"].astype(np.float64)
     score = compare_cell.test_score(lines, Answers(), None, np)
     assert score == pytest.approx(((targets - 1) ** 2).mean())
 
 
 def test_an_epoch_sees_every_example_once():
-    task = compare_tasks.build(settled(*LISTOPS))
+    task = compare_tasks.build(config_of(*LISTOPS))
     rows = [task.train_batch(3, step)["ids"] for step in range(1, 16)]  # 60 examples by 4
     seen = {tuple(row[row > 0]) for ids in rows for row in ids}
     assert seen == {tuple(tree) for tree in task.train[0]}
 
 
-def test_listops_yardsticks_by_hand():
+def test_listops_baselines_by_hand():
     """A table from the first token: MAX is 9 in training, so 9 is what it says."""
     from data.generated import listops
     from data.text.batches import Ragged
@@ -274,7 +274,7 @@ def test_listops_yardsticks_by_hand():
 
     train = examples("[MAX 9 1 ]", "[MAX 3 9 ]", "[MAX 1 1 ]", "[MIN 0 4 ]")
     test = examples("[MAX 9 5 ]", "[MAX 2 3 ]", "[MIN 5 0 ]", "[MAX 1 [MIN 4 [SM 1 2 ] ] ]")
-    assert compare_tasks.listops_yardsticks(train, test) == {
+    assert compare_tasks.listops_baselines(train, test) == {
         "first token only": 0.5, "top level only": 0.75, "top two levels": 0.75,
     }  # fmt: skip
 
@@ -282,7 +282,7 @@ def test_listops_yardsticks_by_hand():
 def test_learns_recall_and_regression():
     """Where the mixing matters it shows: attention beats no mixing, in a few seconds."""
     small = ["--width", 16, "--heads", 1, "--layers", 1, "--threads", 1, "--test-size", 200]
-    config = settled(*small, "--task", "regression", "--dims", 1, "--pairs", 6, "--noise", 0,
+    config = config_of(*small, "--task", "regression", "--dims", 1, "--pairs", 6, "--noise", 0,
                      "--steps", 150, "--lr", 0.01, "--batch-size", 32)  # fmt: skip
     task = compare_tasks.build(config)
     report = compare.Report()
@@ -291,11 +291,11 @@ def test_learns_recall_and_regression():
         for mixer in ("attention", "projection")
     )
     assert mixing < 0.6 * alone
-    assert task.yardsticks()["least squares"] < 1e-6
+    assert task.baselines()["least squares"] < 1e-6
 
 
 def test_scaling_is_measured(tmp_path):
-    task = compare_tasks.build(settled(*RECALL))
+    task = compare_tasks.build(config_of(*RECALL))
     row = compare_cell.scale_cell(task, "summation", 300)
     assert [r["n"] for r in row["rows"]] == [64, 128, 256]
     assert row["rows"][2]["memory_bytes"] > 2 * row["rows"][0]["memory_bytes"]

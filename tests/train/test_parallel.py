@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
-from ranks import SETTINGS, call, losses, on_host
+from ranks import SETTINGS, arrays_of, call, losses, on_host
 
-from train import classifier
+from minisum.errors import UserError
+from train import classifier, loop
 from train.run import group as parallel
 from train.run.folder import RunFolder
-from train.run.replica import Replica, follow
+from train.run.report import Report
+from train.run.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +31,29 @@ def corpus(tmp_path_factory):
     return tiny_runs.corpus(tmp_path_factory.mktemp("corpus"), "classifier")
 
 
+THREAD = threading.local()
+
+
+@pytest.fixture(autouse=True)
+def group_of_thread(monkeypatch):
+    alone = parallel.group()
+    monkeypatch.setattr(parallel, "group", lambda: getattr(THREAD, "group", alone))
+
+
 def in_threads(size, work):
     """[work(group of rank 0), ...], each call in a thread of its own but rank 0's."""
     ends = [{} for _ in range(size)]
     for one, other in combinations(range(size), 2):
         ends[one][other], ends[other][one] = multiprocessing.Pipe()
-    groups = [parallel.Pipes(rank, size, ends[rank]) for rank in range(size)]
-    groups = groups if size > 1 else [parallel.Group()]
+    groups = [parallel.PipeGroup(rank, size, ends[rank]) for rank in range(size)]
+    groups = groups if size > 1 else [parallel.ProcessGroup()]
+    for group in groups:
+        group.neighbours = [{0}]
     results, failures = [None] * size, []
 
     def run(rank):
         try:
+            THREAD.group = groups[rank]
             results[rank] = work(groups[rank])
         except BaseException as error:  # the other ranks would wait for this one for ever
             failures.append(error)
@@ -50,6 +64,7 @@ def in_threads(size, work):
     for thread in threads:
         thread.start()
     run(0)
+    del THREAD.group
     for thread in threads:
         thread.join(30)
         assert not thread.is_alive()
@@ -67,10 +82,9 @@ def test_sums_are_taken_in_the_order_of_the_ranks(size, count, seed):
 
     def work(group):
         vector = vectors[group.rank].copy()
-        group.add_up(vector)
-        own = group.own(vector)
-        part = vector[own].copy()
-        group.spread(vector)
+        group.reduce_scatter(vector)
+        part = vector[group.local_shard(vector)].copy()
+        group.all_gather(vector)
         return vector, part
 
     results = in_threads(size, work)
@@ -83,17 +97,20 @@ def test_parts_of_a_batch_make_the_batch(size, B):
     batch = {"x": np.arange(B * 2).reshape(B, 2), "y": np.arange(B)}
 
     def work(group):
-        part = group.part(batch)
+        part = group.local_batch(batch)
         assert part.keys() == batch.keys() and len(part["x"]) == len(part["y"])
-        return group.whole(group.exchange(part["x"] if len(part["x"]) else None))
+        return group.merge(group.all_gather_object(part["x"] if len(part["x"]) else None))
 
     assert all(np.array_equal(whole, batch["x"]) for whole in in_threads(size, work))
 
 
-def task_of(corpus, folder, **settings):
+def train(corpus, folder, **settings):
+    """Train in this thread, as the rank of its group; the content of result.json."""
     values = {"data": str(corpus), "width": 8, "max_len": 8, "batch_size": 16, "lr": 0.01}
-    config = classifier.ClassifierConfig(**{**values, "threads": 1, "shard_rows": 1, **settings})
-    return classifier.load(config, RunFolder(folder), False)
+    values |= {"epochs": 2, "threads": 1, "shard_rows": 1, "validation": 0.2}
+    config = classifier.ClassifierConfig(**{**values, **settings})
+    task = classifier.load(config, RunFolder(folder), False)
+    return loop.train(task, RunFolder(folder), Report(silent=True))
 
 
 @on_host
@@ -107,83 +124,62 @@ def task_of(corpus, folder, **settings):
 def test_ranks_do_what_threads_do(corpus, tmp_path_factory, size, clip_norm, weight_decay, ema):
     """To the bit: rank r takes the shards that thread r of one process would take."""
     options = {"clip_norm": clip_norm, "weight_decay": weight_decay, "ema": ema}
-    folder = tmp_path_factory.mktemp("tokenizer")
-    steps = -(-task_of(corpus, folder, **options).train_size // 16)
-
-    def work(group, **more):
-        task = task_of(corpus, folder, **options, **more)
-        replica = Replica(task, group)
-        for epoch in (1, 2):
-            for step in range(1, steps + 1):
-                replica.step(epoch, step, 0.01)
-        replica.complete()
-        outputs = []
-        task.evaluate("val", lambda batch: outputs.append(replica.predict(batch)) or outputs[-1])
-        return replica.losses(), replica.on_host(), outputs
-
-    threaded = work(parallel.Group(), threads=size)
-    for found in in_threads(size, work):
-        assert found[0] == pytest.approx(threaded[0], rel=1e-6)
-        for name, array in threaded[1].items():
-            assert np.array_equal(found[1][name], array), name
-        assert all(map(np.array_equal, found[2], threaded[2]))
+    ranks, threads = (tmp_path_factory.mktemp(name) for name in ("ranks", "threads"))
+    first, *others = in_threads(size, lambda group: train(corpus, ranks, **options))
+    assert all(other == first for other in others)
+    train(corpus, threads, threads=size, **options)
+    assert arrays_of(ranks) == arrays_of(threads)
+    assert losses(ranks) == pytest.approx(losses(threads), rel=1e-6)
 
 
 @on_host
 def test_a_batch_smaller_than_the_group(corpus, tmp_path):
     """Ranks without an example add nothing and ask nothing of the model."""
-
-    def work(group):
-        replica = Replica(task_of(corpus, tmp_path, batch_size=2), group)
-        replica.step(1, 1, 0.01)
-        replica.complete()
-        batch = replica.task.batch("val", np.arange(1))
-        return replica.losses(), replica.params.vector.copy(), replica.predict(batch)
-
-    (loss, vector, outputs), *others = in_threads(4, work)
-    alone = in_threads(1, work)[0]
-    assert loss == pytest.approx(alone[0], rel=1e-6)
-    np.testing.assert_allclose(vector, alone[1], rtol=0, atol=1e-6)
-    for _, other, predicted in others:
-        assert np.array_equal(other, vector) and np.array_equal(predicted, outputs)
+    for size in (1, 4):
+        (tmp_path / str(size)).mkdir()
+        in_threads(size, lambda group: train(corpus, tmp_path / str(group.size), batch_size=2))
+    assert losses(tmp_path / "4") == pytest.approx(losses(tmp_path / "1"), rel=1e-5)
 
 
 @on_host
 @pytest.mark.parametrize("task", tiny_runs.TASKS)
-def test_every_task_on_three_ranks(tmp_path, monkeypatch, task):
-    """Rank 0 alone runs the command; the rest follow, and leave with its status."""
+def test_every_task_on_three_ranks(tmp_path, monkeypatch, capsys, task):
+    """All run the command, rank 0 alone reads, writes and speaks."""
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     data = tiny_runs.corpus(tmp_path, task)
     assert tiny_runs.train(task, data, tmp_path / "one") == 0
-
-    def work(group):
-        if group.rank:
-            return follow(group)
-        group.neighbours = [{0}]
-        monkeypatch.setattr(parallel, "_group", group)
-        return tiny_runs.train(task, data, tmp_path / "three")
-
-    assert in_threads(3, work) == [0, 0, 0]
+    alone = capsys.readouterr().out
+    three = in_threads(3, lambda group: tiny_runs.train(task, data, tmp_path / "three"))
+    assert three == [0, 0, 0]
+    assert capsys.readouterr().out.count("\n") == alone.count("\n") + 1  # of the processes
     assert json.loads((tmp_path / "three" / "result.json").read_text())["ranks"] == 3
     assert losses(tmp_path / "three") == pytest.approx(losses(tmp_path / "one"), rel=1e-6)
 
 
 @on_host
 def test_replicas_that_differ_end_the_run(corpus, tmp_path, capsys, monkeypatch):
-    def work(group):
-        if group.rank:
-            return follow(group)
-        group.neighbours = [{0}]
-        monkeypatch.setattr(parallel, "_group", group)
-        return call("--data", corpus, *SETTINGS, "--threads", 1, "--out", tmp_path / "run")
-
-    digests = Replica.digests
-    monkeypatch.setattr(
-        Replica, "digests", lambda self: [*digests(self)[1:], bytes([self.group.rank])]
-    )
-    assert in_threads(2, work) == [2, 2]
-    assert "parameters differ" in capsys.readouterr().err
+    monkeypatch.setattr(Trainer, "digest", lambda self: self.group.rank)
+    arguments = ["--data", corpus, *SETTINGS, "--threads", 1, "--out", tmp_path / "run"]
+    assert in_threads(2, lambda group: call(*arguments)) == [2, 2]
+    assert capsys.readouterr().err.count("parameters differ") == 1
     assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+@on_host
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_before_the_first_step_is_everyones(failing):
+    """What one rank cannot do, a missing file or package, ends all ranks with the same words."""
+
+    def work(group):
+        def missing():
+            if group.rank == failing:
+                raise FileNotFoundError("no such file")
+
+        call = group.on_all_ranks if failing else group.from_rank_0
+        with pytest.raises(UserError, match="no such file"):
+            call(missing)
+
+    in_threads(3, work)
 
 
 # Whether GPUs can be joined is decided before any of them waits for another.
@@ -201,7 +197,7 @@ def fake_cupy(monkeypatch, buses, available=True):
             told.append(arguments)
 
     nccl = types.SimpleNamespace(available=available, get_unique_id=lambda: (1, 2, 3), NCCL_SUM=0,
-                                 NCCL_FLOAT16=6, NCCL_FLOAT32=7, NCCL_FLOAT64=8,
+                                 NCCL_FLOAT32=7, NCCL_FLOAT64=8,
                                  NcclCommunicator=Communicator)  # fmt: skip
 
     def current():
@@ -225,7 +221,10 @@ def test_joining_gpus(monkeypatch, buses, available, words):
 
     def work(group):
         threading.current_thread().name = str(group.rank)
-        return group.connect_gpus()
+        try:
+            group.connect_gpus()
+        except UserError as error:
+            return str(error)
 
     name = threading.current_thread().name
     try:
@@ -246,10 +245,10 @@ def test_one_all_reduce_for_a_vector_on_the_gpu(monkeypatch):
     vector = types.SimpleNamespace(
         data=types.SimpleNamespace(ptr=7), size=5, dtype=np.dtype(np.float32)
     )
-    group = parallel.Pipes(0, 2, {})
+    group = parallel.PipeGroup(0, 2, {})
     monkeypatch.setattr(parallel, "array_module", lambda x: "cupy")
     group.nccl = sys.modules["cupy"].cuda.nccl.NcclCommunicator()
-    group.add_up(vector)
-    group.spread(vector)
+    group.reduce_scatter(vector)
+    group.all_gather(vector)
     assert told == [(), (7, 7, 5, 7, 0, 99)]
-    assert group.own(vector) == slice(None)
+    assert group.local_shard(vector) == slice(None)

@@ -41,7 +41,6 @@ from ranks import (
 
 from train import command_line, launch
 from train.run import group as parallel
-from train.run.replica import together
 
 
 @pytest.fixture(scope="module")
@@ -161,16 +160,16 @@ def test_a_stopped_job_saves(corpus, tmp_path, how, number, to):
 FAILING = """
 import sys
 from train import classifier
-from train.run import replica
 from train.command_line import main
-step = replica.Replica.step
+from train.run.trainer import Trainer
+update = Trainer.update_average
 
-def failing(self, epoch, step_number, rate):
-    if self.group.rank == 1 and epoch == 2:
+def failing(self):
+    if self.group.rank == 1 and self.adam.steps == 7:
         raise ZeroDivisionError("on this rank only")
-    return step(self, epoch, step_number, rate)
+    update(self)
 
-replica.Replica.step = failing
+Trainer.update_average = failing
 sys.exit(main(classifier.COMMAND))
 """
 
@@ -212,11 +211,13 @@ def test_a_rank_without_memory_says_so(capsys):
     ended = []
     group = types.SimpleNamespace(rank=1, size=2, abort=ended.append)
     for error in (MemoryError(), MemoryError("8 GiB")):
-        with together(group):
+        with command_line.run_with_exit_status() as outcome:
+            outcome.group = group
             raise error
     assert ended == [2, 2]
     said = capsys.readouterr().err.splitlines()
-    assert said == ["error: rank 1 of 2: no memory", "error: rank 1 of 2: 8 GiB"]
+    assert said[1] == "error: rank 1 of 2: not enough memory for a run of this size (8 GiB)"
+    assert len(said) == 2
 
 
 def test_a_group_of_one_needs_nothing(monkeypatch):

@@ -205,7 +205,7 @@ def test_every_command_line_is_understood():
 
 def test_quirks_are_taken_back_by_their_flags():
     """on and off set the same fields of the config, to different values."""
-    from train.forecast_config import ForecastConfig
+    from train.forecast import ForecastConfig
 
     classes = {
         "classifier": classifier.ClassifierConfig, "causal": causal.CausalConfig,
@@ -214,7 +214,9 @@ def test_quirks_are_taken_back_by_their_flags():
     for task, about in quirks.TASKS.items():
         parser = reproduce.parser_for(classes[task], "x", "")
         for quirk in about.quirks:
-            on, off = (vars(parser.parse_args(flags)) for flags in (quirk.on, quirk.off))
+            on, off = (
+                vars(parser.parse_args(flags)) for flags in (quirk.on.split(), quirk.off.split())
+            )
             assert on.keys() == off.keys() and all(on[name] != off[name] for name in on)
 
 
@@ -319,7 +321,7 @@ def test_select_last_and_validation(corpora, tmp_path):
 def test_select_test_needs_no_validation(corpora, tmp_path, capsys):
     flags = ["--dataset", "ag_news", "--select", "test", "--validation", "0.2"]
     assert run_command(classifier.COMMAND, [*flags, "--out", str(tmp_path / "run")]) == 2
-    assert "looks at no validation rows" in capsys.readouterr().err
+    assert "--validation has no meaning with --select test" in capsys.readouterr().err
 
 
 def test_first_rows_and_both_perplexities(corpora, tmp_path):

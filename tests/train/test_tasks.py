@@ -278,7 +278,7 @@ def test_recall_refusals(sizes):
     seed=seeds, dims=st.integers(1, 5), pairs=st.integers(1, 9),
     noise=st.sampled_from([0.0, 0.1, 2.0]), mixed=st.booleans(),
 )  # fmt: skip
-def test_regression_yardsticks(seed, dims, pairs, noise, mixed):
+def test_regression_baselines(seed, dims, pairs, noise, mixed):
     """Against np.linalg on one sequence at a time; without noise and with enough pairs: exact."""
     drawn = Regression(dims, pairs, noise, mixed).draw(np.random.default_rng(seed), 4)
     tokens, sigmas = drawn["x"].astype(np.float64), drawn["sigmas"].astype(np.float64)

@@ -205,7 +205,7 @@ def used(capsys, monkeypatch, task, data, out):
 
 def answers(task, flags):
     if flags[0] == "--generate":
-        from train.generate import main
+        from train.causal import main
 
         return main([str(flag) for flag in flags])
     return tiny_runs.call(task, *flags)

@@ -15,17 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from data.text.tokenizer import PAD, UNKNOWN_ID, load_tokenizer
+from data.text.tokenizer import PAD, UNKNOWN_ID
 from minisum.errors import UserError
 from minisum.models.classifier import POSITION_OFFSET
 from train import causal, classifier
 from train.analyze import geometry, layer_figures
 from train.analyze.contributions import explain, in_html, in_terminal
-from train.command_line import guarded, settled
-from train.generate import load_run
+from train.command_line import resolve_defaults, run_with_exit_status
 from train.run.folder import RunFolder
-from train.run.options import Parser, from_run
-from train.run.predict import best_of, matched
+from train.run.options import Parser
+from train.run.predict import one_model
 from train.run.report import emit
 
 
@@ -66,26 +65,21 @@ def task_of(run):
     try:
         task = json.loads((Path(run) / "config.json").read_text(encoding="utf-8"))["task"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{run} holds no run: there is no readable config.json in it") from None
+        raise UserError(f"{run} has no run in it: there is no readable config.json in it") from None
     if task not in ("classifier", "causal"):
         raise UserError(f"{run} is a {task} run; only classifiers and language models are analyzed")
     return task
 
 
 def explain_words(run, chosen, out):
-    """Contributions of the words of some texts, in three forms, and the positions' sizes."""
-    folder = RunFolder(run)
-    config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
-    if config.mixer == "all":
-        raise UserError(f"{run} compares several mixers: choose one of the folders in it")
-    arrays, card = best_of(folder, "classifier")
-    model = classifier.build_model(config, card)
-    params = matched(model, arrays, np, folder)
-    tokenizer = load_tokenizer(folder.tokenizer)
-    names = card["class_names"]
+    """Contributions of the words of some texts, in three forms, and the size of the positions."""
+    config = one_model(classifier.ClassifierConfig, "classifier", run)
+    config = dataclasses.replace(config, backend="numpy")
+    model, params, tokenizer, spec = classifier.load_model(RunFolder(run), config)
+    names = spec["class_names"]
     texts, labels = chosen.text, None
     if texts is None:
-        data = classifier.load_data(dataclasses.replace(settled(config), limit_test=chosen.texts))
+        data = classifier.load_data(dataclasses.replace(config, limit_test=chosen.texts))
         texts, labels = data.splits["test"].texts, data.splits["test"].labels
     accounts = []
     for i, text in enumerate(texts):
@@ -145,15 +139,15 @@ def follow_layers(chosen, out):
 
 
 def causal_name(run, taken):
-    config, _ = from_run(causal.CausalConfig, "causal", run, {})
+    config = one_model(causal.CausalConfig, "causal", run)
     name = config.layers_pattern or config.mixer
     return name if name not in taken else f"{name} ({Path(run).name})"
 
 
 def token_vectors(run, tokens):
     """Vectors (T, d) of up to `tokens` validation tokens after the input and after each layer."""
-    model, params, _, config = load_run(run)
-    task = causal.load(settled(config), RunFolder(run), resume=True)
+    model, params, _, config = causal.load_run(run)
+    task = causal.load(resolve_defaults(config), RunFolder(run), resume=True)
     windows = task.windows["val"]
     found, count = [], 0
     for row in range(len(windows)):
@@ -166,5 +160,12 @@ def token_vectors(run, tokens):
     return [np.concatenate(parts)[:tokens] for parts in zip(*found, strict=True)]
 
 
+def main(arguments=None):
+    """Run the analysis; return the exit status."""
+    with run_with_exit_status() as outcome:
+        analyze(parser().parse_args(arguments))
+    return outcome.status
+
+
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: analyze(parser().parse_args())))
+    sys.exit(main())

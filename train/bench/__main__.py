@@ -23,7 +23,9 @@ from minisum import backend
 from minisum.errors import UserError
 from train.bench.compare import Bench
 from train.bench.lines import TABLE
+from train.command_line import run_with_exit_status
 from train.run.options import Parser
+from train.run.report import aligned
 
 SECONDS = 20.0  # for the rounds of one comparison
 MODES = ("eager", "compiled", "reduce-overhead")
@@ -83,13 +85,7 @@ def print_line(line):
 
 def print_table(lines):
     titles = ["what", "ours", "theirs", "ratio", "target", "met?"]
-    rows = [titles, *(line.cells() for line in lines)]
-    widths = [max(len(row[i]) for row in rows) for i in range(6)]
-    print()
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        print("  ".join(cells).rstrip())
+    print("", *aligned([titles, *(line.cells() for line in lines)]), sep="\n")
 
 
 def save(folder, arguments, facts, lines):
@@ -109,15 +105,9 @@ def save(folder, arguments, facts, lines):
 
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+    with run_with_exit_status() as outcome:
         run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return outcome.status
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 
 from minisum import backend
 from minisum.shards import Workers
-from train.bench.measure import bandwidth, interleaved, machine, peak_memory, summary
+from train.bench.measure import bandwidth, describe_machine, interleaved, peak_memory, summary
 from train.bench.sides import Ours
 
 VECTORS = 7  # that a step must read or write once: g, and θ, m, v both ways
@@ -60,7 +60,7 @@ class Bench:
         self.bandwidth = bandwidth(self.xp, workers)
 
     def facts(self):
-        facts = machine(self.xp, self.threads)
+        facts = describe_machine(self.xp, self.threads)
         facts["PyTorch"] = self.torch.description(self.rival) if self.torch else self.why_not
         facts["precision"] = "float32 storage, TF32 products" if self.tf32 else "float32"
         facts["copy"] = f"{self.bandwidth / 1e9:.1f} GB/s, reads and writes"

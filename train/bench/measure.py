@@ -4,11 +4,10 @@ import os
 import platform
 import statistics
 import time
-import tracemalloc
 
 import numpy as np
 
-from minisum import backend
+from minisum import backend, machine
 
 WARM_UP, SLOW = 3, 1.0  # times, but once is enough for what takes longer than these seconds
 MOST_ROUNDS, LEAST_ROUNDS = 15, 3
@@ -57,39 +56,13 @@ def summary(seconds):
 
 
 def peak_memory(build, xp):
-    """The most bytes alive while build() makes a side and takes two steps: an untimed run.
-
-    NumPy reports to tracemalloc; CuPy's pool is watched by a memory hook.
-    """
-    if xp is not np:
-        return _peak_on_device(build, xp)
-    tracemalloc.start()
-    side = build()
-    tracemalloc.reset_peak()
-    side.step(), side.step()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
-
-
-def _peak_on_device(build, xp):
-    class Watch(xp.cuda.MemoryHook):
-        alive = peak = 0
-
-        def malloc_postprocess(self, **event):
-            self.alive += event["mem_size"]
-            self.peak = max(self.peak, self.alive)
-
-        def free_postprocess(self, **event):
-            self.alive -= event["mem_size"]
-
-    watch = Watch()
-    with watch:
+    """The most bytes alive while build() makes a side and takes two steps: an untimed run."""
+    with machine.allocations(xp) as peak:
         side = build()
         side.step(), side.step()
         side.synchronize()
         del side
-    return watch.peak
+        return peak()
 
 
 def bandwidth(xp, workers):
@@ -107,10 +80,10 @@ def bandwidth(xp, workers):
     return 2 * 4 * size * workers.count / best
 
 
-def machine(xp, threads):
+def describe_machine(xp, threads):
     """What the numbers depend on, name -> text."""
     facts = {
-        "device": backend.device_name(xp),
+        "device": machine.device_name(xp),
         "threads": str(threads),
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -127,12 +100,11 @@ def machine(xp, threads):
 
 def blas_kernel():
     """Name, version and the processor kernel chosen by the BLAS behind NumPy."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return "unknown (pip install threadpoolctl)"
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return "; ".join(
-        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
-        for pool in pools
+    pools = machine.blas_pools()
+    return (
+        "; ".join(
+            f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
+            for pool in pools
+        )
+        or "unknown (pip install threadpoolctl)"
     )

@@ -140,7 +140,7 @@ class Ours:
         if isinstance(self.model, LongDocumentClassifier):
             rows, blocks = 1, workload.batch
         else:
-            rows = self.runner._rows(self.batch, workload.batch)
+            rows = self.runner.shard_rows(self.batch)
             blocks = -(-workload.batch // rows)
         if blocks == 1:  # BLAS has the threads to itself
             return products_of(workload, rows, 1, training, draw)

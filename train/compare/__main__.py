@@ -1,29 +1,39 @@
 """Compare mixers under one budget: python -m train.compare --task recall --mixers all
 
-Every mixer stands in the same encoder (minisum.models.encoder) and trains for the same number of
+Every mixer is put in the same encoder (minisum.models.encoder) and trains for the same number of
 steps on the same examples, from several seeds; `projection`, which mixes nothing, always takes part
-and shows what the rest of the model can do alone. Nothing is chosen on the way, neither a step nor
-a setting, so no validation split is needed and the test set is looked at once, after the last step.
+and shows what the rest of the model can do alone. No step and no setting is selected, so there is
+no validation split, and the test set is used once, after the last step.
 
 Each cell (mixer, seed) is a file in --out: the same command again does only what is missing.
 """
 
 import dataclasses
-import hashlib
-import json
 import sys
 import warnings
-from pathlib import Path
 
 from data.sets import classification
-from minisum import backend, mixers
+from minisum import machine, mixers
 from minisum.errors import UserError
-from train.command_line import guarded, settled
+from train.command_line import resolve_defaults, run_with_exit_status
 from train.compare import report as compare_report
 from train.compare.cell import scale_cell, train_cell
 from train.compare.tasks import NAMES, SETTINGS, build
+from train.run.cells import Cells, claim_settings
 from train.run.folder import RunFolder, new_path
-from train.run.options import check_bounds, flag, option, parser_for
+from train.run.options import (
+    LAYERS,
+    LENGTH,
+    RATE,
+    SIZE,
+    Config,
+    N,
+    changed,
+    check_bounds,
+    flag,
+    option,
+    parser_for,
+)
 from train.run.report import Report
 
 DEFAULT_MIXERS = "summation,attention,tssa,linear_attention,gated_deltanet"
@@ -34,7 +44,7 @@ OPEN = ("mixers", "seeds", "scaling", "without_projection")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Settings of a task are None until `settle` fills in the task's own defaults."""
+    """Settings of a task are None until `resolve` fills in the task's own defaults."""
 
     task: str = option("recall", "what is learned", "task", choices=NAMES)
     dataset: str = option(
@@ -42,28 +52,20 @@ class CompareConfig:
         choices=classification.NAMES,
     )  # fmt: skip
     length: int = option(
-        None, "tokens of an example at most; ListOps: fewer than this", "task", type=int,
-        at_least=2, at_most=2**20, metavar="N",
+        None, "tokens of an example at most; ListOps: fewer than this", "task",
+        **N | {"at_least": 2, "at_most": 2**20},
     )  # fmt: skip
-    min_length: int = option(
-        None, "ListOps: more tokens than this", "task", type=int, at_least=0, metavar="N"
-    )
-    max_depth: int = option(
-        None, "ListOps: levels of a tree", "task", type=int, at_least=1, at_most=100, metavar="N"
-    )
+    min_length: int = option(None, "ListOps: more tokens than this", "task", **N | {"at_least": 0})
+    max_depth: int = option(None, "ListOps: levels of a tree", "task", **N, at_most=100)
     vocab_size: int = option(
-        None, "recall: keys and values together; texts: words kept", "task", type=int, at_least=4,
-        metavar="N",
-    )  # fmt: skip
-    pairs: int = option(
-        None, "recall: keys with values; regression: examples", "task", type=int, at_least=1,
-        metavar="N",
-    )  # fmt: skip
+        None, "recall: keys and values together; texts: words kept", "task", **N | {"at_least": 4}
+    )
+    pairs: int = option(None, "recall: keys with values; regression: examples", "task", **N)
     filler: str = option(
         None, "recall: between questions stand random numbers or 0", "task", type=str,
         choices=("random", "blank"),
     )  # fmt: skip
-    dims: int = option(None, "regression: numbers of x", "task", type=int, at_least=1, metavar="N")
+    dims: int = option(None, "regression: numbers of x", "task", **N)
     noise: float = option(
         None, "regression: standard deviation of y", "task", type=float, at_least=0, metavar="X"
     )
@@ -71,43 +73,37 @@ class CompareConfig:
         None, "regression: the same for all sequences, or up to --noise", "task", type=str,
         choices=("fixed", "mixed"),
     )  # fmt: skip
-    train_size: int = option(
-        None, "training examples, where they are a fixed set", "task", type=int, at_least=1,
-        metavar="N",
-    )  # fmt: skip
-    test_size: int = option(None, "test examples", "task", type=int, at_least=1, metavar="N")
+    train_size: int = option(None, "training examples, where they are a fixed set", "task", **N)
+    test_size: int = option(None, "test examples", "task", **N)
 
     mixers: str = option(DEFAULT_MIXERS, "names apart by commas, or all", "model", metavar="NAMES")
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
-    width: int = option(64, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
-    layers: int = option(2, "blocks", "model", at_least=1, at_most=2**10, metavar="N")
-    heads: int = option(4, "heads", "model", at_least=1, at_most=2**10, metavar="N")
+    width: int = option(64, "width of the model", "model", **SIZE)
+    layers: int = option(2, "blocks", "model", **LAYERS)
+    heads: int = option(4, "heads", "model", **LAYERS)
     d_ff: int = option(
-        None, "width of the token networks, 0 for none (default: 4 x width)", "model", type=int,
-        at_least=0, at_most=2**18, metavar="N",
+        None, "width of the token networks, 0 for none (default: 4 x width)", "model",
+        **N | {"at_least": 0, "at_most": 2**18},
     )  # fmt: skip
     positions: str = option(
         "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
     )
-    dropout: float = option(0.0, "dropout rate before the head", "model", at_least=0, below=1)
+    dropout: float = option(0.0, "dropout rate before the head", "model", **RATE)
 
-    steps: int = option(1000, "training steps", at_least=1, metavar="N")
-    batch_size: int = option(64, "examples a step", at_least=1, metavar="N")
-    lr: float = option(1e-3, "learning rate of Adam", above=0, metavar="RATE")
-    schedule: str = option("cosine", "learning rate over time", choices=("constant", "cosine"))
-    warmup: int = option(50, "steps of linear warm-up", at_least=0, metavar="STEPS")
-    weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
-    clip_norm: float = option(1.0, "longest gradient", above=0, metavar="X")
-    seeds: int = option(3, "runs of every mixer, seeds 0, 1, ...", at_least=1, metavar="N")
+    steps: int = option(1000, "training steps", **N)
+    batch_size: int = changed(Config, "batch_size", 64)
+    lr: float = changed(Config, "lr", 1e-3)
+    schedule: str = changed(Config, "schedule", "cosine")
+    warmup: int = changed(Config, "warmup", 50)
+    weight_decay: float = changed(Config, "weight_decay", 0.0)
+    clip_norm: float = changed(Config, "clip_norm", 1.0)
+    seeds: int = option(3, "runs of every mixer, seeds 0, 1, ...", **N)
 
-    backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
-    threads: int = option(
-        None, "threads (default: one a core)", "running", type=int, at_least=1, at_most=2**10,
-        metavar="N",
-    )  # fmt: skip
+    backend: str = changed(Config, "backend", "numpy")
+    threads: int = changed(Config, "threads", None)
     scaling: int = option(
-        None, "also time one layer of each mixer for n = 64, 128, ... up to N", "running", type=int,
-        at_least=64, at_most=2**24, metavar="N",
+        None, "also time one layer of each mixer for n = 64, 128, ... up to N", "running",
+        **LENGTH | {"at_least": 64},
     )  # fmt: skip
 
     RECIPES = {}
@@ -129,7 +125,7 @@ class CompareConfig:
         return list(dict.fromkeys(asked))
 
 
-def settle(given):
+def resolve(given):
     """The config with the task's defaults filled in; UserError for what it cannot use."""
     config = CompareConfig(**given)
     for field in dataclasses.fields(config):
@@ -139,7 +135,7 @@ def settle(given):
     for name in sorted(foreign & given.keys()):
         raise UserError(f"{flag(name)} has no meaning for --task {config.task}")
     missing = {name: value for name, value in own.items() if getattr(config, name) is None}
-    config = settled(dataclasses.replace(config, **missing))
+    config = resolve_defaults(dataclasses.replace(config, **missing))
     if config.width % config.heads:
         raise UserError(f"--heads {config.heads} does not divide --width {config.width}")
     config.names()
@@ -151,12 +147,12 @@ def compare(config, folder, report):
     task = build(config)
     names = config.names()
     for mixer in names:
-        task.model(mixer)  # what a mixer cannot do is said before hours are spent on the others
+        task.model(mixer)  # an impossible one is refused before hours are spent on the others
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in OPEN}
     settings["data_sha256"] = task.sha256
     claim_settings(folder, settings)
-    yardsticks = task.yardsticks()
-    compare_report.header(report, config, task, settings, yardsticks)
+    baselines = task.baselines()
+    compare_report.header(report, config, task, settings, baselines)
     cells = Cells(folder, settings)
     for seed in range(config.seeds):
         for mixer in names:
@@ -174,64 +170,14 @@ def compare(config, folder, report):
             row = cells.keep(name, scale_cell(task, mixer, config.scaling))
             compare_report.scaling_line(report, row)
         scaling.append(row)
-    compare_report.finish(report, folder, task, settings, results, yardsticks, scaling)
-
-
-def claim_settings(folder, settings):
-    """Write down what the comparison is, or hold the call to what the folder has."""
-    path = folder.path / "settings.json"
-    if not path.exists():
-        folder.write_json(path, settings)
-        return
-    stored = read_json(path)
-    for name in dict.fromkeys([*stored, *settings]):
-        if stored.get(name) != settings.get(name):
-            said = "the data" if name == "data_sha256" else f"{flag(name)} {settings.get(name)}"
-            raise UserError(
-                f"{said} contradicts the comparison in {folder}, which has {stored.get(name)}: "
-                "its cells cannot stand beside new ones; choose another --out"
-            )
-
-
-class Cells:
-    """The finished parts of a comparison, a JSON file each, bound to its settings."""
-
-    def __init__(self, folder, settings):
-        self.folder = folder
-        text = json.dumps(settings, sort_keys=True)
-        self.settings_sha256 = hashlib.sha256(text.encode()).hexdigest()
-
-    def done(self, name):
-        """The content of a finished cell, None if it is not there."""
-        path = self.folder.path / "cells" / f"{name}.json"
-        if not path.exists():
-            return None
-        content = read_json(path)
-        if content.get("settings_sha256") != self.settings_sha256:
-            raise UserError(f"{path} was made with other settings: choose another --out")
-        return content
-
-    def keep(self, name, content):
-        path = self.folder.path / "cells" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        content = {"settings_sha256": self.settings_sha256} | content
-        self.folder.write_json(path, content)
-        return content
-
-
-def read_json(path):
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: delete it, and what is missing is done again")
-    return content
+    compare_report.finish(report, folder, task, settings, results, baselines, scaling)
 
 
 def main(arguments=None):
     """Run a comparison; return the exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
-    return guarded(lambda: run(arguments))
+    with run_with_exit_status() as outcome:
+        outcome.join_group().from_rank_0(lambda: run(arguments))
+    return outcome.status
 
 
 def run(arguments):
@@ -243,10 +189,10 @@ def run(arguments):
     out = given.pop("out", None)
     if out == "":
         raise UserError("--out is empty: name a folder")
-    config = settle(given)
+    config = resolve(given)
     folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
     report = Report()
-    backend.keep_freed_memory()
+    machine.keep_freed_memory()
     with folder.claimed(), warnings.catch_warnings():
         # An overflow shows in the loss, and the cell says at which step.
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -2,11 +2,10 @@
 
 import math
 import time
-import tracemalloc
 
 import numpy as np
 
-from minisum import backend, mixers
+from minisum import backend, machine, mixers
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
 from minisum.shards import Shards
@@ -20,10 +19,10 @@ LONGEST_PASS = 10.0  # seconds; a mixer that took longer is not tried on longer 
 
 
 def train_cell(task, mixer, seed, report):
-    """Train for config.steps steps, then look at the test set once. A JSON-able dict.
+    """Train for config.steps steps, then score the test set once. A JSON-able dict.
 
-    No step is chosen, so no validation is needed. A run whose loss stops being finite ends there,
-    with `diverged_at` and no score.
+    No step is selected, so no validation is needed. A run whose loss is no longer finite ends
+    there, with `diverged_at` and no score.
     """
     config, model = task.config, task.model(mixer)
     xp = backend.get(config.backend)
@@ -31,12 +30,9 @@ def train_cell(task, mixer, seed, report):
         xp.get_default_memory_pool().free_all_blocks()
     params = Params.from_arrays(model.init(np.random.default_rng([seed, 0])), xp=xp)
     grads = params.zeros_like()
-    runner = Shards(model, threads=config.threads if xp is np else None)
+    shards = Shards(model, threads=config.threads if xp is np else None)
     adam = Adam(
-        params,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        workers=runner.workers,
+        params, weight_decay=config.weight_decay, clip_norm=config.clip_norm, workers=shards.workers
     )
     losses, unread, seconds, tokens = [], [], [], []
     started = time.perf_counter()
@@ -49,7 +45,7 @@ def train_cell(task, mixer, seed, report):
             on_device = model.to_device(batch, xp)
             if not unread:
                 clock, read = time.perf_counter(), 0
-            unread.append(runner.loss_and_grads(params, grads, on_device))
+            unread.append(shards.loss_and_grads(params, grads, on_device))
             adam.step(grads, rate)
             read += task.tokens(batch)
             if xp is np or len(unread) == STEPS_BETWEEN_READS or step == config.steps:
@@ -65,13 +61,13 @@ def train_cell(task, mixer, seed, report):
     diverged = next((i for i, loss in enumerate(losses, 1) if not math.isfinite(loss)), None)
     finite = diverged is None and bool(xp.isfinite(params.vector).all())
     last = losses[-max(1, round(TAIL * len(losses))) :]
-    # A replay takes no memory anew.
-    plain = runner if xp is np else Shards(model, record=False)
+    # A replay allocates nothing.
+    plain = shards if xp is np else Shards(model, record=False)
     return {
         "mixer": mixer,
         "seed": seed,
         "steps": len(losses),
-        task.metric: test_score(task, runner, params, xp) if finite else None,
+        task.metric: test_score(task, shards, params, xp) if finite else None,
         "train_loss": float(np.mean(last)) if finite else None,
         "diverged_at": None if finite else diverged or len(losses),
         "parameters": params.count,
@@ -79,16 +75,16 @@ def train_cell(task, mixer, seed, report):
         "tokens_per_second": sum(tokens[skipped:]) / sum(seconds[skipped:]),
         "step_memory_bytes": memory_of(lambda: plain.loss_and_grads(params, grads, on_device), xp),
         "seconds": time.perf_counter() - started,
-        "device": backend.device_name(xp),
+        "device": machine.device_name(xp),
         "versions": report.versions(xp),
     }
 
 
-def test_score(task, runner, params, xp):
+def test_score(task, shards, params, xp):
     """The metric: the mean of the scores over all test targets."""
     total, count = 0.0, 0
     for batch in task.test_batches():
-        outputs = runner.predict(params, backend.to_device(batch, xp))
+        outputs = shards.predict(params, backend.to_device(batch, xp))
         total += task.score(backend.to_numpy(outputs), batch)
         count += batch["targets"].size
     return total / count
@@ -103,23 +99,10 @@ def state_numbers(task, mixer):
 
 
 def memory_of(work, xp):
-    """Bytes that `work` takes at its peak beyond what was there before.
-
-    On the host what NumPy allocates, by tracemalloc; on a GPU what CuPy's pool takes anew.
-    """
-    if xp is not np:
-        pool = xp.get_default_memory_pool()
-        pool.free_all_blocks()
-        before = pool.total_bytes()
+    """Bytes that `work` allocates at its peak."""
+    with machine.allocations(xp) as peak:
         work()
-        backend.synchronize(xp)
-        return int(pool.total_bytes() - before)
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+        return peak()
 
 
 def scale_cell(task, mixer, longest):

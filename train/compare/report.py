@@ -1,39 +1,33 @@
-"""What a comparison says and leaves: lines, a table, CSV, JSON, and pictures with matplotlib."""
-
-import csv
-import io
+"""What a comparison prints and writes: lines, a table, CSV, JSON, and figures."""
 
 import numpy as np
 
 import minisum
 from minisum import checkpoint
 from train.run import figures
-from train.run.report import duration, shown
+from train.run.report import csv_of, duration, readable
 
-COLUMNS = (
-    "mixer", "mean", "lowest", "highest", "seeds", "diverged", "train_loss", "parameters",
-    "state_numbers", "tokens_per_second", "step_memory_bytes",
-)  # fmt: skip
 LINES = ("--", ":", "-.", "-")
 
 
-def header(report, config, task, settings, yardsticks):
+def header(report, config, task, settings, baselines):
     report.say(f"minisum {minisum.__version__}, comparison on {config.task}")
     used = {name: value for name, value in settings.items() if value is not None}
     for name, value in used.items():
         report.say(f"  {name.replace('_', ' '):<18} {str(value)[:24]}")
     report.say(f"  {'mixers':<18} {', '.join(config.names())}")
     report.say(f"  {'test metric':<18} {task.metric}, once, after the last step")
-    for name, value in yardsticks.items():
+    for name, value in baselines.items():
         report.say(f"  {name:<18} {value:.4f}")
     report.say()
 
 
 def cell_line(report, result, metric):
     value = result[metric]
-    said = f"diverged at step {result['diverged_at']}" if value is None else f"{metric} {value:.4f}"
+    diverged = f"diverged at step {result['diverged_at']}"
+    score = diverged if value is None else f"{metric} {value:.4f}"
     report.say(
-        f"{result['mixer']}, seed {result['seed']}: {said}, "
+        f"{result['mixer']}, seed {result['seed']}: {score}, "
         f"{result['tokens_per_second']:,.0f} tokens/s, {duration(result['seconds'])}"
     )
 
@@ -68,19 +62,21 @@ def summarise(results, metric):
     return rows
 
 
-def finish(report, folder, task, settings, results, yardsticks, scaling):
+def finish(report, folder, task, settings, results, baselines, scaling):
     """Print the table and write comparison.csv, .json, .png and scaling.png."""
     rows = summarise(results, task.metric)
     rows.sort(key=lambda row: standing(row, task))
-    table(report, rows, task, yardsticks)
+    table(report, rows, task, baselines)
     scaling_table(report, scaling)
     content = {
-        "settings": settings, "metric": task.metric, "mixers": rows, "yardsticks": yardsticks,
+        "settings": settings, "metric": task.metric, "mixers": rows, "baselines": baselines,
         "cells": results, "scaling": scaling,
     }  # fmt: skip
     folder.write_json(folder.path / "comparison.json", content)
-    checkpoint.write_bytes(folder.path / "comparison.csv", csv_of(rows, yardsticks))
-    draw_comparison(folder.path / "comparison.png", rows, results, task, yardsticks)
+    others = [{"mixer": f"({name})", "mean": value} for name, value in baselines.items()]
+    text = csv_of(rows + others)
+    checkpoint.write_bytes(folder.path / "comparison.csv", text.encode("utf-8"))
+    draw_comparison(folder.path / "comparison.png", rows, results, task, baselines)
     if scaling:
         draw_scaling(folder.path / "scaling.png", scaling)
     report.say(f"files in {folder}")
@@ -93,18 +89,18 @@ def standing(row, task):
     return -row["mean"] if task.higher_is_better else row["mean"]
 
 
-def table(report, rows, task, yardsticks):
+def table(report, rows, task, baselines):
     titles = ("mixer", task.metric, "lowest", "highest", "parameters", "state", "tokens/s", "MiB")
     line = "{:<20}{:>14}{:>9}{:>9}{:>12}{:>10}{:>12}{:>8}".format
     report.say()
     report.say(line(*titles))
     for row in rows:
         scores = ["-" if row[k] is None else f"{row[k]:.4f}" for k in ("mean", "lowest", "highest")]
-        costs = [shown(row[k]) for k in ("parameters", "state_numbers", "tokens_per_second")]
+        costs = [readable(row[k]) for k in ("parameters", "state_numbers", "tokens_per_second")]
         memory = f"{row['step_memory_bytes'] / 2**20:.1f}"
         note = f"  {row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
         report.say(line(row["mixer"], *scores, *costs, memory) + note)
-    for name, value in yardsticks.items():
+    for name, value in baselines.items():
         report.say(f"{name:<20}{value:>14.4f}")
     report.say("state: numbers kept from token to token by the causal form, all layers together")
     report.say("MiB: what a forward and backward pass takes beside parameters and optimiser")
@@ -124,17 +120,8 @@ def scaling_table(report, scaling):
         )
 
 
-def csv_of(rows, yardsticks):
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    writer.writerows({"mixer": f"({name})", "mean": value} for name, value in yardsticks.items())
-    return text.getvalue().encode("utf-8")
-
-
-def draw_comparison(path, rows, results, task, yardsticks):
-    """Score, speed and memory of every mixer; a dot for each seed, a line for each yardstick."""
+def draw_comparison(path, rows, results, task, baselines):
+    """Score, speed and memory of every mixer; a dot for each seed, a line for each baseline."""
     figure = figures.new_figure(13, 1.6 + 0.34 * max(len(rows), 5))
     if figure is None:
         return
@@ -147,7 +134,7 @@ def draw_comparison(path, rows, results, task, yardsticks):
         if result[task.metric] is not None:
             place = names.index(result["mixer"])
             scores.plot(result[task.metric], place, "o", color="navy", markersize=4)
-    for number, (name, value) in enumerate(yardsticks.items()):
+    for number, (name, value) in enumerate(baselines.items()):
         scores.axvline(
             value, label=f"{name} {value:.3g}", linestyle=LINES[number % 4], color=f"C{number + 1}"
         )
@@ -155,7 +142,7 @@ def draw_comparison(path, rows, results, task, yardsticks):
     scores.set_xlabel(f"test {task.metric.replace('_', ' ')}, a dot a seed")
     if task.higher_is_better:
         scores.set_xlim(0, 1.02)
-    elif min(yardsticks.values()) > 0:
+    elif min(baselines.values()) > 0:
         scores.set_xscale("log")
     figure.legend(loc="outside upper left", fontsize=8, ncols=4)
     speeds.barh(

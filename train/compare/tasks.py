@@ -1,10 +1,10 @@
-"""The tasks that train.compare sets to every mixer: batches, a model, a score and yardsticks.
+"""The tasks of train.compare: batches, a model, a score and baselines.
 
-    task = build(config)                        config: a settled train.compare.CompareConfig
+    task = build(config)                        config: a CompareConfig with its defaults resolved
     model = task.model("tssa")                  the same encoder around any mixer
     batch = task.train_batch(seed, step)        host arrays; step counts from 1
     for batch in task.test_batches(): task.score(outputs, batch)    summed over the batch's targets
-    task.yardsticks()                           name -> what the metric is without learning
+    task.baselines()                           name -> what the metric is without learning
 
 A training batch is a function of (seed, step) and the test set of the settings alone, so all mixers
 see the same examples in the same order.
@@ -73,7 +73,7 @@ class Task:
 class SetTask(Task):
     """A fixed set of labelled token sequences: ListOps, bytes, words.
 
-    train and test: (Ragged, labels (N,)). more: yardsticks besides the majority.
+    train and test: (Ragged, labels (N,)). more: baselines besides the majority.
     """
 
     def __init__(self, config, train, test, vocab, classes, more=None):
@@ -111,7 +111,7 @@ class SetTask(Task):
     def tokens(self, batch):
         return int(batch["mask"].sum())
 
-    def yardsticks(self):
+    def baselines(self):
         likeliest = np.bincount(self.train[1]).argmax()
         return {"majority": float((self.test[1] == likeliest).mean())} | self.more
 
@@ -156,7 +156,7 @@ class RecallTask(GeneratedTask):
     def tokens(self, batch):
         return batch["ids"].size
 
-    def yardsticks(self):
+    def baselines(self):
         return {"chance": 2 / self.config.vocab_size, "any of its values": 1 / self.config.pairs}
 
 
@@ -184,7 +184,7 @@ class RegressionTask(GeneratedTask):
     def tokens(self, batch):
         return batch["x"].shape[0] * batch["x"].shape[1]
 
-    def yardsticks(self):
+    def baselines(self):
         drawn = self.source.draw(np.random.default_rng(TEST_STREAM), self.config.test_size)
         answers = {
             "zero": np.zeros(self.config.test_size),
@@ -206,11 +206,11 @@ def listops_task(config):
         (test.tokens, test.values),
         listops.VOCAB,
         10,
-        listops_yardsticks(train, test),
+        listops_baselines(train, test),
     )
 
 
-def listops_yardsticks(train, test):
+def listops_baselines(train, test):
     """How far a look at the first token goes, and an evaluation of the upper levels only."""
     roots, asked = (part.tokens.flat[part.tokens.offsets[:-1]] for part in (train, test))
     usual = np.bincount(train.values).argmax()

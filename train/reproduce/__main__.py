@@ -1,8 +1,8 @@
 """Run the published tables again: python -m train.reproduce --sets ag_news,20newsgroups
 
-Every number is made twice: under the published protocol, quirks of the released code included, and
-under an honest one with masks, the epoch chosen on validation rows, and several seeds. Sets come
-from the folder MINISUM_DATA or the hub; one that cannot be had is listed with the reason.
+Every number is measured twice: under the published protocol, with the quirks of the released code,
+and under an honest one with masks, the epoch chosen on validation rows, and several seeds. Sets
+come from the folder MINISUM_DATA or the hub; one that is not available is listed with the reason.
 
 A cell (set, mixer, protocol, seed) is a run of the task's own command as a process of its own. The
 same command again does only what is missing, and goes on with runs that were stopped.
@@ -19,11 +19,11 @@ from pathlib import Path
 
 from minisum import backend
 from minisum.errors import UserError
-from train.command_line import cores, guarded
-from train.compare.__main__ import Cells, claim_settings, read_json
+from train.command_line import cores, run_with_exit_status
 from train.reproduce import report as reproduce_report
 from train.reproduce import sets as reproduce_sets
 from train.reproduce.quirks import TASKS, protocols_called, split_names
+from train.run.cells import Cells, claim_settings, read_json
 from train.run.folder import RunFolder
 from train.run.options import check_bounds, option, parser_for
 from train.run.report import Report, duration
@@ -51,7 +51,7 @@ class ReproduceConfig:
     mixers: str = option(None, "these mixers only", "what", type=str, metavar="NAMES")
     seeds: int = option(3, "runs of every cell, seeds 0, 1, ...", "what", at_least=1, metavar="N")
     lm_tokenizer: str = option(
-        "hub:gpt2", "of the language models; bpe, where the published one cannot be had", "what",
+        "hub:gpt2", "of the language models; bpe where the published one is not available", "what",
         metavar="KIND",
     )  # fmt: skip
     quick: bool = option(False, "tiny runs that show whether all works, and nothing else", "what")
@@ -94,10 +94,11 @@ class Reproduction:
         self.report.say(f"{len(self.cells) - len(queue)} of {len(self.cells)} runs are done")
         self.left = len(queue)
         free, running = list(range(self.config.jobs))[::-1], []
-        with interruptible() as check:
+        with interruptible() as received:
             try:
                 while queue or running:
-                    check()
+                    if number := received():
+                        raise Interrupted(number)
                     while queue and free:
                         cell = queue.pop(0)
                         if cell.set.name in self.absent:
@@ -228,10 +229,13 @@ def list_cells(cells, folder, report):
 def main(arguments=None):
     """Return the exit status: 0, 2 for unusable input or a failed run, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    return guarded(lambda: work(arguments))
+    with run_with_exit_status() as outcome:
+        outcome.resume = shlex.join(["python", "-m", "train.reproduce", *arguments])
+        outcome.join_group().from_rank_0(lambda: run(arguments))
+    return outcome.status
 
 
-def work(arguments):
+def run(arguments):
     parser = parser_for(ReproduceConfig, "python -m train.reproduce", __doc__.split("\n\n", 1)[1])
     group = parser.add_argument_group("command")
     group.add_argument(
@@ -258,15 +262,12 @@ def work(arguments):
     if listing:
         list_cells(cells, folder, report)
         return
-    backend.get(config.backend)  # a missing GPU is said before a run is begun
+    backend.get(config.backend)  # a missing GPU is refused before a run is begun
     with folder.claimed():
         claim_settings(folder, settings_of(config))
         reproduction = Reproduction(config, cells, folder, report)
         try:
             reproduction.run()
-        except Interrupted as stop:
-            stop.go_on = shlex.join(["python", "-m", "train.reproduce", *arguments])
-            raise
         finally:
             report.say(reproduction.write())
             report.say(f"files in {folder}")

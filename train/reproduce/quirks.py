@@ -17,13 +17,13 @@ PUBLISHED, HONEST, ALL = "published", "honest", "all"
 
 @dataclasses.dataclass(frozen=True)
 class Quirk:
-    """`on` and `off`: the flags that have it and those that take it back; none if both numbers of
-    one run are reported instead."""
+    """on, off: the flags that have it and those that take it back; "" if both numbers of one run
+    are reported instead."""
 
     name: str
+    on: str
+    off: str
     about: str
-    on: tuple = ()
-    off: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Task:
 
     mixers: tuple
     metrics: dict
-    published: tuple
-    honest: tuple
-    quick: tuple
+    published: str
+    honest: str
+    quick: str
     quirks: tuple
     untrained: tuple = ()
 
@@ -47,115 +47,70 @@ TASKS = {
     "classifier": Task(
         mixers=("summation", "attention", "mean_embedding"),
         metrics={"accuracy": "accuracy"},
-        published=("--recipe", "published"),
-        honest=(),
-        quick=(
-            "--limit-train", "200", "--limit-test", "100", "--width", "16", "--max-len", "32",
-        ),
+        published="--recipe published",
+        honest="--patience 0",
+        quick="--limit-train 200 --limit-test 100 --width 16 --max-len 32",
         quirks=(
-            Quirk(
-                "unmasked",
-                "padding is embedded, projected and pooled like words, so that the length of a "
-                "text can be read from the sum",
-                ("--unmasked",), ("--no-unmasked",),
-            ),
-            Quirk(
-                "left-padding", "padded and cut at the front",
-                ("--padding", "left"), ("--padding", "right"),
-            ),
-            Quirk(
-                "dropped-words", "words outside the vocabulary vanish",
-                ("--drop-unknown",), ("--no-drop-unknown",),
-            ),
-            Quirk(
-                "wide-heads",
-                "each head of the rival is as wide as the model: four times the usual attention, "
-                "which slows it and raises the speed ratio",
-                ("--head-width", "full"), ("--head-width", "split"),
-            ),
-            Quirk(
-                "test-chooses",
-                "the figure is the best of 20 epochs on the test set; all training rows train",
-                ("--select", "test"), ("--select", "validation"),
-            ),
+            Quirk("unmasked", "--unmasked", "--no-unmasked", "padding is embedded, projected and "
+                  "pooled like words, so that the length of a text can be read from the sum"),
+            Quirk("left-padding", "--padding left", "--padding right",
+                  "padded and cut at the front"),
+            Quirk("dropped-words", "--drop-unknown", "--no-drop-unknown",
+                  "words outside the vocabulary are left out"),
+            Quirk("wide-heads", "--head-width full", "--head-width split", "each head of attention "
+                  "is as wide as the model: four times the usual attention, which slows it and "
+                  "raises the speed ratio"),
+            Quirk("test-chooses", "--select test", "--select validation", "the figure is the best "
+                  "of 20 epochs on the test set; all training rows train"),
         ),
     ),
     "causal": Task(
         mixers=("summation", "attention", "hybrid"),
         metrics={
-            "batch_perplexity": "perplexity, mean over batches",
-            "perplexity": "perplexity",
-            "accuracy": "accuracy",
-            "bits_per_byte": "bits per byte",
+            "batch_perplexity": "perplexity, mean over batches", "perplexity": "perplexity",
+            "accuracy": "accuracy", "bits_per_byte": "bits per byte",
         },
-        published=("--recipe", "published", "--limit-test", "1000"),
-        honest=("--recipe", "published", "--limit-test", "1000"),
-        quick=(
-            "--limit-train", "60", "--limit-test", "30", "--width", "32", "--layers", "2",
-            "--max-len", "32",
-        ),
+        published="--recipe published --limit-test 1000",
+        honest="--recipe published --limit-test 1000",
+        quick="--limit-train 60 --limit-test 30 --width 32 --layers 2 --max-len 32",
         quirks=(
-            Quirk(
-                "first-rows",
-                "the first 5,000 and 1,000 rows, of IMDB negative reviews only",
-                ("--first-rows",), ("--no-first-rows",),
-            ),
-            Quirk(
-                "last-epoch", "the last epoch is reported",
-                ("--select", "last"), ("--select", "validation"),
-            ),
-            Quirk(
-                "growing-sums", "cumulative sums grow with the length",
-                ("--sum-scale", "none"), ("--sum-scale", "length"),
-            ),
-            Quirk(
-                "batch-perplexity",
-                "every batch counts the same in the perplexity, however few tokens it has; both "
-                "perplexities are reported",
-            ),
+            Quirk("first-rows", "--first-rows", "--no-first-rows",
+                  "the first 5,000 and 1,000 rows, of IMDB negative reviews only"),
+            Quirk("last-epoch", "--select last", "--select validation",
+                  "the last epoch is reported"),
+            Quirk("growing-sums", "--sum-scale none", "--sum-scale length",
+                  "cumulative sums grow with the length"),
+            Quirk("batch-perplexity", "", "", "every batch counts the same in the perplexity, "
+                  "however few tokens it has; both perplexities are reported"),
         ),
     ),
     "multimodal": Task(
         mixers=("summation", "attention", "words", "ridge"),
         metrics={"mae": "MAE", "r2": "R²", "mse": "MSE (printed as RMSE)", "rmse": "RMSE"},
-        published=("--recipe", "published"),
-        honest=("--limit-train", "8000", "--limit-test", "2000", "--validation", "0.25"),
-        quick=("--limit-train", "96", "--limit-test", "32", "--width", "16", "--max-len", "32"),
+        published="--recipe published",
+        honest="--limit-train 8000 --limit-test 2000 --validation 0.25",
+        quick="--limit-train 96 --limit-test 32 --width 16 --max-len 32",
         quirks=(
-            Quirk(
-                "unmasked", "padding is read as words",
-                ("--unmasked",), ("--no-unmasked",),
-            ),
-            Quirk(
-                "unshuffled", "the rows come in the same order in every epoch",
-                ("--unshuffled",), ("--no-unshuffled",),
-            ),
-            Quirk("mse-as-rmse", "what is printed as RMSE has no root; both are reported"),
+            Quirk("unmasked", "--unmasked", "--no-unmasked", "padding is read as words"),
+            Quirk("unshuffled", "--unshuffled", "--no-unshuffled",
+                  "the rows come in the same order in every epoch"),
+            Quirk("mse-as-rmse", "", "", "what is printed as RMSE has no root; both are reported"),
         ),
         untrained=("ridge",),
     ),
     "forecast": Task(
         mixers=("hybrid", "attention", "linear"),
         metrics={"mse": "MSE", "mae": "MAE"},
-        published=("--recipe", "published"),
-        honest=("--split", "published"),
-        quick=(
-            "--limit-train", "64", "--limit-test", "32", "--window", "64", "--patch", "32",
-            "--stride", "32", "--d-ff", "16",
-        ),
+        published="--recipe published",
+        honest="--split published",
+        quick="--limit-train 64 --limit-test 32 --window 64 --patch 32 --stride 32 --d-ff 16",
         quirks=(
-            Quirk(
-                "last-epoch", "the last epoch is tested, not the best on validation rows",
-                ("--select", "last"), ("--select", "validation"),
-            ),
-            Quirk(
-                "separate-windows", "test windows drop what lies before the border of the split",
-                ("--separate",), ("--no-separate",),
-            ),
-            Quirk(
-                "raw-windows", "no window is freed of its own mean and deviation",
-                ("--normalise", "none"), ("--normalise", "standard"),
-            ),
+            Quirk("last-epoch", "--select last", "--select validation",
+                  "the last epoch is tested, not the best on validation rows"),
+            Quirk("separate-windows", "--separate", "--no-separate",
+                  "test windows drop what lies before their split"),
+            Quirk("raw-windows", "--normalise none", "--normalise standard",
+                  "windows keep their own mean and deviation"),
         ),
         untrained=("linear",),
     ),
@@ -180,14 +135,13 @@ def split_names(text):
 
 
 def flags(task, protocol):
-    """The flags of a protocol, None where it is the published one, having no such quirk to lose."""
+    """The flags of a protocol; None for published-QUIRK where the task has no such quirk."""
     task = TASKS[task]
     lost = protocol.removeprefix(PUBLISHED).removeprefix("-")
     if protocol == HONEST:
         lost = ALL
     elif lost and lost != ALL and not any(lost == quirk.name for quirk in task.quirks if quirk.on):
         return None
-    base = task.honest if protocol == HONEST else task.published
-    return base + sum(
-        (quirk.off if lost in (quirk.name, ALL) else quirk.on for quirk in task.quirks), ()
-    )
+    chosen = [task.honest if protocol == HONEST else task.published]
+    chosen += [quirk.off if lost in (quirk.name, ALL) else quirk.on for quirk in task.quirks]
+    return tuple(" ".join(chosen).split())

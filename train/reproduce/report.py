@@ -4,13 +4,12 @@ The speed is the time that attention takes to train an epoch over the time that 
 measured on the same device with as many runs at a time, batches and all; a median over the seeds.
 """
 
-import csv
-import io
 import statistics
 
 from minisum import checkpoint
 from train.reproduce.quirks import HONEST, PUBLISHED, TASKS
 from train.reproduce.sets import OWN_TOKENS, SETS
+from train.run.report import aligned, csv_of
 
 NOTHING = "-"
 
@@ -37,7 +36,8 @@ def write(folder, settings, cells, not_run, failed):
     remarks += [f"{name}: failed ({why})" for name, why in failed.items()]
     text = markdown(shown, remarks, content["quirks"], settings)
     checkpoint.write_bytes(folder.path / "reproduce.md", text.encode("utf-8"))
-    return "\n".join(["", *(aligned(shown) if rows else ["no run is finished yet"]), "", *remarks])
+    lines = aligned(shown, left=3) if rows else ["no run is finished yet"]
+    return "\n".join(["", *lines, "", *remarks])
 
 
 def standing(protocol):
@@ -116,20 +116,10 @@ def quirks_of(cells):
     """The quirks of the tasks that have cells: dicts with the flags that stand for each."""
     tasks = dict.fromkeys(SETS[cell["set"]].task for cell in cells)
     return [
-        {"task": name, "quirk": q.name, "flags": " ".join(q.on), "without": " ".join(q.off)}
-        | {"about": q.about}
+        {"task": name, "quirk": q.name, "flags": q.on, "without": q.off, "about": q.about}
         for name in tasks
         for q in TASKS[name].quirks
     ]
-
-
-def csv_of(rows):
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
 
 
 def table(rows, protocols):
@@ -169,18 +159,6 @@ def times(ratio):
     if ratio is None:
         return NOTHING
     return f"{ratio}x" if isinstance(ratio, str) else f"{ratio:.2f}x"
-
-
-def aligned(lines):
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
-    left = 3  # columns of names
-    return [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
 
 
 def markdown(lines, remarks, quirks, settings):

@@ -146,7 +146,7 @@ def cells(sets, protocols, seeds, mixers=None, quick=False, lm_tokenizer=None):
                     continue
                 if entry.task == "causal" and lm_tokenizer:
                     chosen += ("--tokenizer", lm_tokenizer)
-                chosen += task.quick if quick else ()
+                chosen += tuple(task.quick.split()) if quick else ()
                 for mixer in task.mixers:
                     if mixers is None or mixer in mixers:
                         named = ("--dataset", entry.dataset, "--mixer", mixer, "--seed", str(seed))

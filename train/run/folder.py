@@ -26,8 +26,8 @@ TOKENIZER = "tokenizer.json"
 # What every result.json has, for the report.
 RESULT_NUMBERS = ("epochs", "parameters", "seconds", "tokens_per_second", "peak_memory_bytes")
 
-# Seconds: a process that was killed a moment ago may not yet have let go of its lock.
-PATIENCE = 2.0
+# Seconds: a process that was killed a moment ago may still hold its lock.
+LOCK_WAIT = 2.0
 
 
 class RunFolder:
@@ -46,10 +46,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claimed(self):
-        """Hold the folder for this process; a second run on it is refused, also across a crash.
+        """Lock the folder for this process: a second run on it is refused.
 
         The lock is the operating system's and ends with the process, however that ends. A folder
-        that was made here and got no file is taken away again.
+        that was made here and got no file is removed again.
         """
         new = not self.path.exists()
         lock = self.path / ".lock"
@@ -59,7 +59,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot write to --out {self}: {error.strerror}") from None
         with file:
-            if not soon(lambda: try_lock(file)):
+            if not lock_soon(file):
                 raise UserError(f"another run is writing to {self} now: choose another --out")
             for leftover in self.path.glob("*.tmp"):  # of a process that was killed as it wrote
                 leftover.unlink()
@@ -80,24 +80,24 @@ class RunFolder:
 
     def write_json(self, path, content):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        # A file name that is not UTF-8 stands in JSON's own escapes.
+        # A file name that is not UTF-8 is written in JSON's own escapes.
         checkpoint.write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
     def origin(self):
-        """What a model in here is made of: settings that stay, and the tokenizer's SHA-256."""
+        """What a model in here depends on: the lasting settings, and the tokenizer's SHA-256."""
         settings, digest = {}, None
         if self.config.is_file():
             stored = json.loads(self.config.read_text(encoding="utf-8"))
-            free = {"ranks", *FREE_ON_RESUME}
+            free = {"format", "ranks", *FREE_ON_RESUME}
             settings = {name: value for name, value in stored.items() if name not in free}
         if self.tokenizer.is_file():
             digest = hashlib.sha256(self.tokenizer.read_bytes()).hexdigest()
         return {"settings": settings, "tokenizer": digest}
 
     def require_origin(self, meta):
-        """UserError if the checkpoint with this `meta` is of other settings or another tokenizer.
+        """UserError if the checkpoint with this `meta` has other settings or another tokenizer.
 
-        Not all such damage shows otherwise: with another number of heads the shapes are the same.
+        Shapes do not show it all: with another number of heads they are the same.
         """
         now = self.origin()
         then = meta.get("origin", now)
@@ -111,7 +111,7 @@ class RunFolder:
             raise UserError(f"{self} holds a tokenizer that its model was not trained with")
 
     def write_metrics(self, history):
-        """Write one line an epoch; whole and atomically, so that no line is ever half there."""
+        """Write one line an epoch, all lines atomically: none is ever incomplete."""
         text = "".join(json.dumps(record) + "\n" for record in history)
         checkpoint.write_bytes(self.metrics, text.encode("utf-8"))
 
@@ -139,7 +139,7 @@ class RunFolder:
                 continue
             if damaged is not None:
                 warn(f"{damaged}; going back to the checkpoint before it")
-                # Left there, the next save would put it in the place of the good one.
+                # Otherwise the next save would replace the good one by it.
                 os.replace(self.last, self.path / "last.damaged.safetensors")
             return state
         if damaged is not None:
@@ -158,12 +158,12 @@ def new_path(parent, name):
     return path
 
 
-def soon(done):
-    """Whether done() becomes true at once or within PATIENCE."""
-    end = time.monotonic() + PATIENCE
-    while not (now := done()) and time.monotonic() < end:
+def lock_soon(file):
+    """Take the lock of an open file now or within LOCK_WAIT; False if another holds it."""
+    end = time.monotonic() + LOCK_WAIT
+    while not (locked := try_lock(file)) and time.monotonic() < end:
         time.sleep(0.05)
-    return now
+    return locked
 
 
 def try_lock(file):

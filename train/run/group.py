@@ -1,13 +1,13 @@
-"""The processes that train one model together, and the little that they say to each other.
+"""The process group: the processes (ranks) that train one model together, and how they communicate.
 
 `group()` is the group of this process: MPI's if mpiexec (or srun) started it, the one that
 train.launch made if that did, and otherwise a group of one. Every rank calls the same methods in
-the same order; `exchange` passes small things around on the host.
+the same order.
 
-Gradients are added in two halves. After `add_up` each rank has the sum of one stretch of the
-vector, its `own`; after `spread` everyone has all stretches. What is done number by number, as Adam
-does, can stand between the two, and each rank then does its stretch only. On GPUs one all-reduce of
-NCCL does both halves, and the ranks find each other through `exchange`.
+Gradients are summed in two halves. After `reduce_scatter` each rank has the sum of one shard of the
+vector, its `local_shard`; after `all_gather` every rank has all shards. What works entry by entry,
+as Adam does, can stand between the two, each rank then updating its shard only. On GPUs one
+all-reduce of NCCL does both halves, and the ranks find each other through `all_gather_object`.
 """
 
 import contextlib
@@ -20,8 +20,9 @@ import numpy as np
 
 from minisum.backend import array_module
 from minisum.errors import UserError
+from train.run.signals import Interrupted
 
-# (number of processes, own number), as the launchers tell them to those that they start.
+# (number of processes, own rank): the variables that launchers set.
 LAUNCHERS = (
     ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),  # Open MPI
     ("PMI_SIZE", "PMI_RANK"),  # MPICH, Intel MPI, MS-MPI
@@ -41,9 +42,9 @@ def group():
 
 
 def join(group):
-    """Make `group` the one of this process, and learn who else of it is on this host."""
+    """Make `group` the one of this process, and learn which of its ranks are on this host."""
     global _group
-    seats = group.exchange((socket.gethostname(), _usable_cpus()))
+    seats = group.all_gather_object((socket.gethostname(), _usable_cpus()))
     group.neighbours = [cpus for host, cpus in seats if host == seats[group.rank][0]]
     _group = group
 
@@ -52,12 +53,12 @@ def _from_environment():
     for size, rank in LAUNCHERS:
         if int(os.environ.get(size, 1)) > 1:
             try:
-                return Mpi(int(os.environ[size]))
+                return MpiGroup(int(os.environ[size]))
             except UserError:
-                if int(os.environ.get(rank, 0)):  # once is enough: rank 0 says why
+                if int(os.environ.get(rank, 0)):  # rank 0 reports it
                     raise SystemExit(2) from None
                 raise
-    return Group()
+    return ProcessGroup()
 
 
 def _usable_cpus():
@@ -67,31 +68,31 @@ def _usable_cpus():
         return set(range(os.cpu_count() or 1))
 
 
-class Group:
+class ProcessGroup:
     """A group of one, and what all groups have in common."""
 
     rank, size = 0, 1
     kind = "alone"
     neighbours = ()  # the CPUs that each rank on this host may use, own ones included
     nccl = None
-    gathered = None  # every rank's version of the own stretch: room that is used again
+    received = None  # every rank's version of the local shard: a buffer that is used again
 
-    def exchange(self, value):
+    def all_gather_object(self, value):
         """[rank 0's value, rank 1's, ...], the same list on every rank."""
         return [value]
 
-    def own(self, vector):
-        """The slice of `vector` that this rank looks after: on GPUs, like all others, all of it."""
+    def local_shard(self, vector):
+        """The slice of `vector` that this rank updates: on GPUs, as all others do, all of it."""
         if self.size == 1 or array_module(vector) is not np:
             return slice(None)
-        return self._stretch(vector, self.rank)
+        return self._shard(vector, self.rank)
 
-    def _stretch(self, vector, rank):
+    def _shard(self, vector, rank):
         cuts = [len(vector) * r // self.size for r in (rank, rank + 1)]
         return slice(*cuts)
 
-    def add_up(self, vector):
-        """Put the sum of all ranks' vectors in place of `vector`'s own stretch; the rest is lost.
+    def reduce_scatter(self, vector):
+        """Replace `vector`'s local shard by the sum over all ranks; the rest is lost.
 
         On the host it is rank 0's + rank 1's + ... in this order: the same bits in every run.
         MPI.Reduce_scatter would be one line, but its order of summation is the library's choice
@@ -103,27 +104,27 @@ class Group:
         if array_module(vector) is not np:
             self._sum_on_gpus(vector)
             return
-        own = self.own(vector)
-        shape = self.size, own.stop - own.start
-        if self.gathered is None or self.gathered.shape != shape:
-            self.gathered = np.empty(shape, vector.dtype)
-        self._collect(vector, self.gathered)
-        np.add(self.gathered[0], self.gathered[1], out=vector[own])
-        for other in self.gathered[2:]:
-            vector[own] += other
+        local = self.local_shard(vector)
+        shape = self.size, local.stop - local.start
+        if self.received is None or self.received.shape != shape:
+            self.received = np.empty(shape, vector.dtype)
+        self._all_to_all(vector, self.received)
+        np.add(self.received[0], self.received[1], out=vector[local])
+        for other in self.received[2:]:
+            vector[local] += other
 
-    def spread(self, vector):
-        """Give every rank the stretches of `vector` that the others look after."""
+    def all_gather(self, vector):
+        """Give every rank the shards of `vector` that the others updated."""
         if self.size > 1 and array_module(vector) is np:
-            self._spread(vector)
+            self._all_gather(vector)
 
-    def part(self, batch):
+    def local_batch(self, batch):
         """This rank's examples of a batch: every size-th, as threads take every T-th shard."""
         if self.size == 1:
             return batch
         return {name: array[self.rank :: self.size] for name, array in batch.items()}
 
-    def whole(self, parts):
+    def merge(self, parts):
         """All ranks' outputs for their parts of a batch, in the batch's order."""
         if self.size == 1:
             return parts[0]
@@ -133,12 +134,31 @@ class Group:
             outputs[rank :: self.size] = part
         return outputs
 
-    def started(self, program):
+    def from_rank_0(self, work):
+        """work() of rank 0, on every rank, or the UserError that it raises. The others wait."""
+        if self.size == 1:
+            return work()
+        result, error = attempt(work) if self.rank == 0 else (None, None)
+        shared = self.all_gather_object((result, error))[0]
+        if error := error or shared[1]:
+            raise error
+        return result if self.rank == 0 else shared[0]
+
+    def on_all_ranks(self, work):
+        """work() of this rank. If it raises a UserError on one rank, it does on all."""
+        if self.size == 1:
+            return work()
+        result, error = attempt(work)
+        if error := next(filter(None, self.all_gather_object(error)), None):
+            raise error
+        return result
+
+    def launcher(self, program):
         """The command that starts such a group, for "python -m train.TASK"."""
         return program
 
     def abort(self, status):
-        """End all ranks at once, without their help."""
+        """End all ranks at once."""
         raise SystemExit(status)
 
     def take_gpu(self):
@@ -149,42 +169,40 @@ class Group:
         cupy.cuda.Device(self.rank % count).use()
 
     def connect_gpus(self):
-        """Let NCCL join the ranks' GPUs. Returns why it cannot, the same on every rank, or None."""
+        """Join the ranks' GPUs by NCCL. UserError on every rank if it cannot be done."""
         if self.size == 1 or self.nccl:
-            return None
+            return
         import cupy
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # CuPy's own way to say that NCCL is missing
+            warnings.simplefilter("ignore")  # CuPy warns where NCCL is missing
             from cupy.cuda import nccl
         seat = (socket.gethostname(), cupy.cuda.Device().pci_bus_id)
-        seats, able = zip(*self.exchange((seat, bool(nccl.available))), strict=True)
+        seats, able = zip(*self.all_gather_object((seat, bool(nccl.available))), strict=True)
         if not all(able):
-            return (
-                f"--backend cupy on {self.size} processes adds up gradients with NCCL, which CuPy "
+            raise UserError(
+                f"--backend cupy on {self.size} processes sums gradients with NCCL, which CuPy "
                 "does not find: pip install nvidia-nccl-cu12 (nvidia-nccl-cu13 for CUDA 13)"
             )
         if len(set(seats)) < self.size:
-            return (
+            raise UserError(
                 f"--backend cupy needs a GPU for each process: {self.size} processes found "
                 f"{len(set(seats))}"
             )
-        key = self.exchange(nccl.get_unique_id() if self.rank == 0 else None)[0]
+        key = self.all_gather_object(nccl.get_unique_id() if self.rank == 0 else None)[0]
         self.nccl = nccl.NcclCommunicator(self.size, key, self.rank)
-        return None
 
     def _sum_on_gpus(self, vector):
         import cupy
         from cupy.cuda import nccl
 
-        types = {"float16": nccl.NCCL_FLOAT16, "float32": nccl.NCCL_FLOAT32,
-                 "float64": nccl.NCCL_FLOAT64}  # fmt: skip
+        types = {"float32": nccl.NCCL_FLOAT32, "float64": nccl.NCCL_FLOAT64}
         pointer, stream = vector.data.ptr, cupy.cuda.get_current_stream().ptr
         kind = types[vector.dtype.name]
         self.nccl.allReduce(pointer, pointer, vector.size, kind, nccl.NCCL_SUM, stream)
 
 
-class Mpi(Group):
+class MpiGroup(ProcessGroup):
     """The processes that mpiexec started, through mpi4py."""
 
     kind = "MPI"
@@ -208,20 +226,20 @@ class Mpi(Group):
                 "built for another MPI than the one of this mpiexec"
             )
 
-    def exchange(self, value):
+    def all_gather_object(self, value):
         return self.world.allgather(value)
 
-    def _collect(self, vector, gathered):
-        self.world.Alltoallv([vector, self._counts(vector)], gathered)
+    def _all_to_all(self, vector, received):
+        self.world.Alltoallv([vector, self._counts(vector)], received)
 
-    def _spread(self, vector):
+    def _all_gather(self, vector):
         self.world.Allgatherv(self.IN_PLACE, [vector, self._counts(vector)])
 
     def _counts(self, vector):
-        stretches = [self._stretch(vector, rank) for rank in range(self.size)]
-        return [stretch.stop - stretch.start for stretch in stretches]
+        shards = [self._shard(vector, rank) for rank in range(self.size)]
+        return [shard.stop - shard.start for shard in shards]
 
-    def started(self, program):
+    def launcher(self, program):
         return f"mpiexec -n {self.size} {program}"
 
     def abort(self, status):
@@ -229,8 +247,8 @@ class Mpi(Group):
         self.world.Abort(status)
 
 
-class Pipes(Group):
-    """Processes of one machine that train.launch started, with a pipe between each two.
+class PipeGroup(ProcessGroup):
+    """Processes of one machine that train.launch started, with a pipe between every two.
 
     connections: rank -> the end of the pipe to it.
     """
@@ -240,8 +258,8 @@ class Pipes(Group):
     def __init__(self, rank, size, connections):
         self.rank, self.size, self.connections = rank, size, connections
 
-    def exchange(self, value):
-        with leaving_with_others():
+    def all_gather_object(self, value):
+        with exiting_with_others():
             if self.rank:
                 self.connections[0].send(value)
                 return self.connections[0].recv()
@@ -250,18 +268,18 @@ class Pipes(Group):
                 connection.send(values)
             return values
 
-    def _collect(self, vector, gathered):
-        gathered[self.rank] = vector[self.own(vector)]
-        self._swap(lambda peer: vector[self._stretch(vector, peer)], lambda peer: gathered[peer])
+    def _all_to_all(self, vector, received):
+        received[self.rank] = vector[self.local_shard(vector)]
+        self._swap(lambda peer: vector[self._shard(vector, peer)], lambda peer: received[peer])
 
-    def _spread(self, vector):
-        own = vector[self.own(vector)]
-        self._swap(lambda peer: own, lambda peer: vector[self._stretch(vector, peer)])
+    def _all_gather(self, vector):
+        local = vector[self.local_shard(vector)]
+        self._swap(lambda peer: local, lambda peer: vector[self._shard(vector, peer)])
 
     def _swap(self, sent, received):
         """Send sent(peer) to each other rank and fill received(peer) with what it sends."""
-        # Every rank takes its pairs in the same order: nobody waits in a circle.
-        with leaving_with_others():
+        # Every rank visits its peers in the same order: no deadlock.
+        with exiting_with_others():
             for peer in sorted(self.connections):
                 connection = self.connections[peer]
                 if self.rank < peer:
@@ -270,7 +288,7 @@ class Pipes(Group):
                 if self.rank > peer:
                     connection.send_bytes(sent(peer))
 
-    def started(self, program):
+    def launcher(self, program):
         return program.replace(" -m ", f" -m train.launch --ranks {self.size} ")
 
     def abort(self, status):
@@ -279,12 +297,24 @@ class Pipes(Group):
 
 
 @contextlib.contextmanager
-def leaving_with_others():
-    """A pipe that breaks is the end of another rank, and train.launch says which."""
+def exiting_with_others():
+    """A broken pipe means that another rank has ended; train.launch reports which."""
     try:
         yield
     except (EOFError, ConnectionError):
         raise SystemExit(1) from None
+
+
+def attempt(work):
+    """(work(), None), or (None, a UserError with the reason) for what a user can mend."""
+    try:
+        return work(), None
+    except (UserError, Interrupted, SystemExit) as error:
+        return None, error
+    except OSError as error:
+        return None, UserError(str(error))
+    except MemoryError as error:
+        return None, UserError(f"not enough memory for a run of this size ({error})")
 
 
 def _flush():

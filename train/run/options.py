@@ -1,8 +1,8 @@
-"""The settings of a run: one frozen dataclass feeds the flags, --help, config.json and the header.
+"""The settings of a run: one frozen dataclass gives the flags, --help, config.json and the header.
 
 A field declared with `option` is a command-line flag; its metadata holds the help text, the choices
-and the bounds. A task subclasses `Config`, adds fields of its own and may declare a shared one
-again with other choices or another default.
+and the bounds. A task subclasses `Config`, or `TextConfig` if it reads texts, adds its own fields
+and may declare a shared one again with other choices or another default.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from data.text.tokenizer import least_vocabulary
-from minisum import backend
+from minisum import backend, checkpoint
 from minisum.errors import UserError
 
 
@@ -27,104 +27,106 @@ def option(default, help, group="training", **metadata):
     return dataclasses.field(default=default, metadata={"help": help, "group": group, **metadata})
 
 
+def changed(config_class, name, default, **metadata):
+    """The option `name` of `config_class` with another default, and what else is different."""
+    field = config_class.__dataclass_fields__[name]
+    return dataclasses.field(default=default, metadata={**field.metadata, **metadata})
+
+
 def file_path(text):
-    """A path that still holds when the run is resumed from another folder."""
+    """An absolute path: the run may be resumed from another folder."""
     try:
         return str(Path(text).expanduser().resolve())
     except (OSError, RuntimeError) as error:  # an unknown ~user, a loop of links
-        raise UserError(f"{text} is no path to a file: {error}") from None
+        raise UserError(f"{text} is not a path to a file: {error}") from None
+
+
+def names(text):
+    """("a", "b", "c") of "a,b,c"."""
+    return tuple(name.strip() for name in utf8(text).split(",") if name.strip())
 
 
 def utf8(argument):
-    """The words of a flag as UTF-8, also where the locale made something else of their bytes."""
+    """The value of a flag as UTF-8, also where the locale decoded its bytes as something else."""
     try:
         return os.fsencode(argument).decode("utf-8")
     except UnicodeError:
         return argument
 
 
+# Kinds of options, for `option(default, help, group, **N)`.
+N = {"type": int, "at_least": 1, "metavar": "N"}
+SIZE = N | {"at_most": 2**16}
+LENGTH = N | {"at_most": 2**24}
+VOCABULARY = N | {"at_least": 4, "at_most": 2**24}
+LAYERS = N | {"at_most": 2**10}
+RATE = {"type": float, "at_least": 0, "below": 1, "metavar": "RATE"}
+FRACTION = {"type": float, "above": 0, "below": 1, "metavar": "FRACTION"}
+POSITIVE = {"type": float, "above": 0, "metavar": "X"}
+NAME = {"type": str, "metavar": "NAME"}
+LIST = {"type": names, "metavar": "A,B,C"}
+FILE = {"type": file_path, "metavar": "FILE"}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    dataset: str = option("python_docs", "corpus by name", "data", metavar="NAME")
-    data: str = option(None, "corpus from your own file", "data", type=file_path, metavar="FILE")
-    test_data: str = option(
-        None, "test rows for --data (else cut from it)", "data", type=file_path, metavar="FILE"
-    )
-    limit_train: int = option(
-        None, "train on N rows only, drawn by class", "data", type=int, at_least=1, metavar="N"
-    )
-    limit_test: int = option(
-        None, "test on N rows only, drawn by class", "data", type=int, at_least=1, metavar="N"
-    )
-    validation: float = option(
-        0.1, "share of the training rows that chooses the epoch", "data", above=0, below=1,
-        metavar="FRACTION",
-    )  # fmt: skip
-    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
-    vocab_size: int = option(
-        10_000, "most frequent tokens kept", "data", at_least=4, at_most=2**24, metavar="N"
-    )  # fmt: skip
+    """The settings that every task has."""
 
-    mixer: str = option("summation", "how tokens are mixed", "model", choices=("summation",))
-    width: int = option(256, "width of the model", "model", at_least=1, at_most=2**16, metavar="N")
-    layers: int = option(1, "mixing layers", "model", at_least=1, at_most=2**10, metavar="N")
-    heads: int = option(4, "attention heads", "model", at_least=1, at_most=2**10, metavar="N")
-    max_len: int = option(
-        256, "tokens of an example that are read", "model", at_least=1, at_most=2**24, metavar="N"
-    )
-    dropout: float = option(0.5, "dropout rate", "model", at_least=0, below=1, metavar="RATE")
+    dataset: str = option("python_docs", "corpus by name", "data", **NAME)
+    data: str = option(None, "your own file: csv, tsv, jsonl, txt or parquet", "data", **FILE)
+    limit_train: int = option(None, "train on N rows only, drawn by class", "data", **N)
+    limit_test: int = option(None, "test on N rows only, drawn by class", "data", **N)
 
-    recipe: str = option("default", "set of defaults", choices=("default",))
-    epochs: int = option(20, "passes over the training rows", at_least=1, metavar="N")
-    batch_size: int = option(64, "examples a step", at_least=1, metavar="N")
-    lr: float = option(1e-3, "learning rate of Adam", above=0, metavar="RATE")
+    mixer: str = option("summation", "how tokens are mixed", "model", **NAME)
+    width: int = option(256, "width of the model", "model", **SIZE)
+    layers: int = option(1, "mixing layers", "model", **LAYERS)
+    heads: int = option(4, "attention heads", "model", **LAYERS)
+    dropout: float = option(0.5, "dropout rate", "model", **RATE)
+
+    recipe: str = option("default", "set of defaults", choices=("default", "published"))
+    epochs: int = option(20, "passes over the training rows", **N)
+    batch_size: int = option(64, "examples a step", **N)
+    lr: float = option(1e-3, "learning rate of Adam", **POSITIVE)
     schedule: str = option("constant", "learning rate over time", choices=("constant", "cosine"))
     warmup: int = option(0, "steps of linear warm-up", at_least=0, metavar="STEPS")
     weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
-    epsilon: float = option(1e-8, "Adam's epsilon", above=0, metavar="X")
-    clip_value: float = option(
-        None, "clip every gradient to [-X, X]", type=float, above=0, metavar="X"
-    )
-    clip_norm: float = option(
-        None, "clip the norm of the whole gradient", type=float, above=0, metavar="X"
-    )
+    epsilon: float = option(1e-8, "Adam's epsilon", **POSITIVE)
+    clip_value: float = option(None, "clip every gradient to [-X, X]", **POSITIVE)
+    clip_norm: float = option(None, "clip the norm of the whole gradient", **POSITIVE)
     ema: float = option(
-        0.0, "validate and keep a running average of the parameters with this decay", at_least=0,
-        below=1, metavar="DECAY",
+        0.0, "validate and keep an exponential moving average of the parameters, of this decay",
+        **RATE,
     )  # fmt: skip
     select: str = option(
         "validation",
-        "the epoch that is kept: the best on validation rows; the last; or, only to reproduce "
-        "numbers that were published so, the best on the test set, which then is no test any more",
+        "the epoch that is kept: the best on validation rows; the last; or the best on the test "
+        "set, only to reproduce results published that way: its score is then no test score",
         choices=("validation", "last", "test"),
     )
     patience: int = option(
-        None, "stop after N epochs without a new best", type=int, at_least=1, metavar="N"
+        None, "stop after N epochs without a new best; 0: never", type=int, at_least=0, metavar="N"
     )
-    plateau: int = option(
-        None, "halve the rate after N epochs without a best", type=int, at_least=1, metavar="N"
-    )
-    seed: int = option(0, "seed of everything random", at_least=0, metavar="N")
+    plateau: int = option(None, "halve the rate after N epochs without a new best", **N)
+    seed: int = option(0, "random seed", at_least=0, metavar="N")
 
     backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
-    threads: int = option(
-        None, "threads (default: one a core)", "running", type=int, at_least=1, at_most=2**10,
-        metavar="N",
-    )  # fmt: skip
+    threads: int = option(None, "threads (default: one a core)", "running", **N, at_most=2**10)
     shard_rows: int = option(
-        None, "examples a thread works on at a time (default: what its cache holds)", "running",
-        type=int, at_least=1, metavar="N",
-    )  # fmt: skip
+        None, "examples a thread computes at a time (default: what its cache holds)", "running", **N
+    )
     save_every: float = option(
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
     )
 
     # name of the recipe -> the defaults that it changes
     RECIPES = {"default": {}}
-    # flags that say how to read --data FILE, and mean nothing without it
-    WITH_DATA = ("test_data",)
-    # tokens of the vocabulary beside the tokenizer's own
-    MORE_TOKENS = 0
+    # flags that describe --data FILE, and mean nothing without it
+    WITH_DATA = ()
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):  # config.json has lists
+            if isinstance(value := getattr(self, field.name), list):
+                object.__setattr__(self, field.name, tuple(value))
 
     def check(self, given=()):
         """Raise UserError for a value out of range, or for values that contradict each other.
@@ -136,14 +138,51 @@ class Config:
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
+
+    def pick(self, *names):
+        """These settings as a dict: arguments for what is called alike."""
+        return {name: getattr(self, name) for name in names}
+
+    def source(self):
+        """Where the data is: arguments of a loader."""
+        dataset = self.dataset if self.data is None else None
+        return {"dataset": dataset, "data_file": self.data}
+
+    def to_dict(self):
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextConfig(Config):
+    """The settings of a task that reads texts."""
+
+    test_data: str = option(None, "test rows for --data (else cut from it)", "data", **FILE)
+    validation: float = option(
+        0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
+    )
+    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
+    vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
+    max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
+
+    WITH_DATA = ("test_data",)
+    # tokens of the vocabulary beside the tokenizer's own
+    MORE_TOKENS = 0
+
+    def source(self):
+        return super().source() | {"test_file": self.test_data}
+
+    def split(self):
+        """How the data is cut: more arguments of a loader."""
+        validation = 0 if self.select == "test" else self.validation
+        return {"validation": validation} | self.pick("limit_train", "limit_test", "seed")
+
+    def check(self, given=()):
+        super().check(given)
         least = least_vocabulary("bpe") + self.MORE_TOKENS
         if self.tokenizer == "bpe" and self.vocab_size < least:
             raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
         if "validation" in given and self.select == "test":
-            raise UserError("--validation: --select test looks at no validation rows")
-
-    def to_dict(self):
-        return dataclasses.asdict(self)
+            raise UserError("--validation has no meaning with --select test: leave one out")
 
 
 def flag(name):
@@ -151,7 +190,7 @@ def flag(name):
 
 
 def check_bounds(field, value):
-    """Hold one value to its field's choices and bounds."""
+    """UserError for a value outside its field's choices or bounds."""
     limits = field.metadata
     name = flag(field.name)
     if value is None:
@@ -224,7 +263,7 @@ def describe_recipes(config_class):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong command line is a UserError like every other wrong input."""
+    """argparse, but a wrong command line is a UserError like any other wrong input."""
 
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
@@ -241,7 +280,7 @@ def from_flags(config_class, given):
 
 
 # Settings that a resumed run may change: how long and on what it runs, not what it learns.
-FREE_ON_RESUME = {"epochs", "threads", "save_every"}
+FREE_ON_RESUME = {"epochs", "patience", "threads", "save_every"}
 
 
 def from_run(config_class, task, folder, given):
@@ -254,14 +293,15 @@ def from_run(config_class, task, folder, given):
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["task"] != task:
-            raise UserError(f"{folder} holds a run of another task: {stored['task']}")
+            raise UserError(f"{folder} is a run of another task: {stored['task']}")
         needed = {"data_sha256", "mixer", "seed", "threads"} - stored.keys()
         if needed:
             raise KeyError(needed)
-        # An option that is younger than the run has its default, which is what there was before.
+        checkpoint.require_format(folder, stored.get("format"))
+        # An option that is newer than the run has its default, which is what there was before.
         values = {f.name: stored.get(f.name, f.default) for f in dataclasses.fields(config_class)}
     except FileNotFoundError:
-        raise UserError(f"{folder} holds no run: there is no config.json in it") from None
+        raise UserError(f"{folder} has no run in it: there is no config.json") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except UserError:
@@ -275,7 +315,7 @@ def from_run(config_class, task, folder, given):
         if name not in FREE_ON_RESUME and values[name] != value:
             raise UserError(
                 f"{flag(name)} {value} contradicts the run in {folder}, which has {values[name]}: "
-                "leave the flag out, or start another run"
+                "leave the flag out, or start a new run"
             )
     config = config_class(**{**values, **{k: given[k] for k in FREE_ON_RESUME & given.keys()}})
     config.check()
@@ -283,7 +323,7 @@ def from_run(config_class, task, folder, given):
 
 
 def fits(field, value):
-    """Whether a value out of JSON is of the field's type, or None where that is the default."""
+    """Whether a value from JSON has the field's type, or is None where that is the default."""
     if value is None:
         return field.default is None
     if field.type is tuple:

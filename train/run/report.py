@@ -1,12 +1,14 @@
-"""What a run says while it runs: a header, a bar on a terminal, a line an epoch, a final table.
+"""What a run prints: a header, a progress bar, a line an epoch, a final table.
 
-Lines go to standard output, the bar and warnings to standard error; where there is no terminal
-(or no tqdm), a line a minute stands for the bar. A reader that goes away
-(`| head`, a closed terminal) silences the run and does not end it: the files are the record.
+Lines go to standard output, the bar and warnings to standard error; without a terminal (or tqdm)
+a line a minute replaces the bar. If the reader goes away (`| head`, a closed terminal), the run
+goes on in silence: the files are the record.
 """
 
 import contextlib
+import csv
 import dataclasses
+import io
 import os
 import platform
 import sys
@@ -16,27 +18,33 @@ import time
 import numpy as np
 
 import minisum
-from minisum import backend
+from minisum import machine
 
-BETWEEN_LINES = 60.0  # seconds, of those that stand for a bar
+BETWEEN_LINES = 60.0  # seconds, of the lines that replace a bar
 
 
 class Report:
-    def __init__(self):
-        self.titles = None  # of the columns of the epoch lines, once they stand there
+    def __init__(self, silent=False):
+        """silent: print nothing, as on every rank but 0."""
+        self.silent = silent
+        self.titles = None  # of the columns of the epoch lines, once they are printed
 
     def say(self, text=""):
-        emit(sys.stdout, text)
+        if not self.silent:
+            emit(sys.stdout, text)
 
     def warn(self, text):
-        emit(sys.stderr, f"note: {text}")
+        if not self.silent:
+            emit(sys.stderr, f"note: {text}")
 
     def header(self, task, more):
-        """Everything needed to tell this run from another, before it starts."""
+        """What the run is, before it starts."""
+        if self.silent:
+            return
         rows = {"dataset": f"{task.dataset} (sha256 {task.data_sha256[:12]})"}
-        rows |= {name.replace("_", " "): shown(value) for name, value in task.facts().items()}
+        rows |= {name.replace("_", " "): readable(value) for name, value in task.summary().items()}
         rows |= more
-        rows["BLAS"] = blas()
+        rows["BLAS"] = machine.blas()
         self.say(f"minisum {minisum.__version__}, {task.name}")
         self.table(rows)
         for group, settings in grouped(task.config).items():
@@ -46,7 +54,7 @@ class Report:
         self.titles = None
 
     def epoch(self, record, epochs, seconds_left, is_best):
-        """One line of numbers, under column titles the first time; * marks a new best epoch."""
+        """One line of numbers, the first under column titles; * marks a new best epoch."""
         left_out = ("epoch", "step", "tokens_per_second", "seconds")
         cells = {"epoch": f"{record['epoch']}/{epochs}"}
         cells |= {
@@ -71,13 +79,13 @@ class Report:
     def result(self, result, folder):
         """The test metrics and what they cost."""
         rows = {
-            name.replace("_", " "): shown(value)
+            name.replace("_", " "): readable(value)
             for name, value in result.items()
             if name.startswith(("best_", "val_", "test_", "majority_"))
             and not name.endswith("_examples")
         }
-        rows["parameters"] = shown(result["parameters"])
-        rows["tokens/s"] = shown(result["tokens_per_second"])
+        rows["parameters"] = readable(result["parameters"])
+        rows["tokens/s"] = readable(result["tokens_per_second"])
         rows["time"] = duration(result["seconds"])
         rows["peak memory"] = f"{result['peak_memory_bytes'] / 2**20:,.0f} MiB"
         rows["files in"] = str(folder)
@@ -93,7 +101,7 @@ class Report:
             + f"{'parameters':>14}{'tokens/s':>14}{'time':>8}{'best epoch':>12}"
         )
         for result in results:
-            # Speeds compare better than whole times, which hold epochs that others did not need.
+            # Speeds, not total times: the mixers may stop after different numbers of epochs.
             ratio = results[0]["tokens_per_second"] / result["tokens_per_second"]
             self.say(
                 f"{result['mixer']:<16}"
@@ -107,8 +115,11 @@ class Report:
 
     @contextlib.contextmanager
     def bar(self, title, total, done):
-        """Yield advance(loss), called after every step: a tqdm bar where a person can see it."""
+        """Yield advance(loss), to call after every step: a tqdm bar on a terminal."""
         tqdm = None
+        if self.silent:
+            yield lambda loss: None
+            return
         if sys.stderr is not None and sys.stderr.isatty():
             with contextlib.suppress(ImportError):
                 from tqdm import tqdm
@@ -124,7 +135,7 @@ class Report:
             yield advance
 
     def lines(self, title, total, done):
-        """advance(loss) where no bar can be drawn: in a file it would be a thousand lines."""
+        """advance(loss) without a terminal: a bar in a file would be a thousand lines."""
         first, started = done, time.monotonic()
         told = started
 
@@ -150,7 +161,7 @@ class Report:
 
 
 def emit(stream, text):
-    """Print a line now; from the first failure on, to nowhere."""
+    """Print a line now; after the first failure, to nowhere."""
     if stream is None:
         return
     try:
@@ -160,13 +171,13 @@ def emit(stream, text):
 
 
 def silence(stream):
-    """Point the stream at nowhere, so that Python's own flush at exit does not fail either."""
+    """Redirect the stream to nowhere, so that Python's own flush at exit does not fail either."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def grouped(config):
-    """group of settings -> "name value, name value", all that are not None and mean something."""
+    """group of settings -> "name value, name value", of all that apply."""
     groups = {}
     own_file = getattr(config, "data", None) is not None
     for field in dataclasses.fields(config):
@@ -177,8 +188,8 @@ def grouped(config):
     return {group: ", ".join(settings) for group, settings in groups.items()}
 
 
-def shown(value):
-    """A number as a person reads it."""
+def readable(value):
+    """A number as a person reads it: 0.1235, 12,345."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -194,8 +205,22 @@ def duration(seconds):
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def blas():
-    """Name and thread count of the BLAS library behind NumPy."""
-    libraries = backend.blas_libraries()
-    named = (f"{name} {version}, {threads} threads" for name, version, threads in libraries)
-    return "; ".join(named) or "unknown (pip install threadpoolctl)"
+def aligned(lines, left=1):
+    """Lines of text from lists of cells: `left` columns flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = []
+    for line in lines:
+        sized = list(zip(line, widths, strict=True))
+        cells = [c.ljust(w) for c, w in sized[:left]] + [c.rjust(w) for c, w in sized[left:]]
+        text.append("  ".join(cells).rstrip())
+    return text
+
+
+def csv_of(rows):
+    """Rows, dicts with the same keys, as csv."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()

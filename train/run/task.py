@@ -1,8 +1,8 @@
-"""What the training loop asks of a task, and all that it knows of one.
+"""What the training loop asks of a task.
 
 A classifier, a language model, a regressor and a forecaster differ in what a training example is
 (`train_size`, `order`, `train_batch`) and in what a good model is (`evaluate`, `metric`). The
-rest is the same for all of them and stands in train.loop.
+rest is the same for all of them and is in train.loop.
 """
 
 from typing import Protocol
@@ -15,13 +15,13 @@ class Task(Protocol):
 
     name: str  # "classifier"
     config: Config
-    model: object  # see minisum.models: init, noise, loss, predict, weight
+    model: object  # see minisum.models.base
     dataset: str
     data_sha256: str
     train_size: int  # examples
     metric: str  # the key of `evaluate` that chooses the epoch
-    rivals: tuple  # the mixers that --mixer all compares
-    shown: tuple  # the keys that the comparison shows
+    compared: tuple  # the mixers that --mixer all trains
+    report_metrics: tuple  # the keys that their comparison shows
     higher_is_better: bool
 
     def order(self, epoch):
@@ -31,22 +31,23 @@ class Task(Protocol):
         """The batch of these rows, without noise."""
 
     def tokens(self, batch):
-        """How many tokens a batch has, for the speed."""
+        """Tokens of a batch, for the speed."""
 
-    def evaluate(self, split, predict):
+    def evaluate(self, split, predict, folder=None):
         """Metrics on split "val" or "test": a dict with "loss", `metric` and any others.
 
-        predict(batch) gives the model's outputs as host arrays.
+        predict(batch) gives the model's outputs as host arrays. folder: a path for tables and
+        figures of the test split; None writes none.
         """
 
-    def facts(self):
+    def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
 
-    def card(self):
+    def model_spec(self):
         """What it takes to rebuild the model beside the config; kept in best.safetensors."""
 
     def save(self, path):
         """Write what prediction needs beside the checkpoint (a tokenizer) into folder `path`."""
 
     def with_mixer(self, mixer):
-        """The same task, data and all, for another mixer (--mixer all)."""
+        """The same task with the same data, for another mixer (--mixer all)."""

@@ -1,0 +1,132 @@
+"""The machine: its device, the BLAS behind NumPy, the C library's malloc, and memory in use."""
+
+import contextlib
+import ctypes
+import platform
+import sys
+import tracemalloc
+
+import numpy as np
+
+from minisum import backend
+from minisum.errors import UserError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def keep_freed_memory():
+    """Have the C library keep the memory of freed arrays for the next ones. True if it can.
+
+    glibc returns large blocks to the system, which has to clear and map them again: a pass of a
+    layer over arrays of 4 MB takes up to 1.6 times as long with that.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # no glibc
+        return False
+    largest = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)
+    return bool(largest and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def device_name(xp):
+    """What the backend runs on, for a log line."""
+    if xp is not np:
+        device = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)
+        return device["name"].decode()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            model = next(line for line in lines if line.startswith("model name"))
+        return model.partition(":")[2].strip()
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def peak_memory(xp):
+    """Bytes: the most this process ever had resident, or what CuPy's pool took from the device."""
+    if xp is not np:
+        return int(xp.get_default_memory_pool().total_bytes())
+    try:
+        import resource
+    except ImportError:  # Windows has no such counter
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextlib.contextmanager
+def allocations(xp):
+    """Yield counted(), the most bytes alive so far that were allocated in here.
+
+    NumPy reports its arrays to tracemalloc, which slows everything down; CuPy's pool is watched by
+    a memory hook. Times measured in here mean nothing.
+    """
+    if xp is np:
+        tracemalloc.start()
+        try:
+            yield lambda: tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        return
+
+    class Count(xp.cuda.MemoryHook):
+        alive = peak = 0
+
+        def malloc_postprocess(self, **event):
+            self.alive += event["mem_size"]
+            self.peak = max(self.peak, self.alive)
+
+        def free_postprocess(self, **event):
+            self.alive -= event["mem_size"]
+
+    with Count() as count:
+        yield lambda: count.peak
+
+
+def blas_pools():
+    """threadpoolctl's description of each BLAS that NumPy loaded; [] without threadpoolctl."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return []
+    return [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def blas():
+    """Name and thread count of the BLAS library behind NumPy, for a log line."""
+    named = (
+        f"{pool['internal_api']} {pool.get('version') or '?'}, {pool['num_threads']} thread"
+        + "s" * (pool["num_threads"] != 1)
+        for pool in blas_pools()
+    )
+    return "; ".join(named) or "unknown (pip install threadpoolctl)"
+
+
+def report(name):
+    """Print what backend `name` is made of here, and check a product against sums by hand."""
+    xp = backend.get(name)
+    print(f"{name} {xp.__version__}")
+    print(f"  device        {device_name(xp)}")
+    if xp is np:
+        print(f"  BLAS          {blas()}")
+    else:
+        runtime = xp.cuda.runtime
+        driver, version = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        print(f"  CUDA          driver {driver}, runtime {version}")
+        free, total = runtime.memGetInfo()
+        print(f"  memory        {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
+    a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
+    by_hand = np.array([[sum(row[k] * b[k, j] for k in range(3)) for j in range(4)] for row in a])
+    product = backend.to_numpy(backend.to_device(a, xp) @ backend.to_device(b, xp))
+    if not np.array_equal(product, by_hand):
+        raise SystemExit("  product       WRONG: (2,3) @ (3,4) differs from the sums done by hand")
+    print("  product       (2,3) @ (3,4) is right")
+
+
+def main():
+    """`python -m minisum.backend`"""
+    print(f"python {platform.python_version()} on {platform.platform()}")
+    report("numpy")
+    try:
+        report("cupy")
+    except UserError as missing:
+        print(f"cupy\n  {missing}")
