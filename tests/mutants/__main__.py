@@ -230,7 +230,8 @@ def report(everyone, book, full):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("paths", nargs="*", default=["minisum/ops", "minisum/fast", "minisum/mixers"])
+    rooms = ["minisum/ops", "minisum/fast", "minisum/mixers"]
+    parser.add_argument("paths", nargs="*", default=rooms)
     parser.add_argument("--forward", action="store_true", help="mistakes in every function")
     parser.add_argument("--sample", type=int, metavar="N", help="only N of them, drawn at random")
     parser.add_argument("--seed", type=int, default=0)
