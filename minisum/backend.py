@@ -17,10 +17,6 @@ from minisum.errors import UserError
 
 NAMES = ("numpy", "cupy")
 
-# Rows that `add_rows` handles together: few enough that their places stay in a core's cache.
-ROWS_AT_A_TIME = 256
-_PAIRS = {"f": np.complex64, "d": np.complex128}
-
 
 def array_module(x):
     """The module whose functions take `x`: cupy for a CuPy array, numpy for all else.
@@ -123,39 +119,6 @@ def synchronize(xp):
 def add_into(view, more):
     """view += more. After `array[some] += more` CuPy copies those numbers onto themselves."""
     view += more
-
-
-def add_rows(table, ids, rows):
-    """table[ids[i]] += rows[i] for every i, repeated ids included, one after the other. In place.
-
-    table (V, d); ids any shape S, in [0, V); rows (*S, d).
-
-    `table[ids] += rows` would keep one of each repeated id. `add.at` keeps all, and is quick where
-    it adds single numbers at places of a flat array; two real numbers side by side are a complex
-    one, and so half as many places do. On a GPU the sum is made of atomic additions, whose order
-    varies from run to run.
-    """
-    xp, (_, width) = array_module(table), table.shape
-    ids, rows = ids.reshape(-1), rows.reshape(-1, width)
-    if xp is not np or not table.flags.c_contiguous:
-        xp.add.at(table, ids, rows)
-        return
-    unit = table.dtype if width % 2 else _PAIRS.get(table.dtype.char, table.dtype)
-    numbers = table.reshape(-1).view(unit)
-    places = np.arange(width * table.itemsize // numbers.itemsize)
-    for start in range(0, len(ids), ROWS_AT_A_TIME):
-        some = slice(start, start + ROWS_AT_A_TIME)
-        first = ids[some, None].astype(np.intp) * len(places)
-        added = np.ascontiguousarray(rows[some], table.dtype).reshape(-1)
-        np.add.at(numbers, (first + places).reshape(-1), added.view(unit))
-
-
-def accumulator(dtype):
-    """The type to add numbers of `dtype` in: float16 sums in float32, all others in themselves.
-
-    A float16 sum of 8,192 values of order one is wrong by 11 %; in float32 by 2e-6.
-    """
-    return np.float32 if np.dtype(dtype) == np.float16 else np.dtype(dtype)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ those whose slope is lost in the roundings of L. If nothing else is left of an a
 is false: it was not checked.
 """
 
+import inspect
 import math
 import sys
 from dataclasses import dataclass, field
@@ -435,7 +436,7 @@ def _terms(u, y):
 
 def _argument_names(op, count):
     """The op's own parameter names where they can be had."""
-    code = getattr(op, "__code__", None)
+    code = getattr(inspect.unwrap(op), "__code__", None)
     names = code.co_varnames[: code.co_argcount] if code else ()
     return [names[i] if i < len(names) else f"argument {i}" for i in range(count)]
 

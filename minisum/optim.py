@@ -2,14 +2,34 @@
 
 import math
 
-import numpy as np
-
 from minisum.backend import array_module
-from minisum.fast import cuda as kernels
+from minisum.fast import has_fast_forms
 from minisum.shards import Workers
 
-# Entries a piece: its gradient, parameters and both moments (1 MB) stay in a core's cache.
-PIECE = 65536
+
+@has_fast_forms
+def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, workers):
+    """Move the flat vectors theta, m and v by step t (from 1) of Adam against g, in place.
+
+    decay: the weight decay of each entry, clip: the largest entry of g, scale: what g is multiplied
+    by then; None for none. workers: threads that share a vector on the host.
+    """
+    if clip is not None:
+        g = array_module(g).clip(g, -clip, clip)
+    if scale is not None:
+        g = g * scale
+    m += (1 - betas[0]) * (g - m)
+    v += (1 - betas[1]) * (g * g - v)
+    if decay is not None:
+        theta -= lr * decay * theta
+    m_hat, v_hat = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
+    theta -= lr * m_hat / (v_hat**0.5 + eps)
+
+
+@has_fast_forms
+def lerp(y, target, rate, workers):
+    """y += rate (target - y), in place: linear interpolation."""
+    y += rate * (target - y)
 
 
 class Adam:
@@ -20,8 +40,8 @@ class Adam:
 
     The decay touches arrays with two axes or more; biases and gains keep their size. `clip_value`
     limits each gradient entry to ±clip_value; `clip_norm` then scales the whole gradient down to
-    that Euclidean length. The gradient passed to `step` is left as it was. `workers` share out the
-    pieces that a vector on the host is cut into; no entry's result depends on the cut.
+    that Euclidean length. The gradient passed to `step` is left as it was. `workers` share a
+    vector on the host; no entry's result depends on how many they are.
     """
 
     def __init__(
@@ -35,63 +55,26 @@ class Adam:
         workers=None,
     ):
         self.params, self.workers = params, workers or Workers()
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.betas, self.eps = betas, eps
         self.clip_value, self.clip_norm = clip_value, clip_norm
         self.m, self.v = params.zeros_like(), params.zeros_like()
         self.steps = 0
-        self.decays = params.weights() if weight_decay else None
+        self.decays = weight_decay * params.weights() if weight_decay else None
 
     def step(self, grads, lr):
         """Move the parameters once against `grads` (a Params), at learning rate `lr`."""
         self.steps += 1
         g = grads.vector
         xp = self.params.xp
-        scale = 1.0
+        scale = None
         if self.clip_norm is not None:
             limit = self.clip_value
             clipped = g if limit is None else xp.clip(g, -limit, limit)
             length = xp.sqrt(xp.vdot(clipped, clipped))
             scale = xp.minimum(1, self.clip_norm / xp.maximum(length, 1e-12))
-        if kernels.runs_on(g):
-            self._update_fused(g, scale, lr)
-            return
-        in_pieces(lambda piece: self._update(piece, g, scale, lr), g, self.workers)
-
-    def _update_fused(self, g, scale, lr):
-        """`_update` of the whole vector in one GPU kernel."""
-        weight = self.decays if self.weight_decay else kernels.nothing(self.params.dtype)
-        root = math.sqrt(1 - self.betas[1] ** self.steps)
-        rate = lr / (1 - self.betas[0] ** self.steps)
-        vectors = (self.params.vector, self.m.vector, self.v.vector)
-        clip, shrink = self.clip_value or 0.0, lr * self.weight_decay
-        kernels.adam(g, weight, scale, clip, rate, shrink, self.betas, root, self.eps, *vectors)
-
-    def _update(self, piece, g, scale, lr):
-        """The formula above on one piece of the vector, in place."""
-        xp = self.params.xp
-        theta, m, v = (mirror.vector[piece] for mirror in (self.params, self.m, self.v))
-        g = g[piece]
-        if self.clip_value is not None:
-            g = xp.clip(g, -self.clip_value, self.clip_value)
-        if self.clip_norm is not None:
-            g = g * scale
-        beta1, beta2 = self.betas
-        change = g - m
-        change *= 1 - beta1
-        m += change
-        xp.multiply(g, g, out=change)
-        change -= v
-        change *= 1 - beta2
-        v += change
-        if self.weight_decay:
-            theta -= (lr * self.weight_decay) * self.decays[piece] * theta
-        # Both sides of the fraction times root, which spares a pass that divides √v by it.
-        root = math.sqrt(1 - beta2**self.steps)
-        denominator = xp.sqrt(v, out=change)
-        denominator += self.eps * root
-        quotient = xp.divide(m, denominator, out=denominator)
-        quotient *= lr * root / (1 - beta1**self.steps)
-        theta -= quotient
+        moved = self.params.vector, self.m.vector, self.v.vector, g
+        formula = self.steps, lr, self.betas, self.eps, self.decays
+        adam_update(*moved, *formula, self.clip_value, scale, self.workers)
 
 
 class Average:
@@ -99,7 +82,7 @@ class Average:
 
     a ← a + (1 - decay) (θ - a) after every step. In the first steps the average reaches back less
     far, decay = (1 + t) / (10 + t), so that the initial parameters are soon forgotten.
-    Polyak and Juditsky 1992. `params` is the average, `workers` share out its pieces.
+    Polyak and Juditsky 1992. `params` is the average, `workers` share it.
     """
 
     def __init__(self, params, decay, workers=None):
@@ -110,28 +93,7 @@ class Average:
     def update(self, params, steps):
         """Take in the parameters after step `steps` (counted from 1)."""
         rate = 1 - min(self.decay, (1 + steps) / (10 + steps))
-        average, vector = self.params.vector, params.vector
-        if kernels.runs_on(average):
-            kernels.towards(vector, rate, average)
-            return
-
-        def towards(piece):
-            average[piece] += rate * (vector[piece] - average[piece])
-
-        in_pieces(towards, average, self.workers)
-
-
-def in_pieces(change, vector, workers):
-    """Call change(piece) for slices that together are all of `vector`: on a GPU a single one."""
-    if array_module(vector) is not np:
-        change(slice(None))
-        return
-
-    def work(worker):
-        for start in range(worker * PIECE, vector.size, workers.count * PIECE):
-            change(slice(start, start + PIECE))
-
-    workers.each(work)
+        lerp(self.params.vector, params.vector, rate, self.workers)
 
 
 def learning_rate(step, total_steps, base, warmup=0, schedule="constant"):

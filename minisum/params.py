@@ -2,6 +2,9 @@
 
 Gradients and both of Adam's moments mirror the vector. Zeroing, clipping, Adam, the sum over
 processes and the checkpoint are then one line each, and on a GPU one kernel launch each.
+
+The views are nested dicts, params["blocks"]["0"]["mixer"]["q"]["W"], so that each layer is handed
+its own; in checkpoints that array is called "blocks.0.mixer.q.W".
 """
 
 import math
@@ -12,70 +15,96 @@ import numpy as np
 ALIGNMENT = 16
 
 
-class Params:
-    """Named arrays that are views into `vector`.
+class Views(dict):
+    """A dict of views and of further dicts of them, in which `views[name] = x` writes to the view.
 
-    params["name"] is the view; `params["name"] += g` and `params.vector *= 2` both see the same
-    memory. The few numbers between views (alignment) are zero and stay zero.
+    So does `views[name] += x`: neither puts another array in the view's place.
+    """
+
+    def __setitem__(self, name, value):
+        if value is not self[name]:
+            self[name][...] = value
+
+
+class Params(Views):
+    """Nested dicts of arrays that are views into `vector`; `flat` has the same by dotted names.
+
+    `params["head"]["W"] += g` and `params.vector *= 2` both see the same memory. The few numbers
+    between views (alignment) are zero and stay zero.
     """
 
     def __init__(self, shapes, xp=np, dtype=np.float32):
-        """shapes: dict of name -> shape, in the order of storage. All zeros at first."""
-        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        """shapes: name -> shape or dict of shapes, in the order of storage; all zeros at first."""
+        super().__init__()
+        self.shapes = {name: tuple(shape) for name, shape in flatten(shapes).items()}
         self.xp, self.dtype = xp, np.dtype(dtype)
         starts, end = [], 0
         for shape in self.shapes.values():
             starts.append(end)
             end += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
         self.vector = xp.zeros(end, dtype)
-        self._views = {
+        self.flat = {
             name: self.vector[start : start + math.prod(shape)].reshape(shape)
             for start, (name, shape) in zip(starts, self.shapes.items(), strict=True)
         }
+        for name, view in self.flat.items():
+            *path, last = name.split(".")
+            here = self
+            for key in path:
+                here = here.setdefault(key, Views())
+            here.setdefault(last, view)
 
     @classmethod
     def from_arrays(cls, arrays, xp=np, dtype=np.float32):
-        """Parameters with the values of host `arrays` (dict of name -> array), moved to `xp`."""
+        """Parameters with the values of host `arrays`, nested or by dotted names, moved to `xp`."""
+        arrays = flatten(arrays)
         params = cls({name: np.shape(a) for name, a in arrays.items()}, xp, dtype)
         for name, array in arrays.items():
-            params[name][...] = xp.asarray(array, dtype=dtype)
+            params.flat[name][...] = xp.asarray(array, dtype=dtype)
         return params
 
     def zeros_like(self):
         """Zeros in the same layout: gradients, Adam's moments."""
         return Params(self.shapes, self.xp, self.dtype)
 
-    def __getitem__(self, name):
-        return self._views[name]
-
-    def __setitem__(self, name, value):
-        """Lets `params[name] += g` work: the sum lands in the view, which stays where it is."""
-        if value is not self._views[name]:
-            self._views[name][...] = value
-
-    def __iter__(self):
-        return iter(self._views)
-
-    def __contains__(self, name):
-        return name in self._views
-
-    def items(self):
-        return self._views.items()
-
     @property
     def count(self):
         """How many numbers the model learns."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
-    def group(self, prefix):
-        """The views under `prefix.`, by the rest of their names: a mixer's share of a model."""
-        start = prefix + "."
-        return {name[len(start) :]: a for name, a in self._views.items() if name.startswith(start)}
-
     def weights(self):
         """Vector of 1 where an array has two axes or more, else 0: what weight decay may shrink."""
-        mark = Params(self.shapes, self.xp, self.dtype)
-        for view in mark._views.values():
+        mark = self.zeros_like()
+        for view in mark.flat.values():
             if view.ndim >= 2:
                 view[...] = 1
         return mark.vector
+
+
+def flatten(tree, prefix=""):
+    """Nested dicts as one, in their order: {"head": {"W": a}} -> {"head.W": a}."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def add(grads, dparams):
+    """grads += dparams, both nested dicts of the same names; dparams may leave some out.
+
+    A RowGradient adds its rows. A gradient with fewer rows than the array, as that of the first n
+    positions, adds to the first of them.
+    """
+    for name, gradient in dparams.items():
+        view = grads[name]
+        if isinstance(gradient, dict):
+            add(view, gradient)
+        elif hasattr(gradient, "add_to"):
+            gradient.add_to(view)
+        else:
+            if gradient.shape != view.shape:
+                view = view[: len(gradient)]
+            view += gradient

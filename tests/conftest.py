@@ -33,9 +33,22 @@ XP = backend.get(os.environ.get("MINISUM_TEST_BACKEND", "numpy"))
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Borders of chunks inside texts of a few tokens, and both forms of softmax attention."""
-    from mixer_forms import set_chunks
+    from forms import set_chunks
 
     set_chunks(monkeypatch, 3)
+
+
+@pytest.fixture
+def form(request, monkeypatch):
+    """A case of op_cases.py, while calls of its op go to one form alone (see forms.every_form)."""
+    from forms import only, set_chunks
+
+    case, module = request.param
+    set_chunks(monkeypatch, 2)
+    if module == "host_attention_blocked":
+        monkeypatch.setattr(f"minisum.fast.{module}.LEAST_KEYS", 0)
+    with only(case.split()[0], module):
+        yield case
 
 
 @pytest.fixture(scope="session")

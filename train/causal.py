@@ -73,7 +73,7 @@ class CausalConfig(TextConfig):
     )  # fmt: skip
     sum_scale: str = option(
         "length", "divide the sums by --max-len, or leave them as published: none", "model",
-        choices=blocks.SUM_SCALES,
+        choices=language_model.SUM_SCALES,
     )  # fmt: skip
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)

@@ -30,7 +30,8 @@ from data.text import batches
 from minisum import backend
 from minisum.errors import UserError
 from minisum.models import forecaster
-from minisum.models.window_baselines import LinearMap, Repeat
+from minisum.models.blocks import parse_pattern
+from minisum.models.closed_form import LinearMap, Repeat
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures
@@ -381,12 +382,12 @@ def build_model(config, spec):
     if config.mixer in SOLVED:
         season = spec["season"] if config.mixer == "seasonal" else 1
         return Repeat(config.window, config.horizon, season)
-    layers = forecaster.parse_pattern(config.pattern)
+    layers = parse_pattern(config.pattern, causal=False)
     positions = config.positions or ("add" if set(layers) == {"attention"} else "multiply")
     sizes = config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
     return forecaster.Forecaster(
         config.window, config.horizon, layers, positions=positions,
-        position_bias=config.position_bias, **sizes,
+        position_offset=config.position_bias, **sizes,
     )  # fmt: skip
 
 

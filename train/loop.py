@@ -264,7 +264,7 @@ class Run:
 
     def save_best(self):
         params = self.trainer.params_of(self.best)
-        arrays = {name: backend.to_numpy(array) for name, array in params.items()}
+        arrays = {name: backend.to_numpy(array) for name, array in params.flat.items()}
         spec, metrics = self.task.model_spec(), self.kept_record()
         meta = {"task": self.task.name, "metrics": metrics, "model_spec": spec}
         meta["origin"] = self.folder.origin()

@@ -36,7 +36,8 @@ def hold_out(texts, labels, fraction, salt) -> tuple[np.ndarray, np.ndarray]:
 
     by_class = {}
     for key, members in groups.items():
-        by_class.setdefault(min(members)[0], []).append((_digest(key, salt), key))
+        digest = hashlib.blake2b(f"{salt}\n{key}".encode(), digest_size=16).digest()
+        by_class.setdefault(min(members)[0], []).append((digest, key))
     held_keys = []
     for label in sorted(by_class):
         ordered = [key for _, key in sorted(by_class[label])]
@@ -102,7 +103,3 @@ def choose_subset(labels, limit, seed, stream=0) -> np.ndarray:
         # A random phase a class, or all classes would enter the subset at the same sizes.
         quantile[members] = (np.arange(len(members)) + rng.random()) / len(members)
     return np.sort(np.argsort(quantile, kind="stable")[:limit])
-
-
-def _digest(key, salt):
-    return hashlib.blake2b(f"{salt}\n{key}".encode(), digest_size=16).digest()

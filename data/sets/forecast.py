@@ -142,15 +142,12 @@ class Windows:
                     + (" (rows before the split count for the window)" if begin else "")
                 )
             begin = end
-        self._limit(limit_train, limit_test, seed)
-
-    def _limit(self, train, test, seed):
-        windows = {split: len(firsts) for split, firsts in self.firsts.items()}
-        if train and train < windows["train"]:
-            order = np.random.default_rng([seed, 0]).permutation(windows["train"])
-            self.firsts["train"] = self.firsts["train"][np.sort(order[:train])]
-        if test and test < windows["test"]:
-            spaced = np.linspace(0, windows["test"] - 1, test).astype(int)
+        train, test = len(self.firsts["train"]), len(self.firsts["test"])
+        if limit_train and limit_train < train:
+            drawn = np.random.default_rng([seed, 0]).permutation(train)[:limit_train]
+            self.firsts["train"] = self.firsts["train"][np.sort(drawn)]
+        if limit_test and limit_test < test:
+            spaced = np.linspace(0, test - 1, limit_test).astype(int)
             self.firsts["test"] = self.firsts["test"][spaced]
 
     def batch(self, split, rows):

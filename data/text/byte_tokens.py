@@ -25,7 +25,16 @@ def make(texts, kind="bpe", vocab_size=8192):
     or has a tokenizer that does not work on bytes.
     """
     if kind.startswith(HUB):
-        return _checked(_from_hub(kind.removeprefix(HUB)), kind)
+        name = kind.removeprefix(HUB)
+        try:
+            tokenizer = tokenizers_library().Tokenizer.from_pretrained(name)
+        except Exception as error:
+            # HTTP, DNS, disk and parsing all fail in their own ways.
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"The tokenizer {name} could not be loaded from the hub: {reason:.200}"
+            ) from error
+        return _checked(tokenizer, kind)
     tokenizer = train_tokenizer(texts, kind, vocab_size - 1)
     tokenizer.add_special_tokens([SEPARATOR])
     return tokenizer
@@ -85,17 +94,6 @@ def _byte_characters():
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     free = iter(range(256, 512))
     return [chr(byte if byte in visible else next(free)) for byte in range(256)]
-
-
-def _from_hub(name):
-    try:
-        return tokenizers_library().Tokenizer.from_pretrained(name)
-    except Exception as error:
-        # HTTP, DNS, disk and parsing all fail in their own ways.
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"The tokenizer {name} could not be loaded from the hub: {reason:.200}"
-        ) from error
 
 
 def _checked(tokenizer, source):

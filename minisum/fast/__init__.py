@@ -1,1 +1,67 @@
-"""Faster forms of the operations, each equal to its plain form."""
+"""Faster forms of the operations, each equal to its textbook form, and how they are found.
+
+`minisum.ops` holds the lesson: formula and gradient as they are written on paper. A form of the
+same name and signature in this package does the same in place, in chunks that fit a cache, or in
+one GPU kernel. A module `host_*` is for NumPy, `cuda` for CuPy, and the others are for both.
+
+    layer_norm(x, gain, bias)          calls the first form that takes these arrays
+    layer_norm.plain(x, gain, bias)    the textbook form
+    layer_norm.forms()                 its faster forms for NumPy's arrays; forms("cupy") on a GPU
+
+A form that is not meant for its arguments (their type, their size) returns NotImplemented, as
+Python's binary operators do, and the next one is asked.
+"""
+
+import functools
+from importlib import import_module
+
+# Modules to be asked, first to last: for NumPy's arrays, and for CuPy's.
+FORMS = {
+    "adam_update": (["host_adam"], ["cuda.adam"]),
+    "add_rows": (["host_embedding"], []),
+    "attention": (["host_attention_blocked", "host_attention"], ["cuda.attention"]),
+    "causal_product": (["chunked_product"], ["chunked_product"]),
+    "cross_entropy": ([], ["cuda.losses"]),
+    "cumsum": (["host_running"], ["cuda.running"]),
+    "decayed_sum": (["scans"], ["scans"]),
+    "delta_rule": (["chunked_delta_rule"], ["chunked_delta_rule"]),
+    "direct_summation": (["host_summation"], ["cuda.summation"]),
+    "full_product": ([], ["cuda.linear"]),
+    "gelu": (["host_activations"], []),
+    "layer_norm": (["host_norms"], ["cuda.norms"]),
+    "lerp": (["host_adam"], ["cuda.adam"]),
+    "linear": ([], ["cuda.linear"]),
+    "linear_cross_entropy": (["host_losses"], ["cuda.losses"]),
+    "normal_cdf": ([], ["cuda.activations"]),
+    "running_softmax_pool": (["scans"], ["scans"]),
+    "score_targets": (["host_losses"], ["cuda.losses"]),
+}
+
+
+def has_fast_forms(plain):
+    """Decorates a textbook form: calls go to the first faster form that takes the arguments."""
+    loaded = {}
+
+    def forms(place="numpy"):
+        if place not in loaded:
+            modules = FORMS[plain.__name__][place == "cupy"]
+            found = (import_module(f"{__name__}.{module}") for module in modules)
+            loaded[place] = [getattr(module, plain.__name__) for module in found]
+        return loaded[place]
+
+    @functools.wraps(plain)
+    def op(x, /, *arguments, **options):
+        place = type(x).__module__.partition(".")[0]
+        for form in loaded[place] if place in loaded else forms(place):
+            result = form(x, *arguments, **options)
+            if result is not NotImplemented:
+                return result
+        return plain(x, *arguments, **options)
+
+    op.plain, op.forms = plain, forms
+    return op
+
+
+def one_real_type(*arrays):
+    """Whether all are float32 or all are float64, which is what forms take. None: no array."""
+    return {a.dtype.char for a in arrays if a is not None} in ({"f"}, {"d"})

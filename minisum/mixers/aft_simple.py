@@ -5,7 +5,9 @@ weighted by how loud each token was. Time O(n d) beside the linear maps, memory 
 for each channel the largest key, and numerator and denominator in its units.
 """
 
-from minisum.mixers.base import Mixer, affine, join, uniform_linears
+from minisum import init
+from minisum.layers import linear_layer
+from minisum.mixers.base import Mixer, join
 from minisum.ops import running_softmax_pool, sigmoid, softmax_pool
 
 
@@ -19,26 +21,27 @@ class AFTSimple(Mixer):
     """
 
     def init(self, rng):
-        return uniform_linears(rng, "qkvo", self.width)
+        return {name: init.linear(rng, self.width, self.width) for name in "qkvo"}
 
     def mix(self, params, x, mask, state):
-        q, back_q = affine(params, x, "q")
-        k, back_k = affine(params, x, "k")
-        v, back_v = affine(params, x, "v")
+        q, back_q = linear_layer(params["q"], x)
+        k, back_k = linear_layer(params["k"], x)
+        v, back_v = linear_layer(params["v"], x)
         gate, back_gate = sigmoid(q)
         if self.causal:
             (average, state), back_pool = running_softmax_pool(k, v, mask, state)
         else:
             pooled, back_pool = softmax_pool(k, v, mask)
             average = pooled[:, None]
-        y, back_o = affine(params, gate * average, "o")
+        y, back_o = linear_layer(params["o"], gate * average)
 
         def back(dy):
             do, dparams_o = back_o(dy)
             daverage = do * gate
             dk, dv, *_ = back_pool((daverage, None) if self.causal else daverage.sum(axis=1))
-            dx, dparams = join(back_q(back_gate(do * average)), back_k(dk), back_v(dv))
-            return dx, dparams | dparams_o
+            dq = back_gate(do * average)
+            dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv))
+            return dx, dparams | {"o": dparams_o}
 
         return (y, state), back
 

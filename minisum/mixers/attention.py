@@ -1,63 +1,54 @@
 """Multi-head softmax attention: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
 
 Each head compares a query of one token with the keys of all tokens and averages their values by
-the softmax of the comparisons. Time O(n² d); memory O(n² H), or O(n) on a GPU (float32
-and float64) and from `BLOCKED_FROM` tokens on, where the blocked form takes over. State while
-generating: all keys and values so far, 2 n d.
+the softmax of the comparisons. Time O(n² d); memory O(n² H), but O(n) for long texts, where a
+form in blocks takes over. State while generating: all keys and values so far, 2 n d.
 """
-
-import numpy as np
 
 from minisum import init
 from minisum.backend import array_module
-from minisum.fast import cuda as kernels
 from minisum.mixers.base import Mixer, from_heads, join, to_heads
-from minisum.ops import attention, attention_blocked
-
-BLOCKED_FROM = 2048
+from minisum.ops import attention
 
 
 class Attention(Mixer):
     """y = concat_heads(attention(q, k, v)) @ Wo.T + bo, q = x @ Wq.T + bq, and k, v alike.
 
     head_width: the width of one head, d/H by default. (The summation papers' classifier gives
-    each head the model's whole width.)
+    each head the model's whole width.) draw: how first values are drawn, see `init.linear`.
 
     Backward, upwards: the output map, `ops.attention` in each head, the maps to q, k and v, whose
     dx add up.
     """
 
-    def __init__(self, width, heads=1, max_len=512, causal=False, head_width=None):
+    def __init__(
+        self, width, heads=1, max_len=512, causal=False, head_width=None, draw="glorot"
+    ):
         super().__init__(width, 1 if head_width else heads, max_len, causal)
-        self.heads = heads
+        self.heads, self.draw = heads, draw
         self.inner = heads * (head_width or width // heads)
 
     def init(self, rng):
-        d, inner = self.width, self.inner
-        arrays = {}
-        for name in "qkv":
-            arrays[f"W{name}"] = init.glorot_uniform(rng, inner, d)
-            arrays[f"b{name}"] = np.zeros(inner)
-        return arrays | {"Wo": init.glorot_uniform(rng, d, inner), "bo": np.zeros(d)}
+        layers = {name: init.linear(rng, self.inner, self.width, self.draw) for name in "qkv"}
+        return layers | {"o": init.linear(rng, self.width, self.inner, self.draw)}
 
     def mix(self, params, x, mask, state):
-        q, back_q = to_heads(params, x, "q", self.heads)
-        k, back_k = to_heads(params, x, "k", self.heads)
-        v, back_v = to_heads(params, x, "v", self.heads)
+        q, back_q = to_heads(params["q"], x, self.heads)
+        k, back_k = to_heads(params["k"], x, self.heads)
+        v, back_v = to_heads(params["v"], x, self.heads)
         if state is not None:
             concatenate = array_module(x).concatenate
             k, v = (concatenate(pair, axis=2) for pair in zip(state, (k, v), strict=True))
-        in_blocks = k.shape[2] >= BLOCKED_FROM and not kernels.runs_on(q, k, v)
-        attend = attention_blocked if in_blocks else attention
-        o, back_attend = attend(q, k, v, mask, self.causal)
-        y, back_o = from_heads(params, o)
+        o, back_attend = attention(q, k, v, mask, self.causal)
+        y, back_o = from_heads(params["o"], o)
         n = x.shape[1]
 
         def back(dy):
-            do, dparams = back_o(dy)
+            do, dparams_o = back_o(dy)
             dq, dk, dv, _ = back_attend(do)
-            dx, dqkv = join(back_q(dq), back_k(dk[:, :, -n:]), back_v(dv[:, :, -n:]))
-            return dx, dqkv | dparams
+            dk, dv = dk[:, :, -n:], dv[:, :, -n:]
+            dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv))
+            return dx, dparams | {"o": dparams_o}
 
         return (y, (k, v)), back
 

@@ -1,9 +1,9 @@
-"""What all mixers share: sizes, masks, the step, and the linear maps around the mixing."""
+"""What all mixers share: sizes, masks, the step, and the linear layers around the mixing."""
 
-from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.ops import linear, merge_heads, rms_norm, silu, split_heads
+from minisum.layers import linear_layer
+from minisum.ops import merge_heads, rms_norm, silu, split_heads
 
 
 class Mixer:
@@ -28,7 +28,7 @@ class Mixer:
         self.width, self.heads, self.max_len, self.causal = width, heads, max_len, causal
 
     def init(self, rng):
-        """First values of the parameters: dict of name -> host array."""
+        """First values of the parameters: nested dict of host arrays."""
         raise NotImplementedError
 
     def mix(self, params, x, mask, state):
@@ -42,12 +42,11 @@ class Mixer:
     def __call__(self, params, x, mask=None):
         """x (B, n, d), mask (B, n) bool, True at real tokens, or None -> y (B, n, d), back.
 
-        back(dy) -> dx, and a dict with the gradient of every parameter. At padding y and dx are
-        zero and dy is not read, whatever numbers (or NaN) stand there.
+        back(dy) -> dx and dparams, a dict like params. At padding y and dx are zero and dy is not
+        read, whatever numbers (or NaN) stand there.
         """
         if not x.size:
-            zeros = array_module(x).zeros_like
-            return x, lambda dy: (x, {name: zeros(a) for name, a in params.items()})
+            return x, lambda dy: (x, zeros_like(params))
         if mask is None:
             (y, _), back_mix = self.mix(params, x, None, None)
             return y, back_mix
@@ -64,7 +63,7 @@ class Mixer:
     def step(self, params, x, state=None):
         """Read the next tokens x (B, n, d), any number -> y (B, n, d), the state after them.
 
-        Pieces of a text read in turn give the y of the whole text. None is the state at its start.
+        A text read in parts gives the y of the whole text. None is the state at its start.
         """
         if not self.causal:
             name = type(self).__name__
@@ -72,21 +71,11 @@ class Mixer:
         if not x.shape[1]:
             return x, state
         (y, state), _ = self.mix(params, x, None, state)
-        return y, _without_the_rest(state)
+        return y, _own_memory(state)
 
     def state_size(self, tokens=None):
         """Numbers that `step` carries for each sequence, after `tokens` tokens where it matters."""
         raise NotImplementedError
-
-    def positions(self, x, mask, start=0):
-        """Each token's place among the real ones: (1, n), or (B, n) with a mask; padding's is >= 0.
-
-        Counted so, a text has the same positions alone, left-padded and right-padded.
-        """
-        xp = array_module(x)
-        if mask is None:
-            return start + xp.arange(x.shape[1])[None]
-        return xp.maximum(xp.cumsum(mask, axis=1) - 1, 0)
 
     def check_length(self, tokens):
         if tokens > self.max_len:
@@ -94,86 +83,66 @@ class Mixer:
             raise UserError(f"{name} was built for {self.max_len} tokens and got {tokens}")
 
 
-def _without_the_rest(state):
-    """A state of its own: a view of its last tokens would keep all tokens of a prompt alive."""
+def _own_memory(state):
+    """The state in arrays of its own: a view of its last tokens would keep a whole prompt alive."""
     if isinstance(state, tuple):
-        return tuple(_without_the_rest(part) for part in state)
+        return tuple(_own_memory(part) for part in state)
     base = getattr(state, "base", None)
     return state.copy() if base is not None and base.nbytes > state.nbytes else state
 
 
-def uniform_linears(rng, names, width):
-    """W{name} and b{name}, both uniform within ±1/√width, PyTorch's choice for a linear layer."""
-    arrays = {}
-    for name in names:
-        arrays[f"W{name}"] = init.fan_in_uniform(rng, width, width)
-        arrays[f"b{name}"] = init.fan_in_uniform(rng, 1, width)[0]
-    return arrays
+def zeros_like(params):
+    """Zeros in a nested dict like params."""
+    return {
+        name: zeros_like(a) if isinstance(a, dict) else array_module(a).zeros_like(a)
+        for name, a in params.items()
+    }
 
 
-def normal_linears(rng, shapes):
-    """W{name} from N(0, 0.02²), no biases: the choice of the language-model papers."""
-    return {f"W{name}": rng.normal(0.0, 0.02, shape) for name, shape in shapes.items()}
-
-
-def affine(params, x, name):
-    """y = x @ W{name}.T + b{name} (if params has one); back(dy) -> dx, {name: gradient}."""
-    names = [f"W{name}"] + [f"b{name}"] * (f"b{name}" in params)
-    y, back_linear = linear(x, *(params[key] for key in names))
-
-    def back(dy):
-        dx, *gradients = back_linear(dy)
-        return dx, dict(zip(names, gradients, strict=True))
-
-    return y, back
-
-
-def to_heads(params, x, name, heads):
-    """x (B, n, d) -> the heads (B, H, n, h) of its affine map `name`."""
-    flat, back_affine = affine(params, x, name)
+def to_heads(params, x, heads):
+    """x (B, n, d) -> the heads (B, H, n, h) of its linear layer; back(dheads) -> dx, dparams."""
+    flat, back_linear = linear_layer(params, x)
     y, back_split = split_heads(flat, heads)
-    return y, lambda dy: back_affine(back_split(dy))
+    return y, lambda dy: back_linear(back_split(dy))
 
 
-def from_heads(params, x, name="o"):
-    """x (B, H, n, h) -> the affine map `name` of its joined heads, (B, n, d)."""
+def from_heads(params, x):
+    """x (B, H, n, h) -> the linear layer of its joined heads (B, n, d); back(dy) -> dx, dparams."""
     joined, back_merge = merge_heads(x)
-    y, back_affine = affine(params, joined, name)
+    y, back_linear = linear_layer(params, joined)
 
     def back(dy):
-        djoined, dparams = back_affine(dy)
+        djoined, dparams = back_linear(dy)
         return back_merge(djoined), dparams
 
     return y, back
 
 
-def gated_from_heads(params, o, x, name, heads):
-    """(RMSNorm(o) ⊙ SiLU(x @ W{name}.T)) @ Wo.T: what is read from a memory, let through by a gate.
+def gated_from_heads(params, o, x, heads):
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T: what a memory returned, through a gate.
 
-    o (B, H, n, h), the norm taken in each head, with one gain `norm` for all -> y (B, n, d);
-    back(dy) -> do, and (dx, dparams) of the gate, the norm and the output map. Product rule, with
-    z = x @ W{name}.T and g = dy @ Wo: g ⊙ SiLU(z) goes to the norm, dz = g ⊙ RMSNorm(o) ⊙ SiLU'(z).
+    o (B, H, n, h), the norm taken in each head, with one gain for all -> y (B, n, d); back(dy) ->
+    do, dx, and the gradients of the layers gate, norm and o. Product rule, with z = x @ Wgate.T
+    and g = dy @ Wo: g ⊙ SiLU(z) goes to the norm, dz = g ⊙ RMSNorm(o) ⊙ SiLU'(z).
     """
-    normed, back_norm = rms_norm(o, params["norm"], 1e-5)
-    gate, back_gate = to_heads(params, x, name, heads)
-    opened, back_silu = silu(gate)
-    y, back_o = from_heads(params, normed * opened)
+    normed, back_norm = rms_norm(o, params["norm"]["gain"], 1e-5)
+    z, back_gate = to_heads(params["gate"], x, heads)
+    gate, back_silu = silu(z)
+    y, back_o = from_heads(params["o"], normed * gate)
 
     def back(dy):
         dgated, dparams_o = back_o(dy)
-        do, dnorm = back_norm(dgated * opened)
-        dx, dparams = back_gate(back_silu(dgated * normed))
-        return do, (dx, dparams | dparams_o | {"norm": dnorm})
+        do, dgain = back_norm(dgated * gate)
+        dx, dgate = back_gate(back_silu(dgated * normed))
+        return do, dx, {"gate": dgate, "norm": {"gain": dgain}, "o": dparams_o}
 
     return y, back
 
 
-def join(*branches):
-    """(dx, dparams) of branches that read the same x: their dx add up, their dparams unite."""
-    dx, dparams = branches[0]
-    for other_dx, other_dparams in branches[1:]:
-        dx, dparams = dx + other_dx, dparams | other_dparams
-    return dx, dparams
+def join(**branches):
+    """(dx, dparams) of layers that read the same x: their dx add up, their dparams go by name."""
+    dx, *others = (dx for dx, _ in branches.values())
+    return sum(others, dx), {name: dparams for name, (_, dparams) in branches.items()}
 
 
 def keep_real(x, mask):

@@ -7,8 +7,10 @@ features twice as wide, memory O(n d); state H (2h² + 2h) + 1, the last for the
 
 import math
 
+from minisum import init
 from minisum.backend import array_module
-from minisum.mixers.base import Mixer, from_heads, join, keep_real, to_heads, uniform_linears
+from minisum.layers import token_places
+from minisum.mixers.base import Mixer, from_heads, join, keep_real, to_heads
 from minisum.ops import kernel_attention, relu
 
 
@@ -26,29 +28,29 @@ class CosFormer(Mixer):
     """
 
     def init(self, rng):
-        return uniform_linears(rng, "qkvo", self.width)
+        return {name: init.linear(rng, self.width, self.width) for name in "qkvo"}
 
     def mix(self, params, x, mask, state):
         core_state, start = (None, 0) if state is None else state
         end = start + x.shape[1]
         self.check_length(end)
-        q, back_q = to_heads(params, x, "q", self.heads)
-        k, back_k = to_heads(params, x, "k", self.heads)
-        v, back_v = to_heads(params, x, "v", self.heads)
-        theta = (self.positions(x, mask, start) + 1) * (math.pi / 2 / self.max_len)
+        q, back_q = to_heads(params["q"], x, self.heads)
+        k, back_k = to_heads(params["k"], x, self.heads)
+        v, back_v = to_heads(params["v"], x, self.heads)
+        theta = (token_places(x, mask, start) + 1) * (math.pi / 2 / self.max_len)
         wide_q, back_wide_q = _features(q, theta)
         wide_k, back_wide_k = _features(keep_real(k, mask), theta)
         (o, core_state), back_core = kernel_attention(
             wide_q, wide_k, v, core_state, self.causal, clamp=True
         )
-        y, back_o = from_heads(params, o)
+        y, back_o = from_heads(params["o"], o)
 
         def back(dy):
             do, dparams_o = back_o(dy)
             dwide_q, dwide_k, dv, _ = back_core((do, None))
-            dk = keep_real(back_wide_k(dwide_k), mask)
-            dx, dparams = join(back_q(back_wide_q(dwide_q)), back_k(dk), back_v(dv))
-            return dx, dparams | dparams_o
+            dq, dk = back_wide_q(dwide_q), keep_real(back_wide_k(dwide_k), mask)
+            dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv))
+            return dx, dparams | {"o": dparams_o}
 
         return (y, (core_state, end)), back
 

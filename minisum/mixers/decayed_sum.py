@@ -22,7 +22,7 @@ class DecayedSum(Summation):
 
     can_be_bidirectional = False
 
-    def weigh(self, u, mask, state):
+    def aggregate(self, u, mask, state):
         xp = array_module(u)
         forget = np.geomspace(1 / 2, 1 / max(self.max_len, 2), self.width)
         log_decay = constant(np.log1p(-forget), xp, u.dtype)[None, None]

@@ -9,8 +9,10 @@ O(n (C + h) d) with chunks of C tokens, memory O(n d); state d²/H, plus the con
 
 import numpy as np
 
+from minisum import init
 from minisum.errors import UserError
-from minisum.mixers.base import Mixer, affine, from_heads, join, keep_real, normal_linears, to_heads
+from minisum.layers import linear_layer
+from minisum.mixers.base import Mixer, from_heads, join, keep_real, to_heads
 from minisum.ops import causal_conv, delta_rule, l2_norm, rms_norm, sigmoid, silu, split_heads
 
 
@@ -34,25 +36,25 @@ class DeltaNet(Mixer):
     def init(self, rng):
         d, H = self.width, self.heads
         sizes = {"q": (d, d), "k": (d, d), "v": (d, d), "beta": (H, d), "o": (d, d)}
-        arrays = normal_linears(rng, sizes)
-        arrays |= conv_init(rng, self.conv, {"q": d, "k": d, "v": d})
-        return arrays | {"norm": np.ones(d // H)}
+        layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
+        add_convolutions(rng, layers, self.conv)
+        return layers | {"norm": {"gain": np.ones(d // H)}}
 
     def mix(self, params, x, mask, state):
-        S, *before = (None,) * 4 if state is None else state
-        (said, before), back_said = queries_keys_values(params, x, mask, self.heads, before)
-        (o, S), back_rule = delta_rule(*said, None, S)
-        normed, back_norm = rms_norm(o, params["norm"], 1e-5)
-        y, back_o = from_heads(params, normed)
+        S, *convs = (None,) * 4 if state is None else state
+        (inputs, convs), back_inputs = queries_keys_values(params, x, mask, self.heads, convs)
+        (o, S), back_rule = delta_rule(*inputs, None, S)
+        normed, back_norm = rms_norm(o, params["norm"]["gain"], 1e-5)
+        y, back_o = from_heads(params["o"], normed)
 
         def back(dy):
             dnormed, dparams_o = back_o(dy)
-            do, dnorm = back_norm(dnormed)
-            *dsaid, _, _ = back_rule((do, None))
-            dx, dparams = back_said(*dsaid)
-            return dx, dparams | dparams_o | {"norm": dnorm}
+            do, dgain = back_norm(dnormed)
+            *dinputs, _, _ = back_rule((do, None))
+            dx, dparams = back_inputs(*dinputs)
+            return dx, dparams | {"norm": {"gain": dgain}, "o": dparams_o}
 
-        return (y, (S, *before)), back
+        return (y, (S, *convs)), back
 
     def state_size(self, tokens=None):
         return self.width**2 // self.heads + 3 * max(self.conv - 1, 0) * self.width
@@ -64,56 +66,57 @@ def checked_conv(taps):
     return taps
 
 
-def conv_init(rng, taps, widths):
-    """conv_{name} (taps, width) for each, uniform within ±1/√taps; none for taps = 0."""
-    limit = max(taps, 1) ** -0.5
-    return {f"conv_{k}": rng.uniform(-limit, limit, (taps, w)) for k, w in widths.items() if taps}
+def add_convolutions(rng, layers, taps):
+    """Give q, k and v a "conv" (taps, width) uniform within ±1/√taps; none for taps = 0."""
+    if taps:
+        limit = taps**-0.5
+        for name in "qkv":
+            layers[name]["conv"] = rng.uniform(-limit, limit, (taps, len(layers[name]["W"])))
 
 
-def queries_keys_values(params, x, mask, heads, before):
+def queries_keys_values(params, x, mask, heads, states):
     """What a delta rule reads of each token: q of length 1/√h, k of length one, v, and β.
 
-    before: the states of q's, k's and v's convolutions -> ((q, k, v, β), the states after x);
+    states: those of q's, k's and v's convolutions -> ((q, k, v, β), the states after x);
     back(dq, dk, dv, dβ) -> dx, dparams.
     """
-    (q, q_state), back_q = conv_heads(params, x, "q", heads, before[0])
-    (k, k_state), back_k = conv_heads(params, x, "k", heads, before[1])
-    (v, v_state), back_v = conv_heads(params, x, "v", heads, before[2])
+    (q, q_state), back_q = conv_heads(params["q"], x, heads, states[0])
+    (k, k_state), back_k = conv_heads(params["k"], x, heads, states[1])
+    (v, v_state), back_v = conv_heads(params["v"], x, heads, states[2])
     unit_q, back_unit_q = l2_norm(q)
     unit_k, back_unit_k = l2_norm(k)
-    z, back_z = to_heads(params, x, "beta", heads)
+    z, back_z = to_heads(params["beta"], x, heads)
     beta, back_sigmoid = sigmoid(z)
     scale = q.shape[-1] ** -0.5
 
     def back(dq, dk, dv, dbeta):
         return join(
-            back_q(back_unit_q(dq * scale)),
-            back_k(back_unit_k(dk)),
-            back_v(dv),
-            back_z(back_sigmoid(keep_real(dbeta, mask))),
+            q=back_q(back_unit_q(dq * scale)),
+            k=back_k(back_unit_k(dk)),
+            v=back_v(dv),
+            beta=back_z(back_sigmoid(keep_real(dbeta, mask))),
         )
 
-    said = (unit_q * scale, unit_k, v, keep_real(beta, mask))
-    return (said, (q_state, k_state, v_state)), back
+    inputs = (unit_q * scale, unit_k, v, keep_real(beta, mask))
+    return (inputs, (q_state, k_state, v_state)), back
 
 
-def conv_heads(params, x, name, heads, state):
-    """Heads of SiLU(conv(W{name} x)), or of W{name} x if params has no conv_{name}.
+def conv_heads(params, x, heads, state):
+    """Heads of SiLU(conv(x @ W.T)), or of x @ W.T if the layer's params have no "conv".
 
     -> (heads (B, H, n, h), the convolution's state or None); back(dheads) -> dx, dparams.
     """
-    key = f"conv_{name}"
-    if key not in params:
-        y, back_heads = to_heads(params, x, name, heads)
+    if "conv" not in params:
+        y, back_heads = to_heads(params, x, heads)
         return (y, None), back_heads
-    flat, back_affine = affine(params, x, name)
-    (mixed, state), back_conv = causal_conv(flat, params[key], state)
+    flat, back_linear = linear_layer(params, x)
+    (mixed, state), back_conv = causal_conv(flat, params["conv"], state)
     active, back_silu = silu(mixed)
     y, back_split = split_heads(active, heads)
 
     def back(dy):
         dflat, dconv, _ = back_conv((back_silu(back_split(dy)), None))
-        dx, dparams = back_affine(dflat)
-        return dx, dparams | {key: dconv}
+        dx, dparams = back_linear(dflat)
+        return dx, dparams | {"conv": dconv}
 
     return (y, state), back

@@ -8,18 +8,19 @@ convolutions' (conv - 1) (2 + expand_v) d.
 
 import numpy as np
 
+from minisum import init
 from minisum.backend import array_module
-from minisum.mixers.base import Mixer, gated_from_heads, join, keep_real, normal_linears, to_heads
-from minisum.mixers.deltanet import checked_conv, conv_init, queries_keys_values
+from minisum.mixers.base import Mixer, gated_from_heads, keep_real, to_heads
+from minisum.mixers.deltanet import add_convolutions, checked_conv, queries_keys_values
 from minisum.ops import delta_rule, softplus
 
 
 class GatedDeltaNet(Mixer):
-    """y = (RMSNorm(o) ⊙ SiLU(x @ Wg.T)) @ Wo.T, o = the gated delta rule's reading; causal only.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o = the gated delta rule's reading; causal only.
 
     S̃_t = a_t S_{t-1}, S_t = S̃_t + β_t k_t.T @ (v_t - k_t @ S̃_t), o_t = q_t @ S_t / √h. q, k, v and
     β as in DeltaNet, v with expand_v d/H a head. One a head: log_a = -exp(A_log) softplus(z),
-    z = x @ Wa.T + ba; first exp(A_log) from U(0, 16), softplus(ba) log-uniform in [0.001, 0.1].
+    z = x @ Wdecay.T + b; first exp(A_log) from U(0, 16), softplus(b) log-uniform in [0.001, 0.1].
 
     Backward, upwards: the gate's product rule, the norm, `ops.delta_rule`; for the decay, with
     rate = exp(A_log): dA_log = Σ dlog_a ⊙ log_a and dz = -rate dlog_a ⊙ σ(z).
@@ -33,42 +34,38 @@ class GatedDeltaNet(Mixer):
 
     def init(self, rng):
         d, e, H = self.width, self.value_width, self.heads
-        sizes = {"q": (d, d), "k": (d, d), "v": (e, d), "beta": (H, d), "a": (H, d)}
-        sizes |= {"g": (e, d), "o": (d, e)}
-        arrays = normal_linears(rng, sizes)
-        arrays |= conv_init(rng, self.conv, {"q": d, "k": d, "v": e})
+        sizes = {"q": (d, d), "k": (d, d), "v": (e, d), "beta": (H, d), "decay": (H, d)}
+        sizes |= {"gate": (e, d), "o": (d, e)}
+        layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
+        add_convolutions(rng, layers, self.conv)
         rate = np.exp(rng.uniform(np.log(1e-3), np.log(0.1), H))
-        return arrays | {
-            "ba": np.log(np.expm1(rate)),
-            "A_log": np.log(rng.uniform(0, 16, H)),
-            "norm": np.ones(e // H),
-        }
+        layers["decay"]["b"] = np.log(np.expm1(rate))
+        A_log = np.log(rng.uniform(0, 16, H))
+        return layers | {"A_log": A_log, "norm": {"gain": np.ones(e // H)}}
 
     def mix(self, params, x, mask, state):
         xp = array_module(x)
         H = self.heads
-        S, *before = (None,) * 4 if state is None else state
-        (said, before), back_said = queries_keys_values(params, x, mask, H, before)
-        time, back_time = to_heads(params, x, "a", H)
-        soft, back_soft = softplus(time)
+        S, *convs = (None,) * 4 if state is None else state
+        (inputs, convs), back_inputs = queries_keys_values(params, x, mask, H, convs)
+        z, back_z = to_heads(params["decay"], x, H)
+        soft, back_soft = softplus(z)
         rate = xp.exp(params["A_log"])[:, None, None]
         log_decay = keep_real(-rate * soft, mask)
-        (o, S), back_rule = delta_rule(*said, log_decay, S)
-        y, back_gated = gated_from_heads(params, o, x, "g", H)
+        (o, S), back_rule = delta_rule(*inputs, log_decay, S)
+        y, back_gated = gated_from_heads(params, o, x, H)
 
         def back(dy):
-            do, through_gate = back_gated(dy)
-            *dsaid, dlog_decay, _ = back_rule((do, None))
+            do, dx_gate, dparams_gated = back_gated(dy)
+            *dinputs, dlog_decay, _ = back_rule((do, None))
             dlog_decay = keep_real(dlog_decay, mask)
             dA_log = (dlog_decay * log_decay).sum(axis=(0, 2, 3))
-            dx, dparams = join(
-                back_said(*dsaid),
-                back_time(back_soft(-rate * dlog_decay)),
-                through_gate,
-            )
-            return dx, dparams | {"A_log": dA_log}
+            dx, dparams = back_inputs(*dinputs)
+            dx_decay, ddecay = back_z(back_soft(-rate * dlog_decay))
+            dparams |= dparams_gated | {"decay": ddecay, "A_log": dA_log}
+            return dx + dx_decay + dx_gate, dparams
 
-        return (y, (S, *before)), back
+        return (y, (S, *convs)), back
 
     def state_size(self, tokens=None):
         d, e = self.width, self.value_width

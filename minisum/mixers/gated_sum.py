@@ -8,18 +8,18 @@ import numpy as np
 
 from minisum import init
 from minisum.backend import array_module
-from minisum.mixers.base import Mixer, affine, join, uniform_linears
-from minisum.mixers.summation import said
-from minisum.ops import decayed_sum, sigmoid, softplus
+from minisum.layers import linear_layer
+from minisum.mixers.base import Mixer, join
+from minisum.ops import decayed_sum, relu, sigmoid, softplus
 
 
 class GatedSum(Mixer):
     """y = h @ Wo.T + bo, h_t = f_t ⊙ h_{t-1} + (1 - f_t) ⊙ u_t; causal only.
 
-    f = σ(z), z = x @ Wf.T + bf, how much to keep; u = relu(x @ W.T). 1 - f = σ(-z) and log f =
-    -softplus(-z), both without cancellation. bf is drawn such that channels remember for 1 to
-    max_len tokens: log U(1, max_len - 1) (Tallec and Ollivier 2018, "Can recurrent neural
-    networks warp time?").
+    f = σ(z), z = x @ Wf.T + bf by the layer forget, how much to keep; u = relu(x @ W.T). 1 - f =
+    σ(-z) and log f = -softplus(-z), both without cancellation. bf is drawn such that channels
+    remember for 1 to max_len tokens: log U(1, max_len - 1) (Tallec and Ollivier 2018, "Can
+    recurrent neural networks warp time?").
 
     With i = (1 - f) ⊙ u, di and dlog_f are those of `ops.decayed_sum`: du = di ⊙ (1 - f), and z
     gets two parts, dz = dlog_f ⊙ σ(-z) - di ⊙ u ⊙ f ⊙ (1 - f).
@@ -29,21 +29,22 @@ class GatedSum(Mixer):
 
     def init(self, rng):
         d = self.width
-        arrays = {"W": init.fan_in_uniform(rng, d, d)} | uniform_linears(rng, "f", d)
-        arrays["bf"] = np.log(rng.uniform(1, max(self.max_len - 1, 2), d))
-        return arrays | uniform_linears(rng, "o", d)
+        project, forget = init.linear(rng, d, d, bias=False), init.linear(rng, d, d)
+        forget["b"] = np.log(rng.uniform(1, max(self.max_len - 1, 2), d))
+        return {"project": project, "forget": forget, "o": init.linear(rng, d, d)}
 
     def mix(self, params, x, mask, state):
         xp = array_module(x)
-        z, back_z = affine(params, x, "f")
-        u, back_u = said(params, x, ("",))
+        z, back_z = linear_layer(params["forget"], x)
+        projected, back_project = linear_layer(params["project"], x)
+        u, back_relu = relu(projected)
         new, back_new = sigmoid(-z)
         minus_log_f, back_log = softplus(-z)
         log_f = -minus_log_f
         if mask is not None:
             log_f = xp.where(mask[:, :, None], log_f, 0)
         (h, state), back_sum = decayed_sum(new * u, log_f, state)
-        y, back_o = affine(params, h, "o")
+        y, back_o = linear_layer(params["o"], h)
 
         def back(dy):
             dh, dparams_o = back_o(dy)
@@ -51,8 +52,8 @@ class GatedSum(Mixer):
             if mask is not None:
                 dlog_f = xp.where(mask[:, :, None], dlog_f, 0)
             dz = back_log(dlog_f) - back_new(dinput * u)
-            dx, dparams = join(back_z(dz), back_u(dinput * new))
-            return dx, dparams | dparams_o
+            dx, dparams = join(forget=back_z(dz), project=back_project(back_relu(dinput * new)))
+            return dx, dparams | {"o": dparams_o}
 
         return (y, state), back
 

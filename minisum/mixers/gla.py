@@ -7,27 +7,21 @@ Time O(n (C + V) K H) with chunks of C tokens, memory O(n d); state H K V, that 
 
 import numpy as np
 
+from minisum import init
 from minisum.errors import UserError
-from minisum.mixers.base import (
-    Mixer,
-    affine,
-    gated_from_heads,
-    join,
-    keep_real,
-    normal_linears,
-    to_heads,
-)
+from minisum.layers import linear_layer
+from minisum.mixers.base import Mixer, gated_from_heads, join, keep_real, to_heads
 from minisum.ops import causal_product, softplus
 
 RANK, TEMPERATURE = 16, 16.0
 
 
 class GatedLinearAttention(Mixer):
-    """y = (RMSNorm(o) ⊙ SiLU(x @ Wr.T)) @ Wo.T, o_t = q_t @ S_t / √K; causal only.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o_t = q_t @ S_t / √K; causal only.
 
     S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t, log_a = logsigmoid(z) / 16, z = x @ W1.T @ W2.T + b2, a map
-    of rank 16; q, k = linear maps of x to K = expand_k d/H a head, v to d/H. No feature map, no
-    positions; the norm is in each head, with one gain for all of them.
+    of rank 16 (layers decay1 and decay2); q, k = linear maps of x to K = expand_k d/H a head, v to
+    d/H. No feature map, no positions; the norm is in each head, with one gain for all of them.
 
     Backward, upwards: the gate's product rule, the norm, `ops.causal_product`, and for the decay
     log_a = -softplus(-z) / 16: dz = dlog_a ⊙ σ(-z) / 16.
@@ -43,37 +37,34 @@ class GatedLinearAttention(Mixer):
 
     def init(self, rng):
         d, e = self.width, self.key_width
-        sizes = {"q": (e, d), "k": (e, d), "v": (d, d), "r": (d, d), "o": (d, d)}
-        sizes |= {"1": (RANK, d), "2": (e, RANK)}
-        arrays = normal_linears(rng, sizes)
-        return arrays | {"b2": np.zeros(e), "norm": np.ones(d // self.heads)}
+        sizes = {"q": (e, d), "k": (e, d), "v": (d, d), "gate": (d, d), "o": (d, d)}
+        sizes |= {"decay1": (RANK, d)}
+        layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
+        layers["decay2"] = init.linear(rng, e, RANK, "normal")
+        return layers | {"norm": {"gain": np.ones(d // self.heads)}}
 
     def mix(self, params, x, mask, state):
         H = self.heads
         scale = (self.key_width // H) ** -0.5
-        q, back_q = to_heads(params, x, "q", H)
-        k, back_k = to_heads(params, x, "k", H)
-        v, back_v = to_heads(params, x, "v", H)
-        low, back_low = affine(params, x, "1")
-        z, back_z = to_heads(params, low, "2", H)
+        q, back_q = to_heads(params["q"], x, H)
+        k, back_k = to_heads(params["k"], x, H)
+        v, back_v = to_heads(params["v"], x, H)
+        low, back_low = linear_layer(params["decay1"], x)
+        z, back_z = to_heads(params["decay2"], low, H)
         minus_log, back_log = softplus(-z)
         log_decay = keep_real(minus_log * (-1 / TEMPERATURE), mask)
         (o, state), back_product = causal_product(q * scale, k, v, log_decay, state)
-        y, back_gated = gated_from_heads(params, o, x, "r", H)
+        y, back_gated = gated_from_heads(params, o, x, H)
 
         def back(dy):
-            do, through_gate = back_gated(dy)
+            do, dx_gate, dparams_gated = back_gated(dy)
             dq, dk, dv, dlog_decay, _ = back_product((do, None))
             dz = back_log(keep_real(dlog_decay, mask)) * (1 / TEMPERATURE)
-            dlow, dparams_2 = back_z(dz)
+            dlow, ddecay2 = back_z(dz)
             dx, dparams = join(
-                back_q(dq * scale),
-                back_k(dk),
-                back_v(dv),
-                through_gate,
-                back_low(dlow),
+                q=back_q(dq * scale), k=back_k(dk), v=back_v(dv), decay1=back_low(dlow)
             )
-            return dx, dparams | dparams_2
+            return dx + dx_gate, dparams | dparams_gated | {"decay2": ddecay2}
 
         return (y, state), back
 

@@ -5,7 +5,8 @@ of features can be summed over keys before any query is known. Time O(n d h), me
 state H (h² + h): in each head the sum of φ(k).T @ v and that of φ(k).
 """
 
-from minisum.mixers.base import Mixer, from_heads, join, keep_real, to_heads, uniform_linears
+from minisum import init
+from minisum.mixers.base import Mixer, from_heads, join, keep_real, to_heads
 from minisum.ops import elu_plus_one, kernel_attention
 
 
@@ -17,24 +18,24 @@ class LinearAttention(Mixer):
     """
 
     def init(self, rng):
-        return uniform_linears(rng, "qkvo", self.width)
+        return {name: init.linear(rng, self.width, self.width) for name in "qkvo"}
 
     def mix(self, params, x, mask, state):
-        q, back_q = to_heads(params, x, "q", self.heads)
-        k, back_k = to_heads(params, x, "k", self.heads)
-        v, back_v = to_heads(params, x, "v", self.heads)
+        q, back_q = to_heads(params["q"], x, self.heads)
+        k, back_k = to_heads(params["k"], x, self.heads)
+        v, back_v = to_heads(params["v"], x, self.heads)
         phi_q, back_phi_q = elu_plus_one(q)
         phi_k, back_phi_k = elu_plus_one(k)
         phi_k = keep_real(phi_k, mask)
         (o, state), back_core = kernel_attention(phi_q, phi_k, v, state, self.causal)
-        y, back_o = from_heads(params, o)
+        y, back_o = from_heads(params["o"], o)
 
         def back(dy):
             do, dparams_o = back_o(dy)
             dphi_q, dphi_k, dv, _ = back_core((do, None))
-            dphi_k = keep_real(dphi_k, mask)
-            dx, dparams = join(back_q(back_phi_q(dphi_q)), back_k(back_phi_k(dphi_k)), back_v(dv))
-            return dx, dparams | dparams_o
+            dq, dk = back_phi_q(dphi_q), back_phi_k(keep_real(dphi_k, mask))
+            dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv))
+            return dx, dparams | {"o": dparams_o}
 
         return (y, state), back
 

@@ -7,18 +7,20 @@ state H K V + 1, that is expand_v d²/H + 1, the last for the position.
 
 import numpy as np
 
+from minisum import init
 from minisum.backend import array_module, constant
 from minisum.errors import UserError
-from minisum.mixers.base import Mixer, gated_from_heads, join, keep_real, normal_linears, to_heads
+from minisum.layers import token_places
+from minisum.mixers.base import Mixer, gated_from_heads, join, keep_real, to_heads
 from minisum.ops import causal_product, rotate
 
 
 class RetNet(Mixer):
-    """y = (RMSNorm(o) ⊙ SiLU(x @ Wg.T)) @ Wo.T, o_t = Σ_{s<=t} γ^{t-s} (q_t·k_s / √K) v_s; causal.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o_t = Σ_{s<=t} γ^{t-s} (q_t·k_s / √K) v_s.
 
-    q, k = rotated linear maps of x (K = d/H a head), v = x @ Wv.T (V = expand_v d/H), γ_i =
-    1 - 2^(-5-i) in head i = 0, 1, ... The norm is taken in each head, with one gain for all of
-    them. No biases.
+    Causal only. q, k = rotated linear maps of x (K = d/H a head), v = x @ Wv.T (V = expand_v d/H),
+    γ_i = 1 - 2^(-5-i) in head i = 0, 1, ... The norm is taken in each head, with one gain for all
+    of them. No biases.
 
     Backward, upwards: the gate's product rule, the norm, `ops.causal_product` with a constant
     decay, the opposite rotation.
@@ -34,37 +36,34 @@ class RetNet(Mixer):
 
     def init(self, rng):
         d, e = self.width, self.value_width
-        sizes = {"q": (d, d), "k": (d, d), "v": (e, d), "g": (e, d), "o": (d, e)}
-        arrays = normal_linears(rng, sizes)
-        return arrays | {"norm": np.ones(e // self.heads)}
+        sizes = {"q": (d, d), "k": (d, d), "v": (e, d), "gate": (e, d), "o": (d, e)}
+        layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
+        return layers | {"norm": {"gain": np.ones(e // self.heads)}}
 
     def mix(self, params, x, mask, state):
         xp = array_module(x)
         S, start = (None, 0) if state is None else state
         H = self.heads
         scale = (self.width // H) ** -0.5
-        positions = self.positions(x, mask, start)
+        positions = token_places(x, mask, start)
         log_gamma = np.log1p(-(2.0 ** (-5 - np.arange(H))))[None, :, None, None]
         log_decay = xp.broadcast_to(constant(log_gamma, xp, x.dtype), (1, H, x.shape[1], 1))
         log_decay = keep_real(log_decay, mask)
 
-        q, back_q = to_heads(params, x, "q", H)
-        k, back_k = to_heads(params, x, "k", H)
-        v, back_v = to_heads(params, x, "v", H)
+        q, back_q = to_heads(params["q"], x, H)
+        k, back_k = to_heads(params["k"], x, H)
+        v, back_v = to_heads(params["v"], x, H)
         turned_q, back_turn_q = rotate(q * scale, positions)
         turned_k, back_turn_k = rotate(k, positions)
         (o, S), back_product = causal_product(turned_q, turned_k, v, log_decay, S)
-        y, back_gated = gated_from_heads(params, o, x, "g", H)
+        y, back_gated = gated_from_heads(params, o, x, H)
 
         def back(dy):
-            do, through_gate = back_gated(dy)
+            do, dx_gate, dparams_gated = back_gated(dy)
             dturned_q, dturned_k, dv, *_ = back_product((do, None))
-            return join(
-                back_q(back_turn_q(dturned_q)[0] * scale),
-                back_k(back_turn_k(dturned_k)[0]),
-                back_v(dv),
-                through_gate,
-            )
+            dq, dk = back_turn_q(dturned_q)[0] * scale, back_turn_k(dturned_k)[0]
+            dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv))
+            return dx + dx_gate, dparams | dparams_gated
 
         return (y, (S, start + x.shape[1])), back
 

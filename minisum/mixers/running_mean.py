@@ -1,9 +1,10 @@
-"""The mean of what was said: summation without its growth.
+"""The mean of the contributions: summation without its growth.
 
 Zaheer et al. 2017, "Deep sets", for all tokens; Zhang, Xiong and Su 2018, "Accelerating neural
 transformer via an average attention network", for those so far. Time O(n d²), state d + 1.
 """
 
+from minisum.layers import token_places
 from minisum.mixers.summation import Summation
 
 
@@ -13,10 +14,10 @@ class RunningMean(Summation):
     The sum's gradient, divided alike: du_s = Σ dy_t / c_t over the tokens t that read s.
     """
 
-    def weigh(self, u, mask, state):
+    def aggregate(self, u, mask, state):
         sums, seen = (None, 0) if state is None else state
-        (s, last), back_sum = super().weigh(u, mask, sums)
-        count = seen + self.positions(u, mask) + 1
+        (s, last), back_sum = super().aggregate(u, mask, sums)
+        count = seen + token_places(u, mask) + 1
         if not self.causal:
             count = count[:, -1:]
         share = (1 / count).astype(u.dtype)[:, :, None]

@@ -7,9 +7,11 @@ state H h² + 1.
 
 import math
 
+from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.mixers.base import Mixer, join, keep_real, to_heads, uniform_linears
+from minisum.layers import token_places
+from minisum.mixers.base import Mixer, join, keep_real, to_heads
 from minisum.ops import causal_product, full_product, merge_heads
 
 
@@ -33,13 +35,13 @@ class SimpleTron(Mixer):
         self.prefix_scale = prefix_scale
 
     def init(self, rng):
-        return uniform_linears(rng, "qkv", self.width)
+        return {name: init.linear(rng, self.width, self.width) for name in "qkv"}
 
     def mix(self, params, x, mask, state):
         S, seen = (None, 0) if state is None else state
-        q, back_q = to_heads(params, x, "q", self.heads)
-        k, back_k = to_heads(params, x, "k", self.heads)
-        v, back_v = to_heads(params, x, "v", self.heads)
+        q, back_q = to_heads(params["q"], x, self.heads)
+        k, back_k = to_heads(params["k"], x, self.heads)
+        v, back_v = to_heads(params["v"], x, self.heads)
         product = causal_product if self.causal else full_product
         (o, S), back_product = product(q, keep_real(k, mask), v, state=S)
         scale = self._scale(x, mask, seen)
@@ -47,7 +49,7 @@ class SimpleTron(Mixer):
 
         def back(dy):
             dq, dk, dv, *_ = back_product((back_merge(dy) * scale, None))
-            return join(back_q(dq), back_k(keep_real(dk, mask)), back_v(dv))
+            return join(q=back_q(dq), k=back_k(keep_real(dk, mask)), v=back_v(dv))
 
         return (y, (S, seen + x.shape[1])), back
 
@@ -56,7 +58,7 @@ class SimpleTron(Mixer):
         xp = array_module(x)
         if self.prefix_scale == "max_len":
             return xp.full((1, 1, 1, 1), 1 / math.sqrt(self.max_len), x.dtype)
-        count = self.positions(x, mask, seen) + 1
+        count = token_places(x, mask, seen) + 1
         if not self.causal:
             count = count[:, -1:]
         return (1 / xp.sqrt(count)).astype(x.dtype)[:, None, :, None]

@@ -1,12 +1,13 @@
 """Direct summation: P. Ekin, "Summation-based transformers", the released code (2025).
 
-Tokens do not look at each other. Each says what it has to say, and what was said is added up.
+Tokens do not look at each other. Each token contributes a vector; the contributions are summed.
 Time O(n d²), all of it in the linear maps; memory O(n d); state while generating: the sum, d.
 """
 
 from minisum import init
 from minisum.backend import array_module
-from minisum.mixers.base import Mixer, affine, uniform_linears
+from minisum.layers import linear_layer
+from minisum.mixers.base import Mixer
 from minisum.ops import relu, running_sum, sum_tokens
 
 
@@ -17,10 +18,10 @@ class Summation(Mixer):
     form and the default if causal; the other is the published classifier's. The maps inside have no
     bias, so that a zero token adds nothing.
 
-    A sum hands its gradient to every term: du_s = Σ dy_t over the tokens t that read s, which for
-    the running sum is the running sum from the other end. Then back through the linear maps.
+    Each term of a sum receives the sum's gradient: du_s = Σ dy_t over the tokens t that read s,
+    which for the running sum is the running sum from the other end. Then back through the maps.
 
-    The sum grows with the length of the text. Subclasses replace it by other weights: `weigh`.
+    The sum grows with the length of the text. Subclasses replace it in `aggregate`.
     """
 
     def __init__(self, width, heads=1, max_len=512, causal=False, two_layer=None):
@@ -30,60 +31,39 @@ class Summation(Mixer):
     def init(self, rng):
         d = self.width
         if not self.two_layer:
-            return {"W": init.glorot_uniform(rng, d, d)}
-        hidden = {name: init.fan_in_uniform(rng, d, d) for name in ("W1", "W2")}
-        return hidden | uniform_linears(rng, "o", d)
+            return {"project": init.linear(rng, d, d, "glorot", bias=False)}
+        inner = {name: init.linear(rng, d, d, bias=False) for name in ("project1", "project2")}
+        return inner | {"o": init.linear(rng, d, d)}
 
     def mix(self, params, x, mask, state):
-        u, back_u = said(params, x, ("1", "2") if self.two_layer else ("",))
-        (s, state), back_weigh = self.weigh(u, mask, state)
-        if not self.two_layer:
-            return (s, state), lambda dy: back_u(back_weigh(dy))
-        y, back_o = affine(params, s, "o")
+        u, backs = x, []
+        for name in ("project1", "project2") if self.two_layer else ("project",):
+            projected, back_linear = linear_layer(params[name], u)
+            u, back_relu = relu(projected)
+            backs.append((name, back_linear, back_relu))
+        (y, state), back_aggregate = self.aggregate(u, mask, state)
+        if self.two_layer:
+            y, back_o = linear_layer(params["o"], y)
 
         def back(dy):
-            ds, dparams_o = back_o(dy)
-            dx, dparams = back_u(back_weigh(ds))
-            return dx, dparams | dparams_o
+            dparams = {}
+            if self.two_layer:
+                dy, dparams["o"] = back_o(dy)
+            dx = back_aggregate(dy)
+            for name, back_linear, back_relu in reversed(backs):
+                dx, dparams[name] = back_linear(back_relu(dx))
+            return dx, dparams
 
         return (y, state), back
 
-    def weigh(self, u, mask, state):
-        """u (B, n, d), zero at padding -> the sums that each token reads, and the state."""
+    def aggregate(self, u, mask, state):
+        """u (B, n, d), zero at padding -> what each token reads (B, n, d) and the state."""
         if not self.causal:
-            return total(u)
-        sums_and_state, back_sum = running_sum(u, state)
-        return sums_and_state, lambda ds: back_sum((ds, None))[0]
+            total, back_sum = sum_tokens(u)
+            y = array_module(u).broadcast_to(total[:, None], u.shape)
+            return (y, None), lambda dy: back_sum(dy.sum(axis=1))[0]
+        sums_and_state, back_running = running_sum(u, state)
+        return sums_and_state, lambda dy: back_running((dy, None))[0]
 
     def state_size(self, tokens=None):
         return self.width
-
-
-def said(params, x, names):
-    """relu(x @ W.T), once for each of `names`, one after the other; back(du) -> dx, dparams."""
-    backs = []
-    for name in names:
-        projected, back_affine = affine(params, x, name)
-        x, back_relu = relu(projected)
-        backs.append((back_affine, back_relu))
-
-    def back(dx):
-        dparams = {}
-        for back_affine, back_relu in reversed(backs):
-            dx, gradients = back_affine(back_relu(dx))
-            dparams |= gradients
-        return dx, dparams
-
-    return x, back
-
-
-def total(u):
-    """The sum over all tokens, read by each of them: (s (B, n, d), None), back(ds) -> du."""
-    xp = array_module(u)
-    shape = u.shape
-    s, back_sum = sum_tokens(u)
-
-    def back(ds):
-        return back_sum(ds.sum(axis=1))[0]
-
-    return (xp.broadcast_to(s[:, None], shape), None), back

@@ -6,12 +6,16 @@ each head gathers the second moment of its tokens channel by channel, and shrink
 which they spread most. Time O(n d), memory O(n d); state 2d + H + 1, the last for the position.
 """
 
+from functools import partial
+
 import numpy as np
 
+from minisum import init
 from minisum.backend import array_module
+from minisum.layers import token_places
 from minisum.mixers.base import Mixer, from_heads, keep_real, to_heads
 from minisum.ops import embed
-from minisum.ops.chunks import cumsum, reverse_cumsum
+from minisum.ops.running import cumsum, reverse_cumsum
 
 
 class TSSA(Mixer):
@@ -25,14 +29,14 @@ class TSSA(Mixer):
 
     def init(self, rng):
         d, H = self.width, self.heads
-        arrays = {"W": rng.normal(0.0, 0.02, (d, d)), "Wo": rng.normal(0.0, 0.02, (d, d))}
-        arrays["temperature"] = np.ones(H)
+        linear = partial(init.linear, rng, d, d, "normal", bias=not self.causal)
+        params = {"project": linear(), "o": linear(), "temperature": np.ones(H)}
         if self.causal:
-            return arrays | {"positions": np.zeros((self.max_len, H))}
-        return arrays | {"b": np.zeros(d), "bo": np.zeros(d)}
+            params["positions"] = np.zeros((self.max_len, H))
+        return params
 
     def mix(self, params, x, mask, state):
-        w, back_w = to_heads(params, x, "", self.heads)
+        w, back_w = to_heads(params["project"], x, self.heads)
         w = keep_real(w, mask)
         tau = params["temperature"]
         if not self.causal:
@@ -42,21 +46,21 @@ class TSSA(Mixer):
             state_end = start + x.shape[1]
             self.check_length(state_end)
             xp = array_module(x)
-            places = xp.broadcast_to(self.positions(x, mask, start), x.shape[:2])
+            places = xp.broadcast_to(token_places(x, mask, start), x.shape[:2])
             bias, back_embed = embed(places, params["positions"])
             (o, sums), back_statistics = running_token_statistics(
                 w, tau, bias.swapaxes(1, 2), mask, sums
             )
             state = (sums, state_end)
-        y, back_o = from_heads(params, o)
+        y, back_o = from_heads(params["o"], o)
 
         def back(dy):
             do, dparams_o = back_o(dy)
             dw, dtau, *rest = back_statistics(do)
-            dx, dparams = back_w(keep_real(dw, mask))
-            dparams |= dparams_o | {"temperature": dtau}
+            dx, dproject = back_w(keep_real(dw, mask))
+            dparams = {"project": dproject, "o": dparams_o, "temperature": dtau}
             if self.causal:
-                dparams["positions"] = back_embed(rest[0].swapaxes(1, 2))[1]
+                dparams["positions"] = back_embed(rest[0].swapaxes(1, 2))[1].dense()
             return dx, dparams
 
         return (y, state), back

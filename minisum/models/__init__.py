@@ -1,14 +1,16 @@
-"""Models: operations composed by hand, forward downwards, backward upwards.
+"""Models: operations and layers composed by hand, forward downwards, backward upwards.
 
-    arrays = model.init(rng)                           # name -> host array
+    params = model.init(rng)                           # nested dict of host arrays
     noise = model.noise(rng, batch)                    # dropout masks, to be merged into the batch
     loss, back = model.loss(params, batch, total)      # batch: name -> array, leading axis B
-    back(grads)                                        # ADDS the gradient into grads' views
+    back(grads)                                        # ADDS the gradient to grads' views
     outputs = model.predict(params, batch)
     total = model.count_targets(batch)                 # how many targets the batch's loss is over
     size = model.activation_size(batch)                # numbers in one layer's array, per example
     batch = model.trim_padding(batch)                  # without columns that are padding only
 
-`back(grads)` is the only place that adds into gradients: a weight that is used twice, or a batch
-that comes in pieces, is one visible `+=`.
+Operations and layers return their gradients. Only a model adds them, as soon as a layer has
+returned (no second copy of all gradients is made): a weight that is used twice, or a batch in
+shards, is one visible `add(grads, ...)`. A model's parts that hold many layers take part in that:
+their backward pass is `back(dy, grads)`.
 """

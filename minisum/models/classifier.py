@@ -4,39 +4,32 @@ The three differ in how n token vectors become one vector of features; a linear 
 score to each class. Source: P. Ekin, "Summation-based transformers", the released classifier.
 """
 
-import numpy as np
-
-from minisum import init
-from minisum.backend import add_into
+from minisum import init, mixers
 from minisum.errors import UserError
-from minisum.mixers.attention import Attention
-from minisum.models.base import Model, with_padding, without_padding
+from minisum.layers import linear_layer, position_layer
+from minisum.models.base import TextModel
 from minisum.ops import (
-    add_positions,
     cross_entropy,
     direct_summation,
     dropout,
     embed,
-    embed_modulate,
-    linear,
     mean_tokens,
+    modulate,
     relu,
 )
-from minisum.ops.dropout import draw_keep
+from minisum.params import add
 
 # Powers of the token count that the sum over tokens is divided by.
 POOLING = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}
 
-POSITION_BIAS = 1.0
+POSITION_OFFSET = 1.0
 
 
-class Classifier(Model):
+class Classifier(TextModel):
     """Features of a text, dropout, a linear head, cross-entropy. Subclasses define `features`.
 
     vocab V, width d, classes C, max_len the longest text in tokens. masked=False adds the padding
-    to the pool as the published code does. While training, `dropout` forgets features and
-    `token_dropout` whole tokens, as if they had not been written. A batch holds ids (B, n) and
-    targets (B,) integer, mask (B, n) bool.
+    to the pool as the published code does. The dropouts and the batch: see `TextModel`.
     """
 
     default_pooling = "mean"
@@ -55,106 +48,80 @@ class Classifier(Model):
         self.vocab, self.width, self.classes, self.max_len = vocab, width, classes, max_len
         self.power = POOLING[pooling or self.default_pooling]
         self.masked, self.dropout, self.token_dropout = masked, dropout, token_dropout
+        self.dropout_width = width
 
     def init(self, rng):
         """First values, as the released code draws them."""
         return {
             "embedding": rng.uniform(-0.05, 0.05, (self.vocab, self.width)),
             **self.init_features(rng),
-            "head.W": init.glorot_uniform(rng, self.classes, self.width),
-            "head.b": np.zeros(self.classes),
+            "head": init.linear(rng, self.classes, self.width, "glorot"),
         }
-
-    def noise(self, rng, batch):
-        """What a training batch forgets: survivors of dropout, and a mask with fewer tokens."""
-        noise = {}
-        if self.dropout:
-            noise["keep"] = draw_keep(rng, (len(batch["ids"]), self.width), self.dropout)
-        if self.token_dropout:
-            kept = draw_keep(rng, batch["ids"].shape, self.token_dropout)
-            noise["mask"] = kept & batch["mask"] if self.masked else kept
-        return noise
-
-    def count_targets(self, batch):
-        return len(batch["targets"])
-
-    def activation_size(self, batch):
-        return batch["ids"].shape[1] * self.width
-
-    def trim_padding(self, batch):
-        return without_padding(batch) if self.masked else batch
-
-    def pad_to_bucket(self, batch):
-        return with_padding(batch, self.max_len) if self.masked else batch
 
     def loss(self, params, batch, total):
         mask = batch["mask"] if self.masked or self.token_dropout else None
-        logits, back_logits = self._logits(params, batch["ids"], mask, batch.get("keep"))
+        keep = batch.get("keep")
+        features, back_features = self.features(params, batch["ids"], mask)  # (B, d)
+        if keep is not None:
+            features, back_dropout = dropout(features, keep, self.dropout)
+        logits, back_head = linear_layer(params["head"], features)  # (B, C)
         loss, back_loss = cross_entropy(logits, batch["targets"], total=total)
 
         def back(grads):
             dlogits, _ = back_loss(1.0)
-            back_logits(dlogits, grads)
+            dfeatures, dhead = back_head(dlogits)
+            if keep is not None:
+                dfeatures, _ = back_dropout(dfeatures)
+            back_features(dfeatures, grads)
+            add(grads, {"head": dhead})
 
         return loss, back
 
     def predict(self, params, batch):
-        """Scores (B, C); their softmax is the probability of each class."""
-        logits, _ = self._logits(params, batch["ids"], batch["mask"] if self.masked else None)
-        return logits
+        """Logits (B, C); their softmax is the probability of each class."""
+        mask = batch["mask"] if self.masked else None
+        features, _ = self.features(params, batch["ids"], mask)
+        return linear_layer(params["head"], features)[0]
 
-    def _logits(self, params, ids, mask, keep=None):
-        features, back_features = self.features(params, ids, mask)
-        if keep is not None:
-            features, back_dropout = dropout(features, keep, self.dropout)
-        logits, back_head = linear(features, params["head.W"], params["head.b"])
+    def init_features(self, rng):
+        """First values of the arrays that only `features` reads, the embedding apart."""
+        raise NotImplementedError
 
-        def back(dlogits, grads):
-            dfeatures, dW, db = back_head(dlogits)
-            grads["head.W"] += dW
-            grads["head.b"] += db
-            if keep is not None:
-                dfeatures, _ = back_dropout(dfeatures)
-            back_features(dfeatures, grads)
-
-        return logits, back
+    def features(self, params, ids, mask):
+        """ids (B, n), mask (B, n) bool or None -> (B, d); back(dfeatures, grads) adds to grads."""
+        raise NotImplementedError
 
 
 class SummationClassifier(Classifier):
-    """features = Σ_t relu((E[ids[t]] ⊙ (P[t] + 1)) @ W.T): each token adds its say. O(n d²)."""
+    """features = Σ_t relu((E[ids[t]] ⊙ (P[t] + 1)) @ W.T): tokens contribute vectors. O(n d²)."""
 
     default_pooling = "sum"
 
     def init_features(self, rng):
         return {
             "positions": rng.normal(0.0, 0.02, (self.max_len, self.width)),
-            "project.W": init.glorot_uniform(rng, self.width, self.width),
+            "project": init.linear(rng, self.width, self.width, "glorot", bias=False),
         }
 
     def features(self, params, ids, mask):
-        n = ids.shape[1]
+        table, positions = params["embedding"], params["positions"][: ids.shape[1]]
+        W = params["project"]["W"]
         features, back_summation = direct_summation(
-            ids,
-            params["embedding"],
-            params["positions"][:n],
-            POSITION_BIAS,
-            params["project.W"],
-            mask,
-            self.power,
+            ids, table, positions, POSITION_OFFSET, W, mask, self.power
         )
 
         def back(dfeatures, grads):
-            _, _, dpositions, dW, _ = back_summation(dfeatures, add_to=grads["embedding"])
-            grads["project.W"] += dW
-            add_into(grads["positions"][:n], dpositions)
+            _, dtable, dpositions, dW, _ = back_summation(dfeatures)
+            add(grads, {"embedding": dtable, "positions": dpositions, "project": {"W": dW}})
 
         return features, back
 
-    def said(self, params, ids):
+    def contributions(self, params, ids):
         """(B, n, d): what each token adds, before pooling divides the sum."""
         positions = params["positions"][: ids.shape[1]]
-        placed, _ = embed_modulate(ids, params["embedding"], positions, POSITION_BIAS)
-        projected, _ = linear(placed, params["project.W"])
+        x, _ = embed(ids, params["embedding"])
+        placed, _ = modulate(x, positions, POSITION_OFFSET)
+        projected, _ = linear_layer(params["project"], placed)
         return relu(projected)[0]
 
     def activation_size(self, batch):
@@ -170,27 +137,24 @@ class AttentionClassifier(Classifier):
 
     def __init__(self, *sizes, heads=4, head_width=None, **options):
         super().__init__(*sizes, **options)
-        self.mixer = Attention(self.width, heads, self.max_len, head_width=head_width)
+        sizes = {"heads": heads, "max_len": self.max_len, "head_width": head_width}
+        self.mixer = mixers.build("attention", self.width, **sizes)
 
     def init_features(self, rng):
-        arrays = {"positions": rng.normal(0.0, 0.02, (self.max_len, self.width))}
-        return arrays | {f"mixer.{name}": a for name, a in self.mixer.init(rng).items()}
+        positions = rng.normal(0.0, 0.02, (self.max_len, self.width))
+        return {"positions": positions, "mixer": self.mixer.init(rng)}
 
     def features(self, params, ids, mask):
-        n = ids.shape[1]
-        x, back_embed = embed(ids, params["embedding"])
-        placed, back_positions = add_positions(x, params["positions"][:n])
-        mixed, back_mixer = self.mixer(params.group("mixer"), placed, mask)
-        features, back_pool = mean_tokens(mixed, mask, self.power)
+        x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
+        placed, back_positions = position_layer(params, x, "add")
+        mixed, back_mixer = self.mixer(params["mixer"], placed, mask)
+        features, back_pool = mean_tokens(mixed, mask, self.power)  # (B, d)
 
         def back(dfeatures, grads):
             dmixed, _ = back_pool(dfeatures)
-            dplaced, dparams = back_mixer(dmixed)
+            dplaced, dmixer = back_mixer(dmixed)
             dx, dpositions = back_positions(dplaced)
-            for name, gradient in dparams.items():
-                grads[f"mixer.{name}"] += gradient
-            add_into(grads["positions"][:n], dpositions)
-            back_embed(dx, add_to=grads["embedding"])
+            add(grads, {"embedding": back_embed(dx)[1], "mixer": dmixer} | dpositions)
 
         return features, back
 
@@ -204,19 +168,19 @@ class MeanEmbeddingClassifier(Classifier):
     def init_features(self, rng):
         return {}
 
-    def said(self, params, ids):
-        """(B, n, d): what each token adds, before pooling divides the sum."""
-        return embed(ids, params["embedding"])[0]
-
     def features(self, params, ids, mask):
         x, back_embed = embed(ids, params["embedding"])
         features, back_pool = mean_tokens(x, mask, self.power)
 
         def back(dfeatures, grads):
             dx, _ = back_pool(dfeatures)
-            back_embed(dx, add_to=grads["embedding"])
+            add(grads, {"embedding": back_embed(dx)[1]})
 
         return features, back
+
+    def contributions(self, params, ids):
+        """(B, n, d): what each token adds, before pooling divides the sum."""
+        return embed(ids, params["embedding"])[0]
 
 
 MODELS = {

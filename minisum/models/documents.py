@@ -13,7 +13,8 @@ class Documents:
     """Where the documents of a batch of windows lie.
 
     starts (B, n) bool, True at the first token of each document; a window's first token always
-    begins one. S documents, the longest of m tokens, make rows (S, m).
+    begins one. S documents, the longest of m tokens, make rows (S, m): `shape`. places (B, n): how
+    many tokens of its document stand before each token.
     """
 
     def __init__(self, starts):
@@ -22,11 +23,12 @@ class Documents:
         starts[:, 0] = True
         first = xp.flatnonzero(starts)
         document = xp.cumsum(starts.reshape(-1)) - 1
-        column = xp.arange(starts.size) - first[document]
-        self.shape = (len(first), int(column.max()) + 1)
-        self.place = document * self.shape[1] + column
+        place = xp.arange(starts.size) - first[document]
+        self.places = place.reshape(starts.shape)
+        self.shape = (len(first), int(place.max()) + 1)
+        self.index = document * self.shape[1] + place  # among the numbers of the rows
         mask = xp.zeros(self.shape, bool)
-        mask.reshape(-1)[self.place] = True
+        mask.reshape(-1)[self.index] = True
         self.mask = mask
 
     def apart(self, x):
@@ -46,27 +48,23 @@ class Documents:
 
         return self._gather(rows, (*windows, rows.shape[-1])), back
 
-    def mix_apart(self, mixer):
-        """`mixer` with the same call, applied to each document alone."""
+    def mix(self, mixer, params, x):
+        """y, back of a mixer that is applied to each document alone.   x (B, n, d) -> y like x"""
+        rows, back_apart = self.apart(x)
+        mixed, back_mixer = mixer(params, rows, self.mask)
+        y, back_together = self.together(mixed, x.shape[:2])
 
-        def mix(params, x):
-            rows, back_apart = self.apart(x)
-            mixed, back_mixer = mixer(params, rows, self.mask)
-            y, back_together = self.together(mixed, x.shape[:2])
+        def back(dy):
+            drows, dparams = back_mixer(back_together(dy))
+            return back_apart(drows), dparams
 
-            def back(dy):
-                drows, dparams = back_mixer(back_together(dy))
-                return back_apart(drows), dparams
-
-            return y, back
-
-        return mix
+        return y, back
 
     def _scatter(self, x):
         d = x.shape[-1]
         rows = array_module(x).zeros((*self.shape, d), x.dtype)
-        rows.reshape(-1, d)[self.place] = x.reshape(-1, d)
+        rows.reshape(-1, d)[self.index] = x.reshape(-1, d)
         return rows
 
     def _gather(self, rows, shape):
-        return rows.reshape(-1, rows.shape[-1])[self.place].reshape(shape)
+        return rows.reshape(-1, rows.shape[-1])[self.index].reshape(shape)

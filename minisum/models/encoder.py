@@ -1,92 +1,35 @@
-"""An encoder: L pre-norm blocks around any mixer, and the classifier that reads it.
+"""An encoder, any mixer in blocks with the norm before, and three models that read it.
 
-    x₀ = E[ids] + P[place]                     place: how many real tokens stand before
-    z  = x + mixer(LN₁(x))                     block l: x = x_{l-1}, y = x_l
-    y  = z + GELU(LN₂(z) @ Wa.T + ba) @ Wb.T + bb
+    x₀ = E[ids] + P[place]          place: how many real tokens stand before
+    x_l = block_l(x_{l-1})          minisum.models.blocks, with GELU
     out = LN(x_L)
 
-Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture". The classifier labels
-a text by the mean of `out`; minisum.models.readers has models that answer at single tokens.
+The classifier labels a text by the mean of `out`; the reader answers at single tokens, the
+regressor with one number at the last.
 """
 
-import numpy as np
-
-from minisum import mixers
-from minisum.backend import add_into, array_module
+from minisum import init, mixers
+from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.models.base import through_blocks
-from minisum.models.blocks import linear_init, mixer_share
+from minisum.layers import linear_layer
+from minisum.models.base import Model
+from minisum.models.blocks import Block, Stack
 from minisum.models.classifier import Classifier
-from minisum.ops import (
-    add_positions,
-    embed,
-    gelu,
-    layer_norm,
-    linear,
-    mean_tokens,
-)
+from minisum.ops import cross_entropy, embed, gelu, mean_squared_error, mean_tokens
+from minisum.params import add
 
 POSITIONS = ("add", "none")
 
 
-class EncoderBlock:
-    """y like x (B, n, d), as above. d_ff 0 leaves the token network out: mixer and norm only.
+class Encoder(Stack):
+    """The stack around one kind of mixer, a name in minisum.mixers.TABLE.
 
-    scale: what the mixer's output is multiplied by before it joins x.
-    """
-
-    def __init__(self, mixer, d_ff, scale=1.0):
-        self.mixer, self.d_ff, self.scale = mixer, d_ff, scale
-
-    def init(self, rng):
-        d = self.mixer.width
-        arrays = {f"mixer.{name}": a for name, a in self.mixer.init(rng).items()}
-        arrays |= norm_init("norm1", d)
-        if self.d_ff:
-            arrays |= norm_init("norm2", d)
-            arrays |= linear_init(rng, "a", self.d_ff, d) | linear_init(rng, "b", d, self.d_ff)
-        return arrays
-
-    def __call__(self, params, x, mask=None):
-        normed, back_norm = layer_norm(x, params["norm1.gain"], params["norm1.bias"])
-        mixed, back_mixer = self.mixer(mixer_share(params), normed, mask)
-        z = x + mixed * self.scale
-        y, back_network = self._token_network(params, z) if self.d_ff else (z, lambda dy: (dy, {}))
-
-        def back(dy):
-            dz, g = back_network(dy)
-            dnormed, dmixer = back_mixer(dz * self.scale)
-            dx, g["norm1.gain"], g["norm1.bias"] = back_norm(dnormed)
-            return dz + dx, g | {f"mixer.{name}": a for name, a in dmixer.items()}
-
-        return y, back
-
-    def _token_network(self, params, z):
-        """y = z + GELU(LN₂(z) @ Wa.T + ba) @ Wb.T + bb; back(dy) -> dz, gradients."""
-        normed, back_norm = layer_norm(z, params["norm2.gain"], params["norm2.bias"])
-        inner, back_a = linear(normed, params["Wa"], params["ba"])
-        active, back_gelu = gelu(inner)
-        outer, back_b = linear(active, params["Wb"], params["bb"])
-
-        def back(dy):
-            g = {}
-            dactive, g["Wb"], g["bb"] = back_b(dy)
-            dnormed, g["Wa"], g["ba"] = back_a(back_gelu(dactive))
-            dz, g["norm2.gain"], g["norm2.bias"] = back_norm(dnormed)
-            return dy + dz, g
-
-        return z + outer, back
-
-
-class Encoder:
-    """The blocks with the positions before and the norm after them, all around one kind of mixer.
-
-    mixer: a name in minisum.mixers.TABLE. d_ff: width of the token networks, 4 d by default, 0 for
-    none. causal: whether no token sees a later one; None is "where the mixer knows no other way".
-    positions: "add" learned ones, or "none" for mixers that tell order by themselves.
+    d_ff: width of the token networks, 4 d by default, 0 for none. causal: whether no token sees a
+    later one; None is "only if the mixer has no other form". positions: "add" learned ones, or
+    "none" for mixers that tell order by themselves.
 
     A plain sum of n terms is n times as large as the token that it joins, which would be lost
-    beside it: what `summation` says is divided by max_len, a factor that its weights could hold.
+    beside it: `summation`'s output is divided by max_len, a factor that its weights could hold.
     """
 
     def __init__(
@@ -96,69 +39,15 @@ class Encoder:
             raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
         if causal is None and mixer in mixers.TABLE:
             causal = not mixers.TABLE[mixer].can_be_bidirectional
-        self.width, self.max_len, self.positions = width, max_len, positions
         scale = 1 / max_len if mixer == "summation" else 1.0
-        self.blocks = [
-            EncoderBlock(
+        blocks = [
+            Block(
                 mixers.build(mixer, width=width, heads=heads, max_len=max_len, causal=causal),
-                4 * width if d_ff is None else d_ff,
-                scale,
+                4 * width if d_ff is None else d_ff, gelu, "before", scale,
             )
             for _ in range(layers)
-        ]
-
-    def init(self, rng):
-        arrays = {}
-        if self.positions == "add":
-            arrays["positions"] = rng.normal(0.0, 0.02, (self.max_len, self.width))
-        for i, block in enumerate(self.blocks):
-            arrays |= {f"blocks.{i}.{name}": a for name, a in block.init(rng).items()}
-        return arrays | norm_init("norm", self.width)
-
-    def __call__(self, params, x, mask=None):
-        """x (B, n, d), mask (B, n) bool or None -> out (B, n, d), back(dout, grads) -> dx.
-
-        What `out` holds at padding is finite and says nothing of what stood there.
-        """
-        if x.shape[1] > self.max_len:
-            raise UserError(f"the encoder was built for {self.max_len} tokens, not {x.shape[1]}")
-        x, back_place = self._place(params, x, mask)
-        out, back_blocks = through_blocks(self.blocks, params, x, mask)
-
-        def back(dout, grads):
-            return back_place(back_blocks(dout, grads), grads)
-
-        return out, back
-
-    def _place(self, params, x, mask):
-        """x + P, and zeros at padding, which no number that stands there then survives."""
-        n = x.shape[1]
-        if mask is None:
-            if self.positions == "none":
-                return x, lambda dx, grads: dx
-            placed, back_positions = add_positions(x, params["positions"][:n])
-
-            def back(dx, grads):
-                dx, dpositions = back_positions(dx)
-                add_into(grads["positions"][:n], dpositions)
-                return dx
-
-            return placed, back
-
-        xp = array_module(x)
-        real = mask[:, :, None]
-        if self.positions == "none":
-            return xp.where(real, x, 0), lambda dx, grads: xp.where(real, dx, 0)
-        # Counted among the real tokens, a text stands where it stands alone, however padded.
-        place = xp.maximum(xp.cumsum(mask, axis=1) - 1, 0)
-        rows, back_rows = embed(place, params["positions"])
-
-        def back(dx, grads):
-            dx = xp.where(real, dx, 0)
-            back_rows(dx, add_to=grads["positions"])
-            return dx
-
-        return xp.where(real, x + rows, 0), back
+        ]  # fmt: skip
+        super().__init__(blocks, width, max_len, positions, deviation=0.02)
 
 
 class EncoderClassifier(Classifier):
@@ -172,26 +61,112 @@ class EncoderClassifier(Classifier):
         self.encoder = Encoder(mixer, width, max_len=max_len, **({"layers": 2} | (encoder or {})))
 
     def init(self, rng):
-        return super().init(rng) | {"embedding": embedding_init(rng, self.vocab, self.width)}
+        return super().init(rng) | {"embedding": rng.normal(0.0, 1.0, (self.vocab, self.width))}
 
     def init_features(self, rng):
         return self.encoder.init(rng)
 
     def features(self, params, ids, mask):
-        x, back_embed = embed(ids, params["embedding"])
+        x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
         out, back_encoder = self.encoder(params, x, mask)
-        features, back_pool = mean_tokens(out, mask, self.power)
+        features, back_pool = mean_tokens(out, mask, self.power)  # (B, d)
 
         def back(dfeatures, grads):
             dout, _ = back_pool(dfeatures)
-            back_embed(back_encoder(dout, grads), add_to=grads["embedding"])
+            dx = back_encoder(dout, grads)
+            add(grads, {"embedding": back_embed(dx)[1]})
 
         return features, back
 
 
-def norm_init(name, width):
-    return {f"{name}.gain": np.ones(width), f"{name}.bias": np.zeros(width)}
+class EncoderReader(Model):
+    """Scores of the V words at some tokens: those at `places`.
+
+    A batch holds ids (B, n), places (B, N), no place twice in a row, and targets (B, N), all
+    integer. The loss is the cross-entropy of the targets.
+    """
+
+    def __init__(self, mixer, vocab, width, max_len, **encoder):
+        self.vocab, self.width = vocab, width
+        self.encoder = Encoder(mixer, width, max_len=max_len, **encoder)
+
+    def init(self, rng):
+        embedding = rng.normal(0.0, 1.0, (self.vocab, self.width))
+        head = init.linear(rng, self.vocab, self.width)
+        return {"embedding": embedding, "head": head} | self.encoder.init(rng)
+
+    def loss(self, params, batch, total):
+        scores, back_scores = self._scores(params, batch)
+        loss, back_loss = cross_entropy(scores, batch["targets"], total=total)
+
+        def back(grads):
+            back_scores(back_loss(1.0)[0], grads)
+
+        return loss, back
+
+    def predict(self, params, batch):
+        """Scores (B, N, V)."""
+        return self._scores(params, batch)[0]
+
+    def _scores(self, params, batch):
+        ids = batch["ids"]
+        xp = array_module(ids)
+        x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
+        out, back_encoder = self.encoder(params, x)
+        chosen = (xp.arange(len(ids))[:, None], batch["places"])
+        scores, back_head = linear_layer(params["head"], out[chosen])  # (B, N, V)
+
+        def back(dscores, grads):
+            dout = xp.zeros_like(out)
+            dout[chosen], dhead = back_head(dscores)
+            add(grads, {"head": dhead})
+            dx = back_encoder(dout, grads)
+            add(grads, {"embedding": back_embed(dx)[1]})
+
+        return scores, back
 
 
-def embedding_init(rng, vocab, width):
-    return rng.normal(0.0, 1.0, (vocab, width))
+class EncoderRegressor(Model):
+    """One number, read off the last token: answer = w · out_n + c.
+
+    A batch holds x (B, n, D), the tokens as vectors of `inputs` numbers, and targets (B,). The
+    loss is the mean squared error.
+    """
+
+    def __init__(self, mixer, inputs, width, max_len, **encoder):
+        self.inputs, self.width = inputs, width
+        self.encoder = Encoder(mixer, width, max_len=max_len, **encoder)
+
+    def init(self, rng):
+        read = init.linear(rng, self.width, self.inputs)
+        head = init.linear(rng, 1, self.width)
+        return {"read": read, "head": head} | self.encoder.init(rng)
+
+    def activation_size(self, batch):
+        return batch["x"].shape[1] * self.width
+
+    def loss(self, params, batch, total):
+        answers, back_answers = self._answers(params, batch["x"])
+        loss, back_loss = mean_squared_error(answers, batch["targets"], total=total)
+
+        def back(grads):
+            back_answers(back_loss(1.0)[0], grads)
+
+        return loss, back
+
+    def predict(self, params, batch):
+        """Answers (B,)."""
+        return self._answers(params, batch["x"])[0]
+
+    def _answers(self, params, vectors):
+        x, back_read = linear_layer(params["read"], vectors)  # (B, n, d)
+        out, back_encoder = self.encoder(params, x)
+        answers, back_head = linear_layer(params["head"], out[:, -1])  # (B, 1)
+
+        def back(danswers, grads):
+            dout = array_module(out).zeros_like(out)
+            dout[:, -1], dhead = back_head(danswers[:, None])
+            dx = back_encoder(dout, grads)
+            add(grads, {"read": back_read(dx)[1], "head": dhead})
+
+        return answers[:, 0], back

@@ -1,14 +1,14 @@
 """The future of a series from its past: patches, blocks, and one linear map to all steps ahead.
 
-    patches   x₀ = (patch @ Wp.T + bp) ⊙ (P + bias) 16 values a patch, a new one every 8
-    blocks    x_l = block_l(x_{l-1})                by pattern, "projection*2,attention" by default
-    head      y = flatten(x_L) @ W.T + b            every step of the horizon at once
+    patches   x₀ = (patch @ Wp.T + bp) ⊙ (P + offset)   16 values a patch, a new one every 8
+    blocks    x_l = block_l(x_{l-1})       by pattern, "projection*2,attention" by default
+    head      y = flatten(x_L) @ W.T + b   every step of the horizon at once
 
 Every channel of the series is read by itself, by the same weights (channel independence: Nie et
 al. 2023, "A time series is worth 64 words"). Only the last block needs to mix tokens, is the claim
 of P. Ekin, "Attention-driven transformers" (2025), whose released benchmark.py this follows.
 
-Series can wander: `normalise` takes each window's own level out and puts it back into the forecast.
+Series can wander: `normalise` subtracts each window's own level and adds it to the forecast.
 """
 
 import numpy as np
@@ -16,17 +16,12 @@ import numpy as np
 from minisum import init, mixers
 from minisum.backend import array_module, constant
 from minisum.errors import UserError
+from minisum.layers import linear_layer
 from minisum.models.base import Model
-from minisum.ops import (
-    add_positions,
-    dropout,
-    gelu,
-    layer_norm,
-    linear,
-    mean_squared_error,
-    modulate,
-)
+from minisum.models.blocks import Block, Stack, parse_pattern
+from minisum.ops import gelu, mean_squared_error
 from minisum.ops.dropout import draw_keep
+from minisum.params import add
 
 NORMALISE = ("none", "last", "standard")
 POSITIONS = ("multiply", "add")
@@ -101,11 +96,11 @@ class WindowModel(Model):
 
 
 class Forecaster(WindowModel):
-    """Patches, positions, post-norm blocks, a flat linear head.
+    """Patches, positions, blocks with the norm after, a flat linear head.
 
     layers: a pattern or list of names (see `parse_pattern`). width d, heads H, d_ff the width
-    inside the token networks. patch and stride in time steps. positions: "multiply" by P + bias or
-    "add" P. dropout forgets numbers of the token networks while training.
+    inside the token networks. patch and stride in time steps. positions: "multiply" by P +
+    position_offset or "add" P. dropout: the rate in the token networks while training.
     """
 
     def __init__(
@@ -119,7 +114,7 @@ class Forecaster(WindowModel):
         patch=16,
         stride=8,
         positions="multiply",
-        position_bias=1.0,
+        position_offset=1.0,
         dropout=0.0,
         normalise="none",
     ):
@@ -131,24 +126,23 @@ class Forecaster(WindowModel):
             )
         if positions not in POSITIONS:
             raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
-        names = parse_pattern(layers) if isinstance(layers, str) else list(layers)
+        names = parse_pattern(layers, causal=False) if isinstance(layers, str) else list(layers)
         self.width, self.d_ff, self.dropout = width, d_ff, dropout
-        self.positions, self.position_bias = positions, position_bias
         # The patches end with the window: if they leave values out, it is the oldest ones.
         self.patches = 1 + (window - patch) // stride
         first = (window - patch) % stride
         self.index = first + stride * np.arange(self.patches)[:, None] + np.arange(patch)
-        self.blocks = [
-            ForecastBlock(mixers.build(name, width, heads, self.patches), d_ff) for name in names
+        blocks = [
+            Block(mixers.build(name, width, heads, self.patches), d_ff, gelu, dropout=dropout)
+            for name in names
         ]
+        self.stack = Stack(blocks, width, self.patches, positions, position_offset, norm=False)
 
     def init(self, rng):
-        d, patch = self.width, self.index.shape[1]
-        arrays = init_linear(rng, "patch", d, patch)
-        arrays["positions"] = rng.normal(0.0, 1.0, (self.patches, d))
-        for i, block in enumerate(self.blocks):
-            arrays |= {f"blocks.{i}.{name}": a for name, a in block.init(rng).items()}
-        return arrays | init_linear(rng, "head", self.horizon, self.patches * d)
+        patch = init.linear(rng, self.width, self.index.shape[1])
+        stack = self.stack.init(rng)
+        head = init.linear(rng, self.horizon, self.patches * self.width)
+        return {"patch": patch, **stack, "head": head}
 
     def noise(self, rng, batch):
         """Survivors of dropout inside and after each block's token network."""
@@ -157,7 +151,7 @@ class Forecaster(WindowModel):
         B, _, C = batch["windows"].shape
         return {
             f"keep.{i}.{place}": draw_keep(rng, (B, C * self.patches, size), self.dropout)
-            for i in range(len(self.blocks))
+            for i in range(len(self.stack.blocks))
             for place, size in (("inner", self.d_ff), ("outer", self.width))
         }
 
@@ -165,115 +159,22 @@ class Forecaster(WindowModel):
         return batch["windows"].shape[2] * self.patches * self.width
 
     def rows(self, params, series, noise):
-        xp = array_module(series)
-        patches = series[:, constant(self.index, xp)]
-        x, back_patch = linear(patches, params["patch.W"], params["patch.b"])
-        x, back_place = self._place(x, params["positions"])
-        backs = []
-        for i, block in enumerate(self.blocks):
-            share = params.group(f"blocks.{i}")
-            keeps = [noise.get(f"keep.{i}.{place}") for place in ("inner", "outer")]
-            x, back_block = block(share, x, keeps, self.dropout)
-            backs.append(back_block)
-        flat = x.reshape(len(x), -1)
-        y, back_head = linear(flat, params["head.W"], params["head.b"])
+        patches = series[:, constant(self.index, array_module(series))]
+        x, back_patch = linear_layer(params["patch"], patches)  # (R, patches, d)
         shape = x.shape
+        keeps = None
+        if "keep.0.inner" in noise:
+            keeps = [
+                [noise[f"keep.{i}.{place}"].reshape(*shape[:2], -1) for place in ("inner", "outer")]
+                for i in range(len(self.stack.blocks))
+            ]
+        x, back_stack = self.stack(params, x, keeps=keeps)
+        y, back_head = linear_layer(params["head"], x.reshape(len(x), -1))  # (R, horizon)
 
         def back(dy, grads):
-            dflat, dW, db = back_head(dy)
-            grads["head.W"] += dW
-            grads["head.b"] += db
-            dx = dflat.reshape(shape)
-            for i in reversed(range(len(backs))):
-                dx, dparams = backs[i](dx)
-                for name, gradient in dparams.items():
-                    grads[f"blocks.{i}.{name}"] += gradient
-            dx, dpositions = back_place(dx)
-            grads["positions"] += dpositions
-            _, dW, db = back_patch(dx)
-            grads["patch.W"] += dW
-            grads["patch.b"] += db
+            dflat, dhead = back_head(dy)
+            add(grads, {"head": dhead})
+            dx = back_stack(dflat.reshape(shape), grads)
+            add(grads, {"patch": back_patch(dx)[1]})
 
         return y, back
-
-    def _place(self, x, positions):
-        if self.positions == "add":
-            return add_positions(x, positions)
-        return modulate(x, positions, self.position_bias)
-
-
-class ForecastBlock:
-    """z = LN₁(x + mixer(x)), y = LN₂(z + drop(drop(GELU(z @ Wa.T + ba)) @ Wb.T + bb)): post-norm.
-
-    With `projection` as the mixer it looks at one patch at a time.
-    """
-
-    def __init__(self, mixer, d_ff):
-        self.mixer, self.d_ff = mixer, d_ff
-
-    def init(self, rng):
-        d = self.mixer.width
-        arrays = {f"mixer.{name}": a for name, a in self.mixer.init(rng).items()}
-        arrays |= init_linear(rng, "a", self.d_ff, d) | init_linear(rng, "b", d, self.d_ff)
-        for norm in ("norm1", "norm2"):
-            arrays[f"{norm}.gain"], arrays[f"{norm}.bias"] = np.ones(d), np.zeros(d)
-        return arrays
-
-    def __call__(self, params, x, keeps, rate):
-        """keeps: the survivors of dropout inside and after the token network, or None each."""
-        share = {name[6:]: a for name, a in params.items() if name.startswith("mixer.")}
-        mixed, back_mixer = self.mixer(share, x)
-        z, back_norm1 = layer_norm(x + mixed, params["norm1.gain"], params["norm1.bias"])
-        inner, back_a = linear(z, params["a.W"], params["a.b"])
-        active, back_active = gelu(inner)
-        kept, back_inner = forget(active, keeps[0], rate)
-        outer, back_b = linear(kept, params["b.W"], params["b.b"])
-        added, back_outer = forget(outer, keeps[1], rate)
-        y, back_norm2 = layer_norm(z + added, params["norm2.gain"], params["norm2.bias"])
-
-        def back(dy):
-            g = {}
-            dz, g["norm2.gain"], g["norm2.bias"] = back_norm2(dy)
-            dkept, g["b.W"], g["b.b"] = back_b(back_outer(dz))
-            dthrough, g["a.W"], g["a.b"] = back_a(back_active(back_inner(dkept)))
-            dsum, g["norm1.gain"], g["norm1.bias"] = back_norm1(dz + dthrough)
-            dx, dmixer = back_mixer(dsum)
-            g |= {f"mixer.{name}": gradient for name, gradient in dmixer.items()}
-            return dsum + dx, g
-
-        return y, back
-
-
-def init_linear(rng, name, fan_out, fan_in):
-    """{name}.W and {name}.b, both uniform within ±1/√fan_in."""
-    limit = 1 / np.sqrt(fan_in)
-    W = init.fan_in_uniform(rng, fan_out, fan_in)
-    return {f"{name}.W": W, f"{name}.b": rng.uniform(-limit, limit, fan_out)}
-
-
-def forget(x, keep, rate):
-    """Dropout where there is a mask of survivors; back(dy) -> dx."""
-    if keep is None:
-        return x, lambda dy: dy
-    y, back_dropout = dropout(x, keep.reshape(x.shape), rate)
-    return y, lambda dy: back_dropout(dy)[0]
-
-
-def parse_pattern(text):
-    """Names of the layers, first to last: "projection*2,attention" is a list of three.
-
-    Raises UserError for what is no bidirectional mixer and for a count that is no number from 1 on.
-    """
-    known = sorted(name for name, mixer in mixers.TABLE.items() if mixer.can_be_bidirectional)
-    names = []
-    for part in text.split(","):
-        name, star, count = (piece.strip() for piece in part.partition("*"))
-        if name not in known:
-            raise UserError(
-                f"layer pattern {text!r}: {name!r} is no bidirectional mixer; known: "
-                f"{', '.join(known)}"
-            )
-        if star and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 1024):
-            raise UserError(f"layer pattern {text!r}: {count!r} is not a number from 1 to 1024")
-        names += [name] * (int(count) if star else 1)
-    return names

@@ -1,7 +1,7 @@
 """Text and numbers to one number: summation with one shared channel, and what it is measured by.
 
-Everything that is known of an example ends as vectors of one width, and what is known is added up:
-the words of the text by direct summation, the numbers by a small network each.
+Everything that is known of an example ends as vectors of one width, which are added up: the text's
+by direct summation, each number's by a small network of its own, its tower.
 
     text     t = relu(Σ_s relu((E[ids[s]] ⊙ (P[s] + 1)) @ W.T) @ Wt.T + bt)
     numbers  u = two dense layers of Σ_i tower_i(number_i), a tower being two dense layers
@@ -12,42 +12,31 @@ vectors end to end instead (`ConcatenationRegressor`); ridge regression on the n
 the text is worth, and the same model without numbers what they are worth.
 """
 
-import numpy as np
-
-from minisum.backend import add_into, array_module
+from minisum import init, mixers
+from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.mixers.attention import Attention
-from minisum.models.base import Model, with_padding, without_padding
+from minisum.layers import linear_layer, position_layer
+from minisum.models.base import TextModel
 from minisum.models.classifier import POOLING, SummationClassifier
 from minisum.models.ridge import RidgeRegressor
-from minisum.models.towers import dense, init_dense, init_towers, towers
-from minisum.ops import (
-    add_positions,
-    dropout,
-    embed,
-    layer_norm,
-    linear,
-    mean_squared_error,
-    mean_tokens,
-)
-from minisum.ops.dropout import draw_keep
+from minisum.ops import dropout, embed, layer_norm, mean_squared_error, mean_tokens, relu
+from minisum.params import add
 
 HEAD_WIDTH = 64
 NORM_EPS = 1e-3
 
 
-class Regressor(Model):
+class Regressor(TextModel):
     """A joint vector of the modalities, two dense layers, dropout, one number; squared error.
 
     vocab V, width d, columns k the numeric columns, inputs f the numbers that describe a cell (its
     standardised value and, with f = 2, whether it is missing), max_len the longest text in tokens.
-    While training, `dropout` forgets features and `token_dropout` whole tokens.
-
-    A batch holds ids (B, n) integer, mask (B, n) bool, numbers (B, k, f), targets (B,). Subclasses
+    The dropouts: see `TextModel`. A batch holds numbers (B, k, f) besides the text. Subclasses
     define `init_joint`, `joint` and `joint_width`.
     """
 
     default_pooling = "sum"
+    dropout_width = HEAD_WIDTH
 
     def __init__(
         self, vocab, width, columns, max_len, inputs=1, pooling=None, dropout=0.0, token_dropout=0.0
@@ -65,36 +54,15 @@ class Regressor(Model):
         """First values, as the released code draws them."""
         return {
             **self.init_joint(rng),
-            **init_dense(rng, "fuse", self.width, self.joint_width),
-            **init_dense(rng, "narrow", HEAD_WIDTH, self.width),
-            **init_dense(rng, "head", 1, HEAD_WIDTH),
+            "fuse": init.linear(rng, self.width, self.joint_width, "glorot"),
+            "narrow": init.linear(rng, HEAD_WIDTH, self.width, "glorot"),
+            "head": init.linear(rng, 1, HEAD_WIDTH, "glorot"),
         }
 
-    def noise(self, rng, batch):
-        """What a training batch forgets: survivors of dropout, and a mask with fewer tokens."""
-        noise = {}
-        if self.dropout:
-            noise["keep"] = draw_keep(rng, (len(batch["ids"]), HEAD_WIDTH), self.dropout)
-        if self.token_dropout:
-            kept = draw_keep(rng, batch["ids"].shape, self.token_dropout)
-            noise["mask"] = kept & batch["mask"]
-        return noise
-
-    def count_targets(self, batch):
-        return len(batch["targets"])
-
     def activation_size(self, batch):
-        """What shards are sized by: an eighth of the numbers in one layer's array for one example.
-
-        The towers and the head read all their weights for every shard; larger ones share that.
-        """
-        return batch["ids"].shape[1] * self.width // 8
-
-    def trim_padding(self, batch):
-        return without_padding(batch)
-
-    def pad_to_bucket(self, batch):
-        return with_padding(batch, self.max_len)
+        # An eighth of one layer's array: the towers and the head read all their weights for every
+        # shard, and larger ones share that.
+        return super().activation_size(batch) // 8
 
     def loss(self, params, batch, total):
         y, back_values = self._values(params, batch, batch.get("keep"))
@@ -111,20 +79,21 @@ class Regressor(Model):
         return self._values(params, batch)[0]
 
     def _values(self, params, batch, keep=None):
-        joint, back_joint = self.joint(params, batch)
-        fused, back_fuse = dense(params, joint, "fuse")
-        narrow, back_narrow = dense(params, fused, "narrow")
+        joint, back_joint = self.joint(params, batch)  # (B, joint_width)
+        fused, back_fuse = dense(params["fuse"], joint)  # (B, d)
+        narrow, back_narrow = dense(params["narrow"], fused)  # (B, 64)
         if keep is not None:
             narrow, back_dropout = dropout(narrow, keep, self.dropout)
-        y, back_head = linear(narrow, params["head.W"], params["head.b"])
+        y, back_head = linear_layer(params["head"], narrow)  # (B, 1)
 
         def back(dy, grads):
-            dnarrow, dW, db = back_head(dy[:, None])
-            grads["head.W"] += dW
-            grads["head.b"] += db
+            dnarrow, dhead = back_head(dy[:, None])
             if keep is not None:
                 dnarrow, _ = back_dropout(dnarrow)
-            back_joint(back_fuse(back_narrow(dnarrow, grads), grads), grads)
+            dfused, dparams_narrow = back_narrow(dnarrow)
+            djoint, dparams_fuse = back_fuse(dfused)
+            add(grads, {"head": dhead, "narrow": dparams_narrow, "fuse": dparams_fuse})
+            back_joint(djoint, grads)
 
         return y[:, 0], back
 
@@ -140,14 +109,17 @@ class WordsRegressor(Regressor):
     def init_joint(self, rng):
         d = self.width
         embedding = {"embedding": rng.uniform(-0.05, 0.05, (self.vocab, d))}
-        return embedding | self.reader.init_features(rng) | init_dense(rng, "text", d, d)
+        reader = self.reader.init_features(rng)
+        return embedding | reader | {"text": init.linear(rng, d, d, "glorot")}
 
     def joint(self, params, batch):
         total, back_total = self.reader.features(params, batch["ids"], batch["mask"])
-        text, back_text = dense(params, total, "text")
+        text, back_text = dense(params["text"], total)
 
         def back(dtext, grads):
-            back_total(back_text(dtext, grads), grads)
+            dtotal, dparams = back_text(dtext)
+            add(grads, {"text": dparams})
+            back_total(dtotal, grads)
 
         return text, back
 
@@ -159,21 +131,23 @@ class SummationRegressor(WordsRegressor):
         d = self.width
         return {
             **super().init_joint(rng),
-            **init_towers(rng, self.columns, self.inputs, d),
-            **init_dense(rng, "numbers1", d, d),
-            **init_dense(rng, "numbers2", d, d),
+            "towers": init_towers(rng, self.columns, self.inputs, d),
+            "numbers1": init.linear(rng, d, d, "glorot"),
+            "numbers2": init.linear(rng, d, d, "glorot"),
         }
 
     def joint(self, params, batch):
         text, back_text = super().joint(params, batch)
-        vectors, back_towers = towers(params, batch["numbers"])
-        first, back_first = dense(params, sum(vectors[1:], vectors[0]), "numbers1")
-        numbers, back_second = dense(params, first, "numbers2")
+        vectors, back_towers = towers(params["towers"], batch["numbers"])
+        first, back_first = dense(params["numbers1"], sum(vectors[1:], vectors[0]))
+        numbers, back_second = dense(params["numbers2"], first)
 
         def back(dsum, grads):
             back_text(dsum, grads)
-            dvector = back_first(back_second(dsum, grads), grads)
-            back_towers([dvector] * len(vectors), grads)
+            dfirst, dnumbers2 = back_second(dsum)
+            dvector, dnumbers1 = back_first(dfirst)
+            dtowers = back_towers([dvector] * len(vectors))
+            add(grads, {"numbers2": dnumbers2, "numbers1": dnumbers1, "towers": dtowers})
 
         return text + numbers, back
 
@@ -188,7 +162,7 @@ class ConcatenationRegressor(Regressor):
 
     def __init__(self, *sizes, heads=4, **options):
         super().__init__(*sizes, **options)
-        self.mixer = Attention(self.width, heads, self.max_len)
+        self.mixer = mixers.build("attention", self.width, heads, self.max_len)
 
     @property
     def joint_width(self):
@@ -199,47 +173,74 @@ class ConcatenationRegressor(Regressor):
         return {
             "embedding": rng.uniform(-0.05, 0.05, (self.vocab, d)),
             "positions": rng.normal(0.0, 0.02, (self.max_len, d)),
-            **{f"mixer.{name}": a for name, a in self.mixer.init(rng).items()},
-            "norm.gain": np.ones(d),
-            "norm.bias": np.zeros(d),
-            **init_towers(rng, self.columns, self.inputs, d),
+            "mixer": self.mixer.init(rng),
+            "norm": init.norm(d),
+            "towers": init_towers(rng, self.columns, self.inputs, d),
         }
 
     def joint(self, params, batch):
-        text, back_text = self._text(params, batch["ids"], batch["mask"])
-        vectors, back_towers = towers(params, batch["numbers"])
+        ids, mask = batch["ids"], batch["mask"]
+        gain, bias = params["norm"]["gain"], params["norm"]["bias"]
+        x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
+        placed, back_positions = position_layer(params, x, "add")
+        mixed, back_mixer = self.mixer(params["mixer"], placed, mask)
+        normed, back_norm = layer_norm(placed + mixed, gain, bias, NORM_EPS)
+        text, back_pool = mean_tokens(normed, mask, self.power)  # (B, d)
+        vectors, back_towers = towers(params["towers"], batch["numbers"])
         d = self.width
 
         def back(djoint, grads):
-            pieces = [djoint[:, i * d : (i + 1) * d] for i in range(1 + self.columns)]
-            back_text(pieces[0], grads)
-            back_towers(pieces[1:], grads)
-
-        concatenate = array_module(text).concatenate
-        return concatenate([text, *vectors], axis=1), back
-
-    def _text(self, params, ids, mask):
-        n = ids.shape[1]
-        x, back_embed = embed(ids, params["embedding"])
-        placed, back_positions = add_positions(x, params["positions"][:n])
-        mixed, back_mixer = self.mixer(params.group("mixer"), placed, mask)
-        gain, bias = params["norm.gain"], params["norm.bias"]
-        normed, back_norm = layer_norm(placed + mixed, gain, bias, NORM_EPS)
-        text, back_pool = mean_tokens(normed, mask, self.power)
-
-        def back(dtext, grads):
+            dtext, *dvectors = (djoint[:, i * d : (i + 1) * d] for i in range(1 + self.columns))
+            add(grads, {"towers": back_towers(dvectors)})
             dnormed, _ = back_pool(dtext)
             dsum, dgain, dbias = back_norm(dnormed)
-            dthrough, dparams = back_mixer(dsum)
+            dthrough, dmixer = back_mixer(dsum)
             dx, dpositions = back_positions(dsum + dthrough)
-            grads["norm.gain"] += dgain
-            grads["norm.bias"] += dbias
-            for name, gradient in dparams.items():
-                grads[f"mixer.{name}"] += gradient
-            add_into(grads["positions"][:n], dpositions)
-            back_embed(dx, add_to=grads["embedding"])
+            add(grads, {"norm": {"gain": dgain, "bias": dbias}, "mixer": dmixer} | dpositions)
+            add(grads, {"embedding": back_embed(dx)[1]})
 
-        return text, back
+        return array_module(text).concatenate([text, *vectors], axis=1), back
+
+
+def dense(params, x):
+    """y = relu(x @ W.T + b); back(dy) -> dx, dparams."""
+    z, back_linear = linear_layer(params, x)
+    y, back_relu = relu(z)
+    return y, lambda dy: back_linear(back_relu(dy))
+
+
+def towers(params, numbers):
+    """A vector (B, d) for each numeric column, by two dense layers of its own.
+
+    numbers (B, k, f) -> list of k vectors; back(list of their gradients) -> dparams.
+    """
+    vectors, backs = [], []
+    for i in range(numbers.shape[1]):
+        tower = params[str(i)]
+        hidden, back_first = dense(tower["1"], numbers[:, i])
+        vector, back_second = dense(tower["2"], hidden)
+        vectors.append(vector)
+        backs.append((back_first, back_second))
+
+    def back(dvectors):
+        dparams = {}
+        for i, (back_first, back_second) in enumerate(backs):
+            dhidden, dsecond = back_second(dvectors[i])
+            _, dfirst = back_first(dhidden)
+            dparams[str(i)] = {"1": dfirst, "2": dsecond}
+        return dparams
+
+    return vectors, back
+
+
+def init_towers(rng, columns, inputs, width):
+    return {
+        str(i): {
+            "1": init.linear(rng, width, inputs, "glorot"),
+            "2": init.linear(rng, width, width, "glorot"),
+        }
+        for i in range(columns)
+    }
 
 
 MODELS = {

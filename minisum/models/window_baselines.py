@@ -1,14 +1,14 @@
 """Forecasts that every forecaster has to beat: repetitions, and one linear map of the window.
 
 They share the windows, the normalisation and the loss of `minisum.models.forecaster`. None of them
-learns by gradient descent: the linear map is solved, and its loss sends nothing back.
+learns by gradient descent: the linear map is solved, and its loss has no gradient.
 """
 
 import numpy as np
 
 from minisum.backend import array_module, constant
+from minisum.layers import linear_layer
 from minisum.models.forecaster import WindowModel
-from minisum.ops import linear
 
 
 class Repeat(WindowModel):
@@ -47,7 +47,7 @@ class LinearMap(WindowModel):
         return {"W": W, "b": b}
 
     def rows(self, params, series, noise):
-        return linear(series, params["W"], params["b"])[0], lambda dy, grads: None
+        return linear_layer(params, series)[0], lambda dy, grads: None
 
     def moments(self, batches):
         """Σ [x, 1].T @ [x, 1], Σ [x, 1].T @ y and the number of rows, of those without a gap in y.

@@ -24,26 +24,29 @@ multiplication, so that a NaN in the padding cannot survive. The derivative of R
 """
 
 from minisum.ops.activations import gelu, relu, sigmoid, silu, softplus
-from minisum.ops.attention import attention, attention_blocked, merge_heads, split_heads
-from minisum.ops.blocked_loss import linear_cross_entropy
+from minisum.ops.attention import attention, merge_heads, split_heads
 from minisum.ops.causal_conv import causal_conv
 from minisum.ops.delta_rule import delta_rule, l2_norm
 from minisum.ops.dropout import dropout
 from minisum.ops.embedding import add_positions, embed, modulate
-from minisum.ops.fused import direct_summation, embed_modulate, relu_pool
 from minisum.ops.kernel_attention import elu_plus_one, kernel_attention
 from minisum.ops.linear import linear
-from minisum.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
+from minisum.ops.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    linear_cross_entropy,
+    mean_squared_error,
+)
 from minisum.ops.norms import layer_norm, rms_norm
 from minisum.ops.pooling import cumsum_tokens, mean_tokens, sum_tokens
 from minisum.ops.products import causal_product, full_product
 from minisum.ops.rotary import rotate
 from minisum.ops.running import decayed_sum, running_softmax_pool, running_sum, softmax_pool
+from minisum.ops.summation import direct_summation
 
 __all__ = [
     "add_positions",
     "attention",
-    "attention_blocked",
     "binary_cross_entropy",
     "causal_conv",
     "causal_product",
@@ -55,7 +58,6 @@ __all__ = [
     "dropout",
     "elu_plus_one",
     "embed",
-    "embed_modulate",
     "full_product",
     "gelu",
     "kernel_attention",
@@ -68,7 +70,6 @@ __all__ = [
     "merge_heads",
     "modulate",
     "relu",
-    "relu_pool",
     "rms_norm",
     "rotate",
     "running_softmax_pool",

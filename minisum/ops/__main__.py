@@ -1,22 +1,30 @@
-"""All operations on one page, each checked on the spot: python -m minisum.ops
+"""All operations on one page, each checked on the spot: python -m minisum.ops [NAME]
 
 Formula and saved arrays are the docstrings' own; the bytes are counted and the gradients compared
-now, on this machine, at the small sizes that the first line gives.
+now, on this machine, of the textbook form at the small sizes that the first line gives. What an
+operation's faster forms gain is measured too, at a real size. With NAME: its docstring instead.
 """
 
+import argparse
+import difflib
 import inspect
+import os
 import sys
 import textwrap
-import types
+import time
 import unicodedata
 from functools import partial
 
 import numpy as np
 
 from minisum import ops
+from minisum.fast import FORMS
 from minisum.gradcheck import RELATIVE_TOLERANCE, gradcheck, grid
+from minisum.saved import saved_arrays
 
 SIZES = {"B": 2, "n": 6, "d": 4, "o": 3, "V": 7, "H": 2, "h": 3}
+REAL = {"B": 4, "n": 512, "d": 256, "o": 256, "V": 4096, "H": 4, "h": 64}
+LONG = REAL | {"B": 1, "n": 2048}  # for the forms that only long texts take
 WIDTHS = (36, 58, 6, 7)
 HEADINGS = ("operation", "formula, and what is saved for the backward pass", "bytes", "check")
 
@@ -24,11 +32,11 @@ HEADINGS = ("operation", "formula, and what is saved for the backward pass", "by
 class Draw:
     """Arrays of the sizes above, by letters: draw.normal("B n d")."""
 
-    def __init__(self, seed):
-        self.rng = np.random.default_rng(seed)
+    def __init__(self, seed, sizes=SIZES):
+        self.rng, self.sizes = np.random.default_rng(seed), sizes
 
     def shape(self, letters):
-        return tuple(SIZES[s] if s in SIZES else int(s) for s in letters.split())
+        return tuple(self.sizes[s] if s in self.sizes else int(s) for s in letters.split())
 
     def grid(self, letters):
         return grid(self.rng, self.shape(letters))
@@ -40,7 +48,7 @@ class Draw:
         return self.rng.uniform(low, high, self.shape(letters))
 
     def ids(self, letters):
-        return self.rng.integers(0, SIZES["V"], self.shape(letters))
+        return self.rng.integers(0, self.sizes["V"], self.shape(letters))
 
     def mask(self):
         """The first text has two tokens of padding."""
@@ -55,31 +63,35 @@ class Draw:
         return q, k / np.linalg.norm(k, axis=-1, keepdims=True), v
 
 
-def summation(ids, table, positions, W, mask):
-    return ops.direct_summation(ids, table, positions, 1.0, W, mask)
+def summation(op):
+    return lambda ids, table, positions, W, mask: op(ids, table, positions, 1.0, W, mask)
 
 
-def running_pool(k, v, mask):
+def running_pool(op):
     """The state, which has no gradient, left out."""
-    (y, _), back = ops.running_softmax_pool(k, v, mask)
-    return y, lambda dy: back((dy, None))
+
+    def stateless(k, v, mask):
+        (y, _), back = op(k, v, mask)
+        return y, lambda dy: back((dy, None))
+
+    return stateless
 
 
-def exact(*arguments, op=None, **constants):
+def exact(*arguments, wrap=None, **constants):
     """An example whose gradient is compared with ==: an op that is linear in pieces, on a grid."""
-    return True, op, arguments, constants
+    return True, wrap or (lambda op: partial(op, **constants)), arguments
 
 
-def smooth(*arguments, op=None, **constants):
+def smooth(*arguments, wrap=None, **constants):
     """An example whose gradient is compared with differences."""
-    return False, op, arguments, constants
+    return False, wrap or (lambda op: partial(op, **constants)), arguments
 
 
-# In reading order. op: the operation with its plain arguments filled in, where keywords cannot.
+# In reading order. wrap: fills in what keywords cannot.
 EXAMPLES = {
     "linear": lambda draw: exact(draw.grid("B n d"), draw.grid("o d"), draw.grid("o")),
     "embed": lambda draw: exact(draw.ids("B n"), draw.grid("V d")),
-    "modulate": lambda draw: exact(draw.grid("B n d"), draw.grid("n d"), bias=1.0),
+    "modulate": lambda draw: exact(draw.grid("B n d"), draw.grid("n d"), offset=1.0),
     "add_positions": lambda draw: exact(draw.grid("B n d"), draw.grid("n d")),
     "relu": lambda draw: exact(draw.grid("B n d")),
     "gelu": lambda draw: smooth(draw.normal("B n d")),
@@ -98,22 +110,17 @@ EXAMPLES = {
     "linear_cross_entropy": lambda draw: smooth(
         draw.normal("B n d"), draw.normal("V d"), draw.normal("V"), draw.ids("B n")
     ),
-    "embed_modulate": lambda draw: exact(
-        draw.ids("B n"), draw.grid("V d"), draw.grid("n d"), bias=1.0
-    ),
-    "relu_pool": lambda draw: exact(draw.grid("B n d"), draw.mask()),
     "direct_summation": lambda draw: exact(
         draw.ids("B n"), draw.grid("V d"), draw.grid("n d"), draw.grid("o d"), draw.mask(),
-        op=summation,
+        wrap=summation,
     ),
     "split_heads": lambda draw: exact(draw.grid("B n d"), heads=2),
     "merge_heads": lambda draw: exact(draw.grid("B H n h")),
     "attention": lambda draw: smooth(*draw.qkv(draw.normal), draw.mask()),
-    "attention_blocked": lambda draw: smooth(*draw.qkv(draw.normal), draw.mask(), block=2),
-    "rotate": lambda draw: smooth(draw.normal("B H n 4"), np.arange(SIZES["n"])[None]),
+    "rotate": lambda draw: smooth(draw.normal("B H n 4"), np.arange(draw.sizes["n"])[None]),
     "full_product": lambda draw: exact(*draw.qkv(draw.grid), draw.grid("B H h o")),
     "causal_product": lambda draw: smooth(
-        *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0), draw.normal("B H h o"), chunk=3
+        *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0), draw.normal("B H h o")
     ),
     "kernel_attention": lambda draw: smooth(
         draw.uniform("B H n h", 0, 1), draw.uniform("B H n h", 0, 1), draw.normal("B H n o"),
@@ -121,7 +128,7 @@ EXAMPLES = {
     ),
     "elu_plus_one": lambda draw: smooth(draw.normal("B n d")),
     "delta_rule": lambda draw: smooth(
-        *draw.unit_keys(), draw.uniform("B H n 1", 0, 1), draw.uniform("B H n 1", -2, 0), chunk=3
+        *draw.unit_keys(), draw.uniform("B H n 1", 0, 1), draw.uniform("B H n 1", -2, 0)
     ),
     "l2_norm": lambda draw: smooth(draw.normal("B n d")),
     "causal_conv": lambda draw: exact(draw.grid("B n d"), draw.grid("3 d")),
@@ -131,48 +138,47 @@ EXAMPLES = {
     ),
     "softmax_pool": lambda draw: smooth(draw.normal("B n d"), draw.normal("B n d"), draw.mask()),
     "running_softmax_pool": lambda draw: smooth(
-        draw.normal("B n d"), draw.normal("B n d"), draw.mask(), op=running_pool
+        draw.normal("B n d"), draw.normal("B n d"), draw.mask(), wrap=running_pool
     ),
 }  # fmt: skip
 
 
-def saved_arrays(back):
-    """The arrays that `back` keeps alive, found in its cells: owners of views, and each once."""
-    found, seen = {}, set()
-
-    def visit(thing):
-        if id(thing) in seen:
-            return
-        seen.add(id(thing))
-        if isinstance(thing, np.ndarray):
-            while isinstance(thing.base, np.ndarray):
-                thing = thing.base
-            found[id(thing)] = thing
-        elif isinstance(thing, types.FunctionType):
-            for cell in thing.__closure__ or ():
-                visit(cell.cell_contents)
-            visit(thing.__defaults__ or ())
-        elif isinstance(thing, types.MethodType):
-            visit(thing.__func__)
-            visit(thing.__self__)
-        elif isinstance(thing, (list, tuple, set)):
-            for part in thing:
-                visit(part)
-        elif isinstance(thing, dict):
-            for part in thing.values():
-                visit(part)
-
-    visit(back)
-    return list(found.values())
-
-
 def check(name, seed=0):
-    """(Verdict, bytes that `back` keeps) of the operation `name` at its example."""
-    is_exact, op, arguments, constants = EXAMPLES[name](Draw(seed))
-    op = op or partial(getattr(ops, name), **constants)
+    """(Verdict, bytes that `back` keeps) of the textbook form of `name` at its example."""
+    is_exact, wrap, arguments = EXAMPLES[name](Draw(seed))
+    op = getattr(ops, name)
+    op = wrap(getattr(op, "plain", op))
     verdict = gradcheck(op, *arguments, exact=is_exact, seed=seed)
     verdict.op = name
     return verdict, sum(array.nbytes for array in saved_arrays(op(*arguments)[1]))
+
+
+def gains(name):
+    """[(module of a faster form, what it gains)], measured for NumPy's arrays."""
+    on_host, on_device = FORMS.get(name, ([], []))
+    op = getattr(ops, name)
+    told = []
+    for module, form in zip(on_host, op.forms() if on_host else [], strict=True):
+        seconds = next(filter(None, (seconds_of(name, [op.plain, form], s) for s in (REAL, LONG))))
+        told.append((module, f"{seconds[0] / seconds[1]:.1f} times as fast here"))
+    return told + [(module, "on a GPU") for module in on_device if module not in on_host]
+
+
+def seconds_of(name, forms, sizes):
+    """The least seconds of each form, there and back in float32; None if one does not take it."""
+    _, wrap, arguments = EXAMPLES[name](Draw(0, sizes))
+    arguments = [a.astype(np.float32) if a.dtype.kind == "f" else a for a in arguments]
+    least = [np.inf] * len(forms)
+    for _ in range(2):
+        for i, form in enumerate(forms):
+            start = time.perf_counter()
+            try:
+                y, back = wrap(form)(*arguments)
+            except TypeError:  # NotImplemented is no pair
+                return None
+            back(tuple(map(np.ones_like, y)) if isinstance(y, tuple) else np.ones_like(y))
+            least[i] = min(least[i], time.perf_counter() - start)
+    return least
 
 
 def formula(op):
@@ -204,38 +210,67 @@ def padded(text, width):
 
 
 def table():
-    """The lines to print, and the verdicts that are false."""
+    """Lines to print, and last the verdicts that are false."""
+    sizes, real = (", ".join(f"{k} {v:,}" for k, v in s.items()) for s in (SIZES, REAL))
     example = 8 * SIZES["B"] * SIZES["n"] * SIZES["d"]
-    sizes = ", ".join(f"{letter} {size}" for letter, size in SIZES.items())
-    lines = [
-        f"Checked and counted at {sizes}, in float64: an array (B, n, d) is {example} bytes.",
+    yield f"Checked and counted at {sizes}, in float64: an array (B, n, d) is {example} bytes."
+    yield (
         f"check: exact means ==, without any tolerance; {RELATIVE_TOLERANCE:.0e} is the largest "
-        "relative difference allowed.",
-        "",
-        *row(HEADINGS),
-    ]
+        "relative difference allowed."
+    )
+    yield f"faster: than the textbook form, there and back, at {real}, in float32."
+    yield ""
+    yield from row(HEADINGS)
     wrong, module = [], None
     for name in EXAMPLES:
         op = getattr(ops, name)
         if op.__module__ != module:
             module = op.__module__
+            yield ""
             path = module.replace(".", "/") + ".py"
-            lines += ["", f"{path}: {sys.modules[module].__doc__.splitlines()[0]}"]
+            yield f"{path}: {sys.modules[module].__doc__.splitlines()[0]}"
         verdict, kept = check(name)
         status = "exact" if "exact" in verdict.mode else f"{RELATIVE_TOLERANCE:.0e}"
         if not verdict:
             wrong.append(verdict)
             status = "WRONG"
-        signature = f"{name}{inspect.signature(op)}"
-        lines += row((signature, f"{formula(op)}\nsaved: {saved(op)}", str(kept), status))
-    return lines, wrong
+        about = [formula(op), f"saved: {saved(op)}"]
+        about += [f"faster: {module}, {gain}" for module, gain in gains(name)]
+        yield from row((f"{name}{inspect.signature(op)}", "\n".join(about), str(kept), status))
+    yield wrong
 
 
-def main():
-    """Print the table; the exit status is 1 if a gradient is wrong."""
+def page(name):
+    """Lines about one operation."""
+    op = getattr(ops, name)
+    yield f"{name}{inspect.signature(op)}"
+    yield textwrap.indent(inspect.getdoc(op), "    ")
+    yield ""
+    yield f"textbook form: {op.__module__.replace('.', '/')}.py"
+    for module, gain in gains(name):
+        yield f"faster form:   minisum/fast/{module.replace('.', '/')}.py, {gain}"
+
+
+def main(arguments=None):
+    """Print the table or a page; the exit status is 1 if a gradient is wrong."""
+    parser = argparse.ArgumentParser("python -m minisum.ops", description=__doc__.splitlines()[0])
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show this operation alone")
+    name = parser.parse_args(arguments).name
+    if name is not None and name not in EXAMPLES:
+        near = difflib.get_close_matches(name, EXAMPLES, 1)
+        hint = f"did you mean {near[0]}?" if near else "python -m minisum.ops lists them all"
+        parser.error(f"no operation is called {name!r}: {hint}")
     sys.stdout.reconfigure(errors="backslashreplace")
-    lines, wrong = table()
-    print("\n".join([*lines, *map(str, wrong)]))
+    wrong = []
+    try:
+        for line in page(name) if name else table():
+            if isinstance(line, list):
+                wrong = line
+            else:
+                print(line, flush=True)
+        print(*wrong, sep="\n", end="\n" if wrong else "", flush=True)
+    except BrokenPipeError:  # as in `| head`; nothing is left to be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if wrong else 0
 
 

@@ -1,7 +1,6 @@
 """A short look back: each token blended with the few before it, channel by channel."""
 
-from minisum.backend import add_into, array_module
-from minisum.ops.linear import sum_rows
+from minisum.backend import array_module
 
 
 def causal_conv(x, w, state=None):
@@ -19,18 +18,20 @@ def causal_conv(x, w, state=None):
     xp = array_module(x)
     c, n = w.shape[0], x.shape[1]
     before = xp.zeros((x.shape[0], c - 1, x.shape[2]), x.dtype) if state is None else state
-    seen = xp.concatenate([before, x], axis=1)
+    seen = xp.concatenate([before, x], axis=1)  # (B, c - 1 + n, d)
     y = sum(w[i] * seen[:, i : i + n] for i in range(c))
 
     def back(gradients):
         dy, dlast = gradients
         dseen = xp.zeros_like(seen)
         for i in range(c):
-            add_into(dseen[:, i : i + n], w[i] * dy)
+            shifted = dseen[:, i : i + n]
+            shifted += w[i] * dy
         if dlast is not None:
-            add_into(dseen[:, n:], dlast)
-        dw = xp.stack([sum_rows(dy * seen[:, i : i + n]) for i in range(c)])
+            rest = dseen[:, n:]
+            rest += dlast
+        dw = xp.stack([(dy * seen[:, i : i + n]).sum(axis=(0, 1)) for i in range(c)])
         dstate = None if state is None else dseen[:, : c - 1]
-        return dseen[:, c - 1 :], dw.astype(w.dtype, copy=False), dstate
+        return dseen[:, c - 1 :], dw, dstate
 
     return (y, seen[:, n:]), back

@@ -1,49 +1,73 @@
 """From token ids to vectors that know where they stand."""
 
-from minisum.backend import accumulator, add_rows, array_module
+from minisum.backend import array_module
+from minisum.fast import has_fast_forms
+
+
+class RowGradient:
+    """The gradient of a table of which a few rows were read: row i belongs at table[ids[i]].
+
+    ids any shape S, integer, repeats allowed; rows (*S, d); shape (V, d), the table's. Most rows of
+    a table are not read by a batch, so their zeros are left out until somebody asks for them.
+    """
+
+    def __init__(self, ids, rows, shape):
+        self.ids, self.rows, self.shape, self.dtype = ids, rows, shape, rows.dtype
+
+    def add_to(self, table):
+        """table[ids[i]] += rows[i] for every i, in place; a repeated id adds each of its rows."""
+        add_rows(table, self.ids, self.rows)
+
+    def dense(self):
+        """The same gradient as an array (V, d)."""
+        table = array_module(self.rows).zeros(self.shape, self.dtype)
+        self.add_to(table)
+        return table
+
+
+@has_fast_forms
+def add_rows(table, ids, rows):
+    """table[ids[i]] += rows[i] for every i, repeated ids included. In place.
+
+    table (V, d); ids any shape S, in [0, V); rows (*S, d). `table[ids] += rows` would keep only one
+    row of each repeated id. (On a GPU the additions are atomic, in an order that varies.)
+    """
+    array_module(table).add.at(table, ids, rows)
 
 
 def embed(ids, table):
     """x[b, t] = table[ids[b, t]].   ids (B, n) integer, table (V, d) -> x (B, n, d)
 
-    A row that was read several times is owed the sum of all their gradients:
-    dtable[v] = Σ dx[b, t] over every place where ids[b, t] = v. Ids have no gradient.
+    A word that occurs k times receives the sum of k gradients:
+    dtable[v] = Σ dx[b, t] over every place where ids[b, t] = v. It is returned as a `RowGradient`.
+    Ids have no gradient.
 
-    Most rows of a table were not read. back(dx, add_to=G) adds to the rows of G that were, and
-    returns G, where a table of zeros for every shard of a batch would cost more than the rest.
-
-    Saved: ids, and the table's shape and type.
+    Saved: ids, and the table's shape.
     """
-    shape, dtype = table.shape, table.dtype
+    shape = table.shape
 
-    def back(dx, add_to=None):
-        if add_to is not None:
-            add_rows(add_to, ids, dx)
-            return None, add_to
-        dtable = array_module(dx).zeros(shape, accumulator(dtype))
-        add_rows(dtable, ids, dx)
-        return None, dtable.astype(dtype, copy=False)
+    def back(dx):
+        return None, RowGradient(ids, dx, shape)
 
     return table.take(ids, axis=0), back
 
 
-def modulate(x, positions, bias):
-    """y[b, t] = x[b, t] ⊙ (positions[t] + bias).   x (B, n, d), positions (n, d) -> y (B, n, d)
+def modulate(x, positions, offset):
+    """y[b, t] = x[b, t] ⊙ (positions[t] + offset).   x (B, n, d), positions (n, d) -> y (B, n, d)
 
-    The summation papers' way to tell tokens where they stand: each place amplifies or mutes the
-    channels of whatever word is there. `bias` (1 or 2 in the published models) lets an untrained
-    position pass its word on unchanged in size.
+    The summation papers' way to tell tokens where they stand: each position amplifies or mutes the
+    channels of whatever word is there. The offset (1 or 2 in the published models) lets an
+    untrained position pass its word on unchanged in size.
 
-    Product rule: dx = dy ⊙ (positions + bias); dpositions = Σ_b dy ⊙ x.
+    Product rule: dx = dy ⊙ (positions + offset); dpositions = Σ_b dy ⊙ x.
 
     Saved: x, positions.
     """
 
     def back(dy):
-        dpositions = (dy * x).sum(axis=0, dtype=accumulator(dy.dtype))
-        return dy * (positions + bias), dpositions.astype(positions.dtype, copy=False)
+        return dy * (positions + offset), (dy * x).sum(axis=0)
 
-    return x * (positions + bias), back
+    return x * (positions + offset), back
 
 
 def add_positions(x, positions):
@@ -54,9 +78,8 @@ def add_positions(x, positions):
 
     Saved: nothing.
     """
-    dtype = positions.dtype
 
     def back(dy):
-        return dy, dy.sum(axis=0, dtype=accumulator(dy.dtype)).astype(dtype, copy=False)
+        return dy, dy.sum(axis=0)
 
     return x + positions, back

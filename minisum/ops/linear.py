@@ -1,10 +1,9 @@
 """The matrix product, where almost all the arithmetic of a model is."""
 
-from minisum.backend import accumulator
-from minisum.fast import cuda as kernels
-from minisum.fast.cuda.recording import matmul
+from minisum.fast import has_fast_forms
 
 
+@has_fast_forms
 def linear(x, W, b=None):
     """y = x @ W.T + b.   x (..., i), W (o, i), b (o) or None -> y (..., o)
 
@@ -15,27 +14,15 @@ def linear(x, W, b=None):
 
     Saved: x, W.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    y = matmul(rows, W.T)
-    if b is not None:
+    shape, has_bias = x.shape, b is not None
+    rows = x.reshape(-1, shape[-1])  # (N, i)
+    y = rows @ W.T  # (N, o)
+    if has_bias:
         y += b
-    shape = x.shape
-    bias_type = None if b is None else b.dtype
 
     def back(dy):
-        dy = dy.reshape(-1, W.shape[0])
-        dx = matmul(dy, W).reshape(shape)
-        dW = matmul(dy.T, rows)
-        if bias_type is None:
-            return dx, dW
-        return dx, dW, sum_rows(dy).astype(bias_type, copy=False)
+        dy = dy.reshape(-1, W.shape[0])  # (N, o)
+        dx, dW = (dy @ W).reshape(shape), dy.T @ rows
+        return (dx, dW, dy.sum(axis=0)) if has_bias else (dx, dW)
 
     return y.reshape(*shape[:-1], W.shape[0]), back
-
-
-def sum_rows(x):
-    """Σ over all axes but the last, in the type it is added in.   x (..., d) -> (d,)"""
-    rows = x.reshape(-1, x.shape[-1])
-    if kernels.runs_on(rows):
-        return kernels.sum_rows(rows)
-    return rows.sum(axis=0, dtype=accumulator(x.dtype))

@@ -5,10 +5,12 @@ how many they are. A shard of a batch passes the whole batch's number instead, s
 (and gradients) of the shards simply add up.
 """
 
-from minisum.backend import accumulator, array_module
-from minisum.fast import cuda as kernels
+from minisum.backend import array_module
+from minisum.fast import has_fast_forms
+from minisum.ops.linear import linear
 
 
+@has_fast_forms
 def cross_entropy(logits, targets, ignore=-1, total=None):
     """loss = Σ -log softmax(logits)[target] / total.   logits (..., C), targets (...) integer -> ()
 
@@ -20,43 +22,67 @@ def cross_entropy(logits, targets, ignore=-1, total=None):
     Saved: p, the targets, and which of them count.
     """
     xp = array_module(logits)
-    if kernels.runs_on(logits):
-        return _cross_entropy_fused(logits, targets, ignore, total)
     counted = targets != ignore
     chosen = xp.where(counted, targets, 0)[..., None]
-    wide = accumulator(logits.dtype)
     if total is None:
-        total = xp.maximum(counted.sum(dtype=wide), 1)
-    shifted = (logits - logits.max(axis=-1, keepdims=True)).astype(wide, copy=False)
-    p = xp.exp(shifted)
-    partition = p.sum(axis=-1, keepdims=True)
-    p /= partition
-    surprise = xp.log(partition) - xp.take_along_axis(shifted, chosen, axis=-1)
-    loss = xp.where(counted, surprise[..., 0], 0).sum() / total
-    dtype = logits.dtype
+        total = xp.maximum(counted.sum(dtype=logits.dtype), 1)
+    p, nll = _softmax_and_nll(logits, chosen)
 
     def back(dloss):
-        classes = xp.arange(p.shape[-1])
-        dlogits = (p - (classes == chosen)) * (dloss / total)
-        return xp.where(counted[..., None], dlogits, 0).astype(dtype, copy=False), None
+        onehot = xp.arange(p.shape[-1]) == chosen
+        return xp.where(counted[..., None], (p - onehot) * (dloss / total), 0), None
+
+    return xp.where(counted, nll, 0).sum() / total, back
+
+
+@has_fast_forms
+def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
+    """loss = Σ -log softmax(x @ W.T + b)[target] / total: `linear`, then `cross_entropy`.
+
+    x (..., d), W (V, d), b (V) or None, targets (...) integer -> (). Rows whose target is `ignore`
+    count for nothing, whatever they hold.
+
+    dscores from the loss, and from there as in `linear`: dx = dscores @ W, dW = dscores.T @ x,
+    db = Σ dscores.
+
+    Saved: x, W, the softmax of all scores, the targets, and which of them count.
+    """
+    x = array_module(x).where((targets != ignore)[..., None], x, 0)
+    scores, back_linear = linear(x, W, b)  # (..., V)
+    loss, back_loss = cross_entropy(scores, targets, ignore, total)
+
+    def back(dloss):
+        dscores, _ = back_loss(dloss)
+        dx, dW, *db = back_linear(dscores)
+        return dx, dW, db[0] if db else None, None
 
     return loss, back
 
 
-def _cross_entropy_fused(logits, targets, ignore, total):
-    """`cross_entropy` in two GPU kernels, one each way."""
-    rows, chosen = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).astype("int32")
-    if total is None:
-        total = array_module(logits).maximum((chosen != ignore).sum(dtype=logits.dtype), 1)
-    p, losses = kernels.softmax_loss(rows, None, chosen, ignore)
+@has_fast_forms
+def score_targets(x, W, b, targets, ignore=-1):
+    """(-log softmax(x @ W.T + b)[target], whether no score is higher than the target's).
 
-    shape = logits.shape
+    Arguments as for `linear_cross_entropy` -> (..., 2); both numbers are 0 where the target is
+    `ignore`. No gradient.
+    """
+    xp = array_module(x)
+    counted = (targets != ignore)[..., None]
+    chosen = xp.where(counted, targets[..., None], 0)
+    scores, _ = linear(xp.where(counted, x, 0), W, b)
+    _, nll = _softmax_and_nll(scores, chosen)
+    hit = scores.argmax(axis=-1) == chosen[..., 0]
+    return xp.where(counted, xp.stack([nll, hit.astype(nll.dtype)], axis=-1), 0)
 
-    def back(dloss):
-        dlogits = kernels.cross_entropy_back(p, chosen, dloss / total, ignore)
-        return dlogits.reshape(shape), None
 
-    return losses.sum() / total, back
+def _softmax_and_nll(logits, chosen):
+    """p = softmax(logits) (..., C) and -log p[chosen] (...); chosen (..., 1)"""
+    xp = array_module(logits)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    p = xp.exp(shifted)
+    partition = p.sum(axis=-1, keepdims=True)
+    nll = xp.log(partition) - xp.take_along_axis(shifted, chosen, axis=-1)
+    return p / partition, nll[..., 0]
 
 
 def binary_cross_entropy(logits, targets, total=None):
@@ -72,7 +98,7 @@ def binary_cross_entropy(logits, targets, total=None):
     total = logits.size if total is None else total
     small = xp.exp(-xp.abs(logits))
     softplus = xp.maximum(logits, 0) + xp.log1p(small)
-    loss = (softplus - targets * logits).sum(dtype=accumulator(logits.dtype)) / total
+    loss = (softplus - targets * logits).sum() / total
 
     def back(dloss):
         scale = dloss / total
@@ -92,8 +118,7 @@ def mean_squared_error(y, targets, total=None):
     """
     error = y - targets
     total = error.size if total is None else total
-    wide = accumulator(error.dtype)
-    loss = array_module(y).square(error, dtype=wide).sum() / total
+    loss = (error * error).sum() / total
 
     def back(dloss):
         dy = error * (2 * dloss / total)

@@ -5,10 +5,11 @@ input along itself changes nothing: the backward pass takes the incoming gradien
 part that points that way (and, for layer norm, the part that shifts all entries alike).
 """
 
-from minisum.backend import accumulator, array_module
-from minisum.fast import cuda as kernels
+from minisum.backend import array_module
+from minisum.fast import has_fast_forms
 
 
+@has_fast_forms
 def layer_norm(x, gain, bias, eps=1e-5):
     """y = gain ⊙ x̂ + bias, x̂ = r (x - mean), r = 1/√(variance + eps).
 
@@ -19,51 +20,18 @@ def layer_norm(x, gain, bias, eps=1e-5):
 
     Saved: x, gain, mean and r (one number each a token); x̂ is made again from them.
     """
-    if kernels.runs_on(x, gain):
-        return _layer_norm_fused(x, gain, bias, eps)
     xp = array_module(x)
-    wide = accumulator(x.dtype)
-    mean = x.mean(axis=-1, keepdims=True, dtype=wide)
-    y = x - mean
-    r = 1 / xp.sqrt(_row_mean(y, y) + eps)
-    y *= r
-    y *= gain
-    y += bias
-    bias_type = bias.dtype
+    mean = x.mean(axis=-1, keepdims=True)  # (..., 1)
+    r = 1 / xp.sqrt(((x - mean) ** 2).mean(axis=-1, keepdims=True) + eps)
 
     def back(dy):
-        normed = x - mean
-        normed *= r
+        normed, g = (x - mean) * r, dy * gain
+        along = (g * normed).mean(axis=-1, keepdims=True)
+        dx = r * (g - g.mean(axis=-1, keepdims=True) - along * normed)
         tokens = tuple(range(x.ndim - 1))
-        dgain = (dy * normed).sum(axis=tokens).astype(gain.dtype, copy=False)
-        dbias = dy.sum(axis=tokens, dtype=wide).astype(bias_type, copy=False)
-        dx = (dy * gain).astype(wide, copy=False)
-        along = _row_mean(dx, normed)
-        dx -= dx.mean(axis=-1, keepdims=True)
-        normed *= along
-        dx -= normed
-        dx *= r
-        return dx.astype(x.dtype, copy=False), dgain, dbias
+        return dx, (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
 
-    return y.astype(x.dtype, copy=False), back
-
-
-def _row_mean(a, b):
-    """The mean of a ⊙ b over the last axis, which stays, without an array for a ⊙ b."""
-    xp = array_module(a)
-    return xp.einsum("...d,...d->...", a, b)[..., None] / a.shape[-1]
-
-
-def _layer_norm_fused(x, gain, bias, eps):
-    """`layer_norm` in one GPU kernel forward and two backward."""
-    rows, shape = x.reshape(-1, x.shape[-1]), x.shape
-    y, mean, r = kernels.layer_norm(rows, gain, bias, eps)
-
-    def back(dy):
-        dx, dgain, dbias = kernels.layer_norm_back(dy.reshape(rows.shape), rows, gain, mean, r)
-        return dx.reshape(shape), dgain, dbias
-
-    return y.reshape(shape), back
+    return gain * ((x - mean) * r) + bias, back
 
 
 def rms_norm(x, gain, eps=1e-6):
@@ -76,13 +44,13 @@ def rms_norm(x, gain, eps=1e-6):
     Saved: x, gain, r (one number a token).
     """
     xp = array_module(x)
-    r = 1 / xp.sqrt((x * x).mean(axis=-1, keepdims=True, dtype=accumulator(x.dtype)) + eps)
-    y = (x * r * gain).astype(x.dtype, copy=False)
+    r = 1 / xp.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    y = x * r * gain
 
     def back(dy):
         g = dy * gain
         dx = r * g - x * r**3 * (g * x).mean(axis=-1, keepdims=True)
         dgain = (dy * x * r).sum(axis=tuple(range(x.ndim - 1)))
-        return dx.astype(x.dtype, copy=False), dgain.astype(gain.dtype, copy=False)
+        return dx, dgain
 
     return y, back

@@ -1,7 +1,7 @@
 """From many tokens to one vector, by adding: where the time linear in n comes from."""
 
-from minisum.backend import accumulator, array_module
-from minisum.ops.chunks import cumsum, reverse_cumsum
+from minisum.backend import array_module
+from minisum.ops.running import cumsum, reverse_cumsum
 
 
 def sum_tokens(x, mask=None):
@@ -15,9 +15,9 @@ def sum_tokens(x, mask=None):
     shape = x.shape
 
     def back(dy):
-        return _spread(dy, mask, shape), None
+        return _broadcast(dy, mask, shape), None
 
-    return _sum(x, mask).astype(x.dtype, copy=False), back
+    return _masked(x, mask).sum(axis=1), back
 
 
 def mean_tokens(x, mask=None, power=1.0):
@@ -30,13 +30,14 @@ def mean_tokens(x, mask=None, power=1.0):
 
     Saved: mask, c^power, and the shape of x.
     """
-    divisor = token_divisor(x, mask, power)
-    shape = x.shape
+    xp, shape = array_module(x), x.shape
+    count = xp.full((shape[0], 1), shape[1]) if mask is None else mask.sum(axis=1)[:, None]
+    divisor = (xp.maximum(count, 1) ** power).astype(x.dtype)  # (B, 1)
 
     def back(dy):
-        return _spread((dy / divisor).astype(dy.dtype, copy=False), mask, shape), None
+        return _broadcast(dy / divisor, mask, shape), None
 
-    return (_sum(x, mask) / divisor).astype(x.dtype, copy=False), back
+    return _masked(x, mask).sum(axis=1) / divisor, back
 
 
 def cumsum_tokens(x, mask=None):
@@ -49,28 +50,14 @@ def cumsum_tokens(x, mask=None):
 
     Saved: mask.
     """
-    y = cumsum(_masked(x, mask).astype(accumulator(x.dtype), copy=False), axis=1)
 
     def back(dy):
-        from_the_end = reverse_cumsum(dy.astype(accumulator(dy.dtype), copy=False), axis=1)
-        return _masked(from_the_end.astype(dy.dtype, copy=False), mask), None
+        return _masked(reverse_cumsum(dy, axis=1), mask), None
 
-    return y.astype(x.dtype, copy=False), back
-
-
-def token_divisor(x, mask, power):
-    """(B, 1): the number of real tokens of each text, at least 1, to the given power."""
-    xp = array_module(x)
-    count = xp.full((x.shape[0], 1), x.shape[1]) if mask is None else mask.sum(axis=1)[:, None]
-    return (xp.maximum(count, 1) ** power).astype(accumulator(x.dtype))
+    return cumsum(_masked(x, mask), axis=1), back
 
 
-def _sum(x, mask):
-    """The sum over real tokens, still in the type it was added in."""
-    return _masked(x, mask).sum(axis=1, dtype=accumulator(x.dtype))
-
-
-def _spread(dy, mask, shape):
+def _broadcast(dy, mask, shape):
     """dy[b] at every real token of text b, zeros at the padding."""
     return _masked(array_module(dy).broadcast_to(dy[:, None, :], shape), mask)
 

@@ -1,15 +1,22 @@
-"""Running sums that forget, one number a channel: h_t = a_t h_{t-1} + u_t.
+"""Running sums, some of which forget, one number a channel: h_t = a_t h_{t-1} + u_t.
 
-The recurrence is cut into about √n chunks of √n tokens. All chunks walk their tokens side by side,
-each from zero; then the chunks' ends are chained; then every token gets what came before its
-chunk, faded by the decays since. Two loops of √n steps instead of one of n, and n multiplications
-all the same.
+The gradient of a recurrence is the same recurrence from the other end.
 """
 
-import math
+from minisum.backend import array_module
+from minisum.fast import has_fast_forms
 
-from minisum.backend import accumulator, add_into, array_module
-from minisum.ops.chunks import cumsum, reverse_cumsum, sum_to
+
+@has_fast_forms
+def cumsum(x, axis):
+    """Running sums along `axis` >= 0."""
+    return x.cumsum(axis)
+
+
+def reverse_cumsum(x, axis):
+    """Σ over this entry and all later ones: the adjoint of the running sum."""
+    xp = array_module(x)
+    return xp.flip(cumsum(xp.flip(x, axis), axis), axis)
 
 
 def running_sum(u, state=None):
@@ -20,15 +27,12 @@ def running_sum(u, state=None):
 
     Saved: nothing.
     """
-    h = cumsum(u.astype(accumulator(u.dtype), copy=False), 1).astype(u.dtype, copy=False)
     has_state = state is not None
-    if has_state:
-        h = h + state[:, None]
+    h = cumsum(u, 1) + state[:, None] if has_state else cumsum(u, 1)
 
     def back(gradients):
         dh, dlast = gradients
-        wide = dh.astype(accumulator(dh.dtype), copy=False)
-        du = reverse_cumsum(wide, 1).astype(dh.dtype, copy=False)
+        du = reverse_cumsum(dh, 1)
         if dlast is not None:
             du = du + dlast[:, None]
         return du, du[:, 0] if has_state else None
@@ -36,6 +40,7 @@ def running_sum(u, state=None):
     return (h, h[:, -1]), back
 
 
+@has_fast_forms
 def decayed_sum(u, log_decay, state=None):
     """h_t = a_t ⊙ h_{t-1} + u_t with a = exp(log_decay) <= 1.
 
@@ -45,26 +50,33 @@ def decayed_sum(u, log_decay, state=None):
     The gradient runs the same recurrence from the end: G_t = dh_t + a_{t+1} ⊙ G_{t+1} is du_t;
     dlog_decay_t = a_t ⊙ G_t ⊙ h_{t-1}; dstate = a_1 ⊙ G_1.
 
-    Saved: a, h, state, and the shape and type of log_decay.
+    Saved: a, h, state, and the shape of log_decay.
     """
-    xp = array_module(u)
-    shape, dtype = log_decay.shape, log_decay.dtype
-    a = xp.broadcast_to(xp.exp(log_decay.astype(accumulator(dtype), copy=False)), u.shape)
+    xp, n, shape = array_module(u), u.shape[1], log_decay.shape
+    a = xp.broadcast_to(xp.exp(log_decay), u.shape)
     start = xp.zeros_like(u[:, 0]) if state is None else state
-    h = _scan(a, u, start)
+    h, last = xp.empty_like(u), start
+    for t in range(n):
+        h[:, t] = last = a[:, t] * last + u[:, t]
 
     def back(gradients):
-        dh, dlast = gradients
-        later = xp.concatenate([a[:, 1:], xp.ones_like(a[:, :1])], axis=1)
-        dlast = xp.zeros_like(start) if dlast is None else dlast
-        G = _scan(later[:, ::-1], dh[:, ::-1], dlast)[:, ::-1]
-        before = xp.concatenate([start[:, None], h[:, :-1]], axis=1)
-        dlog_decay = sum_to(a * G * before, shape).astype(dtype, copy=False)
-        if state is None:
-            return G, dlog_decay, None
-        return G, dlog_decay, (a[:, 0] * G[:, 0]).astype(state.dtype, copy=False)
+        dh, G = gradients
+        G = xp.zeros_like(start) if G is None else G
+        du, da = xp.empty_like(h), xp.empty_like(h)
+        for t in reversed(range(n)):
+            du[:, t] = G = dh[:, t] + G
+            G = a[:, t] * G
+            da[:, t] = G * (h[:, t - 1] if t else start)
+        return du, sum_to(da, shape), None if state is None else G
 
     return (h, h[:, -1]), back
+
+
+def sum_to(x, shape):
+    """`x` summed over the axes along which an array of `shape` was broadcast to it."""
+    pairs = zip(x.shape, shape, strict=True)
+    axes = tuple(i for i, (have, want) in enumerate(pairs) if want < have)
+    return x.sum(axis=axes, keepdims=True) if axes else x
 
 
 def softmax_pool(k, v, mask=None):
@@ -77,15 +89,13 @@ def softmax_pool(k, v, mask=None):
     Saved: v, p, y.
     """
     xp = array_module(k)
-    if mask is not None:
-        k = xp.where(mask[:, :, None], k, _lowest(xp, k))
-        v = xp.where(mask[:, :, None], v, 0)
+    k, v = only_real_keys(k, v, mask)
     weights = xp.exp(k - k.max(axis=1, keepdims=True))
     if mask is not None:
         weights = xp.where(mask[:, :, None], weights, 0)
-    total = weights.sum(axis=1, keepdims=True, dtype=accumulator(k.dtype))
-    p = (weights / xp.where(total == 0, 1, total)).astype(k.dtype, copy=False)
-    y = (p * v).sum(axis=1, dtype=accumulator(v.dtype)).astype(v.dtype, copy=False)
+    total = weights.sum(axis=1, keepdims=True)
+    p = weights / xp.where(total == 0, 1, total)
+    y = (p * v).sum(axis=1)
 
     def back(dy):
         dv = p * dy[:, None]
@@ -94,6 +104,7 @@ def softmax_pool(k, v, mask=None):
     return y, back
 
 
+@has_fast_forms
 def running_softmax_pool(k, v, mask=None, state=None):
     """y_t = Σ_{s<=t} e^{k_s} v_s / Σ_{s<=t} e^{k_s}, channel by channel, over real tokens.
 
@@ -102,86 +113,57 @@ def running_softmax_pool(k, v, mask=None, state=None):
     e^M. While no token is real, y is 0. Zhai et al. 2021 (AFT-simple, equation 3) with the running
     maximum of Milakov and Gimelshein 2018. Time O(n d).
 
-    In units of the running maximum M both sums are decayed sums: N_t = e^{M_{t-1} - M_t} N_{t-1} +
-    e^{k_t - M_t} v_t. M cancels in y = N / Z and so counts as a constant: dN = dy / Z and
-    dZ = -dy ⊙ y / Z go back through the decayed sums to P and R, and then
-    dv = e^{k - M} P, dk = e^{k - M} (v P + R). The state is for generation: it has no gradient.
+    In units of the running maximum M both sums fade as it grows, by a_t = e^{M_{t-1} - M_t}:
+    N_t = a_t N_{t-1} + w_t v_t and Z_t = a_t Z_{t-1} + w_t with w_t = e^{k_t - M_t}. M cancels in
+    y = N / Z and so counts as a constant. Backward, with N's gradient dy / Z and Z's -dy ⊙ y / Z:
+    P_t = dy_t / Z_t + a_{t+1} P_{t+1} and R_t = -dy_t ⊙ y_t / Z_t + a_{t+1} R_{t+1}; then
+    dv = w P and dk = w (v P + R). The state is for generation: it has no gradient.
 
-    Saved: v, y, Z, e^{k - M}, and what the decayed sums save.
+    Saved: v, y, Z, w, a.
     """
-    xp = array_module(k)
-    if state is None:
-        zero = xp.zeros_like(k[:, 0])
-        state = (xp.full_like(zero, _lowest(xp, k)), zero, zero)
-    if mask is not None:
-        k = xp.where(mask[:, :, None], k, _lowest(xp, k))
-        v = xp.where(mask[:, :, None], v, 0)
-    M = _running_maximum(k, state[0])
-    before = xp.concatenate([state[0][:, None], M[:, :-1]], axis=1)
-    weight = xp.exp(k - M)
-    if mask is not None:
-        weight = xp.where(mask[:, :, None], weight, 0)
-    # Numerator and denominator side by side, so that one pass does both.
-    two = xp.concatenate([weight * v, weight], axis=-1)
-    start = xp.concatenate(state[1:], axis=-1)
-    fade = before - M
-    (sums, last), back_sums = decayed_sum(two, xp.concatenate([fade, fade], axis=-1), start)
-    d = k.shape[-1]
-    Z = xp.where(sums[..., d:] == 0, 1, sums[..., d:])
-    y = sums[..., :d] / Z
+    xp, n = array_module(k), k.shape[1]
+    M, N, Z = first_state(k) if state is None else state
+    k, v = only_real_keys(k, v, mask)
+    y, w, a, Zs = (xp.empty_like(k) for _ in range(4))
+    for t in range(n):
+        before, M = M, xp.maximum(M, k[:, t])
+        a[:, t], w[:, t] = xp.exp(before - M), xp.exp(k[:, t] - M)
+        if mask is not None:
+            w[:, t] = xp.where(mask[:, t, None], w[:, t], 0)
+        N = a[:, t] * N + w[:, t] * v[:, t]
+        Z = a[:, t] * Z + w[:, t]
+        Zs[:, t] = xp.where(Z == 0, 1, Z)
+        y[:, t] = N / Zs[:, t]
 
     def back(gradients):
         dy, _ = gradients
-        dN = dy / Z
-        dsums, *_ = back_sums((xp.concatenate([dN, -dN * y], axis=-1), None))
-        P, R = dsums[..., :d], dsums[..., d:]
-        return weight * (v * P + R), weight * P, None, None
+        dk, dv = xp.empty_like(y), xp.empty_like(y)
+        P = R = 0
+        for t in reversed(range(n)):
+            dN = dy[:, t] / Zs[:, t]
+            P, R = P + dN, R - dN * y[:, t]
+            dv[:, t] = w[:, t] * P
+            dk[:, t] = w[:, t] * (v[:, t] * P + R)
+            P, R = a[:, t] * P, a[:, t] * R
+        return dk, dv, None, None
 
-    return (y, (M[:, -1], last[:, :d], last[:, d:])), back
+    return (y, (M, N, Z)), back
 
 
-def _lowest(xp, x):
+def first_state(k):
+    """(M, N, Z) before the first token."""
+    zero = array_module(k).zeros_like(k[:, 0])
+    return zero + _lowest(k), zero, zero
+
+
+def only_real_keys(k, v, mask):
+    """Keys below all others, and values of zero, where no token is real."""
+    if mask is None:
+        return k, v
+    where, real = array_module(k).where, mask[:, :, None]
+    return where(real, k, _lowest(k)), where(real, v, 0)
+
+
+def _lowest(k):
     """Below every key, and finite: the difference of two infinities would be NaN."""
-    return float(xp.finfo(x.dtype).min) / 2
-
-
-def _chunked(x):
-    """(B, n, d) -> (B, N, C, d) with C about √n, zeros after the last token.
-
-    C is odd: chunks a power of two apart would share few places of the cache among them all.
-    """
-    B, n, d = x.shape
-    C = (math.isqrt(n - 1) + 1) | 1
-    N = -(-n // C)
-    if n != N * C:
-        padded = array_module(x).zeros((B, N * C, d), x.dtype)
-        padded[:, :n] = x
-        x = padded
-    return x.reshape(B, N, C, d)
-
-
-def _scan(a, u, start):
-    """h_t = a_t h_{t-1} + u_t.   a, u (B, n, d), start (B, d) -> h (B, n, d)"""
-    xp, n, wide = array_module(u), u.shape[1], accumulator(u.dtype)
-    a, h = _chunked(a), _chunked(u).astype(wide)
-    kept = a.copy()
-    for i in range(1, h.shape[2]):
-        add_into(h[:, :, i], a[:, :, i] * h[:, :, i - 1])
-        xp.multiply(kept[:, :, i], kept[:, :, i - 1], out=kept[:, :, i])
-    for c in range(h.shape[1]):
-        add_into(h[:, c], kept[:, c] * start[:, None])
-        start = h[:, c, -1]
-    return h.reshape(h.shape[0], -1, h.shape[-1])[:, :n].astype(u.dtype, copy=False)
-
-
-def _running_maximum(k, start):
-    """max of start and k up to each token.   k (B, n, d), start (B, d) -> (B, n, d)"""
-    xp = array_module(k)
-    n = k.shape[1]
-    top = _chunked(k).copy()
-    for i in range(1, top.shape[2]):
-        top[:, :, i] = xp.maximum(top[:, :, i], top[:, :, i - 1])
-    for c in range(top.shape[1]):
-        top[:, c] = xp.maximum(top[:, c], start[:, None])
-        start = top[:, c, -1]
-    return top.reshape(top.shape[0], -1, top.shape[-1])[:, :n]
+    return float(array_module(k).finfo(k.dtype).min) / 2

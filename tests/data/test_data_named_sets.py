@@ -194,3 +194,18 @@ def test_real_corpora(no_hub, monkeypatch, name, classes, sizes):
         assert (len(train), len(test)) == sizes
         assert "alt.atheism" in data.class_names
         assert not cleaning.is_raw(train.texts)
+
+
+def test_the_page_lists_every_set():
+    """README names each set, its tasks and its address as the table does."""
+    commands = {"classification": "classifier", "language": "causal"}
+    page = Path(registry.__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| `")]
+    for entry in registry.TABLE:
+        if not entry.splits:
+            assert f"- [`{entry.name}`]" in page
+            continue
+        (line,) = (line for line in lines if f"`{entry.name}`" in line.split("|")[1])
+        tasks = ", ".join(commands.get(task, task) for task in entry.tasks.split())
+        assert line.split("|")[2].strip() == tasks
+        assert (f"`{entry.hub}`" if entry.hub else "no copy") in line.split("|")[3]

@@ -1,17 +1,15 @@
-"""Each fused GPU kernel against the plain form that it equals. Needs MINISUM_TEST_BACKEND=cupy."""
-
-import sys
+"""Each fused GPU kernel against the textbook form. Needs MINISUM_TEST_BACKEND=cupy."""
 
 import numpy as np
 import pytest
 from conftest import XP
 
 from minisum import backend, ops
-from minisum.fast import cuda as kernels
-from minisum.fast.cuda import cublas
+from minisum.fast.cuda import attention, compiling, cublas, losses, norms, summation, triangular
+from minisum.fast.cuda.linear import sum_rows
 from minisum.models import classifier
-from minisum.ops import blocked_loss, chunks
-from minisum.ops.linear import sum_rows
+from minisum.ops.embedding import add_rows
+from minisum.ops.running import cumsum, reverse_cumsum
 from minisum.optim import Adam
 from minisum.params import Params
 from minisum.shards import Shards
@@ -21,7 +19,7 @@ pytestmark = pytest.mark.skipif(XP is np, reason="kernels run on a GPU: MINISUM_
 # float32 sums of some hundred terms in another order, and atomic additions in any order.
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 # Odd sizes, one token, more columns than a block has, long enough for several stretches.
-# Columns that four divides, and others. More texts than a thread of embed_modulate_back takes.
+# Columns that four divides, and others. More texts than a thread of words_back takes.
 SHAPES = [
     (1, 1, 1), (3, 7, 5), (64, 40, 65), (2, 3000, 130), (5, 70, 64), (70, 512, 256), (1, 20000, 64)
 ]  # fmt: skip
@@ -42,10 +40,10 @@ def normal(rng, shape, dtype):
 
 
 def with_and_without(monkeypatch, compute):
-    """What `compute` returns with the kernels, and with the plain forms on the same device."""
+    """What `compute` returns with the kernels, and with the textbook forms on the same device."""
     fused = compute()
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "runs_on", lambda *arrays: False)
+        patch.setattr(compiling, "runs_on", lambda *arrays: False)
         plain = compute()
     return fused, plain
 
@@ -58,80 +56,65 @@ def assert_agree(fused, plain, dtype):
         np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * size)
 
 
-def test_sum_rows(monkeypatch, shape, dtype):
+def test_sum_rows(shape, dtype):
     x = normal(np.random.default_rng(0), shape, dtype)
-    fused, plain = with_and_without(monkeypatch, lambda: [sum_rows(x), sum_rows(x[:, :0])])
-    assert_agree(fused, plain, dtype)
+    assert_agree([sum_rows(x), sum_rows(x[:, :0])], [x.sum(axis=0), x[0, :0]], dtype)
 
 
-def test_embed_modulate(monkeypatch, shape, dtype):
+def ends(ids, table, positions, x, mask, dy, dtable):
+    """What the kernels of direct summation's two ends give; dtable is added to."""
+    y, positive = summation.relu_sum(x, mask)
+    summation.words_back(x, ids, positions, 1.0, dtable)
+    return (
+        summation.embed_modulate(ids, table, positions, 1.0),
+        summation.positions_back(x, ids, table),
+        dtable, y, positive, summation.relu_sum_back(dy, positive),
+    )  # fmt: skip
+
+
+def wanted_ends(ids, table, positions, x, mask, dy, dtable):
+    add_rows.plain(dtable, ids, x * (positions + 1))
+    real = XP.ones(x.shape[:2], bool) if mask is None else mask
+    positive = (x > 0) & real[:, :, None]
+    return (
+        table[ids] * (positions + 1), (x * table[ids]).sum(axis=0), dtable,
+        XP.where(positive, x, 0).sum(axis=1), positive, positive * dy[:, None],
+    )  # fmt: skip
+
+
+def assert_ends(shape, dtype, masked, start=0):
     rng = np.random.default_rng(0)
     B, n, d = shape
+
+    def array(*size):
+        return normal(rng, np.prod(size) + start, dtype)[start:].reshape(size)
+
     ids = XP.asarray(rng.integers(0, 11, (B, n)).astype(np.int32))
-    table, positions = normal(rng, (11, d), dtype), normal(rng, (n, d), dtype)
-    dy = normal(rng, shape, dtype)
-
-    def compute():
-        y, back = ops.embed_modulate(ids, table, positions, 1.0)
-        _, dtable, dpositions = back(dy)
-        held = XP.ones_like(table)
-        back(dy, add_to=held)
-        return y, dtable, dpositions, held
-
-    assert_agree(*with_and_without(monkeypatch, compute), dtype)
-
-
-def test_views_that_start_anywhere(monkeypatch, dtype):
-    """Vectorized loads need a place that four numbers divide, and these views have none."""
-    rng = np.random.default_rng(15)
-    ids = XP.asarray(rng.integers(0, 11, (3, 7)).astype(np.int32))
-    table = normal(rng, 11 * 8 + 1, dtype)[1:].reshape(11, 8)
-    positions = normal(rng, 7 * 8 + 1, dtype)[1:].reshape(7, 8)
-    x, dy = (normal(rng, 3 * 7 * 8 + 1, dtype)[1:].reshape(3, 7, 8) for _ in range(2))
-
-    def compute():
-        y, back = ops.embed_modulate(ids, table, positions, 1.0)
-        pooled, back_pool = ops.relu_pool(x)
-        return y, *back(dy)[1:], pooled, back_pool(dy[:, 0])[0]
-
-    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+    mask = XP.asarray(rng.random((B, n)) < 0.7) if masked else None
+    arrays = ids, array(11, d), array(n, d), array(B, n, d), mask, array(B, d)
+    dtable = array(11, d)
+    assert_agree(ends(*arrays, dtable.copy()), wanted_ends(*arrays, dtable.copy()), dtype)
 
 
 @pytest.mark.parametrize("masked", (False, True))
-@pytest.mark.parametrize("power", (0.0, 0.5, 1.0))
-def test_relu_pool(monkeypatch, shape, dtype, masked, power):
-    rng = np.random.default_rng(1)
-    B, n, d = shape
-    x, dy = normal(rng, shape, dtype), normal(rng, (B, d), dtype)
-    mask = XP.asarray(rng.random((B, n)) < 0.7) if masked else None
-
-    def compute():
-        y, back = ops.relu_pool(x, mask, power)
-        return y, back(dy)[0]
-
-    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+def test_the_ends_of_direct_summation(shape, dtype, masked):
+    assert_ends(shape, dtype, masked)
 
 
-def test_more_texts_than_blocks_along_a_grids_side(monkeypatch):
-    rng = np.random.default_rng(16)
-    shape = (70_000, 1, 1)
-    ids = XP.asarray(rng.integers(0, 11, shape[:2]).astype(np.int32))
-    table, positions = normal(rng, (11, 1), np.float64), normal(rng, (1, 1), np.float64)
-    dy = normal(rng, shape, np.float64)
-
-    def compute():
-        y, back = ops.embed_modulate(ids, table, positions, 1.0)
-        pooled, back_pool = ops.relu_pool(dy)
-        return y, *back(dy)[1:], pooled, back_pool(dy[:, 0])[0]
-
-    assert_agree(*with_and_without(monkeypatch, compute), np.float64)
+def test_views_that_start_anywhere(dtype):
+    """Vectorized loads need a place that four numbers divide, and these views have none."""
+    assert_ends((3, 7, 8), dtype, True, start=1)
 
 
-def test_relu_pool_lets_no_padding_through_and_hides_no_nan():
+def test_more_texts_than_blocks_along_a_grids_side():
+    assert_ends((70_000, 1, 1), np.float64, False)
+
+
+def test_a_sum_lets_no_padding_through_and_hides_no_nan():
     x = XP.asarray(np.array([[[1.0], [np.nan]], [[np.nan], [2.0]]]))
-    y, back = ops.relu_pool(x, XP.asarray(np.array([[True, False], [True, True]])))
+    y, positive = summation.relu_sum(x, XP.asarray(np.array([[True, False], [True, True]])))
     assert float(y[0, 0]) == 1.0 and np.isnan(float(y[1, 0]))
-    dx, _ = back(XP.ones((2, 1)))
+    dx = summation.relu_sum_back(XP.ones((2, 1)), positive)
     assert backend.to_numpy(dx)[:, :, 0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
 
 
@@ -218,7 +201,7 @@ def test_layer_norm_of_more_tokens_than_a_grid_has_stretches(monkeypatch, dtype)
     rng = np.random.default_rng(14)
     x, dy = (normal(rng, (1000, 5), dtype) for _ in range(2))
     gain, bias = (normal(rng, 5, dtype) for _ in range(2))
-    monkeypatch.setattr(kernels.norms, "MOST_STRETCHES", 3)
+    monkeypatch.setattr(norms, "MOST_STRETCHES", 3)
 
     def compute():
         return ops.layer_norm(x, gain, bias)[1](dy)
@@ -233,7 +216,7 @@ def test_layer_norm_of_more_tokens_than_a_grid_has_stretches(monkeypatch, dtype)
 )
 def test_running_sums(monkeypatch, shape, axis, dtype):
     x = normal(np.random.default_rng(7), shape, dtype)
-    compute = lambda: (chunks.cumsum(x, axis), chunks.reverse_cumsum(x, axis))  # noqa: E731
+    compute = lambda: (cumsum(x, axis), reverse_cumsum(x, axis))  # noqa: E731
     assert_agree(*with_and_without(monkeypatch, compute), dtype)
 
 
@@ -244,9 +227,8 @@ def test_running_sums(monkeypatch, shape, axis, dtype):
 def test_attention(monkeypatch, dtype, causal, masked, n, m, heads_at_a_time):
     """Of three texts with five heads each: all, two texts, one, some heads of it, one."""
     rows = 2 if heads_at_a_time == "two queries" else heads_at_a_time * n
-    form = sys.modules["minisum.ops.attention"]  # by that name minisum.ops has the function
-    monkeypatch.setattr(form, "CACHED", rows * m)
-    monkeypatch.setattr(form, "LEAST_QUERIES", 1)
+    monkeypatch.setattr(attention, "CACHED", rows * m)
+    monkeypatch.setattr(attention, "LEAST_QUERIES", 1)
     rng = np.random.default_rng(8)
     q, k, v, dy = (normal(rng, (3, 5, t, 5), dtype) for t in (n, m, m, n))
     mask = XP.asarray(rng.random((3, m)) < 0.6) if masked else None
@@ -262,16 +244,16 @@ def test_attention(monkeypatch, dtype, causal, masked, n, m, heads_at_a_time):
 @pytest.mark.parametrize("scores", (None, 900))
 @pytest.mark.parametrize("words", (70, 72))
 def test_blocked_loss(monkeypatch, dtype, bias, scores, words):
-    """The large blocks of a GPU, whole and cut, against the small ones of the host."""
+    """The large blocks, whole and cut."""
     rng = np.random.default_rng(9)
     x, W = normal(rng, (4, 60, 9), dtype), normal(rng, (words, 9), dtype)
     b = normal(rng, words, dtype) if bias else None
     targets = XP.asarray(rng.integers(-1, words, (4, 60)).astype(np.int32))
     if scores:
-        monkeypatch.setattr(blocked_loss, "ON_DEVICE", scores)
+        monkeypatch.setattr(losses, "CACHED", scores)
 
     def compute():
-        loss, back = blocked_loss.linear_cross_entropy(x, W, b, targets, total=77)
+        loss, back = ops.linear_cross_entropy(x, W, b, targets, total=77)
         gradients = back(1.0)[:3]
         return loss, *gradients[: 3 if bias else 2]
 
@@ -284,7 +266,7 @@ def test_triangular_systems(dtype, C, width, transposed):
     rng = np.random.default_rng(13)
     L = XP.tril(normal(rng, (2, 3, C, C), dtype) * 0.3, -1) + XP.eye(C, dtype=dtype)
     r = normal(rng, (2, 3, C, width), dtype)
-    x = kernels.unit_triangular_solve(L, r, transposed)
+    x = triangular.unit_triangular_solve(L, r, transposed)
     assert_agree([(L.swapaxes(-1, -2) if transposed else L) @ x], [r], dtype)
 
 

@@ -13,20 +13,19 @@ import op_cases
 import pytest
 from agreement import arrays_only, assert_close, each, parts
 from conftest import XP
-from hypothesis import given
-from hypothesis import strategies as st
 
 from minisum import backend, machine
 from minisum.errors import UserError
-from minisum.fast import cuda as kernels
 from minisum.fast.cuda import compiling
+from minisum.gradcheck import gradcheck
 from minisum.models import classifier
 from minisum.optim import Adam
 from minisum.params import Params
 from minisum.shards import Shards
-from minisum.strategies import Case, seeds
+from minisum.strategies import Case
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNS_ON = compiling.runs_on
 HAS_GPU = backend._cuda_driver_version() is not None
 
 
@@ -119,8 +118,8 @@ def test_a_broken_cupy_is_a_users_error(name, driver, tmp_path):
     (tmp_path / "cupy.py").write_text(source, encoding="utf-8")
     code = f"""
 import minisum.ops
-from minisum import backend, machine
-from minisum.fast import cuda as kernels
+from minisum import backend
+from minisum.fast.cuda import losses
 from minisum.errors import UserError
 backend._cuda_driver_version = lambda: {driver}
 try:
@@ -161,66 +160,6 @@ def test_moving_to_and_fro():
     assert machine.peak_memory(XP) > 0 or XP is not np
 
 
-def test_accumulators():
-    assert [np.dtype(backend.accumulator(t)) for t in ("f2", "f4", "f8")] == ["f4", "f4", "f8"]
-
-
-# add_rows
-
-
-DTYPES = ["float16", "float32", "float64"]
-SHAPES_OF_IDS = [(), (1,), (7,), (3, 5), (0,), (40, 2)]
-
-
-@pytest.mark.parametrize("id_type", ["int32", "int64"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@given(st.integers(1, 9), st.integers(1, 6), st.sampled_from(SHAPES_OF_IDS), seeds())
-def test_add_rows_is_the_loop(dtype, id_type, V, d, shape, seed):
-    """Repeated ids, ids of any shape, rows and tables in any memory layout."""
-    case = Case({"V": V, "d": d}, seed, XP)
-    ids = XP.asarray(case.rng.integers(0, V, shape).astype(id_type))
-    letters = " ".join(map(str, shape)) + " d"
-    rows = (
-        case.grid(letters).astype(dtype)
-        if seed % 2
-        else case.grid(letters + " 2")[..., 0].astype(dtype)
-    )
-    if shape:
-        rows = case._finish(rows)
-    start = case.grid("V d").astype(dtype)
-    wanted = backend.to_numpy(start).copy()
-    for i, row in zip(
-        backend.to_numpy(ids).reshape(-1), backend.to_numpy(rows).reshape(-1, d), strict=True
-    ):
-        wanted[i] += row
-    wide = XP.zeros((V, 2 * d), dtype)
-    for table in (
-        start.copy(),
-        XP.asfortranarray(start.copy()),
-        wide[:, ::2],
-        wide[:, d - 1 :: -1],
-    ):
-        table[...] = start
-        backend.add_rows(table, ids, rows)
-        np.testing.assert_array_equal(backend.to_numpy(table), wanted)
-    assert table.dtype == dtype and (d == 1 or not backend.to_numpy(wide).all())
-
-
-def test_add_rows_of_many():
-    """Sizes where a faster form might take over: thousands of ids, few and many of a kind."""
-    rng = np.random.default_rng(0)
-    for V, count, d in [(3, 5000, 8), (10000, 5000, 8), (50, 300, 1), (5000, 20000, 64)]:
-        ids = rng.integers(0, V, count)
-        ids[: count // 4] = 1
-        rows = rng.integers(-8, 9, (count, d)) / 8
-        wanted = np.zeros((V, d))
-        np.add.at(wanted, ids, rows)
-        for dtype in ("float32", "float64"):
-            table = XP.zeros((V, d), dtype)
-            backend.add_rows(table, XP.asarray(ids), XP.asarray(rows.astype(dtype)))
-            np.testing.assert_array_equal(backend.to_numpy(table), wanted)
-
-
 def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
     assert machine.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
     told = []
@@ -245,9 +184,9 @@ def test_freed_memory_is_kept_where_the_c_library_can(monkeypatch):
 
 @pytest.fixture
 def device(monkeypatch):
-    """The stand-in as "cupy". It cannot compile kernels, so the plain forms run on it."""
+    """The stand-in as "cupy". It cannot compile kernels, so the textbook forms run on it."""
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module)
-    monkeypatch.setattr(kernels, "runs_on", lambda *arrays: False)
+    monkeypatch.setattr(compiling, "runs_on", lambda *arrays: False)
     return fake_cupy.module
 
 
@@ -271,12 +210,12 @@ def test_the_stand_in_is_strict(device):
 
 
 def test_a_kernel_reads_one_type_without_gaps(device):
-    """It would take 8 bytes of a float64 for two float32: other types take the plain forms."""
+    """It would take 8 bytes of a float64 for two float32: other types take the textbook forms."""
     single, double = device.asarray(np.ones((4, 4), "f4")), device.asarray(np.ones(4))
-    assert compiling.runs_on(single, single, None) and compiling.runs_on(double)
-    assert not compiling.runs_on(single, None, double)
+    assert RUNS_ON(single, single, None) and RUNS_ON(double)
+    assert not RUNS_ON(single, None, double)
     for arrays in ((single, double), (single, np.ones(4, "f4")), (single.astype("f2"),)):
-        assert not compiling.runs_on(*arrays)
+        assert not RUNS_ON(*arrays)
     nowhere = ("", "kernel", np.dtype("f4"), (0, 1, 1), (1, 1, 1))
     for array in (double, single.T[1:], single.astype("i8")):
         with pytest.raises(ValueError, match="float32 in row-major order"):
@@ -288,7 +227,14 @@ def drawn_like(rng, part):
     return rng.normal(size=part.shape)
 
 
-CORE = {n: make for n, make in (op_cases.EXACT | op_cases.SMOOTH).items() if n != "gelu"}
+CORE = op_cases.EXACT | op_cases.SMOOTH
+
+
+@pytest.mark.skipif(XP is not np, reason="the stand-in is for machines without a GPU")
+@pytest.mark.parametrize("name", ["linear", "embed", "cross_entropy", "running_softmax_pool"])
+def test_a_gradient_can_be_checked_on_the_device(name, device):
+    op, *arrays = CORE[name](Case({"B": 2, "n": 3, "d": 2, "o": 3, "V": 4}, 0, device))
+    assert gradcheck(op, *arrays)
 
 
 @pytest.mark.skipif(XP is not np, reason="the stand-in is for machines without a GPU")

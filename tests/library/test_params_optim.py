@@ -8,9 +8,11 @@ from conftest import XP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisum import backend, optim
+from minisum import backend
+from minisum.fast import host_adam
+from minisum.ops.embedding import RowGradient
 from minisum.optim import Adam, Average, learning_rate
-from minisum.params import ALIGNMENT, Params
+from minisum.params import ALIGNMENT, Params, add, flatten
 from minisum.shards import Workers
 from minisum.strategies import seeds
 
@@ -30,17 +32,20 @@ def drawn(rng, shapes, dtype="float64"):
 
 def test_views_are_windows_on_the_vector():
     params = drawn(np.random.default_rng(0), SHAPES)
-    params["a.W"][1, 2] = 42
+    layer = params["a"]
+    layer["W"][1, 2] = 42
     assert (host(params.vector) == 42).sum() == 1
-    params["a.W"] += 1
-    assert float(params["a.W"][1, 2]) == 43 and (host(params.vector) == 43).sum() == 1
-    before = {name: host(view).copy() for name, view in params.items()}
+    layer["W"] += 1
+    assert float(params.flat["a.W"][1, 2]) == 43 and (host(params.vector) == 43).sum() == 1
+    before = {name: host(view).copy() for name, view in params.flat.items()}
     params.vector *= 2
-    for name, view in params.items():
+    for name, view in params.flat.items():
         assert view.shape == SHAPES[name]
         np.testing.assert_array_equal(host(view), 2 * before[name])
-    params["a.b"] = XP.ones(5)
-    assert (host(params["a.b"]) == 1).all() and (host(params.vector) == 1).sum() == 5
+    layer["b"] = XP.ones(5)
+    assert (host(params.flat["a.b"]) == 1).all() and (host(params.vector) == 1).sum() == 5
+    params["ab"] = XP.full(17, 3.0)
+    assert (host(params.vector) == 3).sum() == 17
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=6), st.sampled_from(["f4", "f8"]))
@@ -49,7 +54,7 @@ def test_layout(shapes, dtype):
     params = Params({str(i): shape for i, shape in enumerate(shapes)}, XP, dtype)
     params.vector[...] = -1
     starts = []
-    for i, (_, view) in enumerate(params.items()):
+    for i, (_, view) in enumerate(params.flat.items()):
         view[...] = i
         if view.size:
             where = np.flatnonzero(host(params.vector) == i)
@@ -75,21 +80,56 @@ def test_from_arrays_copies_and_converts():
 
 
 def test_names():
+    """Nested by the dots; nested and dotted shapes give the same layout."""
     params = drawn(np.random.default_rng(0), SHAPES)
-    assert list(params) == list(SHAPES) and "a.W" in params and "a" not in params
-    assert set(params.group("a")) == {"W", "b", "deep.W"}
-    assert set(params.group("a.deep")) == {"W"} and params.group("nothing") == {}
-    params.group("a")["W"][...] = 7
-    assert (host(params["a.W"]) == 7).all()
+    assert list(params.flat) == list(SHAPES) and list(params) == ["a", "scalar", "ab"]
+    assert list(params["a"]) == ["W", "b", "deep"] and set(params["a"]["deep"]) == {"W"}
+    for name, view in flatten(params).items():
+        assert view is params.flat[name]
+    params["a"]["deep"]["W"][...] = 7
+    assert (host(params.flat["a.deep.W"]) == 7).all()
     with pytest.raises(KeyError):
-        _ = params["a.X"]
+        params["a"]["X"] = XP.ones(5)
+    nested = {"a": {"W": (3, 5), "b": (5,), "deep": {"W": (2, 3, 4)}}, "scalar": (), "ab": (17,)}
+    again = Params.from_arrays({"a": {"W": host(params["a"]["W"])}}, XP, "float64")
+    assert again.shapes == {"a.W": (3, 5)} and (again["a"]["W"] == params["a"]["W"]).all()
+    assert sorted(Params(nested, XP).shapes.items()) == sorted(SHAPES.items())
+
+
+@given(seeds())
+def test_adding_gradients(seed):
+    """Arrays, rows of a table, and the first rows; what is left out stays."""
+    rng = np.random.default_rng(seed)
+    shapes = {"table": (4, 3), "layer": {"W": (2, 3), "b": (2,)}, "positions": (5, 3), "rest": (2,)}
+    grads = Params(shapes, XP, "float64")
+    grads.vector[...] = 1
+    views = dict(grads.flat)
+    ids, rows = rng.integers(0, 4, (2, 3)), rng.normal(size=(2, 3, 3))
+    W, first = rng.normal(size=(2, 3)), rng.normal(size=(2, 3))
+    for _ in range(2):
+        add(
+            grads,
+            {
+                "table": RowGradient(XP.asarray(ids), XP.asarray(rows), (4, 3)),
+                "layer": {"W": XP.asarray(W)},
+                "positions": XP.asarray(first),
+            },
+        )
+    table = np.ones((4, 3))
+    np.add.at(table, ids, 2 * rows)
+    np.testing.assert_allclose(host(grads["table"]), table, rtol=1e-12)
+    np.testing.assert_allclose(host(grads["layer"]["W"]), 1 + 2 * W, rtol=1e-12)
+    np.testing.assert_allclose(host(grads["positions"][:2]), 1 + 2 * first, rtol=1e-12)
+    for untouched in (grads["positions"][2:], grads["layer"]["b"], grads["rest"]):
+        assert (host(untouched) == 1).all()
+    assert all(views[name] is view for name, view in grads.flat.items())
 
 
 def test_weight_decay_marks_matrices():
     params = Params(SHAPES, XP)
     marks = Params(SHAPES, XP)
     marks.vector[...] = params.weights()
-    assert {name for name, view in marks.items() if host(view).all()} == {"a.W", "a.deep.W"}
+    assert {name for name, view in marks.flat.items() if host(view).all()} == {"a.W", "a.deep.W"}
     assert host(marks.vector).sum() == 15 + 24
 
 
@@ -119,17 +159,17 @@ def adam_by_arrays(arrays, gradients, lr, betas, eps=1e-8, weight_decay=0.0):
 def test_adam_is_the_paper(seed, weight_decay, betas):
     rng = np.random.default_rng(seed)
     params = drawn(rng, SHAPES)
-    arrays = {name: host(a).copy() for name, a in params.items()}
+    arrays = {name: host(a).copy() for name, a in params.flat.items()}
     steps = [drawn(rng, SHAPES) for _ in range(4)]
     adam = Adam(params, betas=betas, weight_decay=weight_decay)
     for grads in steps:
         adam.step(grads, 0.03)
-    gradients = [{name: host(g) for name, g in grads.items()} for grads in steps]
+    gradients = [{name: host(g) for name, g in grads.flat.items()} for grads in steps]
     wanted, m, v = adam_by_arrays(arrays, gradients, 0.03, betas, weight_decay=weight_decay)
-    for name, a in params.items():
+    for name, a in params.flat.items():
         np.testing.assert_allclose(host(a), wanted[name], rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(host(adam.m[name]), m[name], rtol=1e-12, atol=1e-15)
-        np.testing.assert_allclose(host(adam.v[name]), v[name], rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(host(adam.m.flat[name]), m[name], rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(host(adam.v.flat[name]), v[name], rtol=1e-12, atol=1e-15)
     assert adam.steps == 4
 
 
@@ -152,7 +192,7 @@ def test_the_gradient_and_the_gaps_stay_as_they_were(clip):
     np.testing.assert_array_equal(host(grads.vector), before)
     for mirror in (params, adam.m, adam.v):
         inside = mirror.zeros_like()
-        for _, view in inside.items():
+        for _, view in inside.flat.items():
             view[...] = 1
         assert not host(mirror.vector)[host(inside.vector) == 0].any()
         assert np.isfinite(host(mirror.vector)).all()
@@ -204,10 +244,10 @@ def test_clipping_a_gradient_of_zero():
 @pytest.mark.skipif(XP is not np, reason="the GPU updates the vector in one piece")
 @pytest.mark.parametrize("change", [-1, 0, 1])
 def test_pieces_meet_without_a_seam(change, monkeypatch):
-    size = 2 * optim.PIECE + change
+    size = 2 * host_adam.PIECE + change
     results = []
-    for piece in (optim.PIECE, 10 * size):
-        monkeypatch.setattr(optim, "PIECE", piece)
+    for piece in (host_adam.PIECE, 10 * size):
+        monkeypatch.setattr(host_adam, "PIECE", piece)
         rng = np.random.default_rng(0)
         params, grads = drawn(rng, {"x": (size,)}), drawn(rng, {"x": (size,)})
         adam = Adam(params, weight_decay=0.1, clip_norm=1.0)
@@ -224,17 +264,17 @@ def test_adam_is_pytorchs(dtype, tolerance, weight_decay):
     rng = np.random.default_rng(3)
     shapes = {"W": (4, 3), "U": (2, 5)}
     params = drawn(rng, shapes, dtype)
-    theirs = [torch.tensor(host(a), requires_grad=True) for _, a in params.items()]
+    theirs = [torch.tensor(host(a), requires_grad=True) for _, a in params.flat.items()]
     kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
     their_adam = kind(theirs, lr=0.05, weight_decay=weight_decay)
     adam = Adam(params, weight_decay=weight_decay)
     for _ in range(10):
         grads = drawn(rng, shapes, dtype)
-        for tensor, (_, g) in zip(theirs, grads.items(), strict=True):
+        for tensor, (_, g) in zip(theirs, grads.flat.items(), strict=True):
             tensor.grad = torch.tensor(host(g))
         adam.step(grads, 0.05)
         their_adam.step()
-    for tensor, (_, a) in zip(theirs, params.items(), strict=True):
+    for tensor, (_, a) in zip(theirs, params.flat.items(), strict=True):
         np.testing.assert_allclose(host(a), tensor.detach().numpy(), rtol=tolerance, atol=tolerance)
 
 
@@ -251,7 +291,7 @@ def test_clip_norm_is_pytorchs():
 
 
 @pytest.mark.skipif(XP is not np, reason="a GPU has no pieces to share out")
-@pytest.mark.parametrize("size", [10, 5 * optim.PIECE + 3])
+@pytest.mark.parametrize("size", [10, 5 * host_adam.PIECE + 3])
 def test_the_number_of_workers_changes_no_bit(size):
     results = []
     for workers in (None, Workers(1), Workers(2), Workers(3)):

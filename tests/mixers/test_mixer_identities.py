@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minisum import mixers, ops
-from minisum.backend import to_device, to_numpy
+from minisum.backend import to_numpy
 from minisum.gradcheck import gradcheck
 from minisum.mixers.base import keep_real
 from minisum.mixers.tssa import running_token_statistics, token_statistics
+from minisum.params import Params
 from minisum.strategies import cases
 
 sizes = cases(XP, B=(1, 2), n=(1, 9), H=(1, 2), h=(1, 4), d=(1, 4))
@@ -46,7 +47,7 @@ def unit(k):
 def build(name, case, **options):
     """A mixer with two numbers a head, and its first values."""
     mixer = mixers.build(name, width=2 * case.H, heads=case.H, max_len=16, **options)
-    return mixer, to_device(mixer.init(np.random.default_rng(case.seed)), XP)
+    return mixer, Params.from_arrays(mixer.init(np.random.default_rng(case.seed)), XP, "float64")
 
 
 @pytest.mark.parametrize("name", WITHOUT_POSITIONS)
@@ -119,9 +120,11 @@ def test_simpletron_is_trilinear(case):
         mixer, params = build("simpletron", case, causal=causal)
         x = XP.asarray(case.rng.normal(size=(case.B, case.n, mixer.width)))
         y, _ = mixer(params, x)
-        scaled = dict(params)
-        for name, factor in (("q", 2.0), ("k", -4.0), ("v", 0.5)):
-            scaled |= {key: factor * params[key] for key in (f"W{name}", f"b{name}")}
+        factors = {"q": 2.0, "k": -4.0, "v": 0.5}
+        scaled = {
+            name: {key: factors[name] * a for key, a in layer.items()}
+            for name, layer in params.items()
+        }
         same(mixer(scaled, x)[0], -4.0 * y)
 
 
@@ -204,8 +207,8 @@ def test_summation_is_linear_attention_with_constant_features(case):
         x = XP.asarray(case.rng.normal(size=(case.B, case.n, mixer.width)))
         one = XP.ones((case.B, 1, case.n, 1))
         product = ops.causal_product if causal else ops.full_product
-        said = XP.maximum(x @ params["W"].T, 0)
-        close(mixer(params, x)[0], product(one, one, said[:, None])[0][0][:, 0])
+        u = XP.maximum(x @ params["project"]["W"].T, 0)
+        close(mixer(params, x)[0], product(one, one, u[:, None])[0][0][:, 0])
 
 
 @given(case=sizes)

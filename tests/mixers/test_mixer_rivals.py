@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from minisum import mixers, ops
+from minisum.params import Params, flatten
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -20,7 +21,7 @@ B, n, d, H, MAX_LEN = 2, 70, 8, 2, 80
 
 
 def affine(p, x, name):
-    return x @ p[f"W{name}"].T + p.get(f"b{name}", 0.0)
+    return x @ p[f"{name}.W"].T + p.get(f"{name}.b", 0.0)
 
 
 def split(x):
@@ -50,31 +51,34 @@ def recur(update, state):
     return torch.stack(out, dim=-2)
 
 
-def said(p, x):
-    return (x @ p["W1"].T).relu().matmul(p["W2"].T).relu() if "W1" in p else (x @ p["W"].T).relu()
+def contributions(p, x):
+    names = [name for name in ("project", "project1", "project2") if f"{name}.W" in p]
+    for name in names:
+        x = affine(p, x, name).relu()
+    return x
 
 
-def told(p, s):
-    return affine(p, s, "o") if "Wo" in p else s
+def output(p, s):
+    return affine(p, s, "o") if "o.W" in p else s
 
 
 def summation(p, x, causal):
-    return told(p, seen(causal) @ said(p, x))
+    return output(p, seen(causal) @ contributions(p, x))
 
 
 def running_mean(p, x, causal):
-    return told(p, F.normalize(seen(causal), p=1, dim=-1) @ said(p, x))
+    return output(p, F.normalize(seen(causal), p=1, dim=-1) @ contributions(p, x))
 
 
 def decayed_sum(p, x, causal):
     gamma = 1 - torch.tensor(np.geomspace(1 / 2, 1 / MAX_LEN, d))
     apart = torch.arange(n)[:, None] - torch.arange(n)
     weights = gamma ** apart.clamp(min=0)[..., None] * seen(causal)[..., None]
-    return told(p, torch.einsum("tsd,bsd->btd", weights, said(p, x)))
+    return output(p, torch.einsum("tsd,bsd->btd", weights, contributions(p, x)))
 
 
 def gated_sum(p, x, causal):
-    keep, new = affine(p, x, "f").sigmoid(), said(p, x)
+    keep, new = affine(p, x, "forget").sigmoid(), contributions(p, x)
 
     def update(t, h):
         h = keep[:, t] * h + (1 - keep[:, t]) * new[:, t]
@@ -90,7 +94,7 @@ def aft_simple(p, x, causal):
 
 
 def projection(p, x, causal):
-    return F.gelu(x @ p["W"].T)
+    return F.gelu(affine(p, x, "project"))
 
 
 def attention(p, x, causal):
@@ -99,7 +103,7 @@ def attention(p, x, causal):
 
 
 def tssa(p, x, causal):
-    w = split(affine(p, x, ""))
+    w = split(affine(p, x, "project"))
     square, tau = w.square(), p["temperature"][:, None]
     sums = torch.einsum("ts,bhsc->bhtc", seen(causal), square)
     scores = (square / sums).sum(-1)
@@ -131,7 +135,7 @@ def cosformer(p, x, causal):
 
 
 def retnet(p, x, causal):
-    q, k, v, gate = (split(affine(p, x, name)) for name in "qkvg")
+    q, k, v, gate = (split(affine(p, x, name)) for name in ("q", "k", "v", "gate"))
     half = q.shape[-1] // 2
     angles = torch.arange(n)[:, None] * 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
     turn = torch.polar(torch.ones_like(angles), angles)
@@ -140,23 +144,23 @@ def retnet(p, x, causal):
     apart = (torch.arange(n)[:, None] - torch.arange(n)).clamp(min=0)
     gamma = 1 - 2.0 ** (-5 - torch.arange(H, dtype=torch.float64))
     o = scores * gamma[:, None, None] ** apart * seen(causal) @ v
-    return affine(p, join(rms(o, p["norm"]) * F.silu(gate)), "o")
+    return affine(p, join(rms(o, p["norm.gain"]) * F.silu(gate)), "o")
 
 
 def gla(p, x, causal):
-    q, k, v, gate = (split(affine(p, x, name)) for name in "qkvr")
-    keep = (split(F.logsigmoid(affine(p, affine(p, x, "1"), "2"))) / 16).exp()
+    q, k, v, gate = (split(affine(p, x, name)) for name in ("q", "k", "v", "gate"))
+    keep = (split(F.logsigmoid(affine(p, affine(p, x, "decay1"), "decay2"))) / 16).exp()
 
     def update(t, S):
         S = keep[:, :, t, :, None] * S + k[:, :, t, :, None] * v[:, :, t, None]
         return torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) / math.sqrt(q.shape[-1]), S
 
     o = recur(update, torch.zeros(B, H, k.shape[-1], v.shape[-1], dtype=torch.float64))
-    return affine(p, join(rms(o, p["norm"]) * F.silu(gate)), "o")
+    return affine(p, join(rms(o, p["norm.gain"]) * F.silu(gate)), "o")
 
 
 def conv(p, x, name):
-    flat, taps = affine(p, x, name).mT, p[f"conv_{name}"]
+    flat, taps = affine(p, x, name).mT, p[f"{name}.conv"]
     mixed = F.conv1d(F.pad(flat, (len(taps) - 1, 0)), taps.T[:, None], groups=taps.shape[1])
     return split(F.silu(mixed.mT))
 
@@ -174,7 +178,7 @@ def delta(p, x, keep):
         return torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) / math.sqrt(q.shape[-1]), S
 
     S = torch.zeros(B, H, k.shape[-1], v.shape[-1], dtype=torch.float64)
-    return rms(recur(update, S), p["norm"])
+    return rms(recur(update, S), p["norm.gain"])
 
 
 def deltanet(p, x, causal):
@@ -182,8 +186,8 @@ def deltanet(p, x, causal):
 
 
 def gated_deltanet(p, x, causal):
-    keep = (-p["A_log"].exp() * F.softplus(affine(p, x, "a"))).exp()
-    gate = F.silu(split(affine(p, x, "g")))
+    keep = (-p["A_log"].exp() * F.softplus(affine(p, x, "decay"))).exp()
+    gate = F.silu(split(affine(p, x, "gate")))
     return affine(p, join(delta(p, x, split(keep)) * gate), "o")
 
 
@@ -200,19 +204,19 @@ def test_a_twin_agrees(name, causal):
     twin = globals()[name]
     mixer = mixers.build(name, width=d, heads=H, max_len=MAX_LEN, causal=causal)
     rng = np.random.default_rng(0)
-    params = {k: a + rng.normal(0, 0.4, a.shape) for k, a in mixer.init(rng).items()}
+    arrays = {k: a + rng.normal(0, 0.4, a.shape) for k, a in flatten(mixer.init(rng)).items()}
     x, dy = rng.normal(size=(2, B, n, d))
-    y, back = mixer(params, x)
+    y, back = mixer(Params.from_arrays(arrays, dtype=np.float64), x)
     dx, dparams = back(dy)
 
-    p = {k: torch.tensor(a, requires_grad=True) for k, a in params.items()}
+    p = {k: torch.tensor(a, requires_grad=True) for k, a in arrays.items()}
     twin_x = torch.tensor(x, requires_grad=True)
     twin_y = twin(p, twin_x, causal)
     twin_y.backward(torch.tensor(dy))
     close(y, twin_y.detach(), "y")
     close(dx, twin_x.grad, "dx")
-    for key in params:
-        close(dparams[key], p[key].grad, key)
+    for key in arrays:
+        close(flatten(dparams)[key], p[key].grad, key)
 
 
 def close(a, b, name, tolerance=1e-9):

@@ -18,6 +18,8 @@ from mixer_forms import (
     sizes,
 )
 
+from minisum.params import flatten
+
 pytestmark = pytest.mark.usefixtures("short_chunks")
 
 
@@ -38,8 +40,9 @@ def test_padding_is_as_if_it_were_not_there(form, case):
     dx_again, dparams_again = back_again(spoiled_dy)
     same(y, y_again)
     same(dx, dx_again)
-    for name in params:
-        same(dparams[name], dparams_again[name])
+    gradients, gradients_again = flatten(dparams), flatten(dparams_again)
+    for name in params.flat:
+        same(gradients[name], gradients_again[name])
 
 
 @every_form
@@ -66,8 +69,9 @@ def test_a_text_alone_equals_itself_in_a_batch(form, case):
         dx_batch, dparams_batch = back_batch(dy)
         close(y[0], y_batch[0, place])
         close(dx[0], dx_batch[0, place])
-        for name in params:
-            close(dparams[name], dparams_batch[name])
+        gradients, gradients_batch = flatten(dparams), flatten(dparams_batch)
+        for name in params.flat:
+            close(gradients[name], gradients_batch[name])
         close(y_batch[1], mixer(params, longer)[0][0])
 
 
@@ -88,8 +92,9 @@ def test_padding_amid_a_text_changes_nothing(form, case):
     close(y[mask], without[0])
     (dx, dparams), (dx_without, dparams_without) = back(dy), back_without(dy[mask][None])
     close(dx[mask], dx_without[0])
-    for name in params:
-        close(dparams[name], dparams_without[name])
+    gradients, gradients_without = flatten(dparams), flatten(dparams_without)
+    for name in params.flat:
+        close(gradients[name], gradients_without[name])
 
 
 @pytest.mark.parametrize("name", ["deltanet", "gated_deltanet"])
@@ -114,7 +119,7 @@ def test_texts_without_tokens(form):
     y, back = mixer(params, x, XP.zeros((2, 5), bool))
     dx, dparams = back(dy)
     assert not y.any() and not dx.any()
-    assert not any(gradient.any() for gradient in dparams.values())
+    assert not any(gradient.any() for gradient in flatten(dparams).values())
 
 
 @every_form
@@ -127,10 +132,9 @@ def test_arrays_without_tokens(form, B, n):
         y, back = mixer(params, normal(case), mask)
         dx, dparams = back(normal(case))
         assert y.shape == dx.shape == (B, n, 8)
-        assert {name: a.shape for name, a in dparams.items()} == {
-            name: a.shape for name, a in params.items()
-        }
-        assert not any(gradient.any() for gradient in dparams.values())
+        gradients = flatten(dparams)
+        assert {name: a.shape for name, a in gradients.items()} == params.shapes
+        assert not any(gradient.any() for gradient in gradients.values())
 
 
 @every_causal_form

@@ -3,11 +3,13 @@
 What it makes of padding, of the future and of a text in pieces stands in test_mixer_texts.py.
 """
 
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import XP
+from forms import set_chunks
 from hypothesis import given, settings
 from mixer_forms import (
     MAX_LEN,
@@ -17,8 +19,8 @@ from mixer_forms import (
     every_causal_form,
     every_form,
     make,
+    nested,
     normal,
-    set_chunks,
     sizes,
 )
 
@@ -26,10 +28,12 @@ from minisum import mixers
 from minisum.backend import to_numpy
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck
+from minisum.params import Params, flatten
 from minisum.strategies import Case, cases
 
 pytestmark = pytest.mark.usefixtures("short_chunks")
 
+CLASSES = {name: entry.load() for name, entry in mixers.TABLE.items()}
 MIXER_MODULES = [sys.modules[name] for name in sys.modules if name.startswith("minisum.mixers.")]
 
 
@@ -78,19 +82,19 @@ def test_gradients(form, gentle_norms, case):
     mask = case.mask()
     draws = ((*make(form, case, attempt), normal(case)) for attempt in range(1000))
     mixer, params, x = next(draw for draw in draws if not has_kink_nearby(*draw, mask))
-    names = sorted(params)
+    names = sorted(params.flat)
 
     def op(x, *arrays):
-        y, back = mixer(dict(zip(names, arrays, strict=True)), x, mask)
+        y, back = mixer(nested(dict(zip(names, arrays, strict=True))), x, mask)
 
         def back_in_order(dy):
             dx, dparams = back(dy)
-            assert sorted(dparams) == names
-            return dx, *(dparams[name] for name in names)
+            assert sorted(flatten(dparams)) == names
+            return dx, *(flatten(dparams)[name] for name in names)
 
         return y, back_in_order
 
-    verdict = gradcheck(op, x, *(params[name] for name in names), seed=case.seed, entries=3)
+    verdict = gradcheck(op, x, *(params.flat[name] for name in names), seed=case.seed, entries=3)
     assert verdict, [names, verdict]
 
 
@@ -115,18 +119,18 @@ def check_gradients_from_a_state(form, case):
         if not has_kink_nearby(mixer, params, XP.concatenate([before, x], axis=1), None)
     )
     _, state = mixer.step(params, before)
-    names = sorted(params)
+    names = sorted(params.flat)
 
     def op(x, *arrays):
-        (y, _), back = mixer.mix(dict(zip(names, arrays, strict=True)), x, None, state)
+        (y, _), back = mixer.mix(nested(dict(zip(names, arrays, strict=True))), x, None, state)
 
         def back_in_order(dy):
             dx, dparams = back(dy)
-            return dx, *(dparams[name] for name in names)
+            return dx, *(flatten(dparams)[name] for name in names)
 
         return y, back_in_order
 
-    arrays = [params[name] for name in names]
+    arrays = [params.flat[name] for name in names]
     assert gradcheck(op, x, *arrays, seed=case.seed, entries=3), names
 
 
@@ -142,7 +146,7 @@ def test_chunks_of_any_size_give_the_same(form, case):
             set_chunks(patch, tokens)
             y, back = mixer(params, x, mask)
             dx, dparams = back(dy)
-            results.append([y, dx, *(dparams[name] for name in sorted(params))])
+            results.append([y, dx, *(flatten(dparams)[name] for name in sorted(params.flat))])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             close(a, b)
@@ -155,11 +159,12 @@ def test_float32_stays_float32_and_near(form, case):
     mixer, params = make(form, case)
     mask, x, dy = case.mask(), normal(case), normal(case)
     exact = mixer(params, x, mask)[0]
-    params = {name: a.astype(np.float32) for name, a in params.items()}
+    params = nested({name: to_numpy(a) for name, a in params.flat.items()}, "float32")
     y, back = mixer(params, x.astype(np.float32), mask)
     dx, dparams = back(dy.astype(np.float32))
-    assert {y.dtype, dx.dtype, *(g.dtype for g in dparams.values())} == {np.dtype(np.float32)}
-    assert {name: g.shape for name, g in dparams.items()} == {k: a.shape for k, a in params.items()}
+    gradients = flatten(dparams)
+    assert {y.dtype, dx.dtype, *(g.dtype for g in gradients.values())} == {np.dtype(np.float32)}
+    assert {name: g.shape for name, g in gradients.items()} == params.shapes
     if mixer.causal:
         state = None
         for _ in range(2):
@@ -176,12 +181,12 @@ def test_long_texts_of_large_numbers_stay_finite(form, monkeypatch):
     n = 2048 if name == "attention" else 16384
     mixer = mixers.build(name, width=8, heads=2, max_len=n, **options)
     rng = np.random.default_rng(0)
-    params = {k: XP.asarray(a, dtype=np.float32) for k, a in mixer.init(rng).items()}
+    params = Params.from_arrays(mixer.init(rng), XP)
     x = XP.asarray(10 * rng.normal(size=(1, n, 8)), dtype=np.float32)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         y, back = mixer(params, x)
         dx, dparams = back(XP.asarray(rng.normal(size=y.shape), dtype=np.float32))
-    for a in (y, dx, *dparams.values()):
+    for a in (y, dx, *flatten(dparams).values()):
         assert XP.isfinite(a).all()
 
 
@@ -189,9 +194,24 @@ def test_long_texts_of_large_numbers_stay_finite(form, monkeypatch):
 def test_first_values_depend_on_the_seed_alone(form):
     name, options = form
     mixer = mixers.build(name, width=8, heads=2, **options)
-    first, again, other = (mixer.init(np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (flatten(mixer.init(np.random.default_rng(seed))) for seed in (1, 1, 2))
     assert all(np.array_equal(first[k], again[k]) and np.isfinite(first[k]).all() for k in first)
     assert any(not np.array_equal(first[k], other[k]) for k in first)
+
+
+@pytest.mark.parametrize("name", mixers.TABLE)
+def test_the_table_tells_which_forms_a_class_has(name):
+    for form in ("can_be_causal", "can_be_bidirectional"):
+        assert getattr(mixers.TABLE[name], form) == getattr(CLASSES[name], form)
+
+
+def test_a_mixer_is_imported_when_it_is_built():
+    program = "import sys; from minisum import mixers; print(*sys.modules)\n"
+    program += "mixers.build('retnet', width=4, causal=True); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    before, after = (set(line.split()) for line in run.stdout.splitlines())
+    modules = {f"minisum.mixers.{entry.module}" for entry in mixers.TABLE.values()}
+    assert not modules & before and modules & after == {"minisum.mixers.retnet"}
 
 
 @pytest.mark.parametrize("name", mixers.TABLE)

@@ -17,7 +17,7 @@ from minisum import backend
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
 from minisum.models import classifier
-from minisum.params import Params
+from minisum.params import Params, flatten
 from minisum.strategies import cases
 
 MIXERS = list(classifier.MODELS)
@@ -32,7 +32,8 @@ def build(mixer, V=7, d=4, C=3, n=9, **options):
 def parameters(model, seed=0, scale=1.0):
     """All arrays drawn from a normal distribution: no zeros, no small numbers to hide behind."""
     rng = np.random.default_rng(seed)
-    arrays = {name: rng.normal(0, scale, a.shape) for name, a in model.init(rng).items()}
+    drawn = flatten(model.init(rng))
+    arrays = {name: rng.normal(0, scale, a.shape) for name, a in drawn.items()}
     return Params.from_arrays(arrays, XP, "float64")
 
 
@@ -58,12 +59,12 @@ def test_gradient_of_the_whole_model(mixer, pooling, masked, dropout):
     used = params.zeros_like()
     model.loss(params, batch, 3)[1](used)
     assert gradcheck(loss_op(model, params, batch), params.vector, entries=30, seed=4)
-    for name, g in used.items():
+    for name, g in used.flat.items():
         assert host(g).any(), name
 
 
 def grid_params(model, case):
-    arrays = model.init(np.random.default_rng(0))
+    arrays = flatten(model.init(np.random.default_rng(0)))
     return {name: case.grid(" ".join(map(str, a.shape))) for name, a in arrays.items()}
 
 
@@ -82,7 +83,7 @@ def test_gradient_of_summation_is_exact(name, case):
         def back(dy):
             grads = params.zeros_like()
             back_features(dy, grads)
-            return grads[name]
+            return grads.flat[name]
 
         return y, back
 
@@ -197,10 +198,10 @@ def test_a_text_of_no_token(mixer, pooling, columns):
     params = parameters(model)
     batch = make_batch(model, [0, 0], n=columns)
     logits = host(model.predict(params, batch))
-    np.testing.assert_array_equal(logits, np.stack([host(params["head.b"])] * 2))
+    np.testing.assert_array_equal(logits, np.stack([host(params["head"]["b"])] * 2))
     grads = params.zeros_like()
     model.loss(params, batch, 2)[1](grads)
-    assert {name for name, g in grads.items() if host(g).any()} == {"head.b"}
+    assert {name for name, g in grads.flat.items() if host(g).any()} == {"head.b"}
 
 
 # What the sum promises
@@ -228,9 +229,9 @@ def test_twice_the_embedding_is_twice_the_features(case):
     ids, mask = case.ids("B n", model.vocab), case.mask()
     once = host(model.features(params, ids, mask)[0])
     for name in ("embedding", "project.W"):
-        params[name] *= 4
+        params.flat[name] *= 4
         np.testing.assert_array_equal(host(model.features(params, ids, mask)[0]), 4 * once)
-        params[name] /= 4
+        params.flat[name] /= 4
 
 
 @given(case=cases(XP, B=(1, 3), n=(1, 8)))
@@ -328,15 +329,14 @@ def test_dropout_forgets_features_in_training_only():
     loss, back = model.loss(params, nothing, 2)
     grads = params.zeros_like()
     back(grads)
-    assert {name for name, g in grads.items() if host(g).any()} == {"head.b"}
+    assert {name for name, g in grads.flat.items() if host(g).any()} == {"head.b"}
     assert build("summation").noise(np.random.default_rng(0), plain) == {}
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_first_values(mixer):
     model = build(mixer, V=50, d=8)
-    arrays = model.init(np.random.default_rng(0))
-    again = model.init(np.random.default_rng(0))
+    arrays, again = (flatten(model.init(np.random.default_rng(0))) for _ in range(2))
     assert all((arrays[name] == again[name]).all() for name in arrays)
     assert arrays["embedding"].shape == (50, 8) and np.abs(arrays["embedding"]).max() <= 0.05
     assert arrays["head.W"].shape == (3, 8) and not arrays["head.b"].any()

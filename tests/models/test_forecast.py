@@ -14,9 +14,10 @@ from data.sets.forecast import Series, Windows
 from minisum import backend, mixers
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
-from minisum.models.forecaster import NORMALISE, Forecaster, parse_pattern
-from minisum.models.window_baselines import LinearMap, Repeat
-from minisum.params import Params
+from minisum.models.blocks import parse_pattern
+from minisum.models.closed_form import LinearMap, Repeat
+from minisum.models.forecaster import NORMALISE, Forecaster
+from minisum.params import Params, flatten
 from train.forecast import Errors
 
 BIDIRECTIONAL = [name for name, m in mixers.TABLE.items() if m.can_be_bidirectional]
@@ -33,7 +34,7 @@ def build(layers="projection,attention", window=20, horizon=3, **options):
 
 def parameters(model, seed=0):
     rng = np.random.default_rng(seed)
-    shapes = {name: a.shape for name, a in model.init(rng).items()}
+    shapes = {name: a.shape for name, a in flatten(model.init(rng)).items()}
     arrays = {name: rng.normal(0, 0.7, shape) for name, shape in shapes.items()}
     return Params.from_arrays(arrays, XP, "float64")
 
@@ -59,9 +60,9 @@ def test_gradient_of_the_whole_model(normalise, positions, dropout):
     assert gradcheck(loss_op(model, params, batch), params.vector, entries=25, seed=3)
     used = params.zeros_like()
     model.loss(params, batch, model.count_targets(batch))[1](used)
-    for name, g in used.items():
+    for name, g in used.flat.items():
         # A key's bias adds the same to all its comparisons, which a softmax does not notice.
-        if not name.endswith("mixer.bk"):
+        if not name.endswith("mixer.k.b"):
             assert host(g).any(), name
 
 
@@ -151,7 +152,8 @@ def test_what_cannot_be_built(options, message):
 
 
 def test_patterns():
-    assert parse_pattern("projection*2, attention") == ["projection", "projection", "attention"]
+    names = parse_pattern("projection*2, attention", causal=False)
+    assert names == ["projection", "projection", "attention"]
 
 
 # The baselines

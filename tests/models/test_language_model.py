@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from minisum import backend, ops
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck
-from minisum.models import blocks
+from minisum.models.blocks import parse_pattern
 from minisum.models.documents import Documents
 from minisum.models.generation import state_bytes
-from minisum.models.language_model import LanguageModel
-from minisum.ops.blocked_loss import score_targets
+from minisum.models.language_model import LanguageModel, causal_block
+from minisum.ops.losses import score_targets
 from minisum.optim import Adam
-from minisum.params import Params
+from minisum.params import Params, flatten
 from minisum.shards import Shards
 from minisum.strategies import seeds
 
@@ -29,7 +29,8 @@ def small_model(pattern, seed=0, dtype=np.float64, **options):
     """A model and its parameters, no number of which is 0 or 1."""
     model = LanguageModel(V, D, pattern, MAX_LEN, **{"heads": 2, **options})
     rng = np.random.default_rng(seed)
-    arrays = {name: a + rng.normal(0, 0.1, a.shape) for name, a in model.init(rng).items()}
+    drawn = flatten(model.init(rng))
+    arrays = {name: a + rng.normal(0, 0.1, a.shape) for name, a in drawn.items()}
     return model, Params.from_arrays(arrays, xp=XP, dtype=dtype)
 
 
@@ -73,16 +74,17 @@ def check_model(model, params, batch, seed):
     grads = params.zeros_like()
     loss, back = model.loss(params, batch, 5)
     back(grads)
-    arrays = {name: array.copy() for name, array in params.items()}
-    assert all(abs(gradient).max() > 0 for name, gradient in grads.items() if name != "positions")
+    arrays = {name: array.copy() for name, array in params.flat.items()}
+    learned = {name: g for name, g in grads.flat.items() if name != "positions"}
+    assert all(abs(gradient).max() > 0 for gradient in learned.values())
 
     def value(arrays):
         here = params.zeros_like()
         for name, array in arrays.items():
-            here[name][...] = array
+            here.flat[name][...] = array
         return model.loss(here, batch, 5)[0]
 
-    check_gradient(value, arrays, grads, seed)
+    check_gradient(value, arrays, grads.flat, seed)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -104,17 +106,17 @@ def test_gradient_with_every_kind_of_positions(positions):
 @given(seed=seeds())
 def test_gradient_of_a_block(name, seed):
     rng = np.random.default_rng(seed)
-    block = blocks.build(name, D, 2, MAX_LEN, 2 * D)
-    arrays = {key: XP.asarray(a) for key, a in block.init(rng).items()}
+    block = causal_block(name, D, 2, MAX_LEN, 2 * D)
+    arrays = {key: XP.asarray(a) for key, a in flatten(block.init(rng)).items()}
     arrays["x"] = XP.asarray(rng.normal(0, 1, (2, 4, D)))
     cotangent = XP.asarray(rng.normal(0, 1, (2, 4, D)))
-    _, back = block(arrays, arrays["x"])
-    dx, dparams = back(cotangent)
 
-    def value(arrays):
-        return (block(arrays, arrays["x"])[0] * cotangent).sum()
+    def run(arrays):
+        return block(Params.from_arrays(arrays, XP, "float64"), arrays["x"])
 
-    check_gradient(value, arrays, dparams | {"x": dx}, seed)
+    dx, dparams = run(arrays)[1](cotangent)
+    gradients = flatten(dparams) | {"x": dx}
+    check_gradient(lambda at: (run(at)[0] * cotangent).sum(), arrays, gradients, seed)
 
 
 @given(
@@ -192,9 +194,9 @@ def test_step_and_predict_agree(pattern):
     scores = backend.to_numpy(model.step(params, batch["ids"], every=True)[0])
     targets = backend.to_numpy(batch["targets"])[..., None]
     log_p = scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
-    surprise = -np.take_along_axis(log_p, targets, axis=-1)[..., 0]
+    nll = -np.take_along_axis(log_p, targets, axis=-1)[..., 0]
     scored = backend.to_numpy(model.predict(params, batch))
-    np.testing.assert_allclose(scored[..., 0], surprise, rtol=1e-10)
+    np.testing.assert_allclose(scored[..., 0], nll, rtol=1e-10)
     np.testing.assert_array_equal(scored[..., 1], scores.argmax(axis=-1) == targets[..., 0])
 
 
@@ -289,18 +291,19 @@ def test_past_the_trained_length_sums_keep_their_size_and_positions_are_the_aver
     P = params["positions"]
     places = XP.concatenate([P, XP.broadcast_to(P.mean(axis=0), (2 * MAX_LEN, D))])
     x = params["embedding"][ids[0]] * (places + 2.0)
-    block = params.group("blocks.0")
-    said = XP.maximum(XP.maximum(x @ block["mixer.W1"].T, 0) @ block["mixer.W2"].T, 0).sum(axis=0)
-    mixed = said @ block["mixer.Wo"].T + block["mixer.bo"]
+    block = params["blocks"]["0"]
+    mixer = block["mixer"]
+    u = XP.maximum(XP.maximum(x @ mixer["project1"]["W"].T, 0) @ mixer["project2"]["W"].T, 0)
+    mixed = u.sum(axis=0) @ mixer["o"]["W"].T + mixer["o"]["b"]
 
-    def norm(x, name):
+    def norm(x, layer):
         x = (x - x.mean()) / XP.sqrt(x.var() + 1e-5)
-        return x * params[f"{name}.gain"] + params[f"{name}.bias"]
+        return x * layer["gain"] + layer["bias"]
 
-    z = norm(x[-1] + mixed / 3, "blocks.0.norm1")
-    inner = XP.maximum(z @ block["Wa"].T + block["ba"], 0)
-    y = norm(z + inner @ block["Wb"].T + block["bb"], "blocks.0.norm2")
-    expected = norm(y, "norm") @ params["head.W"].T + params["head.b"]
+    z = norm(x[-1] + mixed / 3, block["norm1"])
+    inner = XP.maximum(z @ block["up"]["W"].T + block["up"]["b"], 0)
+    y = norm(z + inner @ block["down"]["W"].T + block["down"]["b"], block["norm2"])
+    expected = norm(y, params["norm"]) @ params["head"]["W"].T + params["head"]["b"]
     np.testing.assert_allclose(*map(backend.to_numpy, (scores[0], expected)), rtol=1e-9)
 
 
@@ -313,34 +316,36 @@ def test_ten_steps_agree_with_a_pytorch_twin(sum_scale):
     grads, adam, runner = params.zeros_like(), Adam(params), Shards(model)
     weights = {
         name: torch.tensor(backend.to_numpy(a).copy(), requires_grad=True)
-        for name, a in params.items()
+        for name, a in params.flat.items()
     }
 
     def norm(x, name):
         return functional.layer_norm(x, (D,), weights[f"{name}.gain"], weights[f"{name}.bias"])
 
-    def linear(x, name, letter):
-        return functional.linear(x, weights[f"{name}.W{letter}"], weights.get(f"{name}.b{letter}"))
+    def linear(x, name):
+        return functional.linear(x, weights[f"{name}.W"], weights.get(f"{name}.b"))
 
     def mix(x, name, kind):
         if kind == "summation":
-            said = functional.relu(linear(functional.relu(linear(x, name, "1")), name, "2"))
-            summed = linear(torch.cumsum(said, 1), name, "o")
+            u = functional.relu(linear(x, f"{name}.project1"))
+            u = functional.relu(linear(u, f"{name}.project2"))
+            summed = linear(torch.cumsum(u, 1), f"{name}.o")
             return summed / MAX_LEN if sum_scale == "length" else summed
         q, k, v = (
-            linear(x, name, letter).reshape(*x.shape[:2], 2, D // 2).transpose(1, 2)
+            linear(x, f"{name}.{letter}").reshape(*x.shape[:2], 2, D // 2).transpose(1, 2)
             for letter in "qkv"
         )
         seen = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return linear(seen.transpose(1, 2).reshape(x.shape), name, "o")
+        return linear(seen.transpose(1, 2).reshape(x.shape), f"{name}.o")
 
     def twin_loss(ids, targets):
         x = weights["embedding"][ids] * (weights["positions"][: ids.shape[1]] + 2.0)
         for i, kind in enumerate(["summation", "summation", "attention"]):
             name = f"blocks.{i}"
             z = norm(x + mix(x, f"{name}.mixer", kind), f"{name}.norm1")
-            x = norm(z + linear(functional.relu(linear(z, name, "a")), name, "b"), f"{name}.norm2")
-        scores = linear(norm(x, "norm"), "head", "")
+            inner = functional.relu(linear(z, f"{name}.up"))
+            x = norm(z + linear(inner, f"{name}.down"), f"{name}.norm2")
+        scores = linear(norm(x, "norm"), "head")
         return functional.cross_entropy(scores.reshape(-1, V), targets.reshape(-1), ignore_index=-1)
 
     optimiser = torch.optim.Adam(weights.values(), lr=1e-2)
@@ -362,13 +367,13 @@ def test_ten_steps_agree_with_a_pytorch_twin(sum_scale):
 )
 def test_a_wrong_pattern_is_refused_by_name(pattern, word):
     with pytest.raises(UserError, match="layer pattern") as error:
-        blocks.parse_pattern(pattern)
+        parse_pattern(pattern)
     assert word in str(error.value)
 
 
 def test_patterns():
-    assert blocks.parse_pattern("summation*3, attention") == ["summation"] * 3 + ["attention"]
-    assert blocks.parse_pattern("projection * 2,attention")[:2] == ["projection"] * 2
+    assert parse_pattern("summation*3, attention") == ["summation"] * 3 + ["attention"]
+    assert parse_pattern("projection * 2,attention")[:2] == ["projection"] * 2
     assert LanguageModel(V, D, "attention", 4, heads=2).positions == "add"
     assert LanguageModel(V, D, "summation,attention", 4, heads=2).positions == "multiply"
 

@@ -18,7 +18,7 @@ from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
 from minisum.models import multimodal
 from minisum.models.ridge import solve_ridge
-from minisum.params import Params
+from minisum.params import Params, flatten
 from minisum.strategies import cases
 
 MIXERS = list(multimodal.MODELS)
@@ -31,7 +31,7 @@ def build(mixer, V=7, d=6, k=3, n=9, **options):
 def parameters(model, seed=0):
     """Normal draws, the biases around 1, so that every layer has a ReLU that is open."""
     rng = np.random.default_rng(seed)
-    shapes = {name: a.shape for name, a in model.init(rng).items()}
+    shapes = {name: a.shape for name, a in flatten(model.init(rng)).items()}
     arrays = {name: rng.normal(float(name.endswith(".b")), 0.5, s) for name, s in shapes.items()}
     return Params.from_arrays(arrays, XP, "float64")
 
@@ -59,7 +59,7 @@ def test_gradient_of_the_whole_model(mixer, inputs, noisy):
     used = params.zeros_like()
     model.loss(params, batch, 4)[1](used)
     assert gradcheck(loss_op(model, params, batch), params.vector, entries=40, seed=4)
-    for name, g in used.items():
+    for name, g in used.flat.items():
         assert host(g).any(), name
 
 
@@ -117,7 +117,7 @@ def test_the_shared_channel_is_a_sum():
     silent = batch | {"mask": batch["mask"] & False}
     numbers, _ = model.joint(params, silent)
     words, _ = multimodal.WordsRegressor.joint(model, params, batch)
-    nothing = XP.maximum(params["text.b"], 0)
+    nothing = XP.maximum(params["text"]["b"], 0)
     np.testing.assert_allclose(host(both), host(words + numbers - nothing), atol=1e-10)
 
 

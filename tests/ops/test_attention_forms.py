@@ -1,31 +1,16 @@
-"""Softmax attention whole and in blocks: two forms of the same numbers."""
-
-import sys
+"""Softmax attention: what holds of each of its forms, and how a GPU goes through its blocks."""
 
 import numpy as np
 import pytest
-from agreement import ATTENTIONS, assert_close, cotangent
+from agreement import assert_close
 from conftest import XP
+from forms import ATTENTIONS
 from hypothesis import given
 from op_cases import draw
 
 from minisum import ops
-
-
-@pytest.mark.parametrize("causal", [False, True])
-@given(case=draw(n=(1, 9), m=(1, 9), block=(1, 12)))
-def test_blocked_attention_equals_attention(causal, case):
-    """For blocks of one, blocks that do not divide n, and one block larger than n."""
-    n = min(case.n, case.m) if causal else case.n
-    q = case.normal("B H n h")[:, :, :n]
-    k, v, mask = case.normal("B H m h"), case.normal("B H m d"), case.mask("B m")
-    for m in (mask, None):
-        y, back = ops.attention(q, k, v, m, causal)
-        blocked, back_blocked = ops.attention_blocked(q, k, v, m, causal, block=case.block)
-        assert_close(blocked, y)
-        dy = cotangent(case, y)
-        for gradient, wanted in zip(back_blocked(dy)[:3], back(dy)[:3], strict=True):
-            assert_close(gradient, wanted)
+from minisum.fast.cuda import attention as form
+from minisum.ops.attention import softmax, visible_keys
 
 
 @pytest.mark.skipif(XP is not np, reason="the kernels themselves are in test_kernels.py")
@@ -36,26 +21,25 @@ def test_a_gpus_blocks_of_weights(monkeypatch, causal, case):
     n = min(case.n, case.m) if causal else case.n
     q, dy = case.normal("B H n h")[:, :, :n], case.normal("B H n d")[:, :, :n]
     k, v, mask = case.normal("B H m h"), case.normal("B H m d"), case.mask("B m")
-    form = sys.modules["minisum.ops.attention"]  # by that name minisum.ops has the function
 
     def weights(scores, mask, causal, scale):
-        visible = form._visible(np, mask, causal, *scores.shape[2:])
+        visible = visible_keys(np, mask, causal, *scores.shape[2:])
         visible = True if visible is None else visible
-        return form._softmax_in_place(np.where(visible, scores * scale, -np.inf))
+        return softmax(np.where(visible, scores * scale, -np.inf))
 
     def weights_back(dp, p, scale):
         return (dp - (dp * p).sum(axis=-1, keepdims=True)) * p * scale
 
     for m in (mask, None):
-        y, back = ops.attention(q, k, v, m, causal)
+        y, back = ops.attention.plain(q, k, v, m, causal)
         with monkeypatch.context() as patch:
             patch.setattr(form, "CACHED", case.cached)
             patch.setattr(form, "LEAST_QUERIES", 2)
             patch.setattr(form, "LEAST_HEADS", 2)
-            patch.setattr(form.kernels, "runs_on", lambda *arrays: True)
-            patch.setattr(form.kernels, "attention_weights", weights)
-            patch.setattr(form.kernels, "attention_weights_back", weights_back)
-            fused, back_fused = ops.attention(q, k, v, m, causal)
+            patch.setattr(form.compiling, "runs_on", lambda *arrays: True)
+            patch.setattr(form.softmax, "attention_weights", weights)
+            patch.setattr(form.softmax, "attention_weights_back", weights_back)
+            fused, back_fused = form.attention(q, k, v, m, causal)
             assert_close(fused, y)
             for _ in range(2):
                 for gradient, wanted in zip(back_fused(dy)[:3], back(dy)[:3], strict=True):

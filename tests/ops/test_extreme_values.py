@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from agreement import ATTENTIONS, assert_close, assert_same, cotangent, host
+from agreement import assert_close, assert_same, cotangent, host
 from conftest import XP
+from forms import ATTENTIONS
 from hypothesis import given
 from op_cases import draw
 

@@ -4,12 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from agreement import ATTENTIONS, POOLED, assert_close, assert_same, cotangent, host
+from agreement import POOLED, assert_close, assert_same, cotangent, host
 from conftest import XP
+from forms import ATTENTIONS
 from hypothesis import given
 from op_cases import draw
 
 from minisum.mixers.attention import Attention
+from minisum.params import Params, flatten
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf, 1e300])
@@ -203,10 +205,8 @@ def test_an_example_alone_equals_itself_in_a_batch(case):
 def test_the_attention_mixer_ignores_padding(case, causal: bool):
     """Projections have biases: a masked token's key is not zero, and must be masked after them."""
     mixer = Attention(case.H * case.h, case.H, causal=causal)
-    params = {
-        name: XP.asarray(a + case.rng.normal(size=a.shape))
-        for name, a in mixer.init(case.rng).items()
-    }
+    params = Params.from_arrays(mixer.init(case.rng), XP, "float64")
+    params.vector += XP.asarray(case.rng.normal(size=params.vector.shape))
     case.sizes["w"] = case.H * case.h
     x, mask = case.normal("B n w"), case.mask()
     results = []
@@ -216,6 +216,6 @@ def test_the_attention_mixer_ignores_padding(case, causal: bool):
         dy = XP.where(mask[:, :, None], XP.ones(y.shape) * XP.arange(1.0, y.shape[-1] + 1), 0)
         dx, dparams = back(dy)
         assert not host(dx)[~host(mask)].any()
-        results.append([real, dx, *dparams.values()])
+        results.append([real, dx, *flatten(dparams).values()])
     for a, b in zip(*results, strict=True):
         assert_same(a, b)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from minisum import mixers, ops
+from minisum.fast import FORMS
 from minisum.ops import __main__ as op_table
 
 ROOT = Path(__file__).parents[2]
@@ -48,13 +49,43 @@ def test_every_op_is_in_the_table_and_right(printed):
     B, n, d, o = 2, 6, 4, 3
     assert kept["relu"] == B * n * d
     assert kept["linear"] == 8 * (B * n * d + o * d)
-    assert kept["embed_modulate"] == 8 * (B * n + B * n * d + n * d)
+    assert kept["modulate"] == 8 * (B * n * d + n * d)
     assert kept["running_sum"] == 0
 
 
 def test_it_fits_a_terminal_and_is_plain_when_piped(printed):
     assert max(map(len, printed.splitlines())) <= 120
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", printed)
+
+
+def test_the_table_says_what_faster_forms_gain(printed):
+    assert re.search(r"^ +faster: host_norms, \d+\.\d times as fast here$", printed, re.MULTILINE)
+    told = re.findall(r"faster: (\S+), ", printed)
+    assert len(told) == sum(len({*FORMS[n][0], *FORMS[n][1]}) for n in FORMS if n in ops.__all__)
+
+
+def test_an_operation_has_a_page(capsys, monkeypatch):
+    monkeypatch.setattr(op_table, "REAL", op_table.SIZES)
+    monkeypatch.setattr(op_table.sys.stdout, "reconfigure", lambda **_: None, raising=False)
+    assert op_table.main(["layer_norm"]) == 0
+    shown = capsys.readouterr().out
+    assert inspect.getdoc(ops.layer_norm).splitlines()[-1].strip() in shown
+    assert "minisum/ops/norms.py" in shown and "minisum/fast/cuda/norms.py, on a GPU" in shown
+    assert re.search(r"minisum/fast/host_norms.py, \d+\.\d times as fast here", shown)
+
+
+@pytest.mark.parametrize("name, hint", [("atention", "mean attention?"), ("x", "lists them all")])
+def test_a_wrong_name_is_refused(capsys, name, hint):
+    with pytest.raises(SystemExit) as stop:
+        op_table.main([name])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and repr(name) in error and hint in error
+
+
+def test_a_closed_pipe_is_no_error():
+    code = f"{sys.executable} -m minisum.ops | head -1"
+    child = subprocess.run(code, shell=True, capture_output=True, cwd=ROOT, timeout=60)
+    assert child.stdout.startswith(b"Checked") and child.stderr == b""
 
 
 def test_a_wrong_gradient_is_shown_and_is_the_exit_status(monkeypatch, capsys):
@@ -69,7 +100,7 @@ def test_a_wrong_gradient_is_shown_and_is_the_exit_status(monkeypatch, capsys):
 
     monkeypatch.setattr(ops, "relu", wrong)
     monkeypatch.setattr(op_table.sys.stdout, "reconfigure", lambda **_: None, raising=False)
-    assert op_table.main() == 1
+    assert op_table.main([]) == 1
     output = capsys.readouterr().out
     assert output.count("WRONG") == 1 and "gradcheck of relu" in output
 
@@ -81,8 +112,8 @@ def test_a_docstring_gives_the_formula_every_gradient_and_what_is_saved(name):
     paragraphs = inspect.cleandoc(doc).split("\n\n")
     assert "=" in op_table.formula(getattr(ops, name))
     assert paragraphs[-1].startswith("Saved: ") and doc.count("Saved:") == 1
-    _, op, arguments, _ = op_table.EXAMPLES[name](op_table.Draw(0))
-    names = inspect.signature(op or getattr(ops, name)).parameters
+    _, wrap, arguments = op_table.EXAMPLES[name](op_table.Draw(0))
+    names = inspect.signature(wrap(getattr(ops, name))).parameters
     for argument, array in zip(names, arguments, strict=False):
         if array.dtype.kind == "f":
             assert re.search(rf"\bd{argument}(\b|_|\[)", doc), f"nothing is said of d{argument}"
@@ -90,7 +121,7 @@ def test_a_docstring_gives_the_formula_every_gradient_and_what_is_saved(name):
 
 @pytest.mark.parametrize("name", mixers.TABLE)
 def test_a_mixer_names_its_source_its_cost_and_its_state(name):
-    mixer = mixers.TABLE[name]
+    mixer = mixers.TABLE[name].load()
     module = " ".join(sys.modules[mixer.__module__].__doc__.split())
     assert re.search(r"\b(19|20)\d\d\b", module), "no year of a source"
     assert re.search(r"Time O\(", module), "no time"

@@ -1,53 +1,27 @@
-"""Every op's gradient, proved: exact where piecewise linear, by differences where smooth."""
+"""Every op's gradient, in each form: exact where piecewise linear, else by differences."""
 
-import pytest
 from conftest import XP
+from forms import OPS, every_form
 from hypothesis import given
-from op_cases import EXACT, SMOOTH, draw
+from op_cases import EXACT, draw
 
 from minisum import ops
+from minisum.fast.chunks import split_chunks
 from minisum.gradcheck import gradcheck
-from minisum.ops.chunks import split_chunks
 
 
-@pytest.mark.parametrize("name", EXACT)
+@every_form
 @given(case=draw())
-def test_gradient_is_exact(name, case):
-    op, *arrays = EXACT[name](case)
-    verdict = gradcheck(op, *arrays, exact=True, seed=case.seed)
-    # A grid point at zero is a kink of ReLU: skipping it is right, and all may be zero.
+def test_gradient(form, case):
+    """Exact (==) or by differences; a grid point at zero is a kink of ReLU, and all may be zero."""
+    op, *arrays = OPS[form](case)
+    verdict = gradcheck(op, *arrays, exact=form in EXACT, seed=case.seed)
     assert not verdict.mismatches, verdict
     assert verdict or verdict.kinks or 0 in arrays[0].shape, verdict
 
 
-@pytest.mark.parametrize("name", [n for n in EXACT if n.startswith("direct_summation")])
-@given(case=draw())
-def test_gradient_of_a_text_in_stretches(name, monkeypatch, case):
-    """Stretches of one token: what a batch owes is the sum of what they owe."""
-    monkeypatch.setattr("minisum.ops.fused.CACHED", 1)
-    op, *arrays = EXACT[name](case)
-    verdict = gradcheck(op, *arrays, exact=True, seed=case.seed)
-    assert not verdict.mismatches, verdict
-
-
-@pytest.mark.parametrize("name", SMOOTH)
-@given(case=draw())
-def test_gradient_agrees_with_differences(name, case):
-    op, *arrays = SMOOTH[name](case)
-    assert gradcheck(op, *arrays, seed=case.seed)
-
-
-@pytest.mark.parametrize("name", [n for n in SMOOTH if n.startswith(("causal_pro", "delta_rule"))])
-@given(case=draw())
-def test_gradient_of_a_text_in_pieces(name, monkeypatch, case):
-    """Pieces and, in them, chunks of a few tokens; the state's gradient goes through them all."""
-    monkeypatch.setattr("minisum.ops.chunks.PIECE", 3)
-    op, *arrays = SMOOTH[name](case)
-    assert gradcheck(op, *arrays, seed=case.seed)
-
-
 def test_every_op_is_checked():
-    checked = {name.split()[0] for name in EXACT | SMOOTH}
+    checked = {name.split()[0] for name in OPS}
     assert checked == set(ops.__all__)
 
 
@@ -68,16 +42,6 @@ def test_a_normed_vector_has_mean_zero_and_variance_one(case):
     assert float(abs((centred**2).mean(axis=-1) - 1).max()) < 1e-9
     scaled, _ = ops.rms_norm(x, XP.ones(6), eps=0.0)
     assert float(abs((scaled**2).mean(axis=-1) - 1).max()) < 1e-9
-
-
-def test_a_word_read_often_is_owed_its_whole_sum_in_float16():
-    ids, table = XP.zeros((1, 20_000), "int32"), XP.ones((2, 1), "float16")
-    _, back = ops.embed(ids, table)
-    dx = XP.full((1, 20_000, 1), 0.1, "float16")
-    _, dtable = back(dx)
-    # Added up in float16, in parts of 25.6 where its steps are of 1, it would be 2,014.
-    assert float(dtable[0, 0]) == pytest.approx(float(dx.astype("float64").sum()), abs=1)
-    assert float(dtable[1, 0]) == 0
 
 
 def test_a_text_is_cut_into_no_more_chunks_than_it_fills():

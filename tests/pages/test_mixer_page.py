@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from minisum.gradcheck import gradcheck, grid
-from minisum.ops.__main__ import saved_arrays
+from minisum.saved import saved_arrays
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "minisum/mixers/README.md").read_text(encoding="utf-8")
@@ -26,7 +26,9 @@ spec = importlib.util.spec_from_file_location("minisum.mixers.moving_average", s
 module = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = module
 spec.loader.exec_module(module)
-mixers.TABLE["moving_average"] = module.MovingAverage
+mixers.TABLE["moving_average"] = mixers.Entry(
+    "moving_average", "MovingAverage", can_be_bidirectional=False
+)
 sys.exit(pytest.main(["-p", "no:cacheprovider", *sys.argv[2:]]))
 """
 
@@ -54,7 +56,7 @@ def test_the_mixer_passes_the_suite(tmp_path):
     ("line", "mistake", "test"),
     [
         ("xp.where(real, -forgotten[None, None], 0)", "-forgotten[None, None]", "padding"),
-        ("back_share(dshare) + back_forgotten", "back_forgotten", "gradients"),
+        ("back_alpha(dalpha) + back_forgotten", "back_forgotten", "gradients"),
     ],
 )
 def test_the_suite_refuses_a_mistake(tmp_path, line, mistake, test):
@@ -70,8 +72,9 @@ def test_code_on_the_page_is_as_wide_as_code_elsewhere():
 def test_the_line_and_the_files_are_those_of_the_code():
     """The table has lines of that form, and every file that the page names exists or is its own."""
     table = (ROOT / "minisum/mixers/__init__.py").read_text(encoding="utf-8")
-    assert re.search(r'^    "retnet": RetNet,$', table, re.MULTILINE)
-    assert '\n    "moving_average": MovingAverage,\n' in PAGE
+    line = '    "{}": Entry("{}", "{}", can_be_bidirectional=False),\n'
+    assert line.format("retnet", "retnet", "RetNet") in table
+    assert line.format("moving_average", "moving_average", "MovingAverage") in PAGE
     for path in re.findall(r"`((?:minisum|tests)/[\w/]+\.py)`", PAGE):
         assert (ROOT / path).is_file() or path == "minisum/mixers/moving_average.py", path
 

@@ -1,19 +1,15 @@
 """Every mixer in every form, small and with parameters drawn at random: for test_mixers*.py."""
 
-import sys
-
 import numpy as np
 import pytest
 from conftest import XP
 
 from minisum import mixers
-from minisum.backend import to_device, to_numpy
+from minisum.backend import to_numpy
+from minisum.params import Params, flatten
 from minisum.strategies import cases
 
 MAX_LEN = 12
-
-# The package's attribute of that name is the function.
-DELTA_RULE = sys.modules["minisum.ops.delta_rule"]
 
 FORMS = [
     (name, {"causal": causal})
@@ -43,29 +39,26 @@ every_causal_form = pytest.mark.parametrize(
 sizes = cases(XP, B=(1, 2), n=(1, 9), H=(1, 2))
 
 
-def set_chunks(monkeypatch, tokens):
-    monkeypatch.setattr("minisum.ops.products.CHUNK", tokens)
-    monkeypatch.setattr("minisum.ops.products.CHUNK_BY_CHANNEL", tokens)
-    monkeypatch.setattr(DELTA_RULE, "CHUNK", tokens)
-    monkeypatch.setattr("minisum.ops.chunks.CUMSUM_CHUNK", tokens)
-    monkeypatch.setattr("minisum.ops.chunks.PIECE", 2 * tokens)
-    monkeypatch.setattr("minisum.mixers.projection.PIECE", tokens)
-    monkeypatch.setattr("minisum.mixers.attention.BLOCKED_FROM", 2 * tokens)
-
-
 def make(form, case, attempt=0):
     """A mixer of head width 4 and parameters a random step away from their first values."""
     name, options = form
     mixer = mixers.build(name, width=4 * case.H, heads=case.H, max_len=MAX_LEN, **options)
     rng = np.random.default_rng([case.seed, attempt])
-    arrays = mixer.init(rng)
+    arrays = flatten(mixer.init(rng))
     params = {k: a + rng.normal(0, 0.4, a.shape) for k, a in arrays.items()}
     if name == "cosformer":
         # Without this most features are zero, and the denominators with them.
-        params |= {k: params[k] + 1 for k in ("bq", "bk")}
-    for a in params.values():
-        a.flags.writeable = False
-    return mixer, to_device(params, XP)
+        params |= {k: params[k] + 1 for k in ("q.b", "k.b")}
+    return mixer, nested(params)
+
+
+def nested(arrays, dtype="float64"):
+    """Arrays by dotted names as a mixer reads them: nested, on the backend, and read-only."""
+    params = Params.from_arrays(arrays, XP, dtype)
+    if XP is np:
+        for a in params.flat.values():
+            a.flags.writeable = False
+    return params
 
 
 def normal(case):

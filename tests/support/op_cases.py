@@ -21,7 +21,7 @@ def named(op, **constants):
     return bound
 
 
-def summation(ids, table, positions, W, mask):
+def summation(ids, table, positions, W, mask=None):
     return ops.direct_summation(ids, table, positions, 1.0, W, mask)
 
 
@@ -29,15 +29,13 @@ EXACT = {
     "linear": lambda c: (ops.linear, c.grid("B n d"), c.grid("o d"), c.grid("o")),
     "linear without bias": lambda c: (ops.linear, c.grid("B d"), c.grid("o d")),
     "embed": lambda c: (ops.embed, c.ids("B n", c.V), c.grid("V d")),
-    "modulate": lambda c: (named(ops.modulate, bias=2.0), c.grid("B n d"), c.grid("n d")),
-    "embed_modulate": lambda c: (
-        named(ops.embed_modulate, bias=1.0), c.ids("B n", c.V), c.grid("V d"), c.grid("n d")
-    ),
+    "modulate": lambda c: (named(ops.modulate, offset=2.0), c.grid("B n d"), c.grid("n d")),
     "direct_summation": lambda c: (
         summation, c.ids("B n", c.V), c.grid("V d"), c.grid("n d"), c.grid("o d"), c.mask()
     ),
-    "relu_pool": lambda c: (ops.relu_pool, c.grid("B n d"), c.mask()),
-    "relu_pool without mask": lambda c: (ops.relu_pool, c.grid("B n d")),
+    "direct_summation without mask": lambda c: (
+        summation, c.ids("B n", c.V), c.grid("V d"), c.grid("n d"), c.grid("o d")
+    ),
     "add_positions": lambda c: (ops.add_positions, c.grid("B n d"), c.grid("n d")),
     "relu": lambda c: (ops.relu, c.grid("B n d")),
     "sum_tokens": lambda c: (ops.sum_tokens, c.grid("B n d"), c.mask()),
@@ -53,9 +51,9 @@ EXACT = {
     "full_product from a state": lambda c: (
         ops.full_product, *product_arrays(c, c.grid), c.grid("B H h o")
     ),
-    "causal_product": lambda c: (named(ops.causal_product, chunk=3), *product_arrays(c, c.grid)),
+    "causal_product": lambda c: (ops.causal_product, *product_arrays(c, c.grid)),
     "causal_product from a state": lambda c: (
-        named(ops.causal_product, chunk=2), *product_arrays(c, c.grid), None, c.grid("B H h o")
+        ops.causal_product, *product_arrays(c, c.grid), None, c.grid("B H h o")
     ),
     "running_sum": lambda c: (ops.running_sum, c.grid("B n d")),
     "running_sum from a state": lambda c: (ops.running_sum, c.grid("B n d"), c.grid("B d")),
@@ -71,7 +69,7 @@ def product_arrays(c, draw):
     return draw("B H n h"), draw("B H n h"), draw("B H n o")
 
 
-def recurrence_case(op, decay, state, chunk, key=1.0):
+def recurrence_case(op, decay, state, key=1.0):
     """A recurrence over keys and values; decay is the letters of log_decay's shape, or None."""
 
     def make(c):
@@ -81,7 +79,7 @@ def recurrence_case(op, decay, state, chunk, key=1.0):
             arrays.append(c.uniform("B H n 1", 0, 1))
         arrays.append(decay and c.uniform(decay, -2, 0))
         arrays.append(c.normal("B H h o") if state else None)
-        return named(op, chunk=chunk), *arrays
+        return op, *arrays
 
     return make
 
@@ -114,10 +112,10 @@ def running_pool_case(c):
     return op, c.normal("B n d", 2.0), c.normal("B n d"), c.mask()
 
 
-def attention_case(op, causal, masked, **constants):
+def attention_case(causal, masked):
     def make(c):
         arrays = [c.normal("B H n h"), c.normal("B H n h"), c.normal("B H n o")]
-        return named(op, causal=causal, **constants), *arrays, c.mask() if masked else None
+        return named(ops.attention, causal=causal), *arrays, c.mask() if masked else None
 
     return make
 
@@ -136,29 +134,26 @@ SMOOTH = {
         named(ops.layer_norm, eps=0.1), c.normal("B n d"), c.normal("d"), c.normal("d")
     ),
     "rms_norm": lambda c: (named(ops.rms_norm, eps=0.1), c.normal("B n d"), c.normal("d")),
-    "attention": attention_case(ops.attention, False, False),
-    "attention masked": attention_case(ops.attention, False, True),
-    "attention causal": attention_case(ops.attention, True, False),
-    "attention causal masked": attention_case(ops.attention, True, True),
-    "attention_blocked": attention_case(ops.attention_blocked, False, True, block=2),
-    "attention_blocked causal": attention_case(ops.attention_blocked, True, True, block=3),
-    "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True, 3),
-    "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False, 64),
-    "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True, 3),
+    "attention": attention_case(False, False),
+    "attention masked": attention_case(False, True),
+    "attention causal": attention_case(True, False),
+    "attention causal masked": attention_case(True, True),
+    "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True),
+    "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False),
+    "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True),
     "causal_product decayed by channel alike": recurrence_case(
-        ops.causal_product, "1 H n h", False, 3
+        ops.causal_product, "1 H n h", False
     ),
-    "causal_product in one chunk": recurrence_case(ops.causal_product, "B H n h", False, 64),
     "kernel_attention": kernel_case(False, False, False),
     "kernel_attention clamped": kernel_case(False, True, True),
     "kernel_attention causal": kernel_case(True, True, False),
     "kernel_attention causal clamped": kernel_case(True, False, True),
     "kernel_attention with every denominator held": kernel_case(True, True, True, eps=1e3),
     "elu_plus_one": lambda c: (ops.elu_plus_one, away_from_zero(c.normal("B n d", 2.0))),
-    "delta_rule": recurrence_case(ops.delta_rule, None, False, 3, key=0.5),
-    "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, 64, key=0.5),
-    "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, 2, key=0.5),
-    "delta_rule decayed alike": recurrence_case(ops.delta_rule, "1 H n 1", False, 3, key=0.5),
+    "delta_rule": recurrence_case(ops.delta_rule, None, False, key=0.5),
+    "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, key=0.5),
+    "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, key=0.5),
+    "delta_rule decayed alike": recurrence_case(ops.delta_rule, "1 H n 1", False, key=0.5),
     "l2_norm": lambda c: (named(ops.l2_norm, eps=0.1), c.normal("B n d")),
     "rotate": lambda c: (ops.rotate, c.normal("B H n 4"), c.ids("B n", 50)),
     "decayed_sum": lambda c: (ops.decayed_sum, c.normal("B n d"), c.uniform("B n d", -2, 0)),
@@ -174,8 +169,11 @@ SMOOTH = {
     "running_softmax_pool": running_pool_case,
     "cross_entropy": lambda c: (ops.cross_entropy, c.normal("B n V", 2.0), c.ids("B n", c.V, -1)),
     "linear_cross_entropy": lambda c: (
-        named(ops.linear_cross_entropy, block=2),
+        ops.linear_cross_entropy,
         c.normal("B n d"), c.normal("V d"), c.normal("V"), c.ids("B n", c.V, -1)
+    ),
+    "linear_cross_entropy without bias": lambda c: (
+        ops.linear_cross_entropy, c.normal("B n d"), c.normal("V d"), None, c.ids("B n", c.V, -1)
     ),
     "cross_entropy of a shard": lambda c: (
         named(ops.cross_entropy, total=17), c.normal("B V", 2.0), c.ids("B", c.V)

@@ -34,7 +34,8 @@ def test_contributions_and_bias_are_the_logits(mixer, pooling, masked, length, l
     mask = mask[::-1] if left else mask
     parts = contributions(model, params, ids, mask)
     logits = model.predict(params, {"ids": ids[None], "mask": mask[None]})[0]
-    np.testing.assert_allclose(parts.sum(axis=0) + params["head.b"], logits, rtol=1e-6, atol=1e-9)
+    summed = parts.sum(axis=0) + params["head"]["b"]
+    np.testing.assert_allclose(summed, logits, rtol=1e-6, atol=1e-9)
     if masked:
         assert not parts[~mask].any()
 

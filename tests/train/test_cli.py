@@ -118,10 +118,10 @@ def test_recipe_yields_to_flags(corpus, tmp_path):
 def test_the_width_of_an_encoders_token_networks(flags, width):
     config = from_flags(classifier.ClassifierConfig, {"encoder": True, "width": 8} | flags)
     model = classifier.build_model(config, {"vocab": 9, "class_names": ["a", "b"]})
-    arrays = model.init(np.random.default_rng(0))
+    block = model.init(np.random.default_rng(0))["blocks"]["0"]
     assert model.dropout == config.dropout == 0.5
-    found = arrays["blocks.0.Wa"].shape if "blocks.0.Wa" in arrays else None
-    assert found == (width and (width, 8))
+    assert ("up" in block) == (width is not None)
+    assert width is None or block["up"]["W"].shape == (width, 8)
 
 
 def test_help():

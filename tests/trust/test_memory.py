@@ -5,7 +5,8 @@ import pytest
 from conftest import XP
 
 from minisum import ops
-from minisum.ops.__main__ import saved_arrays
+from minisum.fast import FORMS
+from minisum.saved import saved_arrays
 
 if XP is not np:
     pytest.skip("reads the memory that NumPy's arrays own", allow_module_level=True)
@@ -35,7 +36,7 @@ SAVED = {
     "linear": (
         lambda: ops.linear(real(B, n, d), real(o, d), real(o)), "x, W", X + REAL * o * d),
     "embed": (
-        lambda: ops.embed(ids(V, B, n), real(V, d)), "ids, and the table's shape and type",
+        lambda: ops.embed(ids(V, B, n), real(V, d)), "ids, and the table's shape",
         ID * B * n),
     "modulate": (
         lambda: ops.modulate(real(B, n, d), real(n, d), 1.0), "x, positions", X + REAL * n * d),
@@ -69,13 +70,14 @@ SAVED = {
     "attention": (
         lambda: ops.attention(*QKV, mask()), "q, k, v, p (n·m numbers a head)",
         QKV_BYTES + REAL * B * H * n * m),
-    "attention_blocked": (
-        lambda: ops.attention_blocked(*QKV, mask(), True, block=16),
-        "q / √h, k, v, mask, y, and L (one number a query and head)",
-        QKV_BYTES + BOOL * B * m + REAL * B * H * n * (e + 1)),
     "cross_entropy": (
         lambda: ops.cross_entropy(real(B, n, V), ids(V, B, n)),
         "p, the targets, and which of them count", REAL * B * n * V + (ID + BOOL) * B * n),
+    "linear_cross_entropy": (
+        lambda: ops.linear_cross_entropy.plain(
+            real(B, n, d), real(V, d), real(V), ids(V, B, n)),
+        "x, W, the softmax of all scores, the targets, and which of them count",
+        X + REAL * (V * d + B * n * V) + (ID + BOOL) * B * n),
     "binary_cross_entropy": (
         lambda: ops.binary_cross_entropy(real(B, n), real(B, n)), "logits, targets",
         REAL * 2 * B * n),
@@ -111,13 +113,77 @@ def test_a_saved_line_is_the_docstrings_last(name):
     assert "\n\n" not in op.__doc__.partition("Saved:")[2].rstrip()
 
 
+# The same of faster forms whose docstrings say that they save something else.
+N, K, E = 3, 4, 5  # chunks, widths of keys and values
+FORMS_SAVED = {
+    ("attention", "host_attention_blocked"): (
+        (*QKV, mask(), True), "q / √h, k, v, mask, y, and L (one number a query and head)",
+        QKV_BYTES + BOOL * B * m + REAL * B * H * n * (e + 1)),
+    ("direct_summation", "host_summation"): (
+        (ids(V, B, n), real(V, d), real(n, d), 1.0, real(o, d), mask()),
+        "ids, table, positions + offset, W, x ⊙ f, where z is positive, c^power",
+        ID * B * n + REAL * (V * d + n * d + o * d + B) + X + BOOL * B * n * o),
+    ("linear_cross_entropy", "host_losses"): (
+        (real(B, n, d), real(V, d), real(V), ids(V, B, n)), "dx, dW, db for dloss = 1",
+        X + REAL * (V * d + V)),
+    ("decayed_sum", "scans"): (
+        (real(B, n, d), -real(B, n, d), real(B, d)),
+        "a, h up to the end of the last chunk, state, and the shape of log_decay",
+        X + REAL * B * 72 * d + REAL * B * d),
+    ("running_softmax_pool", "scans"): (
+        (real(B, n, d), real(B, n, d)),
+        "v, y, Z, e^{k - M}, and what the decayed sum saves",
+        4 * X + REAL * B * 2 * d * (n + 72 + 1)),
+    ("causal_product", "chunked_product"): (
+        (*QKV, -real(B, H, n, 1)), "q, k, v, log_decay, one state a chunk. A is made again",
+        QKV_BYTES + REAL * B * H * (n + 2 * h * e)),
+    ("delta_rule", "chunked_delta_rule"): (
+        (*QKV, real(B, H, n, 1), -real(B, H, n, 1)),
+        "q, k, v, beta, log_decay, X, Z, u, L, A, the decays, one state a chunk", None),
+}  # fmt: skip
+
+
+def form_of(name, module):
+    op = getattr(ops, name)
+    return dict(zip(FORMS[name][0], op.forms(), strict=True))[module]
+
+
+def test_every_form_that_saves_something_else_is_here():
+    found = {
+        (name, module)
+        for name in FORMS if name in ops.__all__
+        for module in FORMS[name][0]
+        if "Saved:" in (form_of(name, module).__doc__ or "")
+    }  # fmt: skip
+    assert found == set(FORMS_SAVED)
+
+
+@pytest.mark.parametrize("name, module", FORMS_SAVED)
+def test_kept_bytes_are_those_of_the_forms_docstring(name, module, monkeypatch):
+    monkeypatch.setattr("minisum.fast.host_attention_blocked.LEAST_KEYS", 0)
+    arguments, words, expected = FORMS_SAVED[name, module]
+    form = form_of(name, module)
+    assert saved_line(form) == words
+    kept = {a.shape: a.nbytes for a in saved_arrays(form(*arguments)[1]) if a.ndim}
+    total = sum(a.nbytes for a in saved_arrays(form(*arguments)[1]) if a.ndim)
+    assert expected is None or total == expected, (kept, total, expected)
+
+
 @pytest.mark.parametrize("length", [64, 256])
-def test_blocked_attention_keeps_nothing_quadratic(length):
+def test_attention_in_blocks_keeps_nothing_quadratic(length, monkeypatch):
+    monkeypatch.setattr("minisum.fast.host_attention_blocked.BLOCK", 16)
     q = real(1, 1, length, h)
-    _, back = ops.attention_blocked(q, q, q, None, True, block=16)
-    assert all(a.size <= length * h for a in saved_arrays(back))
-    _, back = ops.attention(q, q, q, None, True)
-    assert any(a.size == length**2 for a in saved_arrays(back))
+    for least, quadratic in [(0, False), (length + 1, True)]:
+        monkeypatch.setattr("minisum.fast.host_attention_blocked.LEAST_KEYS", least)
+        _, back = ops.attention(q, q, q, None, True)
+        assert any(a.size == length**2 for a in saved_arrays(back)) == quadratic
+
+
+def test_attention_of_long_texts_is_linear_in_memory():
+    """As it comes, from 2,048 keys on."""
+    q = real(1, 1, 2048, h)
+    y, back = ops.attention(q, q, q)
+    assert all(a.size <= q.size for a in saved_arrays(back))
 
 
 def test_what_is_counted():

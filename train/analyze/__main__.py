@@ -17,7 +17,7 @@ import numpy as np
 
 from data.text.tokenizer import PAD, UNKNOWN_ID
 from minisum.errors import UserError
-from minisum.models.classifier import POSITION_BIAS
+from minisum.models.classifier import POSITION_OFFSET
 from train import causal, classifier
 from train.analyze import geometry, layer_figures
 from train.analyze.contributions import explain, in_html, in_terminal
@@ -92,7 +92,7 @@ def explain_words(run, chosen, out):
     (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
     (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")
     if "positions" in params:
-        layer_figures.position_factors(out / "positions.png", params["positions"] + POSITION_BIAS)
+        layer_figures.position_factors(out / "positions.png", params["positions"] + POSITION_OFFSET)
     emit(sys.stdout, f"in {out}")
 
 

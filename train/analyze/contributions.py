@@ -21,14 +21,14 @@ def contributions(model, params, ids, mask):
     ids (n,), mask (n,) bool. Padding adds nothing, unless the model was trained without a mask.
     UserError for a model that does not add up its tokens.
     """
-    if not hasattr(model, "said"):
+    if not hasattr(model, "contributions"):
         raise UserError(
             "exact contributions are for models that add up their tokens: summation, mean_embedding"
         )
     xp = params.xp
-    said = model.said(params, xp.asarray(ids)[None])[0]
+    added = model.contributions(params, xp.asarray(ids)[None])[0]
     counted = int(mask.sum()) if model.masked else len(ids)
-    parts = backend.to_numpy(said @ params["head.W"].T) / max(counted, 1) ** model.power
+    parts = backend.to_numpy(added @ params["head"]["W"].T) / max(counted, 1) ** model.power
     return np.where(mask[:, None], parts, 0) if model.masked else parts
 
 
@@ -38,7 +38,7 @@ def explain(model, params, ids, mask, words, class_names):
     words (n): how each token is written, None for one that is not to be shown.
     """
     parts = contributions(model, params, ids, mask)
-    bias = backend.to_numpy(params["head.b"])
+    bias = backend.to_numpy(params["head"]["b"])
     logits = parts.sum(axis=0) + bias
     chosen = int(logits.argmax())
     probability = np.exp(logits - logits.max())

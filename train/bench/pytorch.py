@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from minisum.models.blocks import parse_pattern
-from minisum.models.classifier import POSITION_BIAS
-from minisum.models.language_model import POSITION_BIAS as CAUSAL_POSITION_BIAS
+from minisum.models.classifier import POSITION_OFFSET
+from minisum.models.language_model import POSITION_OFFSET as CAUSAL_POSITION_OFFSET
 from train.bench.sides import LEARNING_RATE, products_of
 
 # name -> options of torch.compile, None for eager
@@ -57,7 +57,7 @@ class Twin(nn.Module):
         n = ids.shape[1]
         x, positions = F.embedding(ids, self.embedding), self.positions[:n]
         if self.workload.model == "summation":
-            x = x * (positions + POSITION_BIAS)
+            x = x * (positions + POSITION_OFFSET)
             features = F.relu(F.linear(x, self.project_W)).sum(dim=1)
         else:
             features = self.attend(x + positions, "mixer_", causal=False).mean(dim=1)
@@ -65,24 +65,22 @@ class Twin(nn.Module):
 
     def causal(self, ids):
         d = self.workload.width
-        x = F.embedding(ids, self.embedding) * (self.positions + CAUSAL_POSITION_BIAS)
+        x = F.embedding(ids, self.embedding) * (self.positions + CAUSAL_POSITION_OFFSET)
         for i, name in enumerate(self.names):
             block = f"blocks_{i}_"
             if name == "summation":
-                u = F.relu(self.linear(x, block + "mixer_", "1"))
-                u = F.relu(self.linear(u, block + "mixer_", "2")).cumsum(dim=1)
-                mixed = self.linear(u, block + "mixer_", "o") / self.workload.tokens
+                u = F.relu(self.linear(x, block + "mixer_project1"))
+                u = F.relu(self.linear(u, block + "mixer_project2")).cumsum(dim=1)
+                mixed = self.linear(u, block + "mixer_o") / self.workload.tokens
             else:
                 mixed = self.attend(x, block + "mixer_", causal=True)
             z = self.norm(x + mixed, block + "norm1_", d)
-            outer = self.linear(F.relu(self.linear(z, block, "a")), block, "b")
+            outer = self.linear(F.relu(self.linear(z, block + "up")), block + "down")
             x = self.norm(z + outer, block + "norm2_", d)
         return F.linear(self.norm(x, "norm_", d), self.head_W, self.head_b)
 
-    def linear(self, x, prefix, name):
-        return F.linear(
-            x, getattr(self, f"{prefix}W{name}"), getattr(self, f"{prefix}b{name}", None)
-        )
+    def linear(self, x, name):
+        return F.linear(x, getattr(self, f"{name}_W"), getattr(self, f"{name}_b", None))
 
     def norm(self, x, prefix, d):
         return F.layer_norm(x, (d,), getattr(self, prefix + "gain"), getattr(self, prefix + "bias"))
@@ -91,10 +89,11 @@ class Twin(nn.Module):
         B, n, _ = x.shape
         H, inner = self.workload.heads, self.workload.inner
         q, k, v = (
-            self.linear(x, prefix, name).view(B, n, H, inner // H).transpose(1, 2) for name in "qkv"
+            self.linear(x, prefix + letter).view(B, n, H, inner // H).transpose(1, 2)
+            for letter in "qkv"
         )
         o = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        return self.linear(o.transpose(1, 2).reshape(B, n, inner), prefix, "o")
+        return self.linear(o.transpose(1, 2).reshape(B, n, inner), prefix + "o")
 
 
 class Theirs:

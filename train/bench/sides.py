@@ -9,7 +9,7 @@ from minisum.models import classifier
 from minisum.models.language_model import LanguageModel
 from minisum.models.long_document import LongDocumentClassifier
 from minisum.optim import Adam
-from minisum.params import Params
+from minisum.params import Params, flatten
 from minisum.shards import Shards
 
 # Small: a batch that were learned by heart in a hundred repetitions would leave gradients below
@@ -69,7 +69,7 @@ class Workload:
 
     def initial(self):
         """First values of the parameters, float32 on the host: both sides start from them."""
-        arrays = self.model_of_ours(None).init(np.random.default_rng(0))
+        arrays = flatten(self.model_of_ours(None).init(np.random.default_rng(0)))
         return {name: np.asarray(a, np.float32) for name, a in arrays.items()}
 
     def products(self):
@@ -120,7 +120,7 @@ class Ours:
         return self.runner.predict(self.params, self.batch)
 
     def outputs(self):
-        """What the sides are compared by: class scores, or each target's surprise in nats."""
+        """What the sides are compared by: class scores, or each target's nll in nats."""
         y = backend.to_numpy(self.infer())
         return y[..., 0] if self.workload.model == "causal" else y
 

@@ -119,9 +119,7 @@ def scale_cell(task, mixer, longest):
         mixer, width=config.width, heads=config.heads, max_len=longest, causal=causal
     )
     rng = np.random.default_rng(0)
-    params = backend.to_device(
-        {name: a.astype(np.float32) for name, a in layer.init(rng).items()}, xp
-    )
+    params = Params.from_arrays(layer.init(rng), xp)
     rows = []
     for n in lengths_to(longest):
         x, dy = (xp.asarray(rng.normal(size=(1, n, config.width)), dtype="float32") for _ in "xy")

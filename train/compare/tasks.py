@@ -23,8 +23,7 @@ from data.sets import classification as texts
 from data.text import batches
 from data.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 from minisum.errors import UserError
-from minisum.models.encoder import EncoderClassifier
-from minisum.models.readers import EncoderReader, EncoderRegressor
+from minisum.models.encoder import EncoderClassifier, EncoderReader, EncoderRegressor
 
 TEST_STREAM = (0, 0, 2)  # of no training batch and no initial parameters: those have two numbers
 WORDS = {"length": 256, "vocab_size": 10_000, "train_size": None, "test_size": None}

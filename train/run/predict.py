@@ -8,7 +8,7 @@ import numpy as np
 from data.reading.rows import MAX_LINE_BYTES, read_lines
 from minisum import checkpoint
 from minisum.errors import UserError
-from minisum.params import Params
+from minisum.params import Params, flatten
 from train.run.options import from_run
 from train.run.report import emit
 
@@ -118,7 +118,8 @@ def require_tokenizer(tokenizer, spec, folder):
 
 def matched(model, arrays, xp, folder):
     """Params of `arrays` for `model`. UserError if config.json describes another model."""
-    expected = {name: array.shape for name, array in model.init(np.random.default_rng(0)).items()}
+    initial = flatten(model.init(np.random.default_rng(0)))
+    expected = {name: array.shape for name, array in initial.items()}
     if expected != {name: array.shape for name, array in arrays.items()}:
         raise UserError(f"the model in {folder} is not the one that its config.json describes")
     return Params.from_arrays(arrays, xp=xp)

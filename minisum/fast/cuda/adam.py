@@ -1,6 +1,27 @@
 """What happens to the flat vectors after a gradient: one kernel for all parameters of a model."""
 
+import math
 from functools import cache
+
+from minisum.fast.cuda import compiling
+
+_SOURCES = {
+    "lerp": ("T target, T rate", "T y", "y += rate * (target - y);"),
+    "adam": (
+        "T g, T decay, T scale, T clip, T rate, T lr, T beta1, T gain1, T beta2, T gain2,"
+        "T root, T eps",
+        "T theta, T m, T v",
+        """
+        T gradient = g;
+        if (clip > 0) gradient = g > clip ? clip : g < -clip ? -clip : g;  // a NaN stays
+        gradient *= scale;
+        m = beta1 * m + gain1 * gradient;
+        v = beta2 * v + gain2 * gradient * gradient;
+        theta -= lr * decay * theta;
+        theta -= rate * m / (sqrt(v) / root + eps);
+        """,
+    ),
+}
 
 
 @cache
@@ -10,36 +31,20 @@ def _elementwise(name):
     return cupy.ElementwiseKernel(*_SOURCES[name], name=f"minisum_{name}")
 
 
-_SOURCES = {
-    "towards": ("T target, T rate", "T y", "y += rate * (target - y);"),
-    "adam": (
-        "T g, T weight, T scale, T clip, T rate, T shrink, T beta1, T gain1, T beta2, T gain2,"
-        "T root, T eps",
-        "T theta, T m, T v",
-        """
-        T gradient = g;
-        if (clip > 0) gradient = g > clip ? clip : g < -clip ? -clip : g;  // a NaN stays
-        gradient *= scale;
-        m = beta1 * m + gain1 * gradient;
-        v = beta2 * v + gain2 * gradient * gradient;
-        theta -= shrink * weight * theta;
-        theta -= rate * m / (sqrt(v) / root + eps);
-        """,
-    ),
-}
-
-
-def adam(g, weight, scale, clip, rate, shrink, betas, root, eps, theta, m, v):
-    """One step of Adam on flat vectors, in place; see minisum.optim.Adam for the formula.
-
-    scale: a number, here or on the device, that multiplies g; clip 0 for no clipping; root
-    √(1 - β₂ᵗ).
-    """
+def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, workers):
+    if not compiling.runs_on(theta, g):
+        return NotImplemented
+    decay = compiling.dummy_array(theta.dtype) if decay is None else decay
     # 1 - 0.999 in float32 would be wrong in the fifth digit, so it is taken here.
-    decays = (betas[0], 1 - betas[0], betas[1], 1 - betas[1])
-    _elementwise("adam")(g, weight, scale, clip, rate, shrink, *decays, root, eps, theta, m, v)
+    gains = (betas[0], 1 - betas[0], betas[1], 1 - betas[1])
+    rate, root = lr / (1 - betas[0] ** t), math.sqrt(1 - betas[1] ** t)
+    scale = 1.0 if scale is None else scale
+    _elementwise("adam")(g, decay, scale, clip or 0.0, rate, lr, *gains, root, eps, theta, m, v)
+    return None
 
 
-def towards(target, rate, y):
-    """y += rate * (target - y), in place."""
-    _elementwise("towards")(target, rate, y)
+def lerp(y, target, rate, workers):
+    if not compiling.runs_on(y, target):
+        return NotImplemented
+    _elementwise("lerp")(target, rate, y)
+    return None

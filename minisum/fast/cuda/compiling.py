@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 
 from minisum.backend import array_module
+from minisum.fast import one_real_type
 
 # Vectorized loads and stores: neighbouring numbers that a thread reads or writes at once. Four in
 # float32 are 16 bytes, the most that one instruction moves (in float64 it takes two).
@@ -68,10 +69,8 @@ def runs_on(*arrays):
 
     None stands for no array.
     """
-    arrays = [a for a in arrays if a is not None]
-    if any(array_module(a) is np for a in arrays):
-        return False
-    return {a.dtype.name for a in arrays} in ({"float32"}, {"float64"})
+    on_device = all(array_module(a) is not np for a in arrays if a is not None)
+    return on_device and one_real_type(*arrays)
 
 
 @cache
@@ -121,7 +120,7 @@ def packing(columns, *arrays):
 
 
 @cache
-def nothing(dtype):
+def dummy_array(dtype):
     """An array of one zero, for a kernel's argument that is not read or does nothing."""
     import cupy
 

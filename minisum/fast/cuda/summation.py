@@ -6,36 +6,57 @@ to find out where it is: on a GPU a division costs as much as a dozen multiplica
 """
 
 from minisum.backend import array_module
+from minisum.fast.cuda import compiling
 from minisum.fast.cuda.compiling import launch, packing
+from minisum.fast.cuda.recording import matmul
+from minisum.ops.embedding import RowGradient
 
 # Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
 COLUMNS, BLOCK, LANES = 64, 256, 8
 # Threads that keep a large GPU busy, and the most texts that one of them then goes through: the
-# shared memory of `embed_modulate_back` has no room for more.
+# shared memory of `words_back` has no room for more.
 THREADS, TEXTS = 2**16, 32
 # Blocks along a grid's third axis, at most.
 DEPTH = 65535
 
 _SOURCE = r"""
 template <typename T, int K>
-__global__ void embed_modulate(const int* ids, const T* table, const T* positions, T bias, T* y,
+__global__ void embed_modulate(const int* ids, const T* table, const T* positions, T offset, T* y,
                                int tokens, int n, int d) {
     int token = blockIdx.x * blockDim.y + threadIdx.y;
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
     if (token >= tokens || c >= d) return;
     Pack<T, K> factor = read<K>(positions + (long long)(token % n) * d + c);
     Pack<T, K> word = read<K>(table + (long long)ids[token] * d + c);
-    for (int k = 0; k < K; ++k) word.of[k] *= factor.of[k] + bias;
+    for (int k = 0; k < K; ++k) word.of[k] *= factor.of[k] + offset;
     write<K>(y + (long long)token * d + c, word);
 }
 
-// A thread a position and channels, which meets the words there of some of the texts, equal ones
-// one after the other: their gradient is one addition then. Threads that add to one place wait for
-// each other, and all texts share their frequent words.
+// shares[s, t] = sum of dy[b, t] * table[ids[b, t]] over the texts b of share s.
 template <typename T, int K>
-__global__ void embed_modulate_back(const T* dy, const int* ids, const T* table,
-                                    const T* positions, T bias, T* shares, T* dtable, int B,
-                                    int n, int d, int texts) {
+__global__ void positions_back(const T* dy, const int* ids, const T* table, T* shares, int B,
+                               int n, int d, int texts) {
+    int t = blockIdx.x * blockDim.y + threadIdx.y;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
+    if (t >= n || c >= d) return;
+    int first = blockIdx.z * texts, end = min(B, first + texts);
+    Pack<T, K> sum = {};
+    #pragma unroll 4
+    for (int text = first; text < end; ++text) {
+        long long token = (long long)text * n + t;
+        Pack<T, K> g = read<K>(dy + token * d + c);
+        Pack<T, K> word = read<K>(table + (long long)ids[token] * d + c);
+        for (int k = 0; k < K; ++k) sum.of[k] += g.of[k] * word.of[k];
+    }
+    write<K>(shares + ((long long)blockIdx.z * n + t) * d + c, sum);
+}
+
+// dtable[ids] += dy * (positions + offset). A thread a position and channels, which meets the words
+// there of some of the texts, equal ones one after the other: their gradient is one addition then.
+// Threads that add to one place wait for each other, and all texts share their frequent words.
+template <typename T, int K>
+__global__ void words_back(const T* dy, const int* ids, const T* positions, T offset, T* dtable,
+                           int B, int n, int d, int texts) {
     __shared__ int words[32][32], order[32][32];
     int t = blockIdx.x * blockDim.y + threadIdx.y, y = threadIdx.y;
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * K;
@@ -51,24 +72,21 @@ __global__ void embed_modulate_back(const T* dy, const int* ids, const T* table,
     }
     __syncthreads();
     if (t >= n || c >= d) return;
-    Pack<T, K> factor = read<K>(positions + (long long)t * d + c), sum = {}, dword = {};
-    for (int k = 0; k < K; ++k) factor.of[k] += bias;
+    Pack<T, K> factor = read<K>(positions + (long long)t * d + c), dword = {};
+    for (int k = 0; k < K; ++k) factor.of[k] += offset;
     bool any = false;
     for (int i = 0; i < count; ++i) {
         int text = order[y][i], id = words[y][text];
-        long long token = (long long)(first + text) * n + t, place = (long long)id * d + c;
-        Pack<T, K> g = read<K>(dy + token * d + c), word = read<K>(table + place);
+        Pack<T, K> g = read<K>(dy + ((long long)(first + text) * n + t) * d + c);
         for (int k = 0; k < K; ++k) {
             any = any || g.of[k] != 0;
-            sum.of[k] += g.of[k] * word.of[k];
             dword.of[k] += g.of[k] * factor.of[k];
         }
         if (i + 1 < count && words[y][order[y][i + 1]] == id) continue;
-        if (any) add<K>(dtable + place, dword);
+        if (any) add<K>(dtable + (long long)id * d + c, dword);
         dword = {};
         any = false;
     }
-    write<K>(shares + ((long long)blockIdx.z * n + t) * d + c, sum);
 }
 
 // y[s, b, c] = sum of max(x[b, t, c], 0) over the real tokens t of stretch s, and where x > 0.
@@ -117,6 +135,44 @@ __global__ void relu_sum_back(const T* dy, const bool* positive, T* dx, int toke
 """
 
 
+def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
+    """A kernel, a product, a kernel; and backward the same with one kernel more.
+
+    Saved: ids, table, positions, W, x ⊙ f, where z is positive, c^power.
+    """
+    if not compiling.runs_on(table, positions, W):
+        return NotImplemented
+    xp, ids = array_module(table), ids.astype("int32", copy=False)
+    B, n = ids.shape
+    placed = embed_modulate(ids, table, positions, offset).reshape(B * n, table.shape[1])
+    y, positive = relu_sum(matmul(placed, W.T).reshape(B, n, len(W)), mask)
+    divisor = None
+    if power:
+        count = xp.full((B, 1), n) if mask is None else mask.sum(axis=1)[:, None]
+        divisor = (xp.maximum(count, 1) ** power).astype(table.dtype)
+        y = y / divisor
+
+    def back(dy):
+        dz = relu_sum_back(dy / divisor if power else dy, positive).reshape(B * n, len(W))
+        dplaced = matmul(dz, W).reshape(B, n, table.shape[1])
+        dtable = ModulatedRows(dplaced, ids, positions, offset, table.shape)
+        dpositions = positions_back(dplaced, ids, table)
+        return None, dtable, dpositions, matmul(dz.T, placed), None
+
+    return y, back
+
+
+class ModulatedRows(RowGradient):
+    """Rows dy ⊙ (positions + offset), multiplied by one kernel as it adds them."""
+
+    def __init__(self, dy, ids, positions, offset, shape):
+        super().__init__(ids, dy, shape)
+        self.positions, self.offset = positions, offset
+
+    def add_to(self, table):
+        words_back(self.rows, self.ids, self.positions, self.offset, table)
+
+
 def _tiles(rows, columns, depth=1):
     """A grid of blocks of BLOCK threads, one for each of (depth, rows, columns)."""
     across = next(size for size in (8, 16, 32, COLUMNS) if size >= min(columns, COLUMNS))
@@ -124,34 +180,46 @@ def _tiles(rows, columns, depth=1):
     return (-(-rows // down), -(-columns // across), depth), (across, down, 1)
 
 
-def embed_modulate(ids, table, positions, bias):
-    """table[ids] * (positions + bias).   ids (B, n) int32, table (V, d), positions (n, d)"""
+def embed_modulate(ids, table, positions, offset):
+    """table[ids] * (positions + offset).   ids (B, n) int32, table (V, d), positions (n, d)"""
     xp = array_module(table)
     (B, n), d = ids.shape, table.shape[1]
     y = xp.empty((B, n, d), table.dtype)
     ids, table, positions = (xp.ascontiguousarray(a) for a in (ids, table, positions))
     K = packing(d, table, positions)
-    arguments = (ids, table, positions, float(bias), y, B * n, n, d)
+    arguments = (ids, table, positions, float(offset), y, B * n, n, d)
     launch(_SOURCE, "embed_modulate", y.dtype, *_tiles(B * n, d // K), *arguments, pack=K)
     return y
 
 
-def embed_modulate_back(dy, ids, table, positions, bias, dtable):
-    """dtable[ids] += dy * (positions + bias), repeats included; returns Σ_b dy * table[ids].
-
-    The texts are shared out, up to TEXTS a thread, until there are THREADS threads.
-    """
+def positions_back(dy, ids, table):
+    """Σ_b dy * table[ids].   dy (B, n, d), ids (B, n) int32, table (V, d) -> (n, d)"""
     xp = array_module(dy)
     B, n, d = dy.shape
-    dy, ids, table, positions = (xp.ascontiguousarray(a) for a in (dy, ids, table, positions))
-    K = packing(d, dy, table, positions, dtable)
-    texts = min(TEXTS, max(1, -(-B // DEPTH), B * n * d // K // THREADS))
-    depth = -(-B // texts)
-    shares = xp.empty((depth, n, d), dy.dtype)
-    arguments = (dy, ids, table, positions, float(bias), shares, dtable, B, n, d, texts)
-    tiles = _tiles(n, d // K, depth)
-    launch(_SOURCE, "embed_modulate_back", dy.dtype, *tiles, *arguments, pack=K)
-    return shares[0] if depth == 1 else shares.sum(axis=0)
+    dy, ids, table = (xp.ascontiguousarray(a) for a in (dy, ids, table))
+    K = packing(d, dy, table)
+    texts, tiles = _share_out(B, n, d // K)
+    shares = xp.empty((tiles[0][2], n, d), dy.dtype)
+    arguments = (dy, ids, table, shares, B, n, d, texts)
+    launch(_SOURCE, "positions_back", dy.dtype, *tiles, *arguments, pack=K)
+    return shares[0] if len(shares) == 1 else shares.sum(axis=0)
+
+
+def words_back(dy, ids, positions, offset, dtable):
+    """dtable[ids] += dy * (positions + offset), repeats included; dtable without gaps."""
+    xp = array_module(dy)
+    B, n, d = dy.shape
+    dy, ids, positions = (xp.ascontiguousarray(a) for a in (dy, ids, positions))
+    K = packing(d, dy, positions, dtable)
+    texts, tiles = _share_out(B, n, d // K)
+    arguments = (dy, ids, positions, float(offset), dtable, B, n, d, texts)
+    launch(_SOURCE, "words_back", dy.dtype, *tiles, *arguments, pack=K)
+
+
+def _share_out(B, n, columns):
+    """Texts a thread, up to TEXTS, until there are THREADS threads; and their grid and block."""
+    texts = min(TEXTS, max(1, -(-B // DEPTH), B * n * columns // THREADS))
+    return texts, _tiles(n, columns, -(-B // texts))
 
 
 def relu_sum(x, mask):

@@ -33,7 +33,7 @@ __global__ void unit_triangular_solve(const T* L, const T* r, T* x, int C, int w
     }
 }
 """
-LARGEST_TRIANGLE = 64
+LARGEST = 64
 
 
 def unit_triangular_solve(L, r, transposed):

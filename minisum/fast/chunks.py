@@ -5,10 +5,9 @@ chunks of C tokens it is both: matrix products of size C inside, n/C steps betwe
 in n, and what must be remembered is one state a chunk.
 """
 
-from minisum.backend import accumulator, array_module
-from minisum.fast import cuda as kernels
-
-CUMSUM_CHUNK = 64
+from minisum.backend import array_module
+from minisum.ops.products import transposed
+from minisum.ops.running import reverse_cumsum, sum_to
 
 # Tokens whose chunks are worked on side by side: what is needed in between stays near the core.
 PIECE = 1024
@@ -64,10 +63,6 @@ def in_pieces(recurrence, sequences, state):
     return (xp.concatenate(ys, axis=2), state), back
 
 
-def transposed(x):
-    return x.swapaxes(-1, -2)
-
-
 def carry(keep, added, state, backwards=False):
     """The state at the start of every chunk, and after the last one.
 
@@ -79,12 +74,11 @@ def carry(keep, added, state, backwards=False):
     starts = xp.empty_like(added)
     if state is None:
         state = xp.zeros_like(added[:, :, 0])
-    state = state.astype(accumulator(state.dtype), copy=False)
     chunks = range(added.shape[2])
     for c in reversed(chunks) if backwards else chunks:
         starts[:, :, c] = state
         state = (state if keep is None else keep[:, :, c] * state) + added[:, :, c]
-    return starts, state.astype(added.dtype, copy=False)
+    return starts, state
 
 
 def chunk_decays(log_decay, C):
@@ -96,7 +90,7 @@ def chunk_decays(log_decay, C):
     if log_decay is None:
         return None, 1.0, 1.0, None
     xp = array_module(log_decay)
-    b = xp.cumsum(split_chunks(log_decay, C), axis=-2)
+    b = split_chunks(log_decay, C).cumsum(axis=-2)
     end = b[..., -1:, :]
     return b, xp.exp(b), xp.exp(end - b), transposed(xp.exp(end))
 
@@ -109,7 +103,7 @@ def back_chunk_decays(log_decay, db, G, starts, last, n):
     if log_decay.shape[-1] == 1:
         db, through_state = db.sum(-1, keepdims=True), through_state.sum(-1, keepdims=True)
     db[..., -1, :] += through_state
-    return sum_to(join_chunks(reverse_cumsum(db, -2), n), log_decay.shape)
+    return sum_to(join_chunks(reverse_cumsum(db, 3), n), log_decay.shape)
 
 
 def decay_matrix(b):
@@ -127,43 +121,3 @@ def lower(xp, C, diagonal=True):
     """Which of C tokens each of them may see: itself (unless told otherwise) and those before."""
     i = xp.arange(C)
     return i <= i[:, None] if diagonal else i < i[:, None]
-
-
-def cumsum(x, axis):
-    """Running sums along `axis` >= 0, in two levels: inside chunks, then of the chunks' totals.
-
-    The same as xp.cumsum but for rounding, and several times faster once x outgrows a core's
-    cache: where the axis is not the last, NumPy walks the whole length one channel at a time.
-    """
-    xp = array_module(x)
-    n = x.shape[axis]
-    if n <= CUMSUM_CHUNK:
-        return _short_cumsum(x, axis)
-    padding = -n % CUMSUM_CHUNK
-    if padding:
-        x = xp.pad(x, [(0, padding * (i == axis)) for i in range(x.ndim)])
-    chunked = x.reshape(*x.shape[:axis], -1, CUMSUM_CHUNK, *x.shape[axis + 1 :])
-    sums = xp.moveaxis(_short_cumsum(chunked, axis + 1), (axis, axis + 1), (0, 1))
-    sums[1:] += _short_cumsum(sums[:-1, -1], 0)[:, None]
-    return xp.moveaxis(sums, (0, 1), (axis, axis + 1)).reshape(x.shape)[
-        (slice(None),) * axis + (slice(0, n),)
-    ]
-
-
-def _short_cumsum(x, axis):
-    """Running sums in one level."""
-    form = kernels.running_sum if kernels.runs_on(x) else array_module(x).cumsum
-    return form(x, axis)
-
-
-def reverse_cumsum(x, axis):
-    """Σ over this entry and all later ones: the adjoint of the running sum."""
-    xp = array_module(x)
-    return xp.flip(cumsum(xp.flip(x, axis), axis), axis)
-
-
-def sum_to(x, shape):
-    """`x` added up over the axes along which an array of `shape` was broadcast to it."""
-    pairs = zip(x.shape, shape, strict=True)
-    axes = tuple(i for i, (have, want) in enumerate(pairs) if want < have)
-    return x.sum(axis=axes, keepdims=True) if axes else x

@@ -1,0 +1,110 @@
+"""`causal_product` in chunks: products of matrices inside a chunk, one state carried across."""
+
+from minisum.backend import add_into, array_module
+from minisum.fast import one_real_type
+from minisum.fast.chunks import (
+    back_chunk_decays,
+    carry,
+    chunk_decays,
+    decay_matrix,
+    in_pieces,
+    join_chunks,
+    lower,
+    split_chunks,
+)
+from minisum.fast.cuda.recording import matmul
+from minisum.ops.products import transposed
+
+# Tokens a chunk. With a decay for each channel the weights inside a chunk cost C·K exponentials a
+# token instead of C, hence the smaller one.
+CHUNK, CHUNK_BY_CHANNEL = 64, 16
+
+
+def causal_product(q, k, v, log_decay=None, state=None):
+    """`minisum.ops.causal_product`, C tokens at a time: time O(n (C (K + V) + K V)).
+
+    In a chunk, with b the running sum of log_decay from its start, S_c the state there and
+    A_ij = Σ_κ q_iκ k_jκ exp(b_iκ - b_jκ) for j <= i:
+    y = (e^b ⊙ q) @ S_c + A @ v, and S_{c+1} = e^{b_C} ⊙ S_c + (e^{b_C - b} ⊙ k).T @ v.
+
+    Backward: dA = dy @ v.T up to the diagonal, and from it each factor of A its part: without
+    decay dq = dA @ k, dk = dA.T @ q; dv = A.T @ dy. Let G be dS_{c+1}, carried from the end:
+    dS_c = e^{b_C} ⊙ G + (e^b ⊙ q).T @ dy, before the first chunk dstate. Then dq gains
+    e^b ⊙ (dy @ S_c.T), dk gains e^{b_C - b} ⊙ (v @ G.T), dv gains (e^{b_C - b} ⊙ k) @ G. Since b
+    occurs only as e^b ⊙ q, e^{-b} ⊙ k and in S_{c+1}, its own gradient is db = q ⊙ dq - k ⊙ dk,
+    plus G ⊙ S_{c+1} added over V at the chunk's end; dlog_decay is the sum of db over the later
+    tokens of the chunk. (A difference: it is as exact as q ⊙ dq, even where decays are so strong
+    that it is much smaller.)
+
+    Saved: q, k, v, log_decay, one state a chunk. A is made again.
+    """
+    if not one_real_type(q, k, v, log_decay, state):
+        return NotImplemented
+    return in_pieces(_causal_product, (q, k, v, log_decay), state)
+
+
+def _causal_product(q, k, v, log_decay, state):
+    n = q.shape[2]
+    by_channel = log_decay is not None and log_decay.shape[-1] > 1
+    C = min(CHUNK_BY_CHANNEL if by_channel else CHUNK, n)
+    has_state = state is not None
+
+    Q, K, V = (split_chunks(a, C) for a in (q, k, v))
+    b, from_start, to_end, keep = chunk_decays(log_decay, C)
+    starts, last = carry(keep, matmul(transposed(K * to_end), V), state)
+    y = matmul(_weights(Q, K, b), V) + matmul(Q * from_start, starts)
+
+    def back(gradients):
+        dy, dlast = gradients
+        dY = split_chunks(dy, C)
+        b, from_start, to_end, keep = chunk_decays(log_decay, C)
+        dstarts = matmul(transposed(Q * from_start), dY)
+        G, dstate = carry(keep, dstarts, dlast, backwards=True)
+        dQ, dK = _back_weights(matmul(dY, transposed(V)), Q, K, b)
+        dQ += matmul(dY, transposed(starts)) * from_start
+        dK += matmul(V, transposed(G)) * to_end
+        dV = matmul(transposed(_weights(Q, K, b)), dY) + matmul(K * to_end, G)
+        dlog_decay = None
+        if log_decay is not None:
+            dlog_decay = back_chunk_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
+        dq, dk, dv = (join_chunks(a, n) for a in (dQ, dK, dV))
+        return dq, dk, dv, dlog_decay, dstate if has_state else None
+
+    return (join_chunks(y, n), last), back
+
+
+def _weights(Q, K, b):
+    """A (..., C, C): what each token of a chunk reads of those up to it."""
+    xp = array_module(Q)
+    C = Q.shape[-2]
+    if b is None:
+        return xp.where(lower(xp, C), matmul(Q, transposed(K)), 0)
+    if b.shape[-1] == 1:
+        return matmul(Q, transposed(K)) * decay_matrix(b)
+    A = xp.zeros((*Q.shape[:-1], C), Q.dtype)
+    for i, j in _diagonals(C):
+        decay = xp.exp(b[..., i, :] - b[..., j, :])
+        read = (Q[..., i, :] * K[..., j, :] * decay).sum(axis=-1)
+        A[..., xp.arange(C)[i], xp.arange(C)[j]] = read
+    return A
+
+
+def _diagonals(C):
+    """Pairs of slices (i, j) with i - j = 0, then 1, ..., C - 1."""
+    return ((slice(gap, C), slice(0, C - gap)) for gap in range(C))
+
+
+def _back_weights(dA, Q, K, b):
+    """dA (..., C, C), its upper triangle of no meaning -> dQ, dK."""
+    xp = array_module(Q)
+    C = Q.shape[-2]
+    if b is None or b.shape[-1] == 1:
+        dscores = xp.where(lower(xp, C), dA, 0) if b is None else dA * decay_matrix(b)
+        return matmul(dscores, K), matmul(transposed(dscores), Q)
+    dQ, dK = xp.zeros_like(Q), xp.zeros_like(K)
+    for i, j in _diagonals(C):
+        dA_gap = dA[..., xp.arange(C)[i], xp.arange(C)[j]][..., None]
+        d = dA_gap * xp.exp(b[..., i, :] - b[..., j, :])
+        add_into(dQ[..., i, :], d * K[..., j, :])
+        add_into(dK[..., j, :], d * Q[..., i, :])
+    return dQ, dK

@@ -1,0 +1,49 @@
+"""Linear maps by products that can be recorded."""
+
+from minisum.backend import array_module
+from minisum.fast.cuda import compiling
+from minisum.fast.cuda.recording import matmul
+from minisum.ops.products import transposed
+
+
+def linear(x, W, b=None):
+    if not compiling.runs_on(x, W, b):
+        return NotImplemented
+    shape, has_bias = x.shape, b is not None
+    rows = x.reshape(-1, shape[-1])
+    y = matmul(rows, W.T)
+    if has_bias:
+        y += b
+
+    def back(dy):
+        dy = dy.reshape(-1, W.shape[0])
+        dx, dW = matmul(dy, W).reshape(shape), matmul(dy.T, rows)
+        return (dx, dW, sum_rows(dy)) if has_bias else (dx, dW)
+
+    return y.reshape(*shape[:-1], W.shape[0]), back
+
+
+def full_product(q, k, v, state=None):
+    if not compiling.runs_on(q, k, v, state):
+        return NotImplemented
+    has_state = state is not None
+    S = matmul(transposed(k), v)
+    S = S + state if has_state else S
+
+    def back(gradients):
+        dy, dlast = gradients
+        dS = matmul(transposed(q), dy)
+        dS = dS if dlast is None else dS + dlast
+        dq, dk = matmul(dy, transposed(S)), matmul(v, transposed(dS))
+        return dq, dk, matmul(k, dS), dS if has_state else None
+
+    return (matmul(q, S), S), back
+
+
+def sum_rows(x):
+    """x.sum(axis=0) of x (N, d), as a product with ones.
+
+    CuPy gives each column to one block of threads, and of 32,768 rows with 256 columns that took
+    0.4 ms where a copy of the array takes 0.02 (H200, CuPy 14.2).
+    """
+    return matmul(array_module(x).ones((1, len(x)), x.dtype), x)[0]

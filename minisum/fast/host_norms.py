@@ -1,0 +1,36 @@
+"""Layer norm in place: two arrays of x's size where the formula, taken literally, makes seven."""
+
+import numpy as np
+
+from minisum.fast import one_real_type
+
+
+def layer_norm(x, gain, bias, eps=1e-5):
+    if not one_real_type(x, gain, bias):
+        return NotImplemented
+    mean = x.mean(axis=-1, keepdims=True)
+    y = x - mean
+    r = 1 / np.sqrt(_row_mean(y, y) + eps)
+    y *= r
+    y *= gain
+    y += bias
+
+    def back(dy):
+        normed = x - mean
+        normed *= r
+        tokens = tuple(range(x.ndim - 1))
+        dgain, dbias = (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
+        dx = dy * gain
+        along = _row_mean(dx, normed)
+        dx -= dx.mean(axis=-1, keepdims=True)
+        normed *= along
+        dx -= normed
+        dx *= r
+        return dx, dgain, dbias
+
+    return y, back
+
+
+def _row_mean(a, b):
+    """The mean of a ⊙ b over the last axis, which stays, without an array for a ⊙ b."""
+    return np.einsum("...d,...d->...", a, b)[..., None] / a.shape[-1]

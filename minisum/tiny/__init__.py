@@ -1,0 +1,1 @@
+"""Two whole models, one file each, that need nothing but NumPy."""

@@ -1,0 +1,111 @@
+"""The forms of every op, each of which the tests can have run alone, with its chunks made small."""
+
+import contextlib
+
+import pytest
+from conftest import XP
+from op_cases import EXACT, SMOOTH
+
+from minisum import ops, optim
+from minisum.fast import (
+    FORMS,
+    chunked_delta_rule,
+    chunked_product,
+    chunks,
+    host_activations,
+    host_adam,
+    host_attention_blocked,
+    host_embedding,
+    host_losses,
+    host_running,
+    host_summation,
+)
+from minisum.fast.cuda import attention, losses
+from minisum.ops.embedding import add_rows
+from minisum.ops.losses import score_targets
+from minisum.ops.normal import normal_cdf
+from minisum.ops.running import cumsum
+
+OPS = EXACT | SMOOTH
+PLACE = XP.__name__
+
+# What is dispatched: the ops of that name, and functions without a gradient.
+DISPATCHED = {name: getattr(ops, name) for name in FORMS if name in ops.__all__} | {
+    "add_rows": add_rows,
+    "adam_update": optim.adam_update,
+    "cumsum": cumsum,
+    "lerp": optim.lerp,
+    "normal_cdf": normal_cdf,
+    "score_targets": score_targets,
+}
+
+
+def set_chunks(monkeypatch, tokens):
+    """Borders of chunks inside texts of a few tokens; attention in blocks from two chunks on."""
+    sizes = [
+        (chunked_delta_rule, "CHUNK"), (chunked_product, "CHUNK"),
+        (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention_blocked, "BLOCK"),
+        (host_losses, "BLOCK"), (host_running, "CHUNK"),
+    ]  # fmt: skip
+    for module, size in sizes:
+        monkeypatch.setattr(module, size, tokens)
+    for module, size in [(chunks, "PIECE"), (host_attention_blocked, "LEAST_KEYS")]:
+        monkeypatch.setattr(module, size, 2 * tokens)
+    # These count numbers, not tokens.
+    for module, size in [
+        (host_activations, "PIECE"), (host_adam, "PIECE"), (host_embedding, "ROWS_AT_A_TIME"),
+        (host_losses, "CACHED"), (host_summation, "CACHED"), (attention, "CACHED"),
+        (losses, "CACHED"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(module, size, 3 * tokens)
+
+
+def forms(name):
+    """The names of the faster forms of an op where the tests' arrays live."""
+    return FORMS[name][PLACE == "cupy"] if name in FORMS else []
+
+
+@contextlib.contextmanager
+def only(name, module):
+    """Calls of the op `name` go to its form in `module` alone, or to the textbook's for None.
+
+    Gives a list with an entry for each call that the form took.
+    """
+    if name not in DISPATCHED:
+        yield []
+        return
+    found, taken = DISPATCHED[name].forms(PLACE), []
+    kept = found[:]
+
+    def form(*arguments, **options):
+        result = chosen(*arguments, **options)
+        if result is not NotImplemented:
+            taken.append(chosen)
+        return result
+
+    if module is not None:
+        chosen = kept[forms(name).index(module)]
+    found[:] = [form] if module is not None else []
+    try:
+        yield taken
+    finally:
+        found[:] = kept
+
+
+CASES = [(case, module) for case in OPS for module in [None, *forms(case.split()[0])]]
+every_form = pytest.mark.parametrize(
+    "form", CASES, indirect=True, ids=[f"{case}: {module or 'textbook'}" for case, module in CASES]
+)
+
+
+def _attention(module):
+    def attention(*arguments, **options):
+        with pytest.MonkeyPatch.context() as patch, only("attention", module):
+            patch.setattr(host_attention_blocked, "LEAST_KEYS", 0)
+            patch.setattr(host_attention_blocked, "BLOCK", 2)
+            return ops.attention(*arguments, **options)
+
+    return attention
+
+
+ATTENTIONS = {module or "textbook": _attention(module) for module in [None, *forms("attention")]}
