@@ -47,15 +47,12 @@ import numpy as np
 
 from minisum import protocol
 from minisum.backend import array_module, to_numpy
-from minisum.protocol import ROUNDINGS, is_real
+from minisum.differences import FAINT, extrapolate, noise, prober
+from minisum.protocol import is_real
 
 EXACT_STEP = 2.0**-20
 STEP = 1e-3
 RELATIVE_TOLERANCE = 1e-9  # so that float32, good to 6e-8, is noticed
-# Where two differences near STEP do not fit: LONGEST * STEP and ever shorter (see _extrapolate).
-# An irrational ratio, so that roundings and stairs do not repeat themselves from step to step.
-LONGEST, SHRINK, STEPS, COLUMNS = 300.0, math.sqrt(13.7), 26, 4
-FAINT = 1e-6  # roundings that leave so much of a slope open, or a thousandth of it, hide it
 LINES = 8  # of a verdict that are about single comparisons
 
 
@@ -151,7 +148,7 @@ def gradcheck(
     u = protocol.map_outputs(lambda out: _cotangent(rng, out, exact), y)
     gradients = _check_protocol(verdict, names, arguments, op, y, back, u)
     for name, argument, old in zip(names, arguments, before, strict=True):
-        if hasattr(argument, "dtype") and not protocol.same(argument, old):
+        if hasattr(argument, "dtype") and not protocol.same(to_numpy(argument), to_numpy(old)):
             verdict.breach(name, "value of the argument afterwards", "changed", "left alone")
     if verdict.mismatches:
         return verdict
@@ -284,18 +281,19 @@ def _check_differences(
     scale = np.where(np.isfinite(host), np.maximum(1.0, np.abs(host)), 0.0)
     typical = protocol.size(gradient * scale)
     for place, direction in _directions(rng, host.shape, entries, exact=False):
-        probe = _prober(value, middle, host, scale * direction, gradient)
+        probe = prober(value, middle, host, scale * direction, gradient)
         analytic = float((gradient * scale * direction).sum())
 
         def fits(slope, error, analytic=analytic):
             return abs(analytic - slope) <= tolerance * max(abs(analytic), abs(slope)) + error
 
         (coarse, _, _), (fine, _, size) = probe(first_step), probe(first_step / 2)
-        slope, error, note = (4 * fine - coarse) / 3, _noise(first_step / 2) * size, ""
+        slope, error, note = (4 * fine - coarse) / 3, noise(first_step / 2) * size, ""
+        # Most often that is all. Where they do not fit, or roundings may hide a mistake: any step.
         if not (error <= FAINT * max(1.0, abs(slope)) and fits(slope, error)):
-            slope, error, on_kink, note = _extrapolate(probe, first_step, typical)
+            slope, error, on_kink, note = extrapolate(probe, first_step, typical)
             if fits(slope, error) and error > max(FAINT, 1e-3 * abs(slope)):
-                verdict.hidden += 1
+                verdict.hidden += 1  # anything would fit
                 continue
             if on_kink and not fits(slope, error):
                 verdict.kinks += 1
@@ -306,81 +304,6 @@ def _check_differences(
             if apart > STEP:
                 note += f" (numbers as large as {name} are {apart:.2g} apart: no step is shorter)"
             verdict.mismatches.append(Mismatch(name, place, analytic, slope, note))
-
-
-def _prober(value, middle, host, direction, gradient):
-    """What differences find at a step: L's slope, how far those of both sides differ, L's size.
-
-    The size is what roundings of L are measured by; where L is steep those of the argument count.
-    """
-    least_size = max(np.abs(middle).sum(), np.abs(gradient * direction).sum())
-
-    def probe(step):
-        ahead, behind = host + step * direction, host - step * direction
-        up, down = value(ahead), value(behind)
-        with np.errstate(all="ignore"):
-            slope = (up - down).sum() / (2 * step)
-            # A step is rounded where the argument is large: add what that leaves out, if it is
-            # little. (Infinite entries, under a mask, stay where they are.)
-            missed = np.nan_to_num(direction - (ahead - behind) / (2 * step))
-            slope += (gradient * missed).sum()
-            if (np.abs(missed) > 1e-3 * np.abs(direction)).any():
-                slope = math.nan
-            gap = np.abs((up + down - 2 * middle).sum()) / step
-            return float(slope), float(gap), max(np.abs(up).sum(), least_size)
-
-    return probe
-
-
-def _extrapolate(probe, first_step, typical):
-    """The slope at a step of 0, its error, whether on a kink: differences at ever shorter steps.
-
-    C. J. F. Ridders, 1982, "Accurate computation of F'(x) and F'(x) F''(x)": each extrapolation
-    takes one more power of the step away, and is as far off as it is from the two it is made of.
-    The best one is taken. Shorter steps have to confirm it, since neighbours may agree by chance,
-    and overrule it where they are surer of another slope, as beside a kink. typical: the size of
-    the argument's gradients.
-    """
-    best, least, most, row, later, gaps, overruled = math.nan, math.inf, 0.0, [], [], [], False
-    for i in range(STEPS):
-        step = LONGEST * first_step / SHRINK**i
-        above = row[:COLUMNS]
-        slope, gap, size = probe(step)
-        rounding = _noise(step) * size
-        if rounding > SHRINK**3 * least:
-            break
-        # A small L may be what is left of numbers near 1, as the loss of a sure answer is, and then
-        # its roundings are theirs.
-        unseen = _noise(step) * max(size, 1.0)
-        gap = gap if gap > 4 * unseen else 0.0
-        if 40 * unseen < max(gap, *gaps, 0.0):
-            gaps.append(gap)
-        row, found = [slope], []
-        for column, coarser in enumerate(above, start=1):
-            finer = row[-1]
-            row.append(finer + (finer - coarser) / (SHRINK ** (2 * column) - 1))
-            off = max(abs(row[-1] - finer), abs(row[-1] - coarser), rounding)
-            found.append((off if off == off else math.inf, row[-1]))
-        off, value = min(found, default=(math.inf, math.nan))
-        if abs(value - best) > least + off + unseen:
-            least, later, overruled = math.inf, [], True
-        later.append(value)
-        if off < least:
-            best, least, later, most = value, off, [], max(unseen, FAINT * typical)
-    error = max(least, *(abs(best - value) for value in later), 0.0)
-    on_kink = len(gaps) > 2 and gaps[-1] > gaps[-3] / 2  # of a smooth op they shrink as the step
-    note = ""
-    if overruled or not error <= min(most, max(1e-3 * abs(best), SHRINK**3 * least)):
-        note = (
-            " (steps of different length differ: a kink or a jump is near, or the op is too steep"
-            " or computes in float32 inside)"
-        )
-    return best, min(error, most), on_kink, note
-
-
-def _noise(step):
-    """What roundings may do to a slope where L's terms are 1 in all."""
-    return ROUNDINGS * np.finfo(float).eps / step
 
 
 def _directions(rng, shape, entries, exact):
@@ -421,7 +344,7 @@ def _on_grid(array):
 
 def _cotangent(rng, output, exact):
     """Random weights for an output; multiples of 1/8 without zero in exact mode."""
-    shape = np.shape(output)
+    shape = getattr(output, "shape", ())
     if exact:
         u = rng.integers(1, 8, shape, endpoint=True) * rng.choice([-1, 1], shape) / 8
     else:

@@ -1,7 +1,7 @@
 """Layers that mixers and models share: an op together with its parameters.
 
-    y, back = layer(params, x, ...)      params: dict of arrays, or of further dicts
-    dx, dparams = back(dy)               dparams: a dict like params; back adds to nothing
+y, back = layer(params, x, ...)      params: dict of arrays, or of further dicts
+dx, dparams = back(dy)               dparams: a dict like params; back adds to nothing
 """
 
 from minisum.backend import array_module
@@ -28,11 +28,6 @@ def norm_layer(params, x):
         return dx, {"gain": dgain, "bias": dbias}
 
     return y, back
-
-
-def unchanged(params, x):
-    """The layer that does nothing, and reads no parameters."""
-    return x, lambda dy: (dy, {})
 
 
 def position_layer(params, x, kind, offset=0.0, places=None):

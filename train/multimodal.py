@@ -22,7 +22,7 @@ from minisum import backend
 from minisum.errors import UserError
 from minisum.models import multimodal as models
 from minisum.models.classifier import POOLING
-from minisum.models.ridge import solve_ridge
+from minisum.models.closed_form import solve_ridge
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minisum.fast import one_real_type
-from minisum.ops.normal import normal_cdf
+from minisum.normal import normal_cdf
 
 # Entries a piece: 1 MB in float32.
 PIECE = 2**18

@@ -21,9 +21,7 @@ class Attention(Mixer):
     dx add up.
     """
 
-    def __init__(
-        self, width, heads=1, max_len=512, causal=False, head_width=None, draw="glorot"
-    ):
+    def __init__(self, width, heads=1, max_len=512, causal=False, head_width=None, draw="glorot"):
         super().__init__(width, 1 if head_width else heads, max_len, causal)
         self.heads, self.draw = heads, draw
         self.inner = heads * (head_width or width // heads)

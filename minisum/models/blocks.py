@@ -10,10 +10,12 @@ After: Vaswani et al. 2017; before: Xiong et al. 2020, "On Layer Normalization i
 Architecture".
 """
 
+from functools import partial
+
 from minisum import init, mixers
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.layers import linear_layer, norm_layer, position_layer, token_places, unchanged
+from minisum.layers import linear_layer, norm_layer, position_layer, token_places
 from minisum.ops import dropout
 from minisum.params import add
 
@@ -27,14 +29,10 @@ class Block:
     whose output grows with their number.
     """
 
-    def __init__(
-        self, mixer, d_ff, activation, norm="after", scale=1.0, dropout=0.0, longest=None
-    ):
+    def __init__(self, mixer, d_ff, activation, norm="after", scale=1.0, dropout=0.0, longest=None):
         self.mixer, self.d_ff, self.activation = mixer, d_ff, activation
-        self.before, self.after = norm_layer, unchanged
-        if norm == "after":
-            self.before, self.after = unchanged, norm_layer
-        self.scale, self.dropout, self.longest = scale, dropout, longest
+        self.norm_first, self.scale = norm == "before", scale
+        self.dropout, self.longest = dropout, longest
 
     def init(self, rng):
         d = self.mixer.width
@@ -44,37 +42,35 @@ class Block:
             params |= {"norm2": init.norm(d), "up": up, "down": down}
         return params
 
-    def __call__(self, params, x, mask=None, documents=None, keep=None):
-        """mask (B, n), or `documents`, none of which sees another. keep: dropout's survivors inside
-        and after the token network, while training.
+    def __call__(self, params, x, mask=None, keep=None, mix=None):
+        """mask (B, n) bool or None. keep: dropout's survivors inside and after the token network,
+        while training. mix: what stands in the mixer's place, mix(params, h) -> mixed, back.
         """
-        h, back_norm = self.before(params["norm1"], x)
-        if documents:
-            mixed, back_mixer = documents.mix(self.mixer, params["mixer"], h)
-        else:
-            mixed, back_mixer = self.mixer(params["mixer"], h, mask)
-        y, back_rest = self.after_mixing(params, x + mixed * self.scale, keep)
+        h = x
+        if self.norm_first:
+            h, back_norm1 = norm_layer(params["norm1"], h)
+        mixed, back_mix = mix(params["mixer"], h) if mix else self.mixer(params["mixer"], h, mask)
+        z = x + mixed * self.scale
+        if not self.norm_first:
+            z, back_norm1 = norm_layer(params["norm1"], z)
+        y, back_network = self.network(params, z, keep) if self.d_ff else (z, None)
 
         def back(dy):
-            dsum, dparams = back_rest(dy)
-            dh, dmixer = back_mixer(dsum * self.scale)
-            dx, dnorm = back_norm(dh)
-            dnorm1 = dparams["norm1"] | dnorm
-            return dsum + dx, dparams | {"mixer": dmixer, "norm1": dnorm1}
+            dz, dparams = back_network(dy) if self.d_ff else (dy, {})
+            if not self.norm_first:
+                dz, dparams["norm1"] = back_norm1(dz)
+            dh, dparams["mixer"] = back_mix(dz * self.scale)
+            if self.norm_first:
+                dh, dparams["norm1"] = back_norm1(dh)
+            return dz + dh, dparams
 
         return y, back
 
-    def after_mixing(self, params, x, keep=None):
-        """What follows once the mixer's output is added; back(dy) -> dx, dparams."""
-        z, back_norm1 = self.after(params["norm1"], x)
-        if not self.d_ff:
-
-            def back_without_network(dy):
-                dx, dnorm1 = back_norm1(dy)
-                return dx, {"norm1": dnorm1}
-
-            return z, back_without_network
-        h, back_before = self.before(params["norm2"], z)
+    def network(self, params, z, keep):
+        """The token network, with its norm and shortcut; back(dy) -> dz, dparams."""
+        h = z
+        if self.norm_first:
+            h, back_norm2 = norm_layer(params["norm2"], h)
         inner, back_up = linear_layer(params["up"], h)  # (B, n, d_ff)
         active, back_active = self.activation(inner)
         if keep:
@@ -82,101 +78,105 @@ class Block:
         outer, back_down = linear_layer(params["down"], active)  # (B, n, d)
         if keep:
             outer, back_outer = dropout(outer, keep[1], self.dropout)
-        y, back_after = self.after(params["norm2"], z + outer)
+        y = z + outer
+        if not self.norm_first:
+            y, back_norm2 = norm_layer(params["norm2"], y)
 
         def back(dy):
-            dsum, dnorm2 = back_after(dy)
-            douter = back_outer(dsum)[0] if keep else dsum
-            dactive, ddown = back_down(douter)
+            dparams = {}
+            if not self.norm_first:
+                dy, dparams["norm2"] = back_norm2(dy)
+            douter = back_outer(dy)[0] if keep else dy
+            dactive, dparams["down"] = back_down(douter)
             if keep:
                 dactive, _ = back_inner(dactive)
-            dh, dup = back_up(back_active(dactive))
-            dz, dnorm = back_before(dh)
-            dx, dnorm1 = back_norm1(dsum + dz)
-            return dx, {"norm1": dnorm1, "norm2": dnorm2 | dnorm, "up": dup, "down": ddown}
+            dh, dparams["up"] = back_up(back_active(dactive))
+            if self.norm_first:
+                dh, dparams["norm2"] = back_norm2(dh)
+            return dy + dh, dparams
 
         return y, back
 
     def step(self, params, x, state=None, read=0):
-        """The next tokens x (B, n, d), after the `read` ones that `state` remembers.
+        """The next tokens x (B, n, d), after the `read` ones that `state` remembers -> y, state.
 
         From `longest` tokens on, t of them count as `longest`: their sum is multiplied by
         longest / t, and so stays as large as the largest that the layers above learned to read.
         """
-        h, _ = self.before(params["norm1"], x)
-        mixed, state = self.mixer.step(params["mixer"], h, state)
-        scale = self.scale
-        if self.longest is not None and read + x.shape[1] > self.longest:
-            xp = array_module(x)
-            count = read + 1 + xp.arange(x.shape[1])[:, None]
-            scale = (scale * xp.minimum(1, self.longest / count)).astype(x.dtype)
-        y, _ = self.after_mixing(params, x + mixed * scale)
-        return y, state
+
+        def mix(mixer_params, h):
+            mixed, after = self.mixer.step(mixer_params, h, state)
+            if self.longest is not None and read + x.shape[1] > self.longest:
+                xp = array_module(x)
+                count = read + 1 + xp.arange(x.shape[1])[:, None]
+                mixed = mixed * xp.minimum(1, self.longest / count).astype(x.dtype)
+            states.append(after)
+            return mixed, None
+
+        states = []
+        y, _ = self(params, x, mix=mix)
+        return y, states[0]
 
 
 class Stack:
     """Positions, then one block after the other, then a layer norm if `norm`.
 
     positions, offset: see `position_layer`; deviation: that of the first positions. max_len: the
-    longest text in tokens, and the number of positions.
+    longest text in tokens, and the number of positions; None for no limit.
     """
 
     def __init__(self, blocks, width, max_len, positions, offset=0.0, deviation=1.0, norm=True):
         self.blocks, self.width, self.max_len = blocks, width, max_len
         self.positions, self.offset, self.deviation = positions, offset, deviation
-        self.norm = norm_layer if norm else unchanged
+        self.norm = norm
 
     def init(self, rng):
         params = {}
         if self.positions != "none":
             params["positions"] = rng.normal(0.0, self.deviation, (self.max_len, self.width))
         params["blocks"] = {str(i): block.init(rng) for i, block in enumerate(self.blocks)}
-        return params | ({"norm": init.norm(self.width)} if self.norm is norm_layer else {})
+        return params | ({"norm": init.norm(self.width)} if self.norm else {})
 
     def __call__(self, params, x, mask=None, documents=None, keeps=None):
-        """x (B, n, d) -> out like x; back(dout, grads) adds as each layer returns, and gives dx.
+        """x (B, n, d) -> out like x; back(dout, grads) -> dx adds as soon as a layer returns.
 
-        params: with the stack's names, and others. mask (B, n) bool: what `out` holds at padding is
-        finite and does not depend on what stood there. documents: none sees another. keeps: each
-        block's survivors of dropout.
+        params: the model's, among them the stack's. mask (B, n) bool: what `out` holds at padding
+        is finite and does not depend on what stood there. documents: `Documents`, none of which
+        sees another. keeps: each block's survivors of dropout.
         """
-        xp = array_module(x)
-        real = None if mask is None else mask[:, :, None]
-        x, back_position = self.place(params, x, mask, documents)
-        if mask is not None:
-            x = xp.where(real, x, 0)
-        backs = []
-        for i, block in enumerate(self.blocks):
-            keep = keeps[i] if keeps else None
-            x, back_block = block(params["blocks"][str(i)], x, mask, documents, keep)
-            backs.append(back_block)
-        out, back_norm = self.norm(params.get("norm"), x)
-
-        def back(dout, grads):
-            dx, dnorm = back_norm(dout)
-            if dnorm:
-                add(grads["norm"], dnorm)
-            for i in reversed(range(len(backs))):
-                dx, dparams = backs[i](dx)
-                add(grads["blocks"][str(i)], dparams)
-            if mask is not None:
-                dx = xp.where(real, dx, 0)
-            dx, dpositions = back_position(dx)
-            add(grads, dpositions)
-            return dx
-
-        return out, back
-
-    def place(self, params, x, mask=None, documents=None):
-        """x with its positions, counted among the real tokens or in each document."""
-        n, places = x.shape[1], None
+        xp, n, places = array_module(x), x.shape[1], None
         if documents:
             n, places = documents.shape[1], documents.places
         elif mask is not None:
             places = token_places(x, mask)
         if self.max_len and n > self.max_len:
             raise UserError(f"{n} tokens at once: the model was built for {self.max_len} tokens")
-        return position_layer(params, x, self.positions, self.offset, places)
+        x, back_position = position_layer(params, x, self.positions, self.offset, places)
+        if mask is not None:
+            x = xp.where(mask[:, :, None], x, 0)
+        backs = []
+        for i, block in enumerate(self.blocks):
+            mix = partial(documents.mix, block.mixer) if documents else None
+            keep = keeps[i] if keeps else None
+            x, back_block = block(params["blocks"][str(i)], x, mask, keep, mix)
+            backs.append(back_block)
+        if self.norm:
+            x, back_norm = norm_layer(params["norm"], x)
+
+        def back(dx, grads):
+            if self.norm:
+                dx, dnorm = back_norm(dx)
+                add(grads["norm"], dnorm)
+            for i in reversed(range(len(backs))):
+                dx, dparams = backs[i](dx)
+                add(grads["blocks"][str(i)], dparams)
+            if mask is not None:
+                dx = xp.where(mask[:, :, None], dx, 0)
+            dx, dpositions = back_position(dx)
+            add(grads, dpositions)
+            return dx
+
+        return x, back
 
 
 def parse_pattern(text, causal=True):

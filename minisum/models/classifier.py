@@ -35,16 +35,9 @@ class Classifier(TextModel):
     default_pooling = "mean"
 
     def __init__(
-        self,
-        vocab,
-        width,
-        classes,
-        max_len,
-        pooling=None,
-        masked=True,
-        dropout=0.0,
+        self, vocab, width, classes, max_len, pooling=None, masked=True, dropout=0.0,
         token_dropout=0.0,
-    ):
+    ):  # fmt: skip
         self.vocab, self.width, self.classes, self.max_len = vocab, width, classes, max_len
         self.power = POOLING[pooling or self.default_pooling]
         self.masked, self.dropout, self.token_dropout = masked, dropout, token_dropout

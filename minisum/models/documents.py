@@ -32,39 +32,23 @@ class Documents:
         self.mask = mask
 
     def apart(self, x):
-        """x (B, n, d) -> rows (S, m, d), padded with zeros. Numbers only move, and so back."""
-        shape = x.shape
-
-        def back(drows):
-            return self._gather(drows, shape)
-
-        return self._scatter(x), back
-
-    def together(self, rows, windows):
-        """rows (S, m, d) -> x (B, n, d), (B, n) = windows: the inverse of `apart`."""
-
-        def back(dx):
-            return self._scatter(dx)
-
-        return self._gather(rows, (*windows, rows.shape[-1])), back
-
-    def mix(self, mixer, params, x):
-        """y, back of a mixer that is applied to each document alone.   x (B, n, d) -> y like x"""
-        rows, back_apart = self.apart(x)
-        mixed, back_mixer = mixer(params, rows, self.mask)
-        y, back_together = self.together(mixed, x.shape[:2])
-
-        def back(dy):
-            drows, dparams = back_mixer(back_together(dy))
-            return back_apart(drows), dparams
-
-        return y, back
-
-    def _scatter(self, x):
+        """x (B, n, d) -> rows (S, m, d), padded with zeros. Its backward pass is `together`."""
         d = x.shape[-1]
         rows = array_module(x).zeros((*self.shape, d), x.dtype)
         rows.reshape(-1, d)[self.index] = x.reshape(-1, d)
         return rows
 
-    def _gather(self, rows, shape):
-        return rows.reshape(-1, rows.shape[-1])[self.index].reshape(shape)
+    def together(self, rows):
+        """rows (S, m, d) -> x (B, n, d). Its backward pass is `apart`."""
+        d = rows.shape[-1]
+        return rows.reshape(-1, d)[self.index].reshape(*self.places.shape, d)
+
+    def mix(self, mixer, params, x):
+        """y, back of a mixer that is applied to each document alone.   x (B, n, d) -> y like x"""
+        rows, back_mixer = mixer(params, self.apart(x), self.mask)
+
+        def back(dy):
+            drows, dparams = back_mixer(self.apart(dy))
+            return self.together(drows), dparams
+
+        return self.together(rows), back

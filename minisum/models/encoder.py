@@ -96,34 +96,30 @@ class EncoderReader(Model):
         return {"embedding": embedding, "head": head} | self.encoder.init(rng)
 
     def loss(self, params, batch, total):
-        scores, back_scores = self._scores(params, batch)
-        loss, back_loss = cross_entropy(scores, batch["targets"], total=total)
-
-        def back(grads):
-            back_scores(back_loss(1.0)[0], grads)
-
-        return loss, back
-
-    def predict(self, params, batch):
-        """Scores (B, N, V)."""
-        return self._scores(params, batch)[0]
-
-    def _scores(self, params, batch):
         ids = batch["ids"]
         xp = array_module(ids)
         x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
         out, back_encoder = self.encoder(params, x)
         chosen = (xp.arange(len(ids))[:, None], batch["places"])
         scores, back_head = linear_layer(params["head"], out[chosen])  # (B, N, V)
+        loss, back_loss = cross_entropy(scores, batch["targets"], total=total)
 
-        def back(dscores, grads):
+        def back(grads):
+            dscores, _ = back_loss(1.0)
             dout = xp.zeros_like(out)
             dout[chosen], dhead = back_head(dscores)
             add(grads, {"head": dhead})
             dx = back_encoder(dout, grads)
             add(grads, {"embedding": back_embed(dx)[1]})
 
-        return scores, back
+        return loss, back
+
+    def predict(self, params, batch):
+        """Scores (B, N, V)."""
+        x, _ = embed(batch["ids"], params["embedding"])
+        out, _ = self.encoder(params, x)
+        rows = array_module(x).arange(len(x))[:, None]
+        return linear_layer(params["head"], out[rows, batch["places"]])[0]
 
 
 class EncoderRegressor(Model):
@@ -146,27 +142,22 @@ class EncoderRegressor(Model):
         return batch["x"].shape[1] * self.width
 
     def loss(self, params, batch, total):
-        answers, back_answers = self._answers(params, batch["x"])
-        loss, back_loss = mean_squared_error(answers, batch["targets"], total=total)
-
-        def back(grads):
-            back_answers(back_loss(1.0)[0], grads)
-
-        return loss, back
-
-    def predict(self, params, batch):
-        """Answers (B,)."""
-        return self._answers(params, batch["x"])[0]
-
-    def _answers(self, params, vectors):
-        x, back_read = linear_layer(params["read"], vectors)  # (B, n, d)
+        x, back_read = linear_layer(params["read"], batch["x"])  # (B, n, d)
         out, back_encoder = self.encoder(params, x)
         answers, back_head = linear_layer(params["head"], out[:, -1])  # (B, 1)
+        loss, back_loss = mean_squared_error(answers[:, 0], batch["targets"], total=total)
 
-        def back(danswers, grads):
+        def back(grads):
+            danswers, _ = back_loss(1.0)
             dout = array_module(out).zeros_like(out)
             dout[:, -1], dhead = back_head(danswers[:, None])
             dx = back_encoder(dout, grads)
             add(grads, {"read": back_read(dx)[1], "head": dhead})
 
-        return answers[:, 0], back
+        return loss, back
+
+    def predict(self, params, batch):
+        """Answers (B,)."""
+        x, _ = linear_layer(params["read"], batch["x"])
+        out, _ = self.encoder(params, x)
+        return linear_layer(params["head"], out[:, -1])[0][:, 0]

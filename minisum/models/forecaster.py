@@ -104,20 +104,10 @@ class Forecaster(WindowModel):
     """
 
     def __init__(
-        self,
-        window,
-        horizon,
-        layers="projection*2,attention",
-        width=128,
-        heads=8,
-        d_ff=256,
-        patch=16,
-        stride=8,
-        positions="multiply",
-        position_offset=1.0,
-        dropout=0.0,
+        self, window, horizon, layers="projection*2,attention", width=128, heads=8, d_ff=256,
+        patch=16, stride=8, positions="multiply", position_offset=1.0, dropout=0.0,
         normalise="none",
-    ):
+    ):  # fmt: skip
         super().__init__(window, horizon, normalise)
         if not 1 <= stride <= patch <= window:
             raise UserError(

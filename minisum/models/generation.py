@@ -39,12 +39,3 @@ def draw(scores, rng, temperature=1.0, top_k=None):
     # Exponential clocks: the first to ring, at rate e^score, is a draw from the softmax.
     waits = np.log(rng.standard_exponential(len(candidates)))
     return int(candidates[(scores[candidates] / temperature - waits).argmax()])
-
-
-def state_bytes(state):
-    """Bytes of the arrays in a model's or mixer's state."""
-    if isinstance(state, (list, tuple)):
-        return sum(state_bytes(part) for part in state)
-    if isinstance(state, dict):
-        return sum(state_bytes(part) for part in state.values())
-    return getattr(state, "nbytes", 0)

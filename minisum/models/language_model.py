@@ -44,17 +44,9 @@ class LanguageModel(Model):
     """
 
     def __init__(
-        self,
-        vocab,
-        width,
-        layers,
-        max_len,
-        heads=8,
-        d_ff=None,
-        positions=None,
-        tied=False,
+        self, vocab, width, layers, max_len, heads=8, d_ff=None, positions=None, tied=False,
         sum_scale="length",
-    ):
+    ):  # fmt: skip
         names = parse_pattern(layers) if isinstance(layers, str) else list(layers)
         if positions is None:
             positions = "add" if set(names) == {"attention"} else "multiply"
@@ -87,13 +79,14 @@ class LanguageModel(Model):
         documents = Documents(batch["starts"]) if "starts" in batch else None
         x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
         x, back_stack = self.stack(params, x, documents=documents)
-        scale, W, b = self.score_scale, self.words(params), params["head"]["b"]
-        loss, back_loss = linear_cross_entropy(x * scale, W, b, batch["targets"], total=total)
+        W, b = params["embedding"] if self.tied else params["head"]["W"], params["head"]["b"]
+        scale, targets = self.score_scale, batch["targets"]
+        loss, back_loss = linear_cross_entropy(x * scale, W, b, targets, total=total)
 
         def back(grads):
             dx, dW, db, _ = back_loss(1.0)
-            add(grads, {"head": {"b": db}})
             add(grads, {"embedding": dW} if self.tied else {"head": {"W": dW}})
+            add(grads, {"head": {"b": db}})
             dx = back_stack(dx * scale, grads)
             add(grads, {"embedding": back_embed(dx)[1]})
 
@@ -104,17 +97,13 @@ class LanguageModel(Model):
         documents = Documents(batch["starts"]) if "starts" in batch else None
         x, _ = embed(batch["ids"], params["embedding"])
         x, _ = self.stack(params, x, documents=documents)
-        W, b = self.words(params), params["head"]["b"]
+        W, b = params["embedding"] if self.tied else params["head"]["W"], params["head"]["b"]
         return score_targets(x * self.score_scale, W, b, batch["targets"])
-
-    def words(self, params):
-        """(V, d): the vectors that tokens are multiplied by."""
-        return params["embedding"] if self.tied else params["head"]["W"]
 
     def layers(self, params, ids):
         """The vectors (B, n, d) of ids (B, n) after the input and after each block, unnormed."""
         x, _ = embed(ids, params["embedding"])
-        x, _ = self.stack.place(params, x)
+        x, _ = position_layer(params, x, self.positions, POSITION_OFFSET)
         outputs = [x]
         for i, block in enumerate(self.stack.blocks):
             x, _ = block(params["blocks"][str(i)], x)
@@ -144,7 +133,8 @@ class LanguageModel(Model):
             after.append(block_state)
         gain, bias = params["norm"]["gain"], params["norm"]["bias"]
         x, _ = layer_norm(x if every else x[:, -1], gain, bias)
-        scores, _ = linear(x * self.score_scale, self.words(params), params["head"]["b"])
+        W, b = params["embedding"] if self.tied else params["head"]["W"], params["head"]["b"]
+        scores, _ = linear(x * self.score_scale, W, b)
         return scores, (read + ids.shape[1], after, average)
 
     def _positions(self, table, read, count, average):

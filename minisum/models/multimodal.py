@@ -18,7 +18,7 @@ from minisum.errors import UserError
 from minisum.layers import linear_layer, position_layer
 from minisum.models.base import TextModel
 from minisum.models.classifier import POOLING, SummationClassifier
-from minisum.models.ridge import RidgeRegressor
+from minisum.models.closed_form import RidgeRegressor
 from minisum.ops import dropout, embed, layer_norm, mean_squared_error, mean_tokens, relu
 from minisum.params import add
 
@@ -65,28 +65,17 @@ class Regressor(TextModel):
         return super().activation_size(batch) // 8
 
     def loss(self, params, batch, total):
-        y, back_values = self._values(params, batch, batch.get("keep"))
-        loss, back_loss = mean_squared_error(y, batch["targets"], total=total)
-
-        def back(grads):
-            dy, _ = back_loss(1.0)
-            back_values(dy, grads)
-
-        return loss, back
-
-    def predict(self, params, batch):
-        """The predicted targets (B,), standardised like those it was trained on."""
-        return self._values(params, batch)[0]
-
-    def _values(self, params, batch, keep=None):
+        keep = batch.get("keep")
         joint, back_joint = self.joint(params, batch)  # (B, joint_width)
         fused, back_fuse = dense(params["fuse"], joint)  # (B, d)
         narrow, back_narrow = dense(params["narrow"], fused)  # (B, 64)
         if keep is not None:
             narrow, back_dropout = dropout(narrow, keep, self.dropout)
         y, back_head = linear_layer(params["head"], narrow)  # (B, 1)
+        loss, back_loss = mean_squared_error(y[:, 0], batch["targets"], total=total)
 
-        def back(dy, grads):
+        def back(grads):
+            dy, _ = back_loss(1.0)
             dnarrow, dhead = back_head(dy[:, None])
             if keep is not None:
                 dnarrow, _ = back_dropout(dnarrow)
@@ -95,7 +84,14 @@ class Regressor(TextModel):
             add(grads, {"head": dhead, "narrow": dparams_narrow, "fuse": dparams_fuse})
             back_joint(djoint, grads)
 
-        return y[:, 0], back
+        return loss, back
+
+    def predict(self, params, batch):
+        """The predicted targets (B,), standardised like those it was trained on."""
+        x, _ = self.joint(params, batch)
+        x, _ = dense(params["fuse"], x)
+        x, _ = dense(params["narrow"], x)
+        return linear_layer(params["head"], x)[0][:, 0]
 
 
 class WordsRegressor(Regressor):
@@ -234,11 +230,9 @@ def towers(params, numbers):
 
 
 def init_towers(rng, columns, inputs, width):
+    sizes = {"1": (width, inputs), "2": (width, width)}
     return {
-        str(i): {
-            "1": init.linear(rng, width, inputs, "glorot"),
-            "2": init.linear(rng, width, width, "glorot"),
-        }
+        str(i): {name: init.linear(rng, *size, "glorot") for name, size in sizes.items()}
         for i in range(columns)
     }
 

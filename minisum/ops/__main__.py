@@ -12,7 +12,6 @@ import os
 import sys
 import textwrap
 import time
-import unicodedata
 from functools import partial
 
 import numpy as np
@@ -25,8 +24,6 @@ from minisum.saved import saved_arrays
 SIZES = {"B": 2, "n": 6, "d": 4, "o": 3, "V": 7, "H": 2, "h": 3}
 REAL = {"B": 4, "n": 512, "d": 256, "o": 256, "V": 4096, "H": 4, "h": 64}
 LONG = REAL | {"B": 1, "n": 2048}  # for the forms that only long texts take
-WIDTHS = (36, 58, 6, 7)
-HEADINGS = ("operation", "formula, and what is saved for the backward pass", "bytes", "check")
 
 
 class Draw:
@@ -191,36 +188,11 @@ def saved(op):
     return " ".join(op.__doc__.rpartition("Saved:")[2].split()).rstrip(".")
 
 
-def row(cells):
-    """Cells side by side, each wrapped to its column; the last two flush right."""
-    columns = []
-    for cell, width in zip(cells, WIDTHS, strict=True):
-        lines = [textwrap.wrap(line, width, subsequent_indent="  ") for line in cell.splitlines()]
-        columns.append([piece for pieces in lines for piece in pieces])
-    for i in range(max(map(len, columns))):
-        texts = [column[i] if i < len(column) else "" for column in columns]
-        left = [padded(text, width) for text, width in zip(texts[:2], WIDTHS[:2], strict=True)]
-        right = [text.rjust(width) for text, width in zip(texts[2:], WIDTHS[2:], strict=True)]
-        yield "  ".join(left + right).rstrip()
-
-
-def padded(text, width):
-    """`text` and blanks to `width` places; a hat on a letter takes none."""
-    return text.ljust(width + sum(map(bool, map(unicodedata.combining, text))))
-
-
 def table():
     """Lines to print, and last the verdicts that are false."""
     sizes, real = (", ".join(f"{k} {v:,}" for k, v in s.items()) for s in (SIZES, REAL))
-    example = 8 * SIZES["B"] * SIZES["n"] * SIZES["d"]
-    yield f"Checked and counted at {sizes}, in float64: an array (B, n, d) is {example} bytes."
-    yield (
-        f"check: exact means ==, without any tolerance; {RELATIVE_TOLERANCE:.0e} is the largest "
-        "relative difference allowed."
-    )
-    yield f"faster: than the textbook form, there and back, at {real}, in float32."
-    yield ""
-    yield from row(HEADINGS)
+    yield f"saved, in bytes, and checked at {sizes}, in float64; exact: compared with =="
+    yield f"faster than the textbook form, there and back, at {real}, in float32"
     wrong, module = [], None
     for name in EXAMPLES:
         op = getattr(ops, name)
@@ -230,13 +202,15 @@ def table():
             path = module.replace(".", "/") + ".py"
             yield f"{path}: {sys.modules[module].__doc__.splitlines()[0]}"
         verdict, kept = check(name)
-        status = "exact" if "exact" in verdict.mode else f"{RELATIVE_TOLERANCE:.0e}"
+        status = "exact" if "exact" in verdict.mode else f"within {RELATIVE_TOLERANCE:.0e}"
         if not verdict:
             wrong.append(verdict)
             status = "WRONG"
+        yield f"{f'{name}{inspect.signature(op)}':<88} {kept:>6}  {status}"
         about = [formula(op), f"saved: {saved(op)}"]
         about += [f"faster: {module}, {gain}" for module, gain in gains(name)]
-        yield from row((f"{name}{inspect.signature(op)}", "\n".join(about), str(kept), status))
+        for text in about:
+            yield textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="      ")
     yield wrong
 
 

@@ -4,7 +4,7 @@ import math
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
-from minisum.ops.normal import normal_cdf
+from minisum.normal import normal_cdf
 
 
 def relu(x):

@@ -63,10 +63,10 @@ def test_the_order_of_tokens_does_not_matter(name, case):
 def test_no_decay_is_a_decay_of_one(case):
     """Gated linear attention without gates, retention with γ = 1, linear attention's numerator."""
     q, k, v = qkv(case)
-    (plain, state), _ = ops.causal_product(q, k, v, chunk=3)
+    (plain, state), _ = ops.causal_product(q, k, v)
     for letters in ("B H n 1", "B H n h"):
         zero = XP.zeros(case.shape(letters))
-        (gated, gated_state), _ = ops.causal_product(q, k, v, zero, chunk=4)
+        (gated, gated_state), _ = ops.causal_product(q, k, v, zero)
         close(plain, gated)
         close(state, gated_state)
     close(plain, XP.tril(q @ k.swapaxes(-1, -2)) @ v)
@@ -77,9 +77,9 @@ def test_no_decay_is_a_decay_of_one(case):
 def test_the_gated_delta_rule_without_gate_is_the_delta_rule(case):
     q, k, v = qkv(case)
     beta = case.uniform("B H n 1", 0, 1)
-    (plain, state), _ = ops.delta_rule(q, unit(k), v, beta, chunk=3)
+    (plain, state), _ = ops.delta_rule(q, unit(k), v, beta)
     zero = XP.zeros_like(beta)
-    (gated, gated_state), _ = ops.delta_rule(q, unit(k), v, beta, zero, chunk=2)
+    (gated, gated_state), _ = ops.delta_rule(q, unit(k), v, beta, zero)
     close(plain, gated)
     close(state, gated_state)
 
@@ -98,7 +98,7 @@ def test_what_the_delta_rule_just_wrote_it_reads_back(case):
     """A key of length one at rate 1: its own value, whatever was stored before."""
     _, k, v = qkv(case)
     k = unit(k)
-    (y, _), _ = ops.delta_rule(k, k, v, XP.ones(case.shape("B H n 1")), chunk=3)
+    (y, _), _ = ops.delta_rule(k, k, v, XP.ones(case.shape("B H n 1")))
     close(y, v)
 
 
@@ -109,7 +109,7 @@ def test_the_delta_rule_with_orthogonal_keys_is_linear_attention(case):
     k = XP.broadcast_to(XP.eye(4)[: case.n], shape)
     q = XP.asarray(case.rng.normal(size=shape))
     v = case.normal("B H n d")
-    (corrected, _), _ = ops.delta_rule(q, k, v, XP.ones((*shape[:3], 1)), chunk=3)
+    (corrected, _), _ = ops.delta_rule(q, k, v, XP.ones((*shape[:3], 1)))
     close(corrected, ops.causal_product(q, k, v)[0][0])
 
 
@@ -227,7 +227,7 @@ def test_the_decayed_sum_is_a_product_of_one_key(case):
     (h, last), _ = ops.decayed_sum(u, log_decay)
     as_heads = [a.swapaxes(1, 2)[..., None] for a in (u, log_decay)]
     one = XP.ones_like(as_heads[0])
-    (y, S), _ = ops.causal_product(one, one, as_heads[0], as_heads[1], chunk=3)
+    (y, S), _ = ops.causal_product(one, one, as_heads[0], as_heads[1])
     close(h, y[..., 0].swapaxes(1, 2))
     close(last, S[..., 0, 0])
     close(ops.decayed_sum(u, XP.zeros_like(u))[0][0], XP.cumsum(u, axis=1))

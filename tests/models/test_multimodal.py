@@ -17,7 +17,7 @@ from minisum import backend
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
 from minisum.models import multimodal
-from minisum.models.ridge import solve_ridge
+from minisum.models.closed_form import solve_ridge
 from minisum.params import Params, flatten
 from minisum.strategies import cases
 

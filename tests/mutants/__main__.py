@@ -1,6 +1,6 @@
 r"""Break every backward pass on purpose, one small mistake at a time: do the tests notice?
 
-    python -m tests.mutants                          # all of minisum/ops and minisum/mixers
+    python -m tests.mutants                          # minisum/ops, minisum/fast and minisum/mixers
     python -m tests.mutants minisum/ops/norms.py --sample 20 --seed 1
     python -m tests.mutants --forward                # mistakes in the forward pass as well
     python -m tests.mutants minisum/models --tests models
@@ -45,6 +45,8 @@ TESTS = (
     "ops/test_attention_forms.py",
     "ops/test_losses.py",
     "ops/test_extreme_values.py",
+    "ops/test_add_rows.py",
+    "fast/test_forms.py",
     "mixers/test_mixers.py",
     "mixers/test_mixer_texts.py",
     "mixers/test_mixer_identities.py",
@@ -228,7 +230,9 @@ def report(everyone, book, full):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("paths", nargs="*", default=["minisum/ops", "minisum/mixers"])
+    parser.add_argument(
+        "paths", nargs="*", default=["minisum/ops", "minisum/fast", "minisum/mixers"]
+    )
     parser.add_argument("--forward", action="store_true", help="mistakes in every function")
     parser.add_argument("--sample", type=int, metavar="N", help="only N of them, drawn at random")
     parser.add_argument("--seed", type=int, default=0)

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import importlib
+import inspect
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +70,7 @@ class Source:
         owners = [c for c in self.around(outermost) if isinstance(c, ast.ClassDef)]
         for scope in (*reversed(owners), outermost):
             code = next(c for c in code.co_consts if getattr(c, "co_name", None) == scope.name)
-            live = vars(live)[scope.name]
+            live = inspect.unwrap(vars(live)[scope.name])
         live.__code__ = code
 
 

@@ -31,9 +31,7 @@ def test_add_rows_is_the_loop(dtype, id_type, V, d, shape, seed):
         rows = case._finish(rows)
     start = case.grid("V d").astype(dtype)
     wanted = to_numpy(start).copy()
-    for i, row in zip(
-        to_numpy(ids).reshape(-1), to_numpy(rows).reshape(-1, d), strict=True
-    ):
+    for i, row in zip(to_numpy(ids).reshape(-1), to_numpy(rows).reshape(-1, d), strict=True):
         wanted[i] += row
     wide = XP.zeros((V, 2 * d), dtype)
     for table in (

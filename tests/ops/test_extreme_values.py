@@ -11,7 +11,7 @@ from hypothesis import given
 from op_cases import draw
 
 from minisum import ops
-from minisum.ops.activations import normal_cdf
+from minisum.normal import normal_cdf
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -21,9 +21,9 @@ from minisum.fast import (
     host_summation,
 )
 from minisum.fast.cuda import attention, losses
+from minisum.normal import normal_cdf
 from minisum.ops.embedding import add_rows
 from minisum.ops.losses import score_targets
-from minisum.ops.normal import normal_cdf
 from minisum.ops.running import cumsum
 
 OPS = EXACT | SMOOTH

@@ -1,67 +1,17 @@
 """From CUDA C++ to a function of Python."""
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from minisum.backend import array_module
 from minisum.fast import one_real_type
 
+HERE = Path(__file__).parent
 # Vectorized loads and stores: neighbouring numbers that a thread reads or writes at once. Four in
 # float32 are 16 bytes, the most that one instruction moves (in float64 it takes two).
 PACK = 4
-
-# What several kernels need: neighbouring numbers at once, sums and maxima over a block's threads.
-SHARED = r"""
-template <typename T, int K>
-struct alignas(K * sizeof(T)) Pack { T of[K]; };
-
-template <int K, typename T>
-__device__ Pack<T, K> read(const T* from) { return *reinterpret_cast<const Pack<T, K>*>(from); }
-
-template <int K, typename T>
-__device__ void write(T* to, Pack<T, K> pack) { *reinterpret_cast<Pack<T, K>*>(to) = pack; }
-
-// to += pack, whatever other threads add there.
-template <int K, typename T>
-__device__ void add(T* to, Pack<T, K> pack) {
-#if __CUDA_ARCH__ >= 900  // from the H100 on, four at a time
-    if constexpr (K == 4 && sizeof(T) == 4) {
-        const float4 four = {pack.of[0], pack.of[1], pack.of[2], pack.of[3]};
-        atomicAdd(reinterpret_cast<float4*>(to), four);
-    } else
-#endif
-    for (int k = 0; k < K; ++k) atomicAdd(to + k, pack.of[k]);
-}
-
-// The sum of every thread's value, in every thread. `shared` holds a number a warp of threads.
-template <typename T>
-__device__ T block_sum(T value, T* shared) {
-    for (int apart = 16; apart; apart /= 2) value += __shfl_xor_sync(~0u, value, apart);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-    __syncthreads();
-    value = shared[0];
-    for (int warp = 1; warp < blockDim.x / 32; ++warp) value += shared[warp];
-    return value;
-}
-
-// The largest; a NaN counts as larger than anything.
-template <typename T>
-__device__ T larger(T a, T b) { return b > a || b != b ? b : a; }
-
-template <typename T>
-__device__ T block_max(T value, T* shared) {
-    for (int apart = 16; apart; apart /= 2)
-        value = larger(value, __shfl_xor_sync(~0u, value, apart));
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
-    __syncthreads();
-    value = shared[0];
-    for (int warp = 1; warp < blockDim.x / 32; ++warp) value = larger(value, shared[warp]);
-    return value;
-}
-"""
 
 
 def runs_on(*arrays):
@@ -75,22 +25,23 @@ def runs_on(*arrays):
 
 @cache
 def compiled(source, name, dtype, pack):
-    """The kernel `name` of a source for one type. Compiling takes a moment, once."""
+    """The kernel `name` of a file for one type. Compiling takes a moment, once."""
     import cupy
 
     number = {"float32": "float", "float64": "double"}[dtype]
     symbol = f"{name}<{number}, {pack}>" if pack else f"{name}<{number}>"
-    code = SHARED + source
-    module = cupy.RawModule(code=code, options=("-std=c++17",), name_expressions=[symbol])
+    parts = [HERE.joinpath(file).read_text(encoding="utf-8") for file in ("shared.cu", source)]
+    module = cupy.RawModule(code="".join(parts), options=("-std=c++17",), name_expressions=[symbol])
     return module.get_function(symbol)
 
 
 def launch(source, name, dtype, grid, block, *arguments, pack=None):
-    """Run a kernel. Numbers are passed as int32 if they are integers, else as `dtype`.
+    """Run a kernel of the file `source`.
 
-    None stands for no array. pack: a kernel's numbers a thread, see `packing`. A grid without
-    blocks is nothing to do. ValueError for an array with gaps, in another order or of another type,
-    which a kernel would misread.
+    Numbers are passed as int32 if they are integers, else as `dtype`; None stands for no array.
+    pack: a kernel's numbers a thread, see `packing`. A grid without blocks is nothing to do.
+    ValueError for an array with gaps, in another order or of another type, which a kernel would
+    misread.
     """
     for a in arguments:
         on_device = array_module(a) is not np

@@ -6,21 +6,6 @@ from minisum.backend import array_module
 from minisum.fast.cuda import compiling
 from minisum.fast.host_running import in_two_levels
 
-_SOURCE = r"""
-template <typename T>
-__global__ void running_sum(const T* x, T* y, int columns, int n, int inner) {
-    int column = blockIdx.x * blockDim.x + threadIdx.x;
-    if (column >= columns) return;
-    long long start = (long long)(column / inner) * n * inner + column % inner;
-    T sum = 0;
-    #pragma unroll 8
-    for (int t = 0; t < n; ++t) {
-        sum += x[start + (long long)t * inner];
-        y[start + (long long)t * inner] = sum;
-    }
-}
-"""
-
 
 def cumsum(x, axis):
     if not compiling.runs_on(x):
@@ -36,5 +21,7 @@ def running_sum(x, axis):
     n, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])
     columns = math.prod(x.shape[:axis]) * inner
     grid = (-(-columns // 128) if n else 0, 1, 1)
-    compiling.launch(_SOURCE, "running_sum", x.dtype, grid, (128, 1, 1), x, y, columns, n, inner)
+    compiling.launch(
+        "running.cu", "running_sum", x.dtype, grid, (128, 1, 1), x, y, columns, n, inner
+    )
     return y

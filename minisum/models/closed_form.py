@@ -1,14 +1,16 @@
-"""Forecasts that every forecaster has to beat: repetitions, and one linear map of the window.
+"""Baselines without gradient descent: repetitions, a linear map of the window, ridge regression.
 
-They share the windows, the normalisation and the loss of `minisum.models.forecaster`. None of them
-learns by gradient descent: the linear map is solved, and its loss has no gradient.
+The first two share windows, normalisation and loss with `minisum.models.forecaster`. Parameters are
+solved for, and the losses have no gradient, so that a training loop leaves the solution as it is.
 """
 
 import numpy as np
 
 from minisum.backend import array_module, constant
 from minisum.layers import linear_layer
+from minisum.models.base import Model
 from minisum.models.forecaster import WindowModel
+from minisum.ops import mean_squared_error
 
 
 class Repeat(WindowModel):
@@ -80,3 +82,42 @@ class LinearMap(WindowModel):
         level, scale = self._level(series)
         known = ~np.isnan(targets).any(axis=1)
         return ((series - level) / scale)[known], ((targets - level) / scale)[known]
+
+
+class RidgeRegressor(Model):
+    """y = w · numbers + b, solved and not learned: the numbers alone, without a word of the text.
+
+    `solution` is (w, b), from `solve_ridge`. Hoerl and Kennard 1970, "Ridge regression: biased
+    estimation for nonorthogonal problems".
+    """
+
+    def __init__(self, columns, inputs=1, solution=None):
+        self.size, self.solution = columns * inputs, solution
+
+    def init(self, rng):
+        w, b = (np.zeros(self.size), 0.0) if self.solution is None else self.solution
+        return {"W": np.asarray(w)[None], "b": np.array([b])}
+
+    def activation_size(self, batch):
+        return self.size
+
+    def loss(self, params, batch, total):
+        y = self.predict(params, batch)
+        return mean_squared_error(y, batch["targets"], total=total)[0], lambda grads: None
+
+    def predict(self, params, batch):
+        numbers = batch["numbers"].reshape(len(batch["numbers"]), self.size)
+        return linear_layer(params, numbers)[0][:, 0]
+
+
+def solve_ridge(x, y, alpha=1.0):
+    """(w (k,), b) that minimise Σ (x @ w + b - y)² + alpha |w|².   x (N, k), y (N,), float64.
+
+    At the minimum the gradient is zero, (X.T @ X + alpha I) @ w = X.T @ y for centred X and y; the
+    intercept is not shrunk and puts the means back.
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    x_mean, y_mean = x.mean(axis=0), y.mean()
+    centred = x - x_mean
+    w = np.linalg.solve(centred.T @ centred + alpha * np.eye(x.shape[1]), centred.T @ (y - y_mean))
+    return w, y_mean - x_mean @ w

@@ -1,0 +1,99 @@
+"""The slope of a function along a line, by differences, and how far off it may be.
+
+A long step leaves something out, a short one drowns in roundings, and which step is right depends
+on the function. So none is trusted: slopes over ever shorter steps are extrapolated to a step of 0,
+and what they say of each other decides which of them to believe, and how far.
+"""
+
+import math
+
+import numpy as np
+
+from minisum.protocol import ROUNDINGS
+
+# The longest step is LONGEST times the usual one. An irrational ratio to the next, so that
+# roundings and stairs do not repeat themselves from step to step.
+LONGEST, SHRINK, STEPS, COLUMNS = 300.0, math.sqrt(13.7), 26, 4
+FAINT = 1e-6  # a share of a slope that is as good as nothing
+
+
+def prober(value, middle, host, direction, gradient):
+    """What differences find at a step: L's slope, how far those of both sides differ, L's size.
+
+    The size is what roundings of L are measured by; where L is steep those of the argument count.
+    """
+    least_size = max(np.abs(middle).sum(), np.abs(gradient * direction).sum())
+
+    def probe(step):
+        ahead, behind = host + step * direction, host - step * direction
+        up, down = value(ahead), value(behind)
+        with np.errstate(all="ignore"):
+            slope = (up - down).sum() / (2 * step)
+            # A step is rounded where the argument is large: add what that leaves out, if it is
+            # little. (Infinite entries, under a mask, stay where they are.)
+            missed = np.nan_to_num(direction - (ahead - behind) / (2 * step))
+            slope += (gradient * missed).sum()
+            if (np.abs(missed) > 1e-3 * np.abs(direction)).any():
+                slope = math.nan
+            gap = np.abs((up + down - 2 * middle).sum()) / step
+            return float(slope), float(gap), max(np.abs(up).sum(), least_size)
+
+    return probe
+
+
+def extrapolate(probe, first_step, typical):
+    """(slope at a step of 0, its error, whether on a kink, a note): ever shorter steps.
+
+    The best of all rows (see _next_row) is taken. Shorter steps have to confirm it, since
+    neighbours may agree by chance, and overrule it where they are surer of another slope, as beside
+    a kink. typical: the size of the argument's gradients.
+    """
+    best, least, most, row, later, gaps, overruled = math.nan, math.inf, 0.0, [], [], [], False
+    for i in range(STEPS):
+        step = LONGEST * first_step / SHRINK**i
+        slope, gap, size = probe(step)
+        rounding = noise(step) * size
+        if rounding > SHRINK**3 * least:
+            break
+        # A small L may be what is left of numbers near 1, as the loss of a sure answer is, and then
+        # its roundings are theirs.
+        unseen = noise(step) * max(size, 1.0)
+        gap = gap if gap > 4 * unseen else 0.0
+        if 40 * unseen < max(gap, *gaps, 0.0):
+            gaps.append(gap)
+        row, off, value = _next_row(row, slope, rounding)
+        if abs(value - best) > least + off + unseen:
+            least, later, overruled = math.inf, [], True
+        later.append(value)
+        if off < least:
+            best, least, later, most = value, off, [], max(unseen, FAINT * typical)
+    error = max(least, *(abs(best - value) for value in later), 0.0)
+    on_kink = len(gaps) > 2 and gaps[-1] > gaps[-3] / 2  # of a smooth op they shrink as the step
+    note = ""
+    if overruled or not error <= min(most, max(1e-3 * abs(best), SHRINK**3 * least)):
+        note = (
+            " (steps of different length differ: a kink or a jump is near, or the op is too steep"
+            " or computes in float32 inside)"
+        )
+    return best, min(error, most), on_kink, note
+
+
+def _next_row(above, slope, rounding):
+    """The tableau's row of a shorter step, and the error and value of the best number in it.
+
+    C. J. F. Ridders, 1982, "Accurate computation of F'(x) and F'(x) F''(x)": each extrapolation
+    takes one more power of the step away, and is as far off as it is from the two it is made of.
+    """
+    row, least, best = [slope], math.inf, math.nan
+    for column, coarser in enumerate(above[:COLUMNS], start=1):
+        finer = row[-1]
+        row.append(finer + (finer - coarser) / (SHRINK ** (2 * column) - 1))
+        off = max(abs(row[-1] - finer), abs(row[-1] - coarser), rounding)
+        if off < least:
+            least, best = off, row[-1]
+    return row, least, best
+
+
+def noise(step):
+    """What roundings may do to a slope where L's terms are 1 in all."""
+    return ROUNDINGS * np.finfo(float).eps / step
