@@ -6,7 +6,6 @@ hybrid under one budget. `--generate "prompt" --out RUN` continues a text with a
 """
 
 import argparse
-import copy
 import dataclasses
 import itertools
 import math
@@ -17,7 +16,7 @@ import numpy as np
 
 from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
 from data.text import batches, byte_tokens
-from data.text.tokenizer import encode, save_tokenizer
+from data.text.tokenizer import encode
 from data.text.windows import PackedWindows, RowWindows
 from minisum import backend, mixers
 from minisum.errors import UserError
@@ -25,9 +24,10 @@ from minisum.models import language_model
 from minisum.models.generation import generate
 from train import command_line
 from train.command_line import Command, run_with_exit_status
-from train.run.folder import TOKENIZER, RunFolder
+from train.run.folder import RunFolder
 from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, utf8
 from train.run.predict import best_of, matched, one_model, require_tokenizer
+from train.run.task import Task
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 
@@ -116,7 +116,7 @@ class CausalConfig(TextConfig):
         return f"{self.mixer}*{self.layers}"
 
 
-class LanguageModelling:
+class LanguageModelling(Task):
     """The language model as a task for train.loop. An example is a window of the text, or a row."""
 
     name = "causal"
@@ -151,11 +151,8 @@ class LanguageModelling:
             raise UserError(f"the {split} part of {self.dataset} has no text to predict")
         return windows
 
-    def order(self, epoch):
-        return batches.epoch_order(self.train_size, self.config.seed, epoch)
-
-    def train_batch(self, rows):
-        return self.windows["train"].take(rows)
+    def batch(self, split, rows):
+        return self.windows[split].take(rows)
 
     def tokens(self, batch):
         return int((batch["targets"] >= 0).sum())
@@ -165,7 +162,7 @@ class LanguageModelling:
         nll = hits = targets = size = 0
         batch_means = []
         for rows in batches.batches(np.arange(len(self.windows[split])), self.config.batch_size):
-            batch = self.windows[split].take(rows)
+            batch = self.batch(split, rows)
             counted = batch["targets"] >= 0
             scored = predict(batch)[counted].astype(np.float64)
             nll += scored[:, 0].sum()
@@ -188,15 +185,6 @@ class LanguageModelling:
 
     def model_spec(self):
         return {"vocab": self.vocab}
-
-    def save(self, path):
-        save_tokenizer(self.tokenizer, path / TOKENIZER)
-
-    def with_mixer(self, mixer):
-        """The same task with the same data, for another mixer."""
-        other = copy.copy(self)
-        other.config = dataclasses.replace(self.config, mixer=mixer)
-        return other
 
 
 def measures(nll, hits, targets, size):

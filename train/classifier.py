@@ -1,7 +1,7 @@
 """Train a text classifier: python -m train.classifier
 
-Without arguments it learns to tell the packages of Python's standard library apart by their
-docstrings: text that is on every machine. `--mixer all` trains direct summation and the models it
+Without arguments it learns to classify the docstrings of Python's standard library by
+package: text that is on every machine. `--mixer all` trains direct summation and the models it
 is compared with under one budget.
 
 There are two kinds of models. `summation`, `attention` and `mean_embedding` are the published ones
@@ -9,7 +9,6 @@ of one layer. Any other mixer, or `--layers` from 2 on, or `--encoder` asks for 
 blocks around the mixer, then the mean over the tokens (minisum.models.encoder).
 """
 
-import copy
 import dataclasses
 import sys
 from functools import cached_property
@@ -18,14 +17,14 @@ import numpy as np
 
 from data.sets.classification import DEFAULT, NAMES, load_classification
 from data.text import batches
-from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
+from data.text.tokenizer import encode, load_tokenizer, train_tokenizer
 from minisum import backend, mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.shards import Shards
 from train.command_line import Command, main
-from train.run.folder import TOKENIZER
 from train.run.options import NAME, POSITIVE, RATE, N, TextConfig, changed, option
+from train.run.task import Task
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
 EPOCHS, MOST_EPOCHS = 15, 100
@@ -123,7 +122,7 @@ class ClassifierConfig(TextConfig):
             raise UserError(f"{name} belongs to the published one-layer models, not to an encoder")
 
 
-class Classification:
+class Classification(Task):
     """The classifier as a task for train.loop."""
 
     name = "classifier"
@@ -149,18 +148,15 @@ class Classification:
         batches.check_ids(encoded, self.vocab)
         return encoded
 
-    def order(self, epoch):
-        return batches.epoch_order(self.train_size, self.config.seed, epoch)
-
-    def train_batch(self, rows):
-        return self.batch("train", rows)
+    @staticmethod
+    def resolve(config):
+        """The learning rate filled in: each kind of model has its own scale of gradients."""
+        rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
+        return dataclasses.replace(config, lr=config.lr or rate)
 
     def batch(self, split, rows):
         batch = make_batch(self.config, self.texts[split].take(rows))
         return {**batch, "targets": self.labels[split][rows]}
-
-    def tokens(self, batch):
-        return int(batch["mask"].sum())
 
     def evaluate(self, split, predict, folder=None):
         texts, labels = self.texts[split], self.labels[split]
@@ -189,15 +185,6 @@ class Classification:
     def model_spec(self):
         return {"vocab": self.vocab, "class_names": self.data.class_names}
 
-    def save(self, path):
-        save_tokenizer(self.tokenizer, path / TOKENIZER)
-
-    def with_mixer(self, mixer):
-        """The same task with the same data, for another mixer."""
-        other = copy.copy(self)
-        other.config = with_rate(dataclasses.replace(self.config, mixer=mixer))
-        return other
-
 
 def load_data(config):
     columns = config.pick("text_column", "label_column")
@@ -209,19 +196,13 @@ def load(config, folder, resume):
     data = load_data(config)
     train = data.splits["train"]
     config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
-    config = config if config.mixer == "all" else with_rate(config)
+    config = config if config.mixer == "all" else Classification.resolve(config)
     path = folder.tokenizer
     if resume and path.exists():
         tokenizer = load_tokenizer(path)
     else:
         tokenizer = train_tokenizer(train.texts, config.tokenizer, config.vocab_size)
     return Classification(config, data, tokenizer)
-
-
-def with_rate(config):
-    """The learning rate filled in: each kind of model has its own scale of gradients."""
-    rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
-    return dataclasses.replace(config, lr=config.lr or rate)
 
 
 def enough_epochs(config, rows):

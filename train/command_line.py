@@ -261,7 +261,7 @@ def resolve_defaults(config):
 
 
 def cores():
-    """How many cores this process may use: its share, if others of its group are on this host."""
+    """How many cores this process may use: divided with the others of its group on this host."""
     neighbours = process_group.group().neighbours
     usable = set().union(*neighbours)
     # Two hyperthreads share one core's vector units: count cores.

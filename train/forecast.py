@@ -5,7 +5,6 @@ patch at a time and attention last. `--mixer all` compares that with attention i
 summation, no mixing at all, one linear map of the window, and two repetitions.
 """
 
-import copy
 import csv
 import dataclasses
 import datetime
@@ -38,8 +37,9 @@ from train.run import figures
 from train.run.options import LIST, NAME, Config, N, changed, flag, option
 from train.run.predict import STANDARD_INPUT, best_of, matched, rows_of_standard_input
 from train.run.report import csv_of
+from train.run.task import Task
 
-SEASON = 24  # steps, where the times do not tell
+SEASON = 24  # steps, where the times show no day
 TRAINED = ("hybrid", "attention", "summation", "projection")
 SOLVED = ("linear", "seasonal", "last_value")
 ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear map, chosen by validation
@@ -142,7 +142,7 @@ class ForecastConfig(Config):
         return f"{self.mixer}*{self.layers}"
 
 
-class Forecasting:
+class Forecasting(Task):
     """Forecasting as a task for train.loop. An example is a window with all its columns."""
 
     name = "forecast"
@@ -152,7 +152,7 @@ class Forecasting:
     higher_is_better = False
 
     def __init__(self, config, series):
-        self.config, self.series = resolve_defaults(config), series
+        self.config, self.series = self.resolve(config), series
         self.dataset, self.data_sha256 = series.name, series.sha256
         self.windows = Windows(
             series,
@@ -171,11 +171,13 @@ class Forecasting:
             return self.baselines[self.config.mixer][0]
         return build_model(self.config, self.model_spec())
 
-    def order(self, epoch):
-        return batches.epoch_order(self.train_size, self.config.seed, epoch)
+    @staticmethod
+    def resolve(config):
+        """One evaluation on the validation windows is all that a closed form needs of an epoch."""
+        return dataclasses.replace(config, epochs=1) if config.mixer in SOLVED else config
 
-    def train_batch(self, rows):
-        return self.windows.batch("train", rows)
+    def batch(self, split, rows):
+        return self.windows.batch(split, rows)
 
     def tokens(self, batch):
         """Patches, each channel's its own."""
@@ -303,15 +305,6 @@ class Forecasting:
             "season": self.season,
         }
 
-    def save(self, path):
-        """The checkpoint's model_spec is all that prediction needs."""
-
-    def with_mixer(self, mixer):
-        """The same task with the same data, for another mixer."""
-        other = copy.copy(self)
-        other.config = resolve_defaults(dataclasses.replace(self.config, mixer=mixer))
-        return other
-
 
 def host_predict(model):
     """predict(batch) of a model without parameters to train, on the host."""
@@ -391,11 +384,6 @@ def build_model(config, spec):
     )  # fmt: skip
 
 
-def resolve_defaults(config):
-    """One evaluation on the validation windows is all that a closed form needs of an epoch."""
-    return dataclasses.replace(config, epochs=1) if config.mixer in SOLVED else config
-
-
 def predict(folder, config):
     """Print as csv what follows the rows of standard input, by the run's best parameters."""
     arrays, spec = best_of(folder, "forecast")
@@ -424,7 +412,7 @@ def predict(folder, config):
 
 
 def times_ahead(times, count):
-    """The next `count` times after the last one, or 1, 2, ... where the times tell no step."""
+    """The next `count` times after the last one, or 1, 2, ... if they have no regular step."""
     step = time_step(times[-100:] if times else None)
     if step is None:
         return range(1, count + 1)

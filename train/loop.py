@@ -92,7 +92,7 @@ class Run:
         self.started = self.saved = time.perf_counter()
         if resume:
             self.group.from_rank_0(self.restore)
-        self.share()
+        self.broadcast_state()
         self.announce()
 
     def epochs(self):
@@ -292,7 +292,7 @@ class Run:
             self.save_best()
         self.folder.write_metrics(self.at.history)
 
-    def share(self):
+    def broadcast_state(self):
         """Give all ranks the state of rank 0."""
         trainer = self.trainer
         if self.group.size > 1:

@@ -6,7 +6,6 @@ concatenation, and the words alone under one budget, and puts ridge regression o
 alone beside them.
 """
 
-import copy
 import dataclasses
 import math
 import sys
@@ -17,7 +16,7 @@ import numpy as np
 
 from data.sets.multimodal import DEFAULT, NAMES, Columns, Standardiser, load_multimodal, read_table
 from data.text import batches
-from data.text.tokenizer import encode, load_tokenizer, save_tokenizer, train_tokenizer
+from data.text.tokenizer import encode, load_tokenizer, train_tokenizer
 from minisum import backend
 from minisum.errors import UserError
 from minisum.models import multimodal as models
@@ -26,7 +25,6 @@ from minisum.models.closed_form import solve_ridge
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures
-from train.run.folder import TOKENIZER
 from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option
 from train.run.predict import (
     STANDARD_INPUT,
@@ -35,6 +33,7 @@ from train.run.predict import (
     require_tokenizer,
     rows_of_standard_input,
 )
+from train.run.task import Task
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
@@ -106,7 +105,7 @@ class MultimodalConfig(TextConfig):
                 raise UserError(f"{flag(name)}: --mixer ridge is solved, not trained")
 
 
-class Multimodal:
+class Multimodal(Task):
     """The regression as a task for train.loop. Inside, targets have mean 0 and deviation 1."""
 
     name = "multimodal"
@@ -116,7 +115,7 @@ class Multimodal:
     higher_is_better = False
 
     def __init__(self, config, data, tokenizer):
-        self.config, self.data, self.tokenizer = resolve_defaults(config), data, tokenizer
+        self.config, self.data, self.tokenizer = self.resolve(config), data, tokenizer
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
         self.tables = data.splits
@@ -152,17 +151,16 @@ class Multimodal:
     def order(self, epoch):
         if self.config.unshuffled:
             return np.arange(self.train_size)
-        return batches.epoch_order(self.train_size, self.config.seed, epoch)
+        return super().order(epoch)
 
-    def train_batch(self, rows):
-        return self.batch("train", rows)
+    @staticmethod
+    def resolve(config):
+        """One evaluation on the validation rows is all that a closed form needs of an epoch."""
+        return dataclasses.replace(config, epochs=1) if config.mixer == "ridge" else config
 
     def batch(self, split, rows):
         batch = make_batch(self.config, self.texts[split].take(rows), self.numbers[split][rows])
         return {**batch, "targets": self.targets(split)[rows]}
-
-    def tokens(self, batch):
-        return int(batch["mask"].sum())
 
     def evaluate(self, split, predict, folder=None):
         """Errors in the data's own units; "loss" is squared and standardised, like the training's.
@@ -217,15 +215,6 @@ class Multimodal:
             "deviation": self.deviation,
         }
 
-    def save(self, path):
-        save_tokenizer(self.tokenizer, path / TOKENIZER)
-
-    def with_mixer(self, mixer):
-        """The same task with the same data, for another mixer."""
-        other = copy.copy(self)
-        other.config = resolve_defaults(dataclasses.replace(self.config, mixer=mixer))
-        return other
-
 
 def errors(true, predicted):
     """MAE, MSE, RMSE and R², the fraction of the targets' variance that is explained."""
@@ -264,11 +253,6 @@ def build_model(config, spec, solution=None):
         pooling=None if pooling == "published" else pooling,
         **config.pick("width", "max_len", "heads", "dropout", "token_dropout"),
     )
-
-
-def resolve_defaults(config):
-    """One evaluation on the validation rows is all that a closed form needs of an epoch."""
-    return dataclasses.replace(config, epochs=1) if config.mixer == "ridge" else config
 
 
 def encode_texts(config, tokenizer, texts):

@@ -118,7 +118,7 @@ def test_a_broken_cupy_is_a_users_error(name, driver, tmp_path):
     (tmp_path / "cupy.py").write_text(source, encoding="utf-8")
     code = f"""
 import minisum.ops
-from minisum import backend, machine
+from minisum import backend
 from minisum.fast.cuda import losses
 from minisum.errors import UserError
 backend._cuda_driver_version = lambda: {driver}

@@ -43,7 +43,7 @@ def test_contributions_and_bias_are_the_logits(mixer, pooling, masked, length, l
 def test_attention_has_no_exact_contributions():
     model = models.build("attention", 30, 8, 4, 9)
     params = Params.from_arrays(model.init(np.random.default_rng(0)))
-    with pytest.raises(UserError, match="add up their tokens"):
+    with pytest.raises(UserError, match="sum their tokens"):
         contributions(model, params, np.zeros(9, int), np.ones(9, bool))
 
 

@@ -193,20 +193,20 @@ def test_with_pytorch_ratios_and_a_plot(small, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
-def test_the_twins_are_twins(workload):
+def test_both_sides_are_the_same_model(workload):
     """The same outputs and losses, before and after a step of Adam on every parameter."""
     pytest.importorskip("torch")
     b = Bench.__new__(Bench)
-    b.xp, b.threads, b.rival, b.modes = np, 1, "cpu", ["eager"]
+    b.xp, b.threads, b.device, b.modes = np, 1, "cpu", ["eager"]
     b.torch, _ = bench_compare.load_torch(1, False)
     initial, batch = workload.initial(), workload.data()
     sides = {name: make() for name, make in b.sides(workload, initial, batch, ["eager"]).items()}
     assert b.disagreement(sides) < 1e-4
     names = {name.replace(".", "_"): name for name in initial}
-    assert set(names) == {name for name, _ in sides["eager"].twin.named_parameters()}
+    assert set(names) == {name for name, _ in sides["eager"].model.named_parameters()}
 
 
-def test_a_twin_that_differs_is_no_comparison():
+def test_a_model_that_differs_is_no_comparison():
     found = {
         "seconds": {name: {"median": 1.0, "min": 1.0} for name in ("ours", "eager")}
         | {f"{side} products": {"median": 0.5, "min": 0.5} for side in ("ours", "eager")},

@@ -15,6 +15,7 @@ from readable import tree_of
 
 from data.sets.classification import Examples
 from minisum import mixers
+from minisum.params import flatten
 from train.compare import __main__ as compare
 from train.compare import cell as compare_cell
 from train.compare import report as compare_report
@@ -79,7 +80,7 @@ def test_files_of_a_comparison(capsys, tmp_path):
         assert cell["step_memory_bytes"] > 4 * 8 * 8
         model = compare_tasks.build(config_of(*RECALL)).model(cell["mixer"])
         arrays = model.init(np.random.default_rng(0))
-        assert cell["parameters"] == sum(a.size for a in arrays.values())
+        assert cell["parameters"] == sum(a.size for a in flatten(arrays).values())
     assert done["deltanet-seed0"]["state_numbers"] > done["tssa-seed0"]["state_numbers"] > 0
     assert done["projection-seed0"]["state_numbers"] == 0
 

@@ -214,9 +214,7 @@ def test_quirks_are_taken_back_by_their_flags():
     for task, about in quirks.TASKS.items():
         parser = reproduce.parser_for(classes[task], "x", "")
         for quirk in about.quirks:
-            on, off = (
-                vars(parser.parse_args(flags)) for flags in (quirk.on.split(), quirk.off.split())
-            )
+            on, off = (vars(parser.parse_args(f.split())) for f in (quirk.on, quirk.off))
             assert on.keys() == off.keys() and all(on[name] != off[name] for name in on)
 
 

@@ -1,1 +1,1 @@
-"""What a trained model looks at: python -m train.analyze"""
+"""What is inside a trained model: python -m train.analyze"""

@@ -1,6 +1,6 @@
 """Look inside trained runs: python -m train.analyze RUN [RUN ...] --out DIR
 
-Of a classifier that adds up its tokens: what every word contributes to the decision, exactly
+For a classifier that sums its tokens: what every word contributes to the decision, exactly
 (terminal, words.html, words.json), and where in a text positions amplify or mute (positions.png).
 Of language models, side by side: how token vectors move from layer to layer (layers.png,
 layers.json), as published: their principal plane, the likeness of consecutive layers, and how many

@@ -1,7 +1,7 @@
-"""Which words a summation model adds up to its decision.
+"""What each word contributes to a summation model's decision.
 
 The features of a text are a sum over its tokens and the head is linear, so every logit is a sum of
-one number a token (and the head's bias): an exact account, where most models only allow estimates.
+one number a token (and the head's bias): an exact account, where most models allow only estimates.
 """
 
 import html
@@ -19,11 +19,11 @@ def contributions(model, params, ids, mask):
     """(n, C): what each token of a text adds to each class's logit; with the bias, all of it.
 
     ids (n,), mask (n,) bool. Padding adds nothing, unless the model was trained without a mask.
-    UserError for a model that does not add up its tokens.
+    UserError for a model that does not sum its tokens.
     """
     if not hasattr(model, "contributions"):
         raise UserError(
-            "exact contributions are for models that add up their tokens: summation, mean_embedding"
+            "exact contributions are for models that sum their tokens: summation, mean_embedding"
         )
     xp = params.xp
     added = model.contributions(params, xp.asarray(ids)[None])[0]
@@ -35,7 +35,7 @@ def contributions(model, params, ids, mask):
 def explain(model, params, ids, mask, words, class_names):
     """A JSON-able account of one text: its prediction, and every word's part in it.
 
-    words (n): how each token is written, None for one that is not to be shown.
+    words (n): how each token is written, None for one that is not shown.
     """
     parts = contributions(model, params, ids, mask)
     bias = backend.to_numpy(params["head"]["b"])
@@ -126,9 +126,9 @@ span {{ border-radius: 3px; padding: 0 2px }} p {{ margin: .2rem 0; overflow-wra
 .for {{ background: rgba(0,140,60,.5) }} .against {{ background: rgba(200,40,40,.5) }}
 </style></head><body>
 <h1>{title}</h1>
-<p>Each word's exact share in the logit of the predicted class, over the average class:
+<p>Each word's exact contribution to the logit of the predicted class, over the average class:
 <span class="for">for it</span> or <span class="against">against it</span>. Hover for numbers. The
-shares and the bias add up to the logit.</p>
+contributions and the bias sum to the logit.</p>
 {texts}
 </body></html>
 """

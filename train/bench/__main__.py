@@ -4,10 +4,10 @@
     python -m train.bench --out DIR        all lines; bench.json and bench.png in DIR
 
 Every line names both sides and their ratio, from medians of repetitions in turn. Both sides have
-the same sizes, precision, first values and batch, and their outputs are compared. Below a line
-stands how fast each side's matrix products are alone, on the same shapes: that part of a ratio is
-the BLAS library's. The limit is the time of the products plus that of reading and writing each
-parameter vector once at the speed of a plain copy; no step of these products can be faster.
+the same sizes, precision, first values and batch, and their outputs are compared. Below each line
+is the speed of each side's matrix products alone, on the same shapes: that part of a ratio is due
+to the BLAS library. The limit is the time of the products plus that of reading and writing each
+parameter vector once at the speed of a plain copy; no step with these products can be faster.
 
 Peak memory is of a separate run that is not timed, and counts parameters, gradients, moments and
 everything alive in a step: by tracemalloc for NumPy, a hook in CuPy's pool, PyTorch's own profiler.
@@ -64,8 +64,8 @@ def run(arguments):
     if given.quick:
         names, given.seconds = ["step"], min(given.seconds, 5.0)
     bench = Bench(given.backend, given.threads, given.tf32, modes, given.seconds)
-    facts = bench.facts()
-    for name, value in facts.items():
+    conditions = bench.conditions()
+    for name, value in conditions.items():
         print(f"  {name:<18} {value}", flush=True)
     lines = []
     for name in names:
@@ -74,7 +74,7 @@ def run(arguments):
             lines.append(line)
     print_table(lines)
     if given.out:
-        save(Path(given.out), arguments, facts, lines)
+        save(Path(given.out), arguments, conditions, lines)
 
 
 def print_line(line):
@@ -88,10 +88,10 @@ def print_table(lines):
     print("", *aligned([titles, *(line.cells() for line in lines)]), sep="\n")
 
 
-def save(folder, arguments, facts, lines):
+def save(folder, arguments, conditions, lines):
     folder.mkdir(parents=True, exist_ok=True)
     records = [dataclasses.asdict(line) | {"met": line.met} for line in lines]
-    text = json.dumps({"arguments": arguments, "machine": facts, "lines": records}, indent=1)
+    text = json.dumps({"arguments": arguments, "machine": conditions, "lines": records}, indent=1)
     (folder / "bench.json").write_text(text + "\n", encoding="utf-8")
     print(f"\nwrote {folder / 'bench.json'}")
     try:

@@ -1,4 +1,4 @@
-"""One workload on both sides: measured, compared, and told as lines of the benchmark's table."""
+"""One workload on both sides: measured, compared, and written as lines of the benchmark's table."""
 
 import dataclasses
 import os
@@ -45,7 +45,7 @@ class Line:
 
 
 class Bench:
-    """The backend, the rival and the clock."""
+    """The backend, PyTorch if it is installed, and how both are timed."""
 
     def __init__(self, name, threads, tf32, modes, seconds):
         if tf32:
@@ -54,17 +54,19 @@ class Bench:
         self.on_device = self.xp is not np
         self.threads, self.tf32, self.seconds = threads, tf32, seconds
         self.torch, self.why_not = load_torch(threads, tf32)
-        self.rival = "cuda" if self.on_device else "cpu"
+        self.device = "cuda" if self.on_device else "cpu"
         self.modes = modes or ["eager", "compiled"] + ["reduce-overhead"] * self.on_device
         workers = Workers(None if self.on_device else threads)
         self.bandwidth = bandwidth(self.xp, workers)
 
-    def facts(self):
-        facts = describe_machine(self.xp, self.threads)
-        facts["PyTorch"] = self.torch.description(self.rival) if self.torch else self.why_not
-        facts["precision"] = "float32 storage, TF32 products" if self.tf32 else "float32"
-        facts["copy"] = f"{self.bandwidth / 1e9:.1f} GB/s, reads and writes"
-        return facts
+    def conditions(self):
+        """What the numbers depend on, name -> text."""
+        torch = self.torch.description(self.device) if self.torch else self.why_not
+        return describe_machine(self.xp, self.threads) | {
+            "PyTorch": torch,
+            "precision": "float32 storage, TF32 products" if self.tf32 else "float32",
+            "copy": f"{self.bandwidth / 1e9:.1f} GB/s, reads and writes",
+        }
 
     def sides(self, workload, initial, batch, modes):
         """name -> a function that makes the side."""
@@ -72,7 +74,7 @@ class Bench:
         if self.torch:
             for mode in modes:
                 makers[mode] = lambda mode=mode: self.torch.Theirs(
-                    workload, initial, batch, self.rival, mode
+                    workload, initial, batch, self.device, mode
                 )
         return makers
 
@@ -112,7 +114,7 @@ class Bench:
         del sides, runs
         found["peak_bytes"] = {"ours": peak_memory(makers["ours"], self.xp)}
         if "eager" in makers:
-            found["peak_bytes"]["eager"] = self.torch.peak_memory(makers["eager"], self.rival)
+            found["peak_bytes"]["eager"] = self.torch.peak_memory(makers["eager"], self.device)
         return found
 
     def disagreement(self, sides):
@@ -128,14 +130,14 @@ class Bench:
         seconds, notes = found["seconds"], []
         ours = seconds["ours"]
         line = Line(name, what, milliseconds(ours), self.why_not or "", details=found, notes=notes)
-        rivals = {mode: seconds[mode] for mode in self.modes if mode in seconds}
-        if rivals:
-            best = min(rivals, key=lambda mode: rivals[mode]["median"])
-            line.theirs = f"{best} {milliseconds(rivals[best])}"
-            line.ratio = rivals[best]["median"] / ours["median"]
+        theirs = {mode: seconds[mode] for mode in self.modes if mode in seconds}
+        if theirs:
+            best = min(theirs, key=lambda mode: theirs[mode]["median"])
+            line.theirs = f"{best} {milliseconds(theirs[best])}"
+            line.ratio = theirs[best]["median"] / ours["median"]
             line.target = target
-            least = min(rival["min"] for rival in rivals.values()) / ours["min"]
-            others = ", ".join(f"{mode} {milliseconds(rivals[mode])}" for mode in rivals)
+            least = min(their["min"] for their in theirs.values()) / ours["min"]
+            others = ", ".join(f"{mode} {milliseconds(theirs[mode])}" for mode in theirs)
             notes.append(f"PyTorch: {others}; ratio of the minima {least:.2f}")
         notes.append(self.products_note(found))
         differ = found.get("outputs_differ")
@@ -153,11 +155,11 @@ class Bench:
             if key in seconds:
                 rate = flop / seconds[key]["median"] / 1e9
                 parts.append(f"{who} {milliseconds(seconds[key])} ({rate:,.0f} GFLOP/s)")
-        share = found["limit_seconds"] / seconds["ours"]["median"]
+        fraction = found["limit_seconds"] / seconds["ours"]["median"]
         speed = found["tokens_per_second"]["ours"]
         limit = found["limit_seconds"] * 1e3
         return (
-            f"products alone: {', '.join(parts)}; our step runs at {share:.0%} of its limit "
+            f"products alone: {', '.join(parts)}; our step runs at {fraction:.0%} of its limit "
             f"({limit:.2f} ms), {speed:,.0f} tokens/s"
         )
 

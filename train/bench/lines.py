@@ -18,15 +18,15 @@ def step(bench):
 def attention(bench):
     """The same step against attention, in its two forms."""
     summation = Workload("summation", 64, 512)
-    rivals = {
+    others = {
         "4 heads of 256, as published": (Workload("attention", 64, 512, head_width=256), 18.0),
         "4 heads of 64": (Workload("attention", 64, 512), 8.0),
     }
     lines = []
-    for what, (workload, target) in rivals.items():
+    for what, (workload, target) in others.items():
         found = bench.compare(workload, beside=summation)
         seconds = found["seconds"]
-        mine = seconds["beside"]
+        summations = seconds["beside"]
         sides = {f"PyTorch {mode}": seconds[mode] for mode in bench.modes if mode in seconds}
         if workload.head_width or not sides:
             sides["our attention"] = seconds["ours"]
@@ -34,9 +34,9 @@ def attention(bench):
         line = Line(
             "attention",
             f"summation against attention, 64 x 512, {what}",
-            milliseconds(mine),
+            milliseconds(summations),
             f"{fastest} {milliseconds(sides[fastest])}",
-            sides[fastest]["median"] / mine["median"],
+            sides[fastest]["median"] / summations["median"],
             None if bench.on_device else target,
             details=found,
             notes=[
@@ -95,7 +95,7 @@ def causal(bench):
     return bench.lines("causal", what, bench.compare(workload, modes), target)
 
 
-SWEEP_TOKENS = 16_384  # a batch, and the longest text for which there is a twin
+SWEEP_TOKENS = 16_384  # a batch, and the longest text that PyTorch is measured on
 
 
 def sweep(bench):
@@ -108,7 +108,7 @@ def sweep(bench):
     for k in (16, 18, 20):
         workload = Workload("summation", 1, 2**k, repeat_positions=True)
         found = bench.compare(workload, modes=[], with_inference=True)
-        yield from curve_point(bench, f"summation step, 1 x {2**k:,} tokens in stretches", found)
+        yield from curve_point(bench, f"summation step, 1 x {2**k:,} tokens in chunks", found)
 
 
 def curve_point(bench, what, found):

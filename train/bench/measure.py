@@ -14,7 +14,7 @@ MOST_ROUNDS, LEAST_ROUNDS = 15, 3
 # A repetition lasts at least about this long, in as many steps as that takes: a training loop goes
 # from step to step, and waits for no device and wakes no threads in between.
 HOST_SECONDS, DEVICE_SECONDS = 0.2, 0.02
-# Threads of a BLAS keep spinning for a moment after their work: not on the next one's account.
+# A BLAS's threads keep spinning for a moment after their work; the next side must not pay for that.
 PAUSE = 0.01
 
 
@@ -82,20 +82,20 @@ def bandwidth(xp, workers):
 
 def describe_machine(xp, threads):
     """What the numbers depend on, name -> text."""
-    facts = {
+    found = {
         "device": machine.device_name(xp),
         "threads": str(threads),
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
     if xp is not np:
-        facts["cupy"] = f"{xp.__version__}, CUDA {xp.cuda.runtime.runtimeGetVersion()}"
-    facts["BLAS of numpy"] = blas_kernel()
+        found["cupy"] = f"{xp.__version__}, CUDA {xp.cuda.runtime.runtimeGetVersion()}"
+    found["BLAS of numpy"] = blas_kernel()
     if "OPENBLAS_CORETYPE" in os.environ:
-        facts["OPENBLAS_CORETYPE"] = f"{os.environ['OPENBLAS_CORETYPE']} (set by hand)"
+        found["OPENBLAS_CORETYPE"] = f"{os.environ['OPENBLAS_CORETYPE']} (set by hand)"
     if hasattr(os, "getloadavg"):
-        facts["load"] = "{:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg())
-    return facts
+        found["load"] = "{:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg())
+    return found
 
 
 def blas_kernel():

@@ -41,7 +41,7 @@ def description(device):
     return f"PyTorch {torch.__version__}, {library}, {capability}, {threads} threads"
 
 
-class Twin(nn.Module):
+class Model(nn.Module):
     """Parameters by our names, with "." written "_"."""
 
     def __init__(self, workload, initial):
@@ -101,21 +101,21 @@ class Theirs:
 
     def __init__(self, workload, initial, batch, device, mode):
         self.workload, self.device = workload, device
-        self.twin = Twin(workload, initial).to(device)
-        self.adam = torch.optim.Adam(self.twin.parameters(), lr=LEARNING_RATE, fused=True)
+        self.model = Model(workload, initial).to(device)
+        self.adam = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE, fused=True)
         self.ids, self.targets = (
             torch.from_numpy(batch[name]).long().to(device) for name in ("ids", "targets")
         )
         options = MODES[mode]
         if options is None:
-            self.loss, self.forward = self._loss, self.twin
+            self.loss, self.forward = self._loss, self.model
             return
         # Code that has met other sizes would be compiled for any size, and after eight not at all.
         torch.compiler.reset()
-        self.loss, self.forward = (torch.compile(f, **options) for f in (self._loss, self.twin))
+        self.loss, self.forward = (torch.compile(f, **options) for f in (self._loss, self.model))
 
     def _loss(self, ids, targets):
-        scores = self.twin(ids)
+        scores = self.model(ids)
         return F.cross_entropy(scores.reshape(-1, scores.shape[-1]), targets.reshape(-1))
 
     def step(self):

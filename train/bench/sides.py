@@ -12,12 +12,12 @@ from minisum.optim import Adam
 from minisum.params import Params, flatten
 from minisum.shards import Shards
 
-# Small: a batch that were learned by heart in a hundred repetitions would leave gradients below
+# Small: a batch learned by heart in a hundred repetitions would leave gradients below
 # 1e-38, with which processors are several times as slow.
 LEARNING_RATE = 1e-5
-# Tokens from which a text is cut into stretches: one text alone would keep one thread busy.
+# Tokens from which a text is cut into chunks: one text alone would keep only one thread busy.
 LONG = 16_384
-# Positions of the long-document model where no twin needs a table as long as the text.
+# Positions of the long-document model where PyTorch, which needs one for each token, is absent.
 PERIOD = 256
 
 
@@ -57,12 +57,12 @@ class Workload:
     def data(self):
         """A batch on the host without padding. Words are as frequent as in text: rank r ~ 1/r."""
         rng = np.random.default_rng([0, self.batch, self.tokens])
-        shares = 1 / np.arange(1, self.vocab + 1)
-        shares /= shares.sum()
+        frequencies = 1 / np.arange(1, self.vocab + 1)
+        frequencies /= frequencies.sum()
         shape = (self.batch, self.tokens)
-        ids = rng.choice(self.vocab, shape, p=shares).astype(np.int32)
+        ids = rng.choice(self.vocab, shape, p=frequencies).astype(np.int32)
         if self.model == "causal":
-            targets = rng.choice(self.vocab, shape, p=shares).astype(np.int32)
+            targets = rng.choice(self.vocab, shape, p=frequencies).astype(np.int32)
             return {"ids": ids, "targets": targets}
         targets = rng.integers(0, self.classes, self.batch).astype(np.int32)
         return {"ids": ids, "mask": np.ones(shape, bool), "targets": targets}
@@ -105,19 +105,19 @@ class Ours:
         self.batch, self.total = backend.to_device(batch, xp), self.model.count_targets(batch)
         self.params = Params.from_arrays(initial, xp)
         self.grads = self.params.zeros_like()
-        in_stretches = isinstance(self.model, LongDocumentClassifier)
-        self.runner = Shards(self.model, threads=None if in_stretches else threads)
-        self.workers = self.model.workers if in_stretches else self.runner.workers
+        in_chunks = isinstance(self.model, LongDocumentClassifier)
+        self.shards = Shards(self.model, threads=None if in_chunks else threads)
+        self.workers = self.model.workers if in_chunks else self.shards.workers
         self.adam = Adam(self.params, workers=self.workers)
 
     def step(self):
         """Forward, backward, Adam."""
-        loss = self.runner.loss_and_grads(self.params, self.grads, self.batch, self.total)
+        loss = self.shards.loss_and_grads(self.params, self.grads, self.batch, self.total)
         self.adam.step(self.grads, LEARNING_RATE)
         return loss
 
     def infer(self):
-        return self.runner.predict(self.params, self.batch)
+        return self.shards.predict(self.params, self.batch)
 
     def outputs(self):
         """What the sides are compared by: class scores, or each target's nll in nats."""
@@ -140,7 +140,7 @@ class Ours:
         if isinstance(self.model, LongDocumentClassifier):
             rows, blocks = 1, workload.batch
         else:
-            rows = self.runner.shard_rows(self.batch)
+            rows = self.shards.shard_rows(self.batch)
             blocks = -(-workload.batch // rows)
         if blocks == 1:  # BLAS has the threads to itself
             return products_of(workload, rows, 1, training, draw)

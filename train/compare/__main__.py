@@ -62,7 +62,7 @@ class CompareConfig:
     )
     pairs: int = option(None, "recall: keys with values; regression: examples", "task", **N)
     filler: str = option(
-        None, "recall: between questions stand random numbers or 0", "task", type=str,
+        None, "recall: between questions are random numbers or 0", "task", type=str,
         choices=("random", "blank"),
     )  # fmt: skip
     dims: int = option(None, "regression: numbers of x", "task", **N)
@@ -76,7 +76,7 @@ class CompareConfig:
     train_size: int = option(None, "training examples, where they are a fixed set", "task", **N)
     test_size: int = option(None, "test examples", "task", **N)
 
-    mixers: str = option(DEFAULT_MIXERS, "names apart by commas, or all", "model", metavar="NAMES")
+    mixers: str = option(DEFAULT_MIXERS, "names with commas, or all", "model", metavar="NAMES")
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
     width: int = option(64, "width of the model", "model", **SIZE)
     layers: int = option(2, "blocks", "model", **LAYERS)
@@ -194,7 +194,7 @@ def run(arguments):
     report = Report()
     machine.keep_freed_memory()
     with folder.claimed(), warnings.catch_warnings():
-        # An overflow shows in the loss, and the cell says at which step.
+        # An overflow shows in the loss, and the cell records the step.
         warnings.simplefilter("ignore", RuntimeWarning)
         try:
             compare(config, folder, report)

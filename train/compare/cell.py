@@ -12,7 +12,7 @@ from minisum.shards import Shards
 from train.loop import STEPS_BETWEEN_READS
 
 WARM_UP = 3  # readings that the speed leaves out: caches, and kernels compiled on first use
-TAIL = 0.1  # share of the steps at the end that the training loss is the mean of
+TAIL = 0.1  # fraction of the steps, at the end, that the training loss is averaged over
 SHORTEST, FACTOR = 64, 2  # lengths of the scaling: 64, 128, 256, ...
 REPEATS, PATIENCE = 7, 2.0  # passes timed, fewer (but 3) if they take more seconds than this
 LONGEST_PASS = 10.0  # seconds; a mixer that took longer is not tried on longer texts

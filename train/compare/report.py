@@ -65,7 +65,7 @@ def summarise(results, metric):
 def finish(report, folder, task, settings, results, baselines, scaling):
     """Print the table and write comparison.csv, .json, .png and scaling.png."""
     rows = summarise(results, task.metric)
-    rows.sort(key=lambda row: standing(row, task))
+    rows.sort(key=lambda row: place(row, task))
     table(report, rows, task, baselines)
     scaling_table(report, scaling)
     content = {
@@ -82,7 +82,7 @@ def finish(report, folder, task, settings, results, baselines, scaling):
     report.say(f"files in {folder}")
 
 
-def standing(row, task):
+def place(row, task):
     """The best first, what diverged last."""
     if row["mean"] is None:
         return np.inf

@@ -211,7 +211,7 @@ def listops_task(config):
 
 
 def listops_baselines(train, test):
-    """How far a look at the first token goes, and an evaluation of the upper levels only."""
+    """The accuracy of the first token alone, and of evaluating the upper levels only."""
     roots, asked = (part.tokens.flat[part.tokens.offsets[:-1]] for part in (train, test))
     usual = np.bincount(train.values).argmax()
     table = {root: np.bincount(train.values[roots == root]).argmax() for root in np.unique(roots)}

@@ -41,7 +41,7 @@ KEPT = (
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReproduceConfig:
     sets: str = option(
-        "all", "sets apart by commas, in the order of their runs; also classification, language, "
+        "all", "sets with commas, in the order of their runs; also classification, language, "
         "multimodal, forecast, all", "what", metavar="NAMES",
     )  # fmt: skip
     protocols: str = option(
@@ -110,9 +110,9 @@ class Reproduction:
                         free.append(job.slot)
                         self.finish(job)
                     time.sleep(0.05)
-            except BaseException:  # a full disk, too: nothing runs on unseen
+            except BaseException:  # a full disk, too: no run is left behind
                 # Each saves its state; a second signal ends this process and not them.
-                for job in running if os.name == "posix" else ():  # a Windows console tells all
+                for job in running if os.name == "posix" else ():  # a Windows console does it
                     job.process.send_signal(signal.SIGINT)
                 for job in running:
                     if job.process.wait() == 0:
@@ -145,21 +145,21 @@ class Reproduction:
         return Job(cell, slot, process, time.perf_counter())
 
     def finish(self, job):
-        """Keep what a run that ended has found, or why it found nothing; write the tables."""
+        """Keep the result of a run that ended, or why it has none; write the tables."""
         cell, run = job.cell, self.folder.path / "runs" / job.cell.name
         self.left -= 1
-        said = duration(time.perf_counter() - job.started)
+        summary = duration(time.perf_counter() - job.started)
         if job.process.returncode == 0:
             content = self.keep(cell, read_json(run / "result.json"))
             scores = [f"{name} {value:.4f}" for name, value in content["metrics"].items()]
-            said = ", ".join([*scores, said])
+            summary = ", ".join([*scores, summary])
         else:
-            said = self.blame(job)
+            summary = self.reason(job)
             # A run writes config.json once it has its data.
             refused = job.process.returncode == 2 and not (run / "config.json").exists()
             kind, name = (self.absent, cell.set.name) if refused else (self.failed, cell.name)
-            kind[name] = said
-        self.report.say(f"{cell.name}: {said} ({self.left} to go)")
+            kind[name] = summary
+        self.report.say(f"{cell.name}: {summary} ({self.left} to go)")
         self.write()
 
     def keep(self, cell, result):
@@ -179,7 +179,7 @@ class Reproduction:
             state.unlink()  # a GPU machine's disk holds a few of them, not hundreds
         return content
 
-    def blame(self, job):
+    def reason(self, job):
         lines = self.log(job.cell).read_text(encoding="utf-8", errors="replace").splitlines()
         errors = [line for line in lines if line.startswith("error: ")]
         if job.process.returncode == 2 and errors:
@@ -209,12 +209,12 @@ def command_of(cell):
 
 
 def settings_of(config):
-    """What all cells of a folder have in common."""
+    """The settings that all cells of a folder share."""
     return {"quick": config.quick, "lm_tokenizer": config.lm_tokenizer}
 
 
 def list_cells(cells, folder, report):
-    """Print what would be run, and what is there of it."""
+    """Print what would be run, and how far each run is."""
     for cell in cells:
         status = "missing"
         if (folder.path / "cells" / f"{cell.name}.json").exists():

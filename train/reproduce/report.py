@@ -21,7 +21,7 @@ def write(folder, settings, cells, not_run, failed):
     """
     order = list(SETS)
     cells = sorted(cells, key=lambda cell: order.index(cell["set"]))
-    protocols = sorted({cell["protocol"] for cell in cells}, key=standing) or [PUBLISHED, HONEST]
+    protocols = sorted({cell["protocol"] for cell in cells}, key=place) or [PUBLISHED, HONEST]
     rows = [row for name in order for row in rows_of(SETS[name], cells, protocols)]
     notes = notes_of(settings, cells)
     content = {
@@ -30,17 +30,17 @@ def write(folder, settings, cells, not_run, failed):
     }  # fmt: skip
     folder.write_json(folder.path / "reproduce.json", content)
     checkpoint.write_bytes(folder.path / "reproduce.csv", csv_of(rows).encode("utf-8"))
-    shown = table(rows, protocols)
+    lines = table(rows, protocols)
     remarks = [f"{name}: {note}" for name, note in notes.items()]
     remarks += [f"{name}: not run ({why})" for name, why in not_run.items()]
     remarks += [f"{name}: failed ({why})" for name, why in failed.items()]
-    text = markdown(shown, remarks, content["quirks"], settings)
+    text = markdown(lines, remarks, content["quirks"], settings)
     checkpoint.write_bytes(folder.path / "reproduce.md", text.encode("utf-8"))
-    lines = aligned(shown, left=3) if rows else ["no run is finished yet"]
-    return "\n".join(["", *lines, "", *remarks])
+    printed = aligned(lines, left=3) if rows else ["no run is finished yet"]
+    return "\n".join(["", *printed, "", *remarks])
 
 
-def standing(protocol):
+def place(protocol):
     """The published one first, its variants next, the honest one last."""
     return protocol == HONEST, protocol != PUBLISHED, protocol
 
@@ -65,8 +65,8 @@ def rows_of(entry, cells, protocols):
                 row[f"{protocol}_sd"] = statistics.stdev(values) if len(values) > 1 else None
                 row[f"{protocol}_seeds"] = len(values)
                 trained = mixer not in task.untrained
-                rival = [c for c in mine if (c["mixer"], c["protocol"]) == ("attention", protocol)]
-                row[f"{protocol}_speed"] = speed(runs, rival) if trained else None
+                base = [c for c in mine if (c["mixer"], c["protocol"]) == ("attention", protocol)]
+                row[f"{protocol}_speed"] = speed(runs, base) if trained else None
             claims = mixer in entry.numbers and mixer != "attention"
             row["published_speed_claim"] = entry.speed if claims else None
             if any(row[f"{protocol}_seeds"] for protocol in protocols):
@@ -74,7 +74,7 @@ def rows_of(entry, cells, protocols):
     return rows
 
 
-def speed(runs, rivals):
+def speed(runs, attention):
     """Attention's seconds an epoch over those of `runs`, None without a pair to compare.
 
     Both read the same tokens in an epoch, so it is the ratio of the tokens per second. Where some
@@ -82,9 +82,9 @@ def speed(runs, rivals):
     """
     ratios = {}
     for run in runs:
-        for rival in rivals:
-            if all(run[name] == rival[name] for name in ("seed", "device", "at_once")):
-                ratio = run["tokens_per_second"] / rival["tokens_per_second"]
+        for base in attention:
+            if all(run[name] == base[name] for name in ("seed", "device", "at_once")):
+                ratio = run["tokens_per_second"] / base["tokens_per_second"]
                 ratios.setdefault(run["at_once"], []).append(ratio)
     return statistics.median(ratios[min(ratios)]) if ratios else None
 
@@ -94,21 +94,21 @@ def notes_of(settings, cells):
     notes = {}
     for name in dict.fromkeys(cell["set"] for cell in cells):
         mine = [cell for cell in cells if cell["set"] == name]
-        said = [SETS[name].note] if SETS[name].note else []
+        found = [SETS[name].note] if SETS[name].note else []
         if SETS[name].task == "causal" and settings["lm_tokenizer"] == "bpe":
-            said.append(OWN_TOKENS)
+            found.append(OWN_TOKENS)
         rows = {cell.get("train_examples") for cell in mine} - {None}
         if rows:
-            said.append(f"{' or '.join(f'{count:,}' for count in sorted(rows))} training rows")
+            found.append(f"{' or '.join(f'{count:,}' for count in sorted(rows))} training rows")
         by_run = {}
         for cell in mine:
             by_run.setdefault((cell["protocol"], cell["seed"]), set()).add(cell["data_sha256"])
         if any(len(hashes) > 1 for hashes in by_run.values()):
-            said.append("THE DATA CHANGED BETWEEN RUNS: mixers are not comparable")
+            found.append("THE DATA CHANGED BETWEEN RUNS: mixers are not comparable")
         if all(cell["at_once"] > 1 for cell in mine):
-            said.append("timed while other runs shared the machine")
-        if said:
-            notes[name] = "; ".join(said)
+            found.append("timed while other runs shared the machine")
+        if found:
+            notes[name] = "; ".join(found)
     return notes
 
 
@@ -127,7 +127,7 @@ def table(rows, protocols):
     ours = [f"ours, {protocol}" for protocol in protocols]
     speeds = ["speed, claimed", *(f"speed, {protocol}" for protocol in protocols)]
     lines = [["set", "mixer", "metric", "in print", *ours, *speeds]]
-    first = {}  # a speed belongs to all metrics of a mixer and stands beside the first
+    first = {}  # a speed belongs to all metrics of a mixer and is printed beside the first
     for row in rows:
         metric = first.setdefault((row["set"], row["mixer"]), row["metric"])
         speeds = [row["published_speed_claim"]] + [row[f"{p}_speed"] for p in protocols]

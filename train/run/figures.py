@@ -30,7 +30,7 @@ def predicted_against_true(path, true, predicted, target, baseline):
         return
     left, right = figure.subplots(1, 2)
     low, high = float(true.min()), float(true.max())
-    # Labels are often shares of few raters: a little noise shows how many points lie in a place.
+    # Labels are often fractions of few raters: a little noise shows how many points coincide.
     jitter = np.random.default_rng(0).normal(0, 0.006 * (high - low), len(true))
     alpha = float(np.clip(300 / len(true), 0.08, 0.8))
     left.scatter(true + jitter, predicted, s=12, alpha=alpha, linewidths=0)
@@ -43,7 +43,7 @@ def predicted_against_true(path, true, predicted, target, baseline):
         errors = np.sort(np.abs(values - true))
         right.plot(errors, (np.arange(len(errors)) + 1) / len(errors), label=label)
     right.set_xlabel("absolute error")
-    right.set_ylabel("share of examples with no larger error")
+    right.set_ylabel("fraction of examples with no larger error")
     right.set_ylim(0, 1.02)
     right.grid(alpha=0.3)
     right.legend()

@@ -208,7 +208,7 @@ class MpiGroup(ProcessGroup):
     kind = "MPI"
 
     def __init__(self, started):
-        """started: how many processes the launcher says there are."""
+        """started: the number of processes, as the launcher gives it."""
         try:
             from mpi4py import MPI
         except ImportError:

@@ -240,13 +240,13 @@ def add_flag(group, field):
         group.add_argument(flag(field.name), action=switch, help=about["help"])
         return
     kind = about.get("type") or type(field.default)
-    shown = "" if field.default is None else f" (default: {field.default})"
+    default = "" if field.default is None else f" (default: {field.default})"
     group.add_argument(
         flag(field.name),
         type=utf8 if kind is str else kind,
         choices=about.get("choices"),
         metavar=about.get("metavar"),
-        help=about["help"].replace("%", "%%") + shown,
+        help=about["help"].replace("%", "%%") + default,
     )
 
 
@@ -258,7 +258,7 @@ def describe_recipes(config_class):
             for name, value in values.items()
         )
         if flags:
-            lines.append(f"--recipe {recipe} stands for: {flags}. Flags given beside it win.")
+            lines.append(f"--recipe {recipe} means: {flags}. Flags given with it take precedence.")
     return " ".join(lines)
 
 

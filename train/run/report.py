@@ -137,14 +137,14 @@ class Report:
     def lines(self, title, total, done):
         """advance(loss) without a terminal: a bar in a file would be a thousand lines."""
         first, started = done, time.monotonic()
-        told = started
+        printed = started
 
         def advance(loss):
-            nonlocal done, told
+            nonlocal done, printed
             done, now = done + 1, time.monotonic()
-            if now - told < BETWEEN_LINES or done == total:
+            if now - printed < BETWEEN_LINES or done == total:
                 return
-            told = now
+            printed = now
             left = duration((now - started) / (done - first) * (total - done))
             so_far = f", loss {loss:.4f}" if loss else ""
             emit(sys.stderr, f"{title}: step {done:,} of {total:,}{so_far}, {left} left")

@@ -1,37 +1,37 @@
 """What the training loop asks of a task.
 
 A classifier, a language model, a regressor and a forecaster differ in what a training example is
-(`train_size`, `order`, `train_batch`) and in what a good model is (`evaluate`, `metric`). The
-rest is the same for all of them and is in train.loop.
+(`train_size`, `train_batch`) and in what a good model is (`evaluate`, `metric`). The rest is the
+same for all of them and is in train.loop.
 """
 
-from typing import Protocol
+import copy
+import dataclasses
 
+from data.text import batches
+from data.text.tokenizer import save_tokenizer
+from train.run.folder import TOKENIZER
 from train.run.options import Config
 
 
-class Task(Protocol):
-    """Batches are dicts of host arrays with a leading axis B."""
+class Task:
+    """Batches are dicts of host arrays with a leading axis B. Subclasses are picklable."""
 
     name: str  # "classifier"
     config: Config
     model: object  # see minisum.models.base
     dataset: str
     data_sha256: str
+    tokenizer = None
     train_size: int  # examples
     metric: str  # the key of `evaluate` that chooses the epoch
+    higher_is_better: bool
     compared: tuple  # the mixers that --mixer all trains
     report_metrics: tuple  # the keys that their comparison shows
-    higher_is_better: bool
-
-    def order(self, epoch):
-        """All training rows (train_size,) in this epoch's order, drawn from (seed, epoch)."""
 
     def train_batch(self, rows):
-        """The batch of these rows, without noise."""
-
-    def tokens(self, batch):
-        """Tokens of a batch, for the speed."""
+        """The batch of these training rows, without noise."""
+        return self.batch("train", rows)
 
     def evaluate(self, split, predict, folder=None):
         """Metrics on split "val" or "test": a dict with "loss", `metric` and any others.
@@ -39,15 +39,37 @@ class Task(Protocol):
         predict(batch) gives the model's outputs as host arrays. folder: a path for tables and
         figures of the test split; None writes none.
         """
+        raise NotImplementedError
 
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
+        raise NotImplementedError
 
     def model_spec(self):
         """What it takes to rebuild the model beside the config; kept in best.safetensors."""
+        raise NotImplementedError
+
+    def tokens(self, batch):
+        """Tokens of a batch, for the speed."""
+        return int(batch["mask"].sum())
+
+    def order(self, epoch):
+        """All training rows (train_size,) in this epoch's order, drawn from (seed, epoch)."""
+        return batches.epoch_order(self.train_size, self.config.seed, epoch)
 
     def save(self, path):
-        """Write what prediction needs beside the checkpoint (a tokenizer) into folder `path`."""
+        """Write what prediction needs beside the checkpoint, a tokenizer, into folder `path`."""
+        if self.tokenizer is not None:
+            save_tokenizer(self.tokenizer, path / TOKENIZER)
 
     def with_mixer(self, mixer):
         """The same task with the same data, for another mixer (--mixer all)."""
+        other = copy.copy(self)
+        other.__dict__.pop("model", None)
+        other.config = self.resolve(dataclasses.replace(self.config, mixer=mixer))
+        return other
+
+    @staticmethod
+    def resolve(config):
+        """The config with the defaults that depend on the mixer filled in."""
+        return config
