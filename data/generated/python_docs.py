@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from data.reading.splits import text_key
 from minisum.errors import UserError
 
@@ -28,31 +26,29 @@ SKIPPED = {
 }  # fmt: skip
 
 
-def load(classes=CLASSES, min_words=MIN_WORDS) -> tuple[list[str], np.ndarray, list[str]]:
-    """(texts, labels, class names): the docstrings of the `classes` best documented packages.
+def rows() -> list[dict]:
+    """{text, label}: the docstrings of the CLASSES best documented packages, and which it is.
 
-    labels is int32, class names are in alphabetical order. A text counts once however often it
-    occurs; one that occurs in several packages belongs to none.
+    A text of fewer than MIN_WORDS words is left out. One counts once however often it occurs; one
+    that occurs in several packages belongs to none.
     """
     owners, texts = {}, {}
     for path, tree in parsed_sources():
-        owner = _public_name(path)
+        # A pure Python twin (_pydecimal) counts as what it stands for.
+        owner = path.parts[0].removesuffix(".py").removeprefix("_py").lstrip("_")
         for text in _docstrings(tree):
             key = text_key(text)
-            if key.count(" ") + 1 >= min_words:
+            if key.count(" ") + 1 >= MIN_WORDS:
                 owners.setdefault(key, set()).add(owner)
                 texts.setdefault(key, text)
     own = {key: min(found) for key, found in owners.items() if len(found) == 1}
     sizes = Counter(own.values())
-    names = sorted(sorted(sizes, key=lambda name: (-sizes[name], name))[:classes])
-    numbers = {name: number for number, name in enumerate(names)}
-    kept = [key for key, name in own.items() if name in numbers]
-    labels = np.array([numbers[own[key]] for key in kept], np.int32)
-    return [texts[key] for key in kept], labels, names
+    best = sorted(sizes, key=lambda name: (-sizes[name], name))[:CLASSES]
+    return [{"text": texts[key], "label": name} for key, name in own.items() if name in best]
 
 
-def documents() -> list[tuple[str, str]]:
-    """(name, text) of longer documents, for language models.
+def documents() -> list[dict]:
+    """{name, text} of longer documents, for language models.
 
     One for every topic of the language reference that the interactive help carries, and one for
     every source file: its docstrings in order, apart by a blank line, each text once.
@@ -61,7 +57,7 @@ def documents() -> list[tuple[str, str]]:
         from pydoc_data.topics import topics
     except ImportError as error:
         raise UserError("This Python comes without the topics of its interactive help.") from error
-    found = [(f"topics/{name}", topics[name].strip()) for name in sorted(topics)]
+    found = [{"name": f"topics/{name}", "text": topics[name].strip()} for name in sorted(topics)]
     seen = set()
     for path, tree in parsed_sources():
         fresh = []
@@ -71,7 +67,7 @@ def documents() -> list[tuple[str, str]]:
                 seen.add(key)
                 fresh.append(text)
         if fresh:
-            found.append((path.as_posix(), "\n\n".join(fresh)))
+            found.append({"name": path.as_posix(), "text": "\n\n".join(fresh)})
     return found
 
 
@@ -124,8 +120,3 @@ def _docstrings(node) -> Iterator[str]:
     for child in node.body:
         if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             yield from _docstrings(child)
-
-
-def _public_name(path):
-    """Top-level package or module; a pure Python twin (_pydecimal) counts as what it stands for."""
-    return path.parts[0].removesuffix(".py").removeprefix("_py").lstrip("_")

@@ -8,7 +8,6 @@ import numpy as np
 from data.fingerprint import data_sha256
 from data.generated import python_docs
 from data.reading.columns import class_order, number_labels, read_labelled
-from data.reading.rows import read_rows
 from data.reading.splits import draw_subset, hold_out_test, hold_out_validation
 from data.sets import registry
 from minisum.errors import UserError
@@ -59,12 +58,10 @@ def load_classification(
         for option, value in given.items():
             if value is not None:
                 raise UserError(f"A {option} goes with a data file; the named sets have theirs.")
-        source = _named(dataset or DEFAULT)
     elif dataset is not None:
         raise UserError("Choose a named data set or a data file, not both.")
-    else:
-        source = _from_files(data_file, test_file, text_column, label_column)
-    name, class_names, train, test = source
+    source = registry.open_set("classification", dataset, data_file, test_file, python_docs.rows)
+    name, class_names, train, test = _read(*source, text_column, label_column)
     if len(class_names) < 2:
         raise UserError(f"{name} has one class only ({class_names[0]!r}).")
     if test is None:
@@ -94,45 +91,29 @@ def _content(examples, class_names):
         yield class_names[label]
 
 
-def _named(name):
-    """(name, class names, train, test or None)."""
-    if name == DEFAULT:
-        texts, labels, class_names = python_docs.load()
-        return name, class_names, Examples(texts, labels), None
-    entry = registry.find("classification", name)
-    columns = {"text_column": entry.text, "label_column": entry.label, "allow_empty": True}
-    train, test = (
-        read_labelled(registry.read_split(entry, split), f"{name} ({split})", **columns)
-        for split in ("train", "test")
-    )
-    for part in (train, test):
-        part.texts = entry.prepare(part.texts)
-    order = class_order(train.labels)
-    readable = train.names
-    if not readable and order == [str(number) for number in range(len(entry.class_names))]:
-        readable = dict(zip(order, entry.class_names, strict=True))
-    return _numbered(name, train, test, order, readable)
+def _read(entry, sources, text_column, label_column):
+    """(name, class names, train, test or None) of an open set; the named ones may hold empty texts.
 
-
-def _from_files(data_file, test_file, text_column, label_column):
-    where = str(data_file)
-    train = read_labelled(read_rows(data_file), where, text_column, label_column)
-    order = class_order(train.labels)
+    The test set has the columns that were found in the training set.
+    """
+    columns = text_column or entry.text, label_column or entry.label
+    parts = {}
+    for split, (rows, where) in sources.items():
+        part = read_labelled(rows, where, *columns, allow_empty=entry.text is not None)
+        columns = part.text_column, part.label_column
+        parts[split] = part
+    train = parts["train"]
+    order, readable = class_order(train.labels), train.names
     if len(order) == len(train.labels) > 20:
         raise UserError(
-            f"{where}: every row has a {train.label_column!r} of its own, "
+            f"{entry.name}: every row has a {train.label_column!r} of its own, "
             f"so the column does not hold classes."
         )
-    test = None
-    if test_file is not None:
-        columns = train.text_column, train.label_column
-        test = read_labelled(read_rows(test_file), str(test_file), *columns)
-    return _numbered(where, train, test, order, train.names)
-
-
-def _numbered(name, train, test, order, readable):
-    train = Examples(train.texts, number_labels(train.labels, order, name))
-    if test is not None:
-        labels = number_labels(test.labels, order, f"The test set of {name}")
-        test = Examples(test.texts, labels)
-    return name, [readable.get(label, label) for label in order], train, test
+    if not readable and order == [str(number) for number in range(len(entry.class_names))]:
+        readable = dict(zip(order, entry.class_names, strict=True))
+    examples = {}
+    for split, part in parts.items():
+        labels = number_labels(part.labels, order, f"The {split} set of {entry.name}")
+        examples[split] = Examples(entry.prepare(part.texts), labels)
+    class_names = [readable.get(label, label) for label in order]
+    return entry.name, class_names, examples["train"], examples.get("test")

@@ -143,9 +143,8 @@ class Windows:
                 )
             begin = end
         train, test = len(self.firsts["train"]), len(self.firsts["test"])
-        if limit_train and limit_train < train:
-            drawn = np.random.default_rng([seed, 0]).permutation(train)[:limit_train]
-            self.firsts["train"] = self.firsts["train"][np.sort(drawn)]
+        drawn = np.random.default_rng([seed, 0]).permutation(train)[: limit_train or train]
+        self.firsts["train"] = self.firsts["train"][np.sort(drawn)]
         if limit_test and limit_test < test:
             spaced = np.linspace(0, test - 1, limit_test).astype(int)
             self.firsts["test"] = self.firsts["test"][spaced]

@@ -61,14 +61,10 @@ def load_language(
 
 
 def _named(name, by_line, validation):
-    entry = registry.find("language", name)
-    if name == DEFAULT:
-        documents = [text for _, text in python_docs.documents()]
-        return _split_documents(documents, validation, TEST_FRACTION)
+    entry, sources = registry.open_set("language", name, None, None, python_docs.documents)
     found = {}
-    for split in entry.splits:
-        rows = registry.read_split(entry, split)
-        texts = _documents(rows, f"{name} ({split})", entry.text)
+    for split, (rows, where) in sources.items():
+        texts = _documents(rows, where, entry.text)
         prepare = lines if by_line and entry.running_text else entry.prepare
         found["val" if split == "validation" else split] = prepare(texts)
     if "val" not in found:
@@ -79,7 +75,7 @@ def _named(name, by_line, validation):
 
 def _from_files(data_file, test_file, text_column, by_line, validation):
     test = 0 if test_file else TEST_FRACTION
-    if is_running_text(data_file):
+    if file_kind(data_file)[0] == ".txt":
         if text_column is not None:
             raise UserError(f"{data_file} is running text and has no column {text_column!r}.")
         found = split_running_text(_whole(data_file), validation, test, str(data_file))
@@ -88,15 +84,11 @@ def _from_files(data_file, test_file, text_column, by_line, validation):
     else:
         documents = _documents(read_rows(data_file), str(data_file), text_column)
         found = _split_documents(documents, validation, test)
-    if test_file and is_running_text(test_file):
+    if test_file and file_kind(test_file)[0] == ".txt":
         found["test"] = lines([_whole(test_file)]) if by_line else [_whole(test_file)]
     elif test_file:
         found["test"] = _documents(read_rows(test_file), str(test_file), text_column)
     return found
-
-
-def is_running_text(path):
-    return file_kind(path)[0] == ".txt"
 
 
 def _whole(path):

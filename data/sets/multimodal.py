@@ -99,13 +99,13 @@ def load_multimodal(
     numbers = None if numeric_columns is None else tuple(numeric_columns)
     chosen = {"text": text_column, "numbers": numbers, "target": target}
     chosen = {part: columns for part, columns in chosen.items() if columns is not None}
-    if data_file is not None:
-        name, columns, train, test = _from_files(data_file, test_file, chosen)
-    else:
-        name, columns, train, test = _named(dataset or DEFAULT, chosen)
-    left_out = sum(table.left_out for table in (train, test) if table is not None)
-    if test is None:
-        train, test = hold_out_test(train)
+    entry, sources = registry.open_set(
+        "multimodal", dataset, data_file, test_file, python_functions.rows
+    )
+    name, columns = entry.name, _columns(entry, chosen, data_file)
+    tables = [read_table(rows, where, columns) for rows, where in sources.values()]
+    left_out = sum(table.left_out for table in tables)
+    train, test = tables if len(tables) == 2 else hold_out_test(*tables)
     for part, table in (("training", train), ("test", test)):
         if not len(table):
             raise UserError(f"{name} has no {part} row with a target.")
@@ -184,31 +184,15 @@ class Standardiser:
         return np.stack(described, axis=2).astype(np.float32)
 
 
-def _named(name, chosen):
-    """(name, columns, train, test or None)."""
-    entry = registry.find("multimodal", name)
-    if name == DEFAULT:
-        own = Columns(python_functions.TEXT, python_functions.NUMBERS, python_functions.TARGET)
-        columns = replace(own, **chosen)
-        return name, columns, read_table(python_functions.rows(), name, columns), None
-    columns = replace(Columns(entry.text, entry.numbers, entry.target), **chosen)
-    train, test = (
-        read_table(registry.read_split(entry, split), f"{name} ({split})", columns)
-        for split in ("train", "test")
-    )
-    return name, columns, train, test
-
-
-def _from_files(data_file, test_file, chosen):
+def _columns(entry, chosen, data_file):
+    """The Columns that are `chosen`, and what is not by the set's own or, in a file, by name."""
+    if data_file is None:
+        generated = python_functions.TEXT, python_functions.NUMBERS, python_functions.TARGET
+        own = generated if entry.name == DEFAULT else (entry.text, entry.numbers, entry.target)
+        return replace(Columns(*own), **chosen)
     for part, flag in (("numbers", "--numeric-columns a,b,c"), ("target", "--target NAME")):
         if not chosen.get(part):
             raise UserError(f"{data_file}: name the columns to use with {flag}.")
-    where = str(data_file)
     if "text" not in chosen:
-        chosen["text"] = find_text_column(list(next(read_rows(data_file))), where)
-    columns = Columns(**chosen)
-    train = read_table(read_rows(data_file), where, columns)
-    test = None
-    if test_file is not None:
-        test = read_table(read_rows(test_file), str(test_file), columns)
-    return where, columns, train, test
+        chosen["text"] = find_text_column(list(next(read_rows(data_file))), entry.name)
+    return Columns(**chosen)

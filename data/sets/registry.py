@@ -29,8 +29,8 @@ class NamedSet:
     config: str | None = None
     revision: str | None = None
     splits: tuple[str, ...] = ("train", "test")
-    text: str = "text"  # column names
-    label: str = "label"
+    text: str | None = "text"  # column names; None for those of a file, to be guessed
+    label: str | None = "label"
     numbers: tuple[str, ...] = ()
     target: str | None = None
     time: str | None = None
@@ -96,6 +96,23 @@ def find(task, name) -> NamedSet:
     if name not in names(task):
         raise UserError(f"There is no data set {name!r}; known are {', '.join(names(task))}.")
     return SETS[name]
+
+
+def open_set(task, dataset, data_file, test_file, generate) -> tuple[NamedSet, dict]:
+    """The set, and for each of its splits the rows and what errors are to call them.
+
+    It is the one in the files, else the one called `dataset`, else the default of `task`, whose
+    rows come from `generate`. Raises UserError for what is not available, or while rows are read.
+    """
+    if data_file is not None:
+        files = {"train": data_file} | ({} if test_file is None else {"test": test_file})
+        opened = {split: (read_rows(path), str(path)) for split, path in files.items()}
+        return NamedSet(str(data_file), task, text=None, label=None), opened
+    entry = find(task, dataset or names(task)[0])
+    if not entry.splits:
+        return entry, {"train": (generate(), entry.name)}
+    named = {split: (read_split(entry, split), f"{entry.name} ({split})") for split in entry.splits}
+    return entry, named
 
 
 def read_split(entry: NamedSet, split: str) -> Iterator[dict]:

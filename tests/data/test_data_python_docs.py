@@ -67,7 +67,7 @@ def test_python_docs_are_the_same_in_every_process(docs):
 def test_reading_the_library_imports_none_of_it():
     program = (
         "import sys; from data.generated import python_docs;"
-        "python_docs.load(); python_docs.documents();"
+        "python_docs.rows(); python_docs.documents();"
         "print({'tkinter', 'turtle', 'idlelib', 'antigravity', 'this'} & set(sys.modules))"
     )
     result = subprocess.run(
@@ -77,7 +77,7 @@ def test_reading_the_library_imports_none_of_it():
 
 
 def test_documents():
-    documents = dict(python_docs.documents())
+    documents = {row["name"]: row["text"] for row in python_docs.documents()}
     assert "lambda" in documents["topics/lambda"]
     assert documents["logging/handlers.py"].startswith("Additional handlers for the logging")
     assert not any(name.startswith(("test/", "site-packages/")) for name in documents)
@@ -89,7 +89,7 @@ def test_a_library_without_source(monkeypatch, tmp_path):
     monkeypatch.setattr(python_docs.sysconfig, "get_path", lambda name: str(tmp_path))
     (tmp_path / "broken.py").write_text("def f(:\n  '''doc'''")
     (tmp_path / "binary.py").write_bytes(b"'''\0'''")
-    for load in (python_docs.load, python_docs.documents):
+    for load in (python_docs.rows, python_docs.documents):
         with pytest.raises(UserError, match="without the source"):
             load()
 
@@ -109,10 +109,8 @@ def test_a_made_up_library(monkeypatch, tmp_path):
     (tmp_path / "three.py").write_text('"""Too few words."""')
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "four.py").write_text('"""Tests are left out whatever they say."""')
-    texts, labels, names = python_docs.load()
-    assert names == ["one", "two"]
-    assert sorted(zip(texts, labels.tolist(), strict=True)) == [
-        ("Package two also has texts.", 1),
-        ("The class A of package one.", 0),
-        ("The function F of package one ?.", 0),
+    assert sorted((row["text"], row["label"]) for row in python_docs.rows()) == [
+        ("Package two also has texts.", "two"),
+        ("The class A of package one.", "one"),
+        ("The function F of package one ?.", "one"),
     ]

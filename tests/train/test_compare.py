@@ -13,7 +13,6 @@ pytest.importorskip("safetensors")
 from interrupting import interrupted
 from readable import tree_of
 
-from data.sets.classification import Examples
 from minisum import mixers
 from minisum.params import flatten
 from train.compare import __main__ as compare
@@ -43,13 +42,11 @@ def config_of(*arguments):
 
 
 def animals():
-    """A small labelled corpus in place of a large one."""
+    """The rows of a small labelled corpus in place of a large one."""
     rng = np.random.default_rng(0)
     words = np.array(["cat", "dog", "sees", "a", "the", "big", "old"])
     texts = [" ".join(rng.choice(words, rng.integers(1, 12))) for _ in range(80)]
-    labels = np.array(["cat" in text for text in texts], np.int32)
-    train, test = Examples(texts[:60], labels[:60]), Examples(texts[60:], labels[60:])
-    return "animals", ["no cat", "cat"], train, test
+    return [{"text": text, "label": str("cat" in text)} for text in texts]
 
 
 def test_files_of_a_comparison(capsys, tmp_path):
@@ -217,7 +214,7 @@ def test_tasks(monkeypatch, arguments):
     """Batches depend on (seed, step) alone, and the test set is covered once."""
     if "python_docs" in arguments:
         pytest.importorskip("tokenizers")
-    monkeypatch.setattr(compare_tasks.texts, "_named", lambda name: animals())
+    monkeypatch.setattr(compare_tasks.texts.python_docs, "rows", animals)
     config = config_of(*arguments)
     task, again = compare_tasks.build(config), compare_tasks.build(config)
     assert task.sha256 == again.sha256
