@@ -56,21 +56,12 @@ class Regression:
 def ridge(tokens, sigmas):
     """(B,): the best answers there are for these σ (B,): the mean of w·x given the examples.
 
-    ŵ = (X.T @ X + σ² I)⁻¹ @ X.T @ y, by singular values s of X = U @ diag(s) @ V.T:
-    ŵ = V @ (s / (s² + σ²) ⊙ (U.T @ y)). For σ = 0 that is least squares, of all solutions the
-    shortest.
+    ŵ = (X.T @ X + σ² I)⁻¹ @ X.T @ y: least squares with d more examples, x = σ e_i and y = 0. For
+    σ = 0 it takes every example at its word, and ŵ is the shortest of all solutions.
     """
     tokens = np.asarray(tokens, np.float64)
     X, y, asked = tokens[:, :-1, :-1], tokens[:, :-1, -1], tokens[:, -1, :-1]
-    U, s, Vt = np.linalg.svd(X, full_matrices=False)
-    strength = s**2 + np.asarray(sigmas, np.float64)[:, None] ** 2
-    usable = s > SMALLEST * s.max(axis=1, keepdims=True)
-    shrink = np.divide(s, strength, out=np.zeros_like(s), where=usable)
-    projected = np.einsum("bnk,bn->bk", U, y)
-    w = np.einsum("bkd,bk->bd", Vt, shrink * projected)
+    more = np.asarray(sigmas, np.float64)[:, None, None] * np.eye(X.shape[2])
+    solver = np.linalg.pinv(np.concatenate([X, more], axis=1), rcond=SMALLEST)
+    w = np.einsum("bdn,bn->bd", solver[:, :, : y.shape[1]], y)
     return (w * asked).sum(axis=1)
-
-
-def least_squares(tokens):
-    """(B,): the answers of ordinary least squares, which takes every example at its word."""
-    return ridge(tokens, np.zeros(len(tokens)))
