@@ -90,12 +90,11 @@ def distinct_trees(seed, rules):
         tree = []
         fits = _grow(tree, draw, 1, rules) and len(tree) > rules.min_length
         digest = hashlib.blake2b(bytes(tree), digest_size=16).digest() if fits else None
-        if not fits or digest in seen:
-            misses += 1
-            continue
-        seen.add(digest)
-        misses = 0
-        yield tree
+        misses += 1
+        if fits and digest not in seen:
+            seen.add(digest)
+            misses = 0
+            yield tree
     raise UserError(
         f"After {len(seen):,} different ListOps trees, none of the next {PATIENCE:,} was new and "
         f"had between {rules.min_length} and {rules.max_length} tokens: allow more depth or other "

@@ -40,10 +40,11 @@ def rows() -> Iterator[dict]:
                 continue
             seen.add(key)
             numbers = (*_signature(function), len(function.decorator_list), int(in_class), depth)
+            whole, docstring = (n.end_lineno - n.lineno for n in (function, function.body[0]))
             yield {
                 TEXT: writable(text),
                 **dict(zip(NUMBERS, numbers, strict=True)),
-                TARGET: math.log(_lines(function)),
+                TARGET: math.log(whole - docstring),
             }
 
 
@@ -61,20 +62,7 @@ def _signature(function):
     given = function.args
     variadic = [a for a in (given.vararg, given.kwarg) if a is not None]
     plain = [*given.posonlyargs, *given.args, *given.kwonlyargs]
-    annotated = sum(a.annotation is not None for a in [*plain, *variadic])
     defaults = len(given.defaults) + sum(d is not None for d in given.kw_defaults)
-    return (
-        len(plain),
-        defaults,
-        len(given.kwonlyargs),
-        len(variadic),
-        annotated + (function.returns is not None),
-    )
-
-
-def _lines(function):
-    docstring = function.body[0]
-    return (
-        function.end_lineno - function.lineno + 1
-        - (docstring.end_lineno - docstring.lineno + 1)
-    )  # fmt: skip
+    annotated = sum(a.annotation is not None for a in [*plain, *variadic])
+    annotations = annotated + (function.returns is not None)
+    return len(plain), defaults, len(given.kwonlyargs), len(variadic), annotations

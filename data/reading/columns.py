@@ -63,7 +63,8 @@ def read_labelled(
     name_column = f"{data.label_column}_text"
     for number, row in enumerate(rows, start=1):
         place = f"{where}, row {number}"
-        data.texts.append(_text(row.get(data.text_column), data.text_column, place, allow_empty))
+        text = read_text(row.get(data.text_column), data.text_column, place, allow_empty)
+        data.texts.append(text)
         label = _label(row.get(data.label_column), data.label_column, place)
         data.labels.append(label)
         if name_column in row:
@@ -120,12 +121,13 @@ def find_text_column(columns, where) -> str:
     return found
 
 
-def read_text(value, column, place) -> str:
+def read_text(value, column, place, allow_empty=True) -> str:
     """The cell if it is text that can be written as UTF-8; `place` names file and row.
 
-    Raises UserError for a missing cell, for another type and for half of a surrogate pair.
+    Raises UserError for a missing cell, for one of blanks unless `allow_empty`, for another type
+    and for half of a surrogate pair.
     """
-    if value is None:
+    if value is None or not (allow_empty or str(value).strip()):
         raise UserError(f"{place}: column {column!r} is empty.")
     if not isinstance(value, str):
         raise UserError(f"{place}: column {column!r} holds {type(value).__name__}, not text.")
@@ -178,20 +180,13 @@ def _by_distinct_values(columns, rows, where):
     return columns[many], columns[few]
 
 
-def _text(value, column, place, allow_empty):
-    text = read_text(value, column, place)
-    if not (allow_empty or text.strip()):
-        raise UserError(f"{place}: column {column!r} is empty.")
-    return text
-
-
 def _label(value, column, place):
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, (bool, int)):
         return str(value)
-    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+    if value is None or value != value:
         raise UserError(f"{place}: column {column!r} is empty.")
     if not isinstance(value, str):
         raise UserError(f"{place}: column {column!r} holds {value!r:.40}, not a class.")
-    return read_text(value.strip(), column, place)
+    return read_text(value.strip(), column, place, allow_empty=False)

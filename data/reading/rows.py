@@ -75,12 +75,11 @@ def file_kind(path) -> tuple[str, bool]:
 
 
 def _not_empty(path, rows):
-    empty = True
-    for row in rows:
-        empty = False
-        yield row
-    if empty:
+    first = next(rows, None)
+    if first is None:
         raise UserError(f"{path} has no rows.")
+    yield first
+    yield from rows
 
 
 def _chunks(path, compressed, max_bytes, read):
@@ -191,11 +190,15 @@ def _parquet_rows(path, compressed, max_bytes):
         with _unpacked(path, max_bytes) if compressed else open(path, "rb") as file:
             table = parquet.ParquetFile(file)
             footer = table.metadata
-            groups = range(footer.num_row_groups)
-            if sum(footer.row_group(i).total_byte_size for i in groups) > max_bytes:
+            # Of whole row groups: to look at a damaged column's description would end the process.
+            sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
+            if sum(sizes) > max_bytes:
                 raise UserError(f"{path} holds more than {max_bytes:,} bytes of data.")
+            # A row may be as large as all that its group spells out, and a file of a kilobyte can
+            # say the same megabyte a million times.
+            batch_rows = max(16, min(1024, (1 << 26) // max([1, *sizes])))
             total, packed = 0, os.fstat(file.fileno()).st_size
-            for batch in table.iter_batches(batch_size=_batch_rows(footer)):
+            for batch in table.iter_batches(batch_size=batch_rows):
                 total += sum(_plain(column).nbytes for column in batch.columns)
                 _refuse_bomb(path, total, packed)
                 yield from batch.to_pylist()
@@ -209,15 +212,6 @@ def _parquet_rows(path, compressed, max_bytes):
 def _plain(column):
     """The Arrow array with every value spelled out, as Python will hold it."""
     return column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
-
-
-def _batch_rows(footer):
-    """How many rows to unpack at a time: each may be as large as all that its group spells out,
-    and a file of a kilobyte can say the same megabyte a million times."""
-    # Of whole row groups: to look at a damaged column's description would end the process.
-    groups = range(footer.num_row_groups)
-    largest = max((footer.row_group(i).total_byte_size for i in groups), default=0)
-    return max(16, min(1024, (1 << 26) // max(1, largest)))
 
 
 @contextlib.contextmanager

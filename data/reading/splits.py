@@ -30,35 +30,30 @@ def hold_out(texts, labels, fraction, salt) -> tuple[np.ndarray, np.ndarray]:
     keeps an example on the first side. A text that occurs under several labels follows the
     smallest of them. Raises UserError if a side would be empty.
     """
-    groups = {}
-    for index, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        groups.setdefault(text_key(text), []).append((int(label), index))
-
+    keys = [text_key(text) for text in texts]
+    by_key = {}
+    for key, label in zip(keys, labels, strict=True):
+        by_key.setdefault(key, set()).add(int(label))
     by_class = {}
-    for key, members in groups.items():
+    for key, own in by_key.items():
         digest = hashlib.blake2b(f"{salt}\n{key}".encode(), digest_size=16).digest()
-        by_class.setdefault(min(members)[0], []).append((digest, key))
-    held_keys = []
-    for label in sorted(by_class):
-        ordered = [key for _, key in sorted(by_class[label])]
-        held_keys += ordered[: int(len(ordered) * fraction + 0.5)]
+        by_class.setdefault(min(own), []).append((digest, key))
+    drawn = []
+    for _, members in sorted(by_class.items()):
+        drawn += [key for _, key in sorted(members)[: int(len(members) * fraction + 0.5)]]
 
-    held_set = set(held_keys)
-    kept_labels = {
-        label for key, members in groups.items() if key not in held_set for label, _ in members
-    }
-    for key in held_keys:
+    held_keys = set(drawn)
+    kept_labels = set().union(*(own for key, own in by_key.items() if key not in held_keys))
+    for key in drawn:
         # A label that is left only on the held-out side takes its text back.
-        if not {label for label, _ in groups[key]} <= kept_labels:
-            held_set.remove(key)
-            kept_labels.update(label for label, _ in groups[key])
+        if not by_key[key] <= kept_labels:
+            held_keys.remove(key)
+            kept_labels |= by_key[key]
 
-    held = np.zeros(len(texts), bool)
-    for key in held_set:
-        held[[index for _, index in groups[key]]] = True
+    held = np.array([key in held_keys for key in keys], bool)
     if held.all() or not held.any():
         raise UserError(
-            f"{len(groups)} different texts are too few to hold out {fraction:.0%} of each class."
+            f"{len(by_key)} different texts are too few to hold out {fraction:.0%} of each class."
         )
     return np.flatnonzero(~held), np.flatnonzero(held)
 

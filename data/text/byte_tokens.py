@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 
-from data.text.tokenizer import read_tokenizer, tokenizers_library, train_tokenizer
+from data.text.tokenizer import read_tokenizer, ready, tokenizers_library, train_tokenizer
 from minisum.errors import UserError
 
 # Stands before every document, and so also after every one but the last.
@@ -102,6 +102,4 @@ def _checked(tokenizer, source):
         raise UserError(f"{source} does not work on bytes, which a language model here needs.")
     if not any(tokenizer.token_to_id(name) is not None for name in SEPARATORS):
         tokenizer.add_special_tokens([SEPARATOR])
-    # A text that spells a special token must not turn into one. The file does not keep the setting.
-    tokenizer.encode_special_tokens = True
-    return tokenizer
+    return ready(tokenizer)

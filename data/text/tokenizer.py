@@ -40,11 +40,12 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
             f"A vocabulary of {vocab_size} is too small: {kind} needs at least {least}."
         )
     library = tokenizers_library()
-    tokenizer, trainer = _word(library, vocab_size) if kind == "word" else _bpe(library, vocab_size)
+    options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
+    tokenizer, trainer = (_word if kind == "word" else _bpe)(library, options)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < least:
         raise UserError("The texts hold no word to make a vocabulary of.")
-    return _ready(tokenizer)
+    return ready(tokenizer)
 
 
 def least_vocabulary(kind):
@@ -98,7 +99,7 @@ def load_tokenizer(path):
     right = special == (PAD_ID, UNKNOWN_ID) and unknown in (None, UNKNOWN)
     if not right or numbers != list(range(len(numbers))):
         raise UserError(f"The tokenizer {path} was not made by this program, or is damaged.")
-    return _ready(tokenizer)
+    return ready(tokenizer)
 
 
 def read_tokenizer(path):
@@ -113,33 +114,25 @@ def read_tokenizer(path):
         raise UserError(f"The tokenizer {path} is damaged: {error}") from error
 
 
-def _word(library, vocab_size):
+def _word(library, options):
     tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = library.normalizers.Lowercase()
     tokenizer.pre_tokenizer = library.pre_tokenizers.Split(
         library.Regex(f"[{re.escape(WORD_BREAKS)}]+"), behavior="removed"
     )
-    trainer = library.trainers.WordLevelTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, UNKNOWN], show_progress=False
-    )
-    return tokenizer, trainer
+    return tokenizer, library.trainers.WordLevelTrainer(**options)
 
 
-def _bpe(library, vocab_size):
+def _bpe(library, options):
     tokenizer = library.Tokenizer(library.models.BPE())
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = library.decoders.ByteLevel()
-    trainer = library.trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, UNKNOWN],
-        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    return tokenizer, trainer
+    alphabet = library.pre_tokenizers.ByteLevel.alphabet()
+    return tokenizer, library.trainers.BpeTrainer(initial_alphabet=alphabet, **options)
 
 
-def _ready(tokenizer):
-    # A text that spells "[PAD]" must not turn into padding. The setting is not part of the file.
+def ready(tokenizer):
+    """The tokenizer, to which a text that spells "[PAD]" is text; no file keeps the setting."""
     tokenizer.encode_special_tokens = True
     return tokenizer
 
