@@ -20,8 +20,6 @@ import numpy as np
 
 from minisum.errors import UserError
 
-SMALLEST = 1e-10  # singular values below this fraction of the largest count as zero
-
 
 @dataclass(frozen=True)
 class Regression:
@@ -51,17 +49,3 @@ class Regression:
         tokens = np.concatenate([x, y[:, :, None]], axis=2)
         named = {"x": tokens, "targets": targets, "sigmas": sigmas}
         return {name: array.astype(np.float32) for name, array in named.items()}
-
-
-def ridge(tokens, sigmas):
-    """(B,): the best answers there are for these σ (B,): the mean of w·x given the examples.
-
-    ŵ = (X.T @ X + σ² I)⁻¹ @ X.T @ y: least squares with d more examples, x = σ e_i and y = 0. For
-    σ = 0 it takes every example at its word, and ŵ is the shortest of all solutions.
-    """
-    tokens = np.asarray(tokens, np.float64)
-    X, y, asked = tokens[:, :-1, :-1], tokens[:, :-1, -1], tokens[:, -1, :-1]
-    more = np.asarray(sigmas, np.float64)[:, None, None] * np.eye(X.shape[2])
-    solver = np.linalg.pinv(np.concatenate([X, more], axis=1), rcond=SMALLEST)
-    w = np.einsum("bdn,bn->bd", solver[:, :, : y.shape[1]], y)
-    return (w * asked).sum(axis=1)

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from readable import text_of_bytes, tree_of, written
 
-from data.generated import listops, recall, regression
+from data.generated import listops, recall
 from data.generated.listops import Rules
 from data.generated.recall import Recall
 from data.generated.regression import Regression
 from data.text.tokenizer import BYTES_VOCAB, encode_bytes
 from minisum.errors import UserError
+from train.compare.tasks import ridge
 
 ROOT = Path(__file__).parents[2]
 SMALL = Rules(max_depth=5, max_args=6, min_length=8, max_length=60)
@@ -284,7 +285,7 @@ def test_regression_baselines(seed, dims, pairs, noise, mixed):
     tokens, sigmas = drawn["x"].astype(np.float64), drawn["sigmas"].astype(np.float64)
     assert tokens.shape == (4, pairs + 1, dims + 1) and not tokens[:, -1, -1].any()
     assert (sigmas <= np.float32(noise)).all() and (mixed or (sigmas == np.float32(noise)).all())
-    best, plain = regression.ridge(tokens, sigmas), regression.ridge(tokens, np.zeros(4))
+    best, plain = ridge(tokens, sigmas), ridge(tokens, np.zeros(4))
     for row in range(4):
         X, y, asked = tokens[row, :-1, :-1], tokens[row, :-1, -1], tokens[row, -1, :-1]
         w = np.linalg.lstsq(X, y, rcond=1e-10)[0]
@@ -297,17 +298,17 @@ def test_regression_baselines(seed, dims, pairs, noise, mixed):
 def test_regression_statistics():
     """Noiseless targets are recovered; with noise ridge is best and least squares behind it."""
     clean = Regression(5, 20, 0.0).draw(np.random.default_rng(0), 500)
-    exact = regression.ridge(clean["x"], np.zeros(500))
+    exact = ridge(clean["x"], np.zeros(500))
     np.testing.assert_allclose(exact, clean["targets"], atol=1e-4)
     noisy = Regression(10, 12, 1.0).draw(np.random.default_rng(1), 4000)
 
     def error(answers):
         return ((answers - noisy["targets"]) ** 2).mean()
 
-    best = error(regression.ridge(noisy["x"], noisy["sigmas"]))
-    assert best < error(regression.ridge(noisy["x"], 2 * noisy["sigmas"]))
-    assert best < error(regression.ridge(noisy["x"], noisy["sigmas"] / 2))
-    assert best < error(regression.ridge(noisy["x"], np.zeros(4000)))
+    best = error(ridge(noisy["x"], noisy["sigmas"]))
+    assert best < error(ridge(noisy["x"], 2 * noisy["sigmas"]))
+    assert best < error(ridge(noisy["x"], noisy["sigmas"] / 2))
+    assert best < error(ridge(noisy["x"], np.zeros(4000)))
     assert abs(error(0) / 10 - 1) < 0.1
     residual = noisy["x"][:, :-1, -1].var() - 10
     assert abs(residual - 1) < 0.4

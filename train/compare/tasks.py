@@ -18,7 +18,7 @@ import numpy as np
 from data.fingerprint import data_sha256
 from data.generated import listops
 from data.generated.recall import Recall
-from data.generated.regression import Regression, ridge
+from data.generated.regression import Regression
 from data.sets import classification as texts
 from data.text import batches
 from data.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
@@ -192,6 +192,20 @@ class RegressionTask(GeneratedTask):
             "ridge, noise known": ridge(drawn["x"], drawn["sigmas"]),
         }
         return {name: float(((y - drawn["targets"]) ** 2).mean()) for name, y in answers.items()}
+
+
+def ridge(tokens, sigmas):
+    """(B,): the best answers there are for these σ (B,): the mean of w·x given the examples.
+
+    ŵ = (X.T @ X + σ² I)⁻¹ @ X.T @ y: least squares with d more examples, x = σ e_i and y = 0. For
+    σ = 0 it takes every example at its word, and ŵ is the shortest of all solutions.
+    """
+    tokens = np.asarray(tokens, np.float64)
+    X, y, asked = tokens[:, :-1, :-1], tokens[:, :-1, -1], tokens[:, -1, :-1]
+    more = np.asarray(sigmas, np.float64)[:, None, None] * np.eye(X.shape[2])
+    solver = np.linalg.pinv(np.concatenate([X, more], axis=1), rcond=1e-10)
+    w = np.einsum("bdn,bn->bd", solver[:, :, : y.shape[1]], y)
+    return (w * asked).sum(axis=1)
 
 
 def listops_task(config):
