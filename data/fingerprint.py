@@ -15,12 +15,10 @@ def data_sha256(parts) -> str:
     for part in parts:
         if isinstance(part, str):
             encoded = part.encode()
-            digest.update(len(encoded).to_bytes(8, "little"))
-            digest.update(encoded)
+            part = len(encoded).to_bytes(8, "little") + encoded
         elif isinstance(part, int):
-            digest.update(part.to_bytes(8, "little"))
-        elif isinstance(part, bytes):
-            digest.update(part)
-        else:
-            digest.update(np.where(np.isnan(part), np.nan, part).astype("<f8").tobytes())
+            part = part.to_bytes(8, "little")
+        elif not isinstance(part, bytes):
+            part = np.where(np.isnan(part), np.nan, part).astype("<f8").tobytes()
+        digest.update(part)
     return digest.hexdigest()

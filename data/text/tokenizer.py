@@ -20,8 +20,7 @@ PAD_ID, UNKNOWN_ID = 0, 1
 KINDS = ("word", "bpe")
 # The characters at which the Keras Tokenizer cuts, the blank included.
 WORD_BREAKS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
-_BYTES = 256
-BYTES_VOCAB = 1 + _BYTES  # padding and every byte
+BYTES_VOCAB = 1 + 256  # padding and every byte
 _BATCH = 1024
 
 
@@ -50,7 +49,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
 
 def least_vocabulary(kind):
     """The size of the smallest vocabulary: both special entries, and every byte or one word."""
-    return len((PAD, UNKNOWN)) + (_BYTES if kind == "bpe" else 1)
+    return len((PAD, UNKNOWN)) + (256 if kind == "bpe" else 1)
 
 
 def encode(tokenizer, texts: Iterable[str], drop_unknown=False) -> list[np.ndarray]:
