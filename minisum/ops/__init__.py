@@ -12,6 +12,9 @@ twice; nothing writes to its inputs. A docstring gives the formula with shapes, 
 backward pass, and names on its last line what the closure keeps (`Saved: ...`).
 `python -m minisum.ops` prints them all in a table and checks each.
 
+What stands here is the textbook form. An op under `@has_fast_forms` also has faster ones, each held
+equal to it by a test: see `minisum.fast`. `op.plain` is always the textbook form.
+
 Letters: B batch, n tokens, d width, V vocabulary, H heads, h head width, C classes. In recurrences
 over keys and values a head has keys of width K and values of width V, and a chunk has C tokens.
 
