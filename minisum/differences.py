@@ -20,54 +20,50 @@ FAINT = 1e-6  # a share of a slope that is as good as nothing
 def prober(value, middle, host, direction, gradient):
     """What differences find at a step: L's slope, how far those of both sides differ, L's size.
 
-    The size is what roundings of L are measured by; where L is steep those of the argument count.
+    The size is what roundings are measured by; where L is steep, those of the argument count.
     """
     least_size = max(np.abs(middle).sum(), np.abs(gradient * direction).sum())
 
     def probe(step):
-        ahead, behind = host + step * direction, host - step * direction
-        up, down = value(ahead), value(behind)
+        up, down = value(host + step * direction), value(host - step * direction)
         with np.errstate(all="ignore"):
             slope = (up - down).sum() / (2 * step)
-            # A step is rounded where the argument is large: add what that leaves out, if it is
-            # little. (Infinite entries, under a mask, stay where they are.)
-            missed = np.nan_to_num(direction - (ahead - behind) / (2 * step))
-            slope += (gradient * missed).sum()
-            if (np.abs(missed) > 1e-3 * np.abs(direction)).any():
-                slope = math.nan
-            gap = np.abs((up + down - 2 * middle).sum()) / step
+            gap = abs((up + down - 2 * middle).sum()) / step
             return float(slope), float(gap), max(np.abs(up).sum(), least_size)
 
     return probe
 
 
-def extrapolate(probe, first_step, typical):
+def extrapolate(probe, first_step, typical, largest):
     """(slope at a step of 0, its error, whether on a kink, a note): ever shorter steps.
 
     The best of all rows (see _next_row) is taken. Shorter steps have to confirm it, since
     neighbours may agree by chance, and overrule it where they are surer of another slope, as beside
-    a kink. typical: the size of the argument's gradients.
+    a kink. typical: the size of the argument's gradients, largest: of its entries, or 1.
     """
-    best, least, most, row, later, gaps, overruled = math.nan, math.inf, 0.0, [], [], [], False
+    best, least, most, swallowed = math.nan, math.inf, 0.0, 0.0
+    row, later, gaps, overruled = [], [], [], False
     for i in range(STEPS):
         step = LONGEST * first_step / SHRINK**i
         slope, gap, size = probe(step)
         rounding = noise(step) * size
         if rounding > SHRINK**3 * least:
             break
-        # A small L may be what is left of numbers near 1, as the loss of a sure answer is, and then
-        # its roundings are theirs.
-        unseen = noise(step) * max(size, 1.0)
+        # A small L may be what is left of numbers near 1 or as large as the argument's, as the loss
+        # of a sure answer is, and then its roundings are theirs.
+        unseen = noise(step) * max(size, largest)
         gap = gap if gap > 4 * unseen else 0.0
         if 40 * unseen < max(gap, *gaps, 0.0):
             gaps.append(gap)
         row, off, value = _next_row(row, slope, rounding)
+        differs = abs(value - best) > least + off
         if abs(value - best) > least + off + unseen:
-            least, later, overruled = math.inf, [], True
+            least, later, overruled, differs = math.inf, [], True, False
         later.append(value)
-        if off < least:
+        if off < least and not differs:
             best, least, later, most = value, off, [], max(unseen, FAINT * typical)
-    error = max(least, *(abs(best - value) for value in later), 0.0)
+            swallowed = unseen if value == 0 else 0.0  # by roundings, if L does not move at all
+    error = max(least, swallowed, *(abs(best - value) for value in later))
     on_kink = len(gaps) > 2 and gaps[-1] > gaps[-3] / 2  # of a smooth op they shrink as the step
     note = ""
     if overruled or not error <= min(most, max(1e-3 * abs(best), SHRINK**3 * least)):

@@ -279,7 +279,7 @@ def _check_differences(
     verdict, name, value, middle, host, gradient, rng, entries, tolerance, first_step
 ):
     scale = np.where(np.isfinite(host), np.maximum(1.0, np.abs(host)), 0.0)
-    typical = protocol.size(gradient * scale)
+    sizes = protocol.size(gradient * scale), protocol.size(scale)
     for place, direction in _directions(rng, host.shape, entries, exact=False):
         probe = prober(value, middle, host, scale * direction, gradient)
         analytic = float((gradient * scale * direction).sum())
@@ -291,7 +291,7 @@ def _check_differences(
         slope, error, note = (4 * fine - coarse) / 3, noise(first_step / 2) * size, ""
         # Most often that is all. Where they do not fit, or roundings may hide a mistake: any step.
         if not (error <= FAINT * max(1.0, abs(slope)) and fits(slope, error)):
-            slope, error, on_kink, note = extrapolate(probe, first_step, typical)
+            slope, error, on_kink, note = extrapolate(probe, first_step, *sizes)
             if fits(slope, error) and error > max(FAINT, 1e-3 * abs(slope)):
                 verdict.hidden += 1  # anything would fit
                 continue

@@ -14,7 +14,7 @@ import pytest
 from minisum.models.classifier import SummationClassifier
 from minisum.models.language_model import LanguageModel
 from minisum.optim import Adam
-from minisum.params import Params
+from minisum.params import Params, flatten
 from minisum.tiny import classifier, language_model
 
 ROOT = Path(__file__).parent.parent
@@ -37,14 +37,14 @@ LANGUAGE_MODEL = {
     "head_bias": "head.b",
 }
 LAYER = {
-    "W1": "mixer.W1",
-    "W2": "mixer.W2",
-    "Wo": "mixer.Wo",
-    "bo": "mixer.bo",
-    "Wa": "Wa",
-    "ba": "ba",
-    "Wb": "Wb",
-    "bb": "bb",
+    "W1": "mixer.project1.W",
+    "W2": "mixer.project2.W",
+    "Wo": "mixer.o.W",
+    "bo": "mixer.o.b",
+    "Wup": "up.W",
+    "bup": "up.b",
+    "Wdown": "down.W",
+    "bdown": "down.b",
     "g1": "norm1.gain",
     "b1": "norm1.bias",
     "g2": "norm2.gain",
@@ -54,14 +54,14 @@ LAYER = {
 
 def drawn(model, rng):
     """Float64 parameters of a full model, none of them zero or one."""
-    arrays = {name: rng.normal(size=np.shape(a)) for name, a in model.init(rng).items()}
+    arrays = {name: rng.normal(size=np.shape(a)) for name, a in flatten(model.init(rng)).items()}
     return Params.from_arrays(arrays, np, "float64")
 
 
 def gradients(model, params, batch):
     """(loss, gradients) of a full model."""
     grads = params.zeros_like()
-    loss, back = model.loss(params, batch, model.weight(batch))
+    loss, back = model.loss(params, batch, model.count_targets(batch))
     back(grads)
     return loss, grads
 
@@ -73,13 +73,13 @@ def assert_equal(actual, expected):
 
 
 def renamed_classifier(params):
-    return {ours: params[theirs].copy() for ours, theirs in CLASSIFIER.items()}
+    return {ours: params.flat[theirs].copy() for ours, theirs in CLASSIFIER.items()}
 
 
 def renamed_language_model(params, layers):
-    ours = {name: params[theirs].copy() for name, theirs in LANGUAGE_MODEL.items()}
+    ours = {name: params.flat[theirs].copy() for name, theirs in LANGUAGE_MODEL.items()}
     for name, theirs in LAYER.items():
-        ours[name] = np.stack([params[f"blocks.{i}.{theirs}"] for i in range(layers)])
+        ours[name] = np.stack([params.flat[f"blocks.{i}.{theirs}"] for i in range(layers)])
     return ours
 
 
@@ -105,7 +105,7 @@ def test_classifier_equals_the_full_model(seed, B, n, d, V, C):
     assert_equal(tiny_loss, loss)
     assert tiny_grads.keys() == ours.keys()
     for name, theirs in CLASSIFIER.items():
-        assert_equal(tiny_grads[name], grads[theirs])
+        assert_equal(tiny_grads[name], grads.flat[theirs])
     logits = model.predict(params, {"ids": ids, "mask": mask})
     assert accuracy == (logits.argmax(axis=1) == labels).mean()
 

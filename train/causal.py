@@ -18,9 +18,9 @@ from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
 from data.text import batches, byte_tokens
 from data.text.tokenizer import encode
 from data.text.windows import PackedWindows, RowWindows
-from minisum import backend
+from minisum import backend, mixers
 from minisum.errors import UserError
-from minisum.models import blocks, language_model
+from minisum.models import language_model
 from minisum.models.generation import generate
 from train import command_line
 from train.command_line import Command, run_with_exit_status
@@ -100,7 +100,7 @@ class CausalConfig(TextConfig):
             for name in ("mixer", "layers"):
                 if name in given:
                     raise UserError(f"--layers-pattern names all layers: leave out --{name}")
-            blocks.parse_pattern(self.layers_pattern)
+            mixers.parse_pattern(self.layers_pattern)
         if self.reset and self.rows:
             raise UserError("--reset has no meaning with --rows: each row is one document")
         if "validation" in given and self.data is None and self.dataset in WITH_VALIDATION:

@@ -28,8 +28,8 @@ from data.sets.forecast import (
 from data.text import batches
 from minisum import backend
 from minisum.errors import UserError
+from minisum.mixers import parse_pattern
 from minisum.models import forecaster
-from minisum.models.blocks import parse_pattern
 from minisum.models.closed_form import LinearMap, Repeat
 from minisum.shards import Shards
 from train.command_line import Command, main

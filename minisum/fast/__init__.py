@@ -62,6 +62,9 @@ def has_fast_forms(plain):
     return op
 
 
-def one_real_type(*arrays):
+def one_real_type(x, *others):
     """Whether all are float32 or all are float64, which is what forms take. None: no array."""
-    return {a.dtype.char for a in arrays if a is not None} in ({"f"}, {"d"})
+    for other in others:
+        if other is not None and other.dtype != x.dtype:
+            return False
+    return x.dtype.char in "fd"

@@ -35,18 +35,20 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
     # The first block writes all of dW, but without rows there is none.
     dW = np.empty_like(W) if len(rows) else np.zeros_like(W)
     db = None if b is None else np.zeros_like(b)
+    few = max(1, CACHED // len(W))
     for start in range(0, len(rows), BLOCK):
         block = slice(start, start + BLOCK)
         real = counted[block]
         read, chosen = np.where(real, rows[block], 0), np.where(real, targets[block], 0)
         scores = read @ W.T
-        for few in _few(scores):
-            partition, nll = _exponentials(scores[few], b, chosen[few])
-            loss += np.where(real[few], nll, 0).sum()
-            dscores = scores[few]  # a view: the scores turn into their gradient in place
-            dscores *= np.where(real[few], 1 / (partition * total), 0)
-            own = (np.arange(len(dscores)), chosen[few][:, 0])
-            dscores[own] -= np.where(real[few][:, 0], 1 / total, 0).astype(x.dtype)
+        for i in range(0, len(scores), few):
+            some = slice(i, i + few)
+            partition, nll = _exponentials(scores[some], b, chosen[some])
+            loss += np.where(real[some], nll, 0).sum()
+            dscores = scores[some]  # a view: the scores turn into their gradient in place
+            dscores *= np.where(real[some], 1 / (partition * total), 0)
+            own = (np.arange(len(dscores)), chosen[some][:, 0])
+            dscores[own] -= np.where(real[some][:, 0], 1 / total, 0).astype(x.dtype)
             if b is not None:
                 db += dscores.sum(axis=0)
         dx[block] = scores @ W
@@ -73,22 +75,18 @@ def score_targets(x, W, b, targets, ignore=-1):
         return NotImplemented
     rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1, 1)
     scored = np.zeros((len(rows), 2), x.dtype)
+    few = max(1, CACHED // len(W))
     for start in range(0, len(rows), BLOCK):
         block = slice(start, start + BLOCK)
         real = flat[block] != ignore
         scores, chosen = np.where(real, rows[block], 0) @ W.T, np.where(real, flat[block], 0)
-        for few in _few(scores):
-            _, nll = _exponentials(scores[few], b, chosen[few])
-            hit = scores[few].argmax(axis=-1)[:, None] == chosen[few]
-            found = np.where(real[few], np.concatenate([nll, hit], axis=1), 0)
-            scored[start + few.start : start + few.stop] = found
+        for i in range(0, len(scores), few):
+            some = slice(i, i + few)
+            _, nll = _exponentials(scores[some], b, chosen[some])
+            hit = scores[some].argmax(axis=-1)[:, None] == chosen[some]
+            found = np.where(real[some], np.concatenate([nll, hit], axis=1), 0)
+            scored[block][some] = found
     return scored.reshape(*targets.shape, 2)
-
-
-def _few(scores):
-    """Slices of a few rows each."""
-    step = max(1, CACHED // scores.shape[1])
-    return [slice(i, min(i + step, len(scores))) for i in range(0, len(scores), step)]
 
 
 def _exponentials(scores, b, chosen):

@@ -10,7 +10,8 @@ def layer_norm(x, gain, bias, eps=1e-5):
         return NotImplemented
     mean = x.mean(axis=-1, keepdims=True)
     y = x - mean
-    r = 1 / np.sqrt(_row_mean(y, y) + eps)
+    # The mean of a product over the last axis, without an array for the product.
+    r = 1 / np.sqrt(np.einsum("...d,...d->...", y, y)[..., None] / x.shape[-1] + eps)
     y *= r
     y *= gain
     y += bias
@@ -21,7 +22,7 @@ def layer_norm(x, gain, bias, eps=1e-5):
         tokens = tuple(range(x.ndim - 1))
         dgain, dbias = (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
         dx = dy * gain
-        along = _row_mean(dx, normed)
+        along = np.einsum("...d,...d->...", dx, normed)[..., None] / x.shape[-1]
         dx -= dx.mean(axis=-1, keepdims=True)
         normed *= along
         dx -= normed
@@ -29,8 +30,3 @@ def layer_norm(x, gain, bias, eps=1e-5):
         return dx, dgain, dbias
 
     return y, back
-
-
-def _row_mean(a, b):
-    """The mean of a ⊙ b over the last axis, which stays, without an array for a ⊙ b."""
-    return np.einsum("...d,...d->...", a, b)[..., None] / a.shape[-1]

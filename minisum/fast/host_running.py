@@ -1,21 +1,18 @@
 """Running sums in two levels: inside chunks, then of the chunks' totals."""
 
-import numpy as np
+from minisum.backend import array_module
 
 CHUNK = 64
 
 
-def cumsum(x, axis):
+def cumsum(x, axis, short=None):
     """Several times faster once x outgrows a core's cache.
 
-    Where the axis is not the last, NumPy walks the whole length one channel at a time.
+    Where the axis is not the last, NumPy walks the whole length one channel at a time. short: the
+    form for axes of at most CHUNK entries, by default the array module's.
     """
-    return in_two_levels(x, axis, np, np.cumsum)
-
-
-def in_two_levels(x, axis, xp, short):
-    """cumsum(x, axis), axis >= 0, from `short`, which does the same along short axes."""
-    n = x.shape[axis]
+    xp, n = array_module(x), x.shape[axis]
+    short = short or xp.cumsum
     if n <= CHUNK:
         return short(x, axis)
     padding = -n % CHUNK
@@ -24,6 +21,5 @@ def in_two_levels(x, axis, xp, short):
     chunked = x.reshape(*x.shape[:axis], -1, CHUNK, *x.shape[axis + 1 :])
     sums = xp.moveaxis(short(chunked, axis + 1), (axis, axis + 1), (0, 1))
     sums[1:] += short(sums[:-1, -1], 0)[:, None]
-    return xp.moveaxis(sums, (0, 1), (axis, axis + 1)).reshape(x.shape)[
-        (slice(None),) * axis + (slice(0, n),)
-    ]
+    joined = xp.moveaxis(sums, (0, 1), (axis, axis + 1)).reshape(x.shape)
+    return joined[(slice(None),) * axis + (slice(0, n),)]

@@ -54,3 +54,32 @@ def build(name, width, heads=1, max_len=512, causal=False, **options):
         raise UserError(f"unknown mixer {name!r}: choose one of {', '.join(sorted(TABLE))}")
     mixer = TABLE[name].load()
     return mixer(width=width, heads=heads, max_len=max_len, causal=causal, **options)
+
+
+def parse_pattern(text, causal=True):
+    """Names of the layers, first to last: "summation*3,attention" is a list of four.
+
+    Raises UserError for what is no mixer of that form and for a count that is no number from 1 on.
+    """
+    known = names(causal)
+    layers = []
+    for part in text.split(","):
+        name, star, count = (word.strip() for word in part.partition("*"))
+        if name not in known:
+            form = "causal" if causal else "bidirectional"
+            raise UserError(
+                f"layer pattern {text!r}: {name!r} is no {form} mixer; known: {', '.join(known)}"
+            )
+        if star and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 1024):
+            raise UserError(f"layer pattern {text!r}: {count!r} is not a number from 1 to 1024")
+        layers += [name] * (int(count) if star else 1)
+    return layers
+
+
+def names(causal=True):
+    """The mixers that have a causal (or bidirectional) form, which can stand in a pattern."""
+    return sorted(
+        name
+        for name, mixer in TABLE.items()
+        if (mixer.can_be_causal if causal else mixer.can_be_bidirectional)
+    )

@@ -12,7 +12,7 @@ Architecture".
 
 from functools import partial
 
-from minisum import init, mixers
+from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import linear_layer, norm_layer, position_layer, token_places
@@ -177,32 +177,3 @@ class Stack:
             return dx
 
         return x, back
-
-
-def parse_pattern(text, causal=True):
-    """Names of the layers, first to last: "summation*3,attention" is a list of four.
-
-    Raises UserError for what is no mixer of that form and for a count that is no number from 1 on.
-    """
-    known = layer_names(causal)
-    names = []
-    for part in text.split(","):
-        name, star, count = (word.strip() for word in part.partition("*"))
-        if name not in known:
-            form = "causal" if causal else "bidirectional"
-            raise UserError(
-                f"layer pattern {text!r}: {name!r} is no {form} mixer; known: {', '.join(known)}"
-            )
-        if star and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 1024):
-            raise UserError(f"layer pattern {text!r}: {count!r} is not a number from 1 to 1024")
-        names += [name] * (int(count) if star else 1)
-    return names
-
-
-def layer_names(causal=True):
-    """The mixers that can stand in a pattern: those that have a causal (bidirectional) form."""
-    return sorted(
-        name
-        for name, mixer in mixers.TABLE.items()
-        if (mixer.can_be_causal if causal else mixer.can_be_bidirectional)
-    )

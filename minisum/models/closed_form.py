@@ -9,7 +9,7 @@ import numpy as np
 from minisum.backend import array_module, constant
 from minisum.layers import linear_layer
 from minisum.models.base import Model
-from minisum.models.forecaster import WindowModel
+from minisum.models.forecaster import WindowModel, rows_of
 from minisum.ops import mean_squared_error
 
 
@@ -76,12 +76,10 @@ class LinearMap(WindowModel):
         return solved[:-1].T, solved[-1]
 
     def _rows_and_targets(self, batch):
-        B, L, C = batch["windows"].shape
-        series = batch["windows"].transpose(0, 2, 1).reshape(B * C, L)
-        targets = batch["targets"].transpose(0, 2, 1).reshape(B * C, self.horizon)
-        level, scale = self._level(series)
-        known = ~np.isnan(targets).any(axis=1)
-        return ((series - level) / scale)[known], ((targets - level) / scale)[known]
+        x, y = rows_of(batch["windows"]), rows_of(batch["targets"])
+        level, scale = self.level(x)
+        known = ~np.isnan(y).any(axis=1)
+        return ((x - level) / scale)[known], ((y - level) / scale)[known]
 
 
 class RidgeRegressor(Model):

@@ -18,7 +18,7 @@ from minisum.backend import array_module, constant
 from minisum.errors import UserError
 from minisum.layers import linear_layer
 from minisum.models.base import Model
-from minisum.models.blocks import Block, Stack, parse_pattern
+from minisum.models.blocks import Block, Stack
 from minisum.ops import gelu, mean_squared_error
 from minisum.ops.dropout import draw_keep
 from minisum.params import add
@@ -52,40 +52,32 @@ class WindowModel(Model):
         return int((batch["targets"] == batch["targets"]).sum())
 
     def loss(self, params, batch, total):
-        xp = array_module(batch["windows"])
-        y, back_forecast = self.forecast(params, batch["windows"], batch)
-        known = batch["targets"] == batch["targets"]
-        loss, back_loss = mean_squared_error(
-            xp.where(known, y, 0), xp.where(known, batch["targets"], 0), total=total
-        )
+        series, targets = rows_of(batch["windows"]), rows_of(batch["targets"])
+        xp, known = array_module(targets), targets == targets
+        level, scale = self.level(series)
+        y, back_rows = self.rows(params, (series - level) / scale, batch)
+        y = xp.where(known, y * scale + level, 0)
+        loss, back_loss = mean_squared_error(y, xp.where(known, targets, 0), total=total)
 
         def back(grads):
-            back_forecast(back_loss(1.0)[0], grads)
+            dy, _ = back_loss(1.0)
+            back_rows(dy * scale, grads)
 
         return loss, back
 
     def predict(self, params, batch):
         """Forecasts (B, horizon, C), on the scale of the windows."""
-        return self.forecast(params, batch["windows"])[0]
-
-    def forecast(self, params, windows, noise=None):
-        """y (B, horizon, C); back(dy, grads). The series themselves get no gradient."""
-        B, L, C = windows.shape
-        series = windows.transpose(0, 2, 1).reshape(B * C, L)
-        level, scale = self._level(series)
-        y, back_rows = self.rows(params, (series - level) / scale, noise or {})
-        y = (y * scale + level).reshape(B, C, self.horizon).transpose(0, 2, 1)
-
-        def back(dy, grads):
-            back_rows(dy.transpose(0, 2, 1).reshape(B * C, self.horizon) * scale, grads)
-
-        return y, back
+        B, _, C = batch["windows"].shape
+        series = rows_of(batch["windows"])
+        level, scale = self.level(series)
+        y, _ = self.rows(params, (series - level) / scale, {})
+        return (y * scale + level).reshape(B, C, self.horizon).transpose(0, 2, 1)
 
     def rows(self, params, series, noise):
         """series (R, L), a channel of a window each -> y (R, horizon), back(dy, grads)."""
         raise NotImplementedError
 
-    def _level(self, series):
+    def level(self, series):
         """What is subtracted from each row, and what it is divided by."""
         if self.normalise == "none":
             return 0.0, 1.0
@@ -95,10 +87,15 @@ class WindowModel(Model):
         return series.mean(axis=1, keepdims=True), deviation + SMALLEST_DEVIATION
 
 
+def rows_of(windows):
+    """(B, n, C) -> (B C, n): a row for each channel of each window."""
+    return windows.transpose(0, 2, 1).reshape(-1, windows.shape[1])
+
+
 class Forecaster(WindowModel):
     """Patches, positions, blocks with the norm after, a flat linear head.
 
-    layers: a pattern or list of names (see `parse_pattern`). width d, heads H, d_ff the width
+    layers: a list of mixers or a pattern (`mixers.parse_pattern`). width d, heads H, d_ff the width
     inside the token networks. patch and stride in time steps. positions: "multiply" by P +
     position_offset or "add" P. dropout: the rate in the token networks while training.
     """
@@ -116,7 +113,7 @@ class Forecaster(WindowModel):
             )
         if positions not in POSITIONS:
             raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
-        names = parse_pattern(layers, causal=False) if isinstance(layers, str) else list(layers)
+        names = mixers.parse_pattern(layers, causal=False) if isinstance(layers, str) else layers
         self.width, self.d_ff, self.dropout = width, d_ff, dropout
         # The patches end with the window: if they leave values out, it is the oldest ones.
         self.patches = 1 + (window - patch) // stride

@@ -12,11 +12,11 @@ import math
 
 from minisum import init, mixers
 from minisum.backend import array_module
+from minisum.documents import Documents
 from minisum.errors import UserError
 from minisum.layers import position_layer
 from minisum.models.base import Model
-from minisum.models.blocks import Block, Stack, parse_pattern
-from minisum.models.documents import Documents
+from minisum.models.blocks import Block, Stack
 from minisum.ops import embed, gelu, layer_norm, linear, linear_cross_entropy, relu
 from minisum.ops.losses import score_targets
 from minisum.params import add
@@ -47,7 +47,7 @@ class LanguageModel(Model):
         self, vocab, width, layers, max_len, heads=8, d_ff=None, positions=None, tied=False,
         sum_scale="length",
     ):  # fmt: skip
-        names = parse_pattern(layers) if isinstance(layers, str) else list(layers)
+        names = mixers.parse_pattern(layers) if isinstance(layers, str) else layers
         if positions is None:
             positions = "add" if set(names) == {"attention"} else "multiply"
         if positions not in POSITIONS:

@@ -128,22 +128,19 @@ class SummationRegressor(WordsRegressor):
         return {
             **super().init_joint(rng),
             "towers": init_towers(rng, self.columns, self.inputs, d),
-            "numbers1": init.linear(rng, d, d, "glorot"),
-            "numbers2": init.linear(rng, d, d, "glorot"),
+            "numbers": init_two_dense(rng, d, d),
         }
 
     def joint(self, params, batch):
         text, back_text = super().joint(params, batch)
         vectors, back_towers = towers(params["towers"], batch["numbers"])
-        first, back_first = dense(params["numbers1"], sum(vectors[1:], vectors[0]))
-        numbers, back_second = dense(params["numbers2"], first)
+        numbers, back_numbers = two_dense(params["numbers"], sum(vectors[1:], vectors[0]))
 
         def back(dsum, grads):
             back_text(dsum, grads)
-            dfirst, dnumbers2 = back_second(dsum)
-            dvector, dnumbers1 = back_first(dfirst)
+            dvector, dnumbers = back_numbers(dsum)
             dtowers = back_towers([dvector] * len(vectors))
-            add(grads, {"numbers2": dnumbers2, "numbers1": dnumbers1, "towers": dtowers})
+            add(grads, {"numbers": dnumbers, "towers": dtowers})
 
         return text + numbers, back
 
@@ -205,36 +202,40 @@ def dense(params, x):
     return y, lambda dy: back_linear(back_relu(dy))
 
 
+def two_dense(params, x):
+    """Two dense layers, first and second; back(dy) -> dx, dparams."""
+    hidden, back_first = dense(params["first"], x)
+    y, back_second = dense(params["second"], hidden)
+
+    def back(dy):
+        dhidden, dsecond = back_second(dy)
+        dx, dfirst = back_first(dhidden)
+        return dx, {"first": dfirst, "second": dsecond}
+
+    return y, back
+
+
 def towers(params, numbers):
     """A vector (B, d) for each numeric column, by two dense layers of its own.
 
     numbers (B, k, f) -> list of k vectors; back(list of their gradients) -> dparams.
     """
-    vectors, backs = [], []
-    for i in range(numbers.shape[1]):
-        tower = params[str(i)]
-        hidden, back_first = dense(tower["1"], numbers[:, i])
-        vector, back_second = dense(tower["2"], hidden)
-        vectors.append(vector)
-        backs.append((back_first, back_second))
+    passes = [two_dense(params[str(i)], numbers[:, i]) for i in range(numbers.shape[1])]
 
     def back(dvectors):
-        dparams = {}
-        for i, (back_first, back_second) in enumerate(backs):
-            dhidden, dsecond = back_second(dvectors[i])
-            _, dfirst = back_first(dhidden)
-            dparams[str(i)] = {"1": dfirst, "2": dsecond}
-        return dparams
+        pairs = zip(passes, dvectors, strict=True)
+        return {str(i): back(dvector)[1] for i, ((_, back), dvector) in enumerate(pairs)}
 
-    return vectors, back
+    return [vector for vector, _ in passes], back
+
+
+def init_two_dense(rng, width, inputs):
+    first = init.linear(rng, width, inputs, "glorot")
+    return {"first": first, "second": init.linear(rng, width, width, "glorot")}
 
 
 def init_towers(rng, columns, inputs, width):
-    sizes = {"1": (width, inputs), "2": (width, width)}
-    return {
-        str(i): {name: init.linear(rng, *size, "glorot") for name, size in sizes.items()}
-        for i in range(columns)
-    }
+    return {str(i): init_two_dense(rng, width, inputs) for i in range(columns)}
 
 
 MODELS = {

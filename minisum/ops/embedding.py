@@ -32,7 +32,7 @@ def add_rows(table, ids, rows):
     table (V, d); ids any shape S, in [0, V); rows (*S, d). `table[ids] += rows` would keep only one
     row of each repeated id. (On a GPU the additions are atomic, in an order that varies.)
     """
-    array_module(table).add.at(table, ids, rows)
+    array_module(table).add.at(table, ids.reshape(-1), rows.reshape(-1, table.shape[1]))
 
 
 def embed(ids, table):

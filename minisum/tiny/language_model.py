@@ -5,7 +5,7 @@ a layer is all its memory, and each new token costs the same (P. Ekin, 2025). Ea
 at first embedding[ids] * (positions + 2), into
 
     z = norm(x + (Σ_{s <= t} relu(relu(x_s @ W1.T) @ W2.T) @ Wo.T + bo) / max_len)
-    y = norm(z + relu(z @ Wa.T + ba) @ Wb.T + bb)
+    y = norm(z + relu(z @ Wup.T + bup) @ Wdown.T + bdown)
 
 The text is Python's own help; tokens are its frequent words and, to spell all others, bytes.
 Shapes: B windows of n tokens, width d, V tokens in the vocabulary, L layers.
@@ -40,8 +40,8 @@ def encode(text, number):
 def init(rng, V, L, d):
     """Initial parameters by name; those of the layers are stacked along a first axis of L."""
     params = {"embedding": rng.normal(size=(V, d)), "positions": rng.normal(size=(MAX_LEN, d))}
-    params |= {name: rng.normal(0, 0.05, (L, d, d)) for name in ("W1", "W2", "Wo", "Wa", "Wb")}
-    params |= {name: np.zeros((L, d)) for name in ("bo", "ba", "bb", "b1", "b2")}
+    params |= {name: rng.normal(0, 0.05, (L, d, d)) for name in ("W1", "W2", "Wo", "Wup", "Wdown")}
+    params |= {name: np.zeros((L, d)) for name in ("bo", "bup", "bdown", "b1", "b2")}
     params |= {"g1": np.ones((L, d)), "g2": np.ones((L, d)), "gain": np.ones(d)}
     params |= {"bias": np.zeros(d), "head": rng.normal(0, 0.05, (V, d)), "head_bias": np.zeros(V)}
     return {name: array.astype(np.float32) for name, array in params.items()}
@@ -77,14 +77,14 @@ def layer(params, i, x, memory, scale):
     sums = memory[:, None] + np.maximum(second, 0).cumsum(axis=1)
     mixed, back_mixed = linear(sums, params["Wo"][i], params["bo"][i])
     z, back_norm1 = norm(x + mixed * scale, params["g1"][i], params["b1"][i])
-    inner, back_inner = linear(z, params["Wa"][i], params["ba"][i])
-    outer, back_outer = linear(np.maximum(inner, 0), params["Wb"][i], params["bb"][i])
+    inner, back_inner = linear(z, params["Wup"][i], params["bup"][i])
+    outer, back_outer = linear(np.maximum(inner, 0), params["Wdown"][i], params["bdown"][i])
     y, back_norm2 = norm(z + outer, params["g2"][i], params["b2"][i])
 
     def back(dy, grads):
         dz, grads["g2"][i], grads["b2"][i] = back_norm2(dy)
-        dactive, grads["Wb"][i], grads["bb"][i] = back_outer(dz)
-        dinner, grads["Wa"][i], grads["ba"][i] = back_inner(dactive * (inner > 0))
+        dactive, grads["Wdown"][i], grads["bdown"][i] = back_outer(dz)
+        dinner, grads["Wup"][i], grads["bup"][i] = back_inner(dactive * (inner > 0))
         dx, grads["g1"][i], grads["b1"][i] = back_norm1(dz + dinner)
         dsums, grads["Wo"][i], grads["bo"][i] = back_mixed(dx * scale)
         dsecond = dsums[:, ::-1].cumsum(axis=1)[:, ::-1] * (second > 0)

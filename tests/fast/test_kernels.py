@@ -68,7 +68,7 @@ def ends(ids, table, positions, x, mask, dy, dtable):
     return (
         summation.embed_modulate(ids, table, positions, 1.0),
         summation.positions_back(x, ids, table),
-        dtable, y, positive, summation.relu_sum_back(dy, positive),
+        dtable, y, positive.astype("int8"), summation.relu_sum_back(dy, positive),
     )  # fmt: skip
 
 
@@ -78,7 +78,8 @@ def wanted_ends(ids, table, positions, x, mask, dy, dtable):
     positive = (x > 0) & real[:, :, None]
     return (
         table[ids] * (positions + 1), (x * table[ids]).sum(axis=0), dtable,
-        XP.where(positive, x, 0).sum(axis=1), positive, positive * dy[:, None],
+        XP.where(positive, x, 0).sum(axis=1), positive.astype("int8"),
+        positive * dy[:, None],
     )  # fmt: skip
 
 

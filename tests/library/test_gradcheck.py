@@ -292,6 +292,11 @@ def test_a_sure_answer_is_not_refused_for_its_roundings(lead):
     assert len(gradcheck(nearly_right, logits, targets).mismatches) == 3
 
 
+@pytest.mark.parametrize("lead", (40, 100, 700))
+def test_an_answer_so_sure_that_its_loss_is_0(lead):
+    assert gradcheck(ops.cross_entropy, np.array([[0.3, lead, 0.1]]), np.array([1]))
+
+
 @pytest.mark.parametrize("speed", (30, 100, 300, 500, 3000, 1e5))
 def test_a_steep_op_is_not_refused_for_the_length_of_the_step(speed):
     """Extrapolated slopes of sin(speed x) are off by (speed step)⁴ / 480 of themselves.

@@ -14,13 +14,13 @@ from data.sets.forecast import Series, Windows
 from minisum import backend, mixers
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
-from minisum.models.blocks import parse_pattern
+from minisum.mixers import parse_pattern
 from minisum.models.closed_form import LinearMap, Repeat
 from minisum.models.forecaster import NORMALISE, Forecaster
 from minisum.params import Params, flatten
 from train.forecast import Errors
 
-BIDIRECTIONAL = [name for name, m in mixers.TABLE.items() if m.can_be_bidirectional]
+BIDIRECTIONAL = mixers.names(causal=False)
 
 
 def host(x):

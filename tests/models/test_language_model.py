@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minisum import backend, ops
+from minisum.documents import Documents
 from minisum.errors import UserError
-from minisum.models.blocks import parse_pattern
-from minisum.models.documents import Documents
+from minisum.mixers import parse_pattern
 from minisum.models.language_model import LanguageModel, causal_block
 from minisum.ops.losses import score_targets
 from minisum.optim import Adam

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from minisum.models.blocks import parse_pattern
+from minisum.mixers import parse_pattern
 from minisum.models.classifier import POSITION_OFFSET
 from minisum.models.language_model import POSITION_OFFSET as CAUSAL_POSITION_OFFSET
 from train.bench.sides import LEARNING_RATE, products_of

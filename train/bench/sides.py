@@ -81,7 +81,7 @@ class Workload:
             return [(1, n, d, d), (1, 1, d, self.classes)]
         if self.model == "attention":
             return [*projections, *weights, (1, 1, d, self.classes)]
-        from minisum.models.blocks import parse_pattern
+        from minisum.mixers import parse_pattern
 
         shapes = [(1, n, d, self.vocab)]
         for name in parse_pattern(self.pattern):
