@@ -232,7 +232,7 @@ def from_loss(loss):
     def op(*arrays):
         value, found = loss(*arrays)
         found = found if isinstance(found, tuple) else (found,)
-        return value, lambda dvalue: tuple(dvalue * gradient for gradient in found)
+        return value, lambda dvalue: tuple(float(dvalue) * gradient for gradient in found)
 
     return op
 

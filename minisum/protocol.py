@@ -128,7 +128,7 @@ def check_linear(breach, names, back, u, gradients, largest, rng):
 
 def fortran(array):
     """Fortran's order"""
-    return array_module(array).asfortranarray(array)
+    return array_module(array).asfortranarray(array) if array.ndim else array
 
 
 def with_gaps(array):

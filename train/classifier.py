@@ -79,7 +79,7 @@ class ClassifierConfig(TextConfig):
         "whose mean makes gradients small, else 0.001)", **POSITIVE,
     )  # fmt: skip
     ema: float = changed(TextConfig, "ema", 0.999)
-    patience: int = changed(TextConfig, "patience", 8)
+    patience: int = changed(TextConfig, "patience", 10)
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")

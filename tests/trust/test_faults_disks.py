@@ -41,7 +41,7 @@ def test_two_processes_on_one_folder(runs, tmp_path):
     """The second is refused while the first runs, and is welcome when the first was killed."""
     data = runs[0]
     out = tmp_path / "run"
-    long = [*flags_of(data, out), "--epochs", "100000"]
+    long = [*flags_of(data, out), "--epochs", "100000", "--patience", "0"]
     command = [sys.executable, "-m", "train.classifier", *(str(a) for a in long)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=ROOT, **quiet) as first:

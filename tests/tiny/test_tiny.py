@@ -17,7 +17,7 @@ from minisum.optim import Adam
 from minisum.params import Params, flatten
 from minisum.tiny import classifier, language_model
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 LINES = {classifier: 130, language_model: 190}
 
 # The small models' names -> the full models'.
