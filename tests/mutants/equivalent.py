@@ -54,6 +54,7 @@ EQUIVALENT = {
         "(dD * (square - D)).sum(axis=-1) / P[..., -1]",
     ],
     "any negative number says that NumPy shall find the size": [
+        "minisum/fast/host_activations.py gelu.back: dy.reshape(-1) -> dy.reshape(-2)",
         "minisum/ops/linear.py linear.back: dy.reshape(-1, W.shape[0]) -> "
         "dy.reshape(-2, W.shape[0])",
         "minisum/models/long_document.py LongDocumentClassifier.features.read: "
