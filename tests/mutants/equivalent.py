@@ -24,6 +24,15 @@ EQUIVALENT = {
         "if isinstance(dloss, float) and dloss == 1: -> if False:",
     ],
     "the same size or number, taken from another array": [
+        "minisum/fast/host_norms.py layer_norm.back: "
+        "np.einsum('...d,...d->...', dx, normed)[..., None] / x.shape[-1] -> "
+        "np.einsum('...d,...d->...', dx, normed)[..., None] / gain.shape[-1]",
+        "minisum/fast/host_summation.py direct_summation.back: done += len(placed) -> "
+        "done += len(positive)",
+        "minisum/fast/host_summation.py direct_summation.back: done + len(placed) -> "
+        "done + len(positive)",
+        "minisum/ops/delta_rule.py delta_rule.back: xp.zeros_like(faded[0]) -> "
+        "xp.zeros_like(faded[-1])",
         "minisum/ops/losses.py linear_cross_entropy.back: db[0] if db else None -> "
         "db[-1] if db else None",
         "minisum/ops/running.py running_softmax_pool.back: xp.empty_like(y) -> "
@@ -54,6 +63,8 @@ EQUIVALENT = {
         "(dD * (square - D)).sum(axis=-1) / P[..., -1]",
     ],
     "any negative number says that NumPy shall find the size": [
+        "minisum/fast/host_summation.py direct_summation.back: ids[:, chunk].reshape(-1) -> "
+        "ids[:, chunk].reshape(-2)",
         "minisum/fast/host_activations.py gelu.back: dy.reshape(-1) -> dy.reshape(-2)",
         "minisum/ops/linear.py linear.back: dy.reshape(-1, W.shape[0]) -> "
         "dy.reshape(-2, W.shape[0])",
@@ -84,6 +95,10 @@ EQUIVALENT = {
         "minisum/fast/chunked_product.py _weights: if b.shape[-1] == 1: -> if False:",
         "minisum/fast/chunked_product.py _back_weights: b.shape[-1] == 1 -> b.shape[-1] == 0",
         "minisum/fast/chunked_product.py _back_weights: b is None or b.shape[-1] == 1 -> b is None",
+    ],
+    "without a decay its gradient is computed for nothing, and not returned": [
+        "minisum/ops/products.py causal_product.back: if log_decay is not None: -> if True:",
+        "minisum/ops/delta_rule.py delta_rule.back: if log_decay is not None: -> if True:",
     ],
     "chunks of any size give the same, and nobody reads what stands after the last token": [
         "minisum/fast/scans.py _chunked: math.isqrt(n - 1) -> math.isqrt(n - 0)",
