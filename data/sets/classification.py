@@ -6,7 +6,6 @@ from itertools import chain
 import numpy as np
 
 from data.fingerprint import data_sha256
-from data.generated import python_docs
 from data.reading.columns import class_order, number_labels, read_labelled
 from data.reading.rows import read_rows
 from data.reading.splits import draw_subset, hold_out_test, hold_out_validation
@@ -97,6 +96,8 @@ def _content(examples, class_names):
 def _named(name):
     """(name, class names, train, test or None)."""
     if name == DEFAULT:
+        from data.generated import python_docs
+
         texts, labels, class_names = python_docs.load()
         return name, class_names, Examples(texts, labels), None
     entry = registry.find("classification", name)
@@ -106,7 +107,7 @@ def _named(name):
         for split in ("train", "test")
     )
     for part in (train, test):
-        part.texts = entry.prepare(part.texts)
+        part.texts = entry.clean(part.texts)
     order = class_order(train.labels)
     readable = train.names
     if not readable and order == [str(number) for number in range(len(entry.class_names))]:

@@ -69,7 +69,7 @@ def _named(name, by_line, validation):
     for split in entry.splits:
         rows = registry.read_split(entry, split)
         texts = _documents(rows, f"{name} ({split})", entry.text)
-        prepare = lines if by_line and entry.running_text else entry.prepare
+        prepare = lines if by_line and entry.running_text else entry.clean
         found["val" if split == "validation" else split] = prepare(texts)
     if "val" not in found:
         test = 0 if "test" in found else TEST_FRACTION

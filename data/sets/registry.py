@@ -5,13 +5,13 @@ A published set is read from $MINISUM_DATA/NAME if that folder exists, with one 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
 from data.reading.rows import SUFFIXES, read_rows
-from data.sets.cleaning import strip_newsgroups, wikitext_articles
 from minisum.errors import UserError
 
 
@@ -19,8 +19,9 @@ from minisum.errors import UserError
 class NamedSet:
     """A set under the name that it has here and in MINISUM_DATA.
 
-    prepare: from the texts of the rows to the texts to learn from. class_names: for copies whose
-    labels are bare numbers. running_text: a row is a line of a text that goes on.
+    cleaning: the function of data.sets.cleaning that makes the texts to learn from of those of the
+    rows. class_names: for copies whose labels are bare numbers. running_text: a row is a line of a
+    text that goes on.
     """
 
     name: str
@@ -36,13 +37,18 @@ class NamedSet:
     time: str | None = None
     class_names: tuple[str, ...] = ()
     running_text: bool = False
-    prepare: Callable[[list[str]], list[str]] = list
+    cleaning: str | None = None
+
+    def clean(self, texts: list[str]) -> list[str]:
+        if self.cleaning is None:
+            return texts
+        return getattr(import_module("data.sets.cleaning"), self.cleaning)(texts)
 
 
 # The branch with the hub's own parquet copy, where the main branch needs a loading script.
 PARQUET = {"revision": "refs/convert/parquet"}
 RUNNING = {"splits": ("train", "validation", "test"), "running_text": True}
-WIKITEXT = {"hub": "Salesforce/wikitext", "prepare": wikitext_articles, **RUNNING}
+WIKITEXT = {"hub": "Salesforce/wikitext", "cleaning": "wikitext_articles", **RUNNING}
 # The columns of the paper.
 CIVIL = {
     "numbers": ("toxicity", "severe_toxicity", "obscene", "threat"), "target": "identity_attack",
@@ -61,7 +67,7 @@ TABLE = (
     NamedSet(
         "imdb", "classification language", "stanfordnlp/imdb", class_names=("negative", "positive"),
     ),
-    NamedSet("20newsgroups", "classification", "SetFit/20_newsgroups", prepare=strip_newsgroups),
+    NamedSet("20newsgroups", "classification", "SetFit/20_newsgroups", cleaning="strip_newsgroups"),
     # R8: the eight largest topics of the ModApte split, articles with a single topic.
     NamedSet(
         "reuters", "classification", "yangwang825/reuters-21578", **PARQUET,

@@ -19,7 +19,7 @@ CHUNK = 32
 
 
 def delta_rule(q, k, v, beta, log_decay=None, state=None):
-    """`minisum.ops.delta_rule`, C tokens at a time: time O(n (C (K + V) + K V)).
+    """`minisum.ops.delta`, C tokens at a time: time O(n (C (K + V) + K V)).
 
     In a chunk let b be the running sum of log_decay, Γ_ij = exp(b_i - b_j) for j <= i, S_c the
     state at its start. Each u depends on those before it: a triangular system L @ u = r, with

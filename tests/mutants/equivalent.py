@@ -11,8 +11,7 @@ EQUIVALENT = {
         "xp.where(logits > 0, 1, small)",
     ],
     "blocks that no query of theirs may see are looked at, and add zeros": [
-        "minisum/fast/host_attention_blocked.py attention.key_blocks: "
-        "queries.stop + first -> …",
+        "minisum/fast/host_attention_blocked.py attention.key_blocks: queries.stop + first -> …",
         "minisum/fast/host_attention_blocked.py attention.key_blocks: "
         "queries.stop + first if causal else m -> m",
     ],
@@ -31,17 +30,14 @@ EQUIVALENT = {
         "done += len(positive)",
         "minisum/fast/host_summation.py direct_summation.back: done + len(placed) -> "
         "done + len(positive)",
-        "minisum/ops/delta_rule.py delta_rule.back: xp.zeros_like(faded[0]) -> "
-        "xp.zeros_like(faded[-1])",
+        "minisum/ops/delta.py delta_rule.back: xp.zeros_like(faded[0]) -> xp.zeros_like(faded[-1])",
         "minisum/ops/losses.py linear_cross_entropy.back: db[0] if db else None -> "
         "db[-1] if db else None",
-        "minisum/ops/running.py running_softmax_pool.back: xp.empty_like(y) -> "
-        "xp.empty_like(w)",
+        "minisum/ops/running.py running_softmax_pool.back: xp.empty_like(y) -> xp.empty_like(w)",
         "minisum/ops/running.py running_softmax_pool.back: xp.empty_like(y) -> "
         "xp.empty_like(w) (1)",
-        "minisum/ops/delta_rule.py delta_rule.back: (q, k, v, beta, beta) -> "
-        "(k, k, v, beta, beta)",
-        "minisum/ops/delta_rule.py delta_rule.back: ddecay[:, :, t, 0] -> ddecay[:, :, t, -1]",
+        "minisum/ops/delta.py delta_rule.back: (q, k, v, beta, beta) -> (k, k, v, beta, beta)",
+        "minisum/ops/delta.py delta_rule.back: ddecay[:, :, t, 0] -> ddecay[:, :, t, -1]",
         "minisum/ops/products.py causal_product.back: (q, k, v, k) -> (k, k, v, k)",
         "minisum/fast/chunks.py in_pieces.back: parts[0] is None -> parts[1] is None",
         "minisum/fast/chunks.py in_pieces.back: parts[0] is None -> parts[-1] is None",
@@ -90,7 +86,7 @@ EQUIVALENT = {
         "minisum/fast/chunks.py back_chunk_decays: log_decay.shape -> db.shape (1)",
         "minisum/fast/chunks.py back_chunk_decays: db, through_state = "
         "(db.sum(-1, keepdims=True), through_state.sum(-1, keepdims=True)) -> pass",
-        "minisum/ops/kernel_attention.py kernel_attention.back: if clamp: -> if True:",
+        "minisum/ops/linear_attention.py kernel_attention.back: if clamp: -> if True:",
         "minisum/fast/chunked_product.py _weights: b.shape[-1] == 1 -> b.shape[-1] == 0",
         "minisum/fast/chunked_product.py _weights: if b.shape[-1] == 1: -> if False:",
         "minisum/fast/chunked_product.py _back_weights: b.shape[-1] == 1 -> b.shape[-1] == 0",
@@ -98,7 +94,7 @@ EQUIVALENT = {
     ],
     "without a decay its gradient is computed for nothing, and not returned": [
         "minisum/ops/products.py causal_product.back: if log_decay is not None: -> if True:",
-        "minisum/ops/delta_rule.py delta_rule.back: if log_decay is not None: -> if True:",
+        "minisum/ops/delta.py delta_rule.back: if log_decay is not None: -> if True:",
     ],
     "chunks of any size give the same, and nobody reads what stands after the last token": [
         "minisum/fast/scans.py _chunked: math.isqrt(n - 1) -> math.isqrt(n - 0)",
