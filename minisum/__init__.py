@@ -1,4 +1,4 @@
-"""minisum: linear-time sequence models in arrays, every gradient by hand and proved.
+"""minisum: linear-time sequence models in arrays, every gradient written by hand and checked.
 
 Importing the package needs NumPy alone. Start reading at `minisum.ops`. Check a gradient of your
 own with `minisum.gradcheck(op, x)`.

@@ -29,7 +29,7 @@ def array_module(x):
 
 
 def get(name):
-    """The array module called `name`, proved to work.
+    """The array module called `name`, after a check that it works.
 
     Raises UserError with the reason and the package to install when CuPy cannot run a kernel here.
     """

@@ -137,7 +137,9 @@ def gradcheck(
     for name, argument in zip(names, arguments, strict=True):
         protocol.refuse_argument(name, argument)
         if exact and is_real(argument) and not _on_grid(to_numpy(argument)):
-            raise ValueError(f"exact mode needs multiples of 1/8: draw {name} with gradcheck.grid")
+            raise ValueError(
+                f"exact mode needs multiples of 1/8: draw {name} with minisum.gradcheck.grid"
+            )
     mode = "exact (==)" if exact else f"differences (relative {tolerance:g})"
     shapes = {n: getattr(a, "shape", a) for n, a in zip(names, arguments, strict=True)}
     verdict = Verdict(getattr(op, "__name__", type(op).__name__), mode, seed, shapes)

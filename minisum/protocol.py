@@ -42,8 +42,10 @@ def forward(name, op, arguments):
     """The op's value and its `back`; TypeError if they are not."""
     returned = op(*arguments)
     if not (isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])):
+        pair = returned if isinstance(returned, tuple) else (returned,)
+        kinds = ", ".join(type(part).__name__ for part in pair)
         raise TypeError(
-            f"{name} must return its value and a function, not {type(returned)} "
+            f"{name} must return its value and a function, not ({kinds}) "
             "(from_pair and from_loss make such an op of functions in other styles)"
         )
     for part in parts(returned[0]):
@@ -128,7 +130,7 @@ def check_linear(breach, names, back, u, gradients, largest, rng):
 
 def fortran(array):
     """Fortran's order"""
-    return array_module(array).asarray(array, order="F")
+    return array_module(array).asfortranarray(array) if array.ndim else array
 
 
 def with_gaps(array):

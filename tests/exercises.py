@@ -84,7 +84,7 @@ def loss_of_a_batch(losses, counts):
 
 
 def numbers_saved_by_attention(B, H, n, h):
-    """minisum/ops/attention.py: how many numbers does the backward pass of `attention` keep?
+    """minisum/ops/softmax_attention.py: how many numbers does the backward pass keep?
 
     q, k and v all (B, H, n, h), no mask. (From which n on are most of them weights?)
     """

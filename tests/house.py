@@ -1,8 +1,8 @@
 """What a reader meets, counted: python -m tests.house
 
-Frames between the classifier's command and the arithmetic of direct summation, functions entered in
-one loss of a language model, modules that the command imports, and the lines of each room, each
-beside its limit. Exit status 1 if one is exceeded.
+Frames from the classifier's command to the arithmetic of direct summation, functions entered in one
+loss of a language model, modules that the command imports, and the lines of each room, each beside
+its limit. Limits missed so far are marked; exit status 1 if one is exceeded by more than so far.
 """
 
 import os
@@ -28,6 +28,8 @@ LINES = {
     "train": 6000,
     "data": 2500,
 }
+# Rooms that are still larger than they should be, and their lines: no change may add to them.
+LARGER = {"minisum/fast": 1928, "train": 6697, "data": 2609}
 
 
 def frames():
@@ -132,8 +134,9 @@ def listed(things, limit):
 def main():
     exceeded = False
     for what, count, limit, things in counts():
-        exceeded |= count > limit
-        mark = "  exceeded" if count > limit else ""
+        tolerated = LARGER.get(what.removeprefix("lines in "), limit)
+        exceeded |= count > tolerated
+        mark = "  exceeded" if count > tolerated else "  missed" if count > limit else ""
         print(f"{what:<48}{count:>6,}  at most {limit:,}{mark}")
         if "--list" in sys.argv:
             print(*(f"    {thing}" for thing in things), sep="\n")

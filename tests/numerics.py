@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 
+from minisum import op_table as page
 from minisum import ops
-from minisum.ops import __main__ as page
 
 SIZES = {"B": 2, "n": 4096, "d": 8, "o": 8, "V": 64, "H": 2, "h": 4}
 # What takes the square of n is shorter, and a document's decays must not fade all but its end.

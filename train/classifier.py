@@ -5,8 +5,9 @@ package: text that is on every machine. `--mixer all` trains direct summation an
 is compared with under one budget.
 
 There are two kinds of models. `summation`, `attention` and `mean_embedding` are the published ones
-of one layer. Any other mixer, or `--layers` from 2 on, or `--encoder` asks for an encoder: pre-norm
-blocks around the mixer, then the mean over the tokens (minisum.models.encoder).
+of one layer (minisum.models.classifier). Any other mixer, or `--layers` from 2 on, or `--encoder`
+asks for an encoder: pre-norm blocks around the mixer, then the mean over the tokens
+(minisum.models.encoder).
 """
 
 import dataclasses
@@ -34,8 +35,8 @@ LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be lea
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(TextConfig):
     dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
-    text_column: str = option(None, "its text column (guessed if obvious)", "data", **NAME)
-    label_column: str = option(None, "its label column (guessed if obvious)", "data", **NAME)
+    text_column: str = option(None, "text column of --data (guessed if obvious)", "data", **NAME)
+    label_column: str = option(None, "label column of --data (guessed if obvious)", "data", **NAME)
     validation: float = changed(TextConfig, "validation", 0.05)
     drop_unknown: bool = option(False, "leave out unknown words instead of marking them", "data")
     padding: str = option(
@@ -79,7 +80,7 @@ class ClassifierConfig(TextConfig):
         "whose mean makes gradients small, else 0.001)", **POSITIVE,
     )  # fmt: skip
     ema: float = changed(TextConfig, "ema", 0.999)
-    patience: int = changed(TextConfig, "patience", 8)
+    patience: int = changed(TextConfig, "patience", 10)
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")

@@ -307,18 +307,18 @@ class Run:
         position = f"epoch {self.at.epoch}, step {self.at.step} of {self.steps_an_epoch} done"
         if self.at.epoch > self.config.epochs:
             position = f"the end: all {self.config.epochs} epochs are done"
-        group, resumed = self.group, self.trainer.adam.steps
-        joined = f"{group.size}, joined by {group.kind}" + " and NCCL" * bool(group.nccl)
-        self.report.header(
-            self.task,
-            {
-                "parameters": f"{self.trainer.params.count:,}",
-                "device": machine.device_name(self.trainer.xp),
-                "out": str(self.folder),
-                **({"processes": joined} if group.size > 1 else {}),
-                **({"resumed at": position} if resumed else {}),
-            },
-        )
+        group = self.group
+        rows = {
+            "parameters": f"{self.trainer.params.count:,}",
+            "device": machine.device_name(self.trainer.xp),
+            "out": str(self.folder),
+        }
+        if group.size > 1:
+            how = group.kind + " and NCCL" * bool(group.nccl)
+            rows["processes"] = f"{group.size}, joined by {how}"
+        if self.trainer.adam.steps:
+            rows["resumed at"] = position
+        self.report.header(self.task, rows)
 
     def elapsed(self):
         return time.perf_counter() - self.started

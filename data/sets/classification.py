@@ -6,7 +6,6 @@ from itertools import chain
 import numpy as np
 
 from data.fingerprint import data_sha256
-from data.generated import python_docs
 from data.reading.columns import class_order, number_labels, read_labelled
 from data.reading.splits import draw_subset, hold_out_test, hold_out_validation
 from data.sets import registry
@@ -60,7 +59,7 @@ def load_classification(
                 raise UserError(f"A {option} goes with a data file; the named sets have theirs.")
     elif dataset is not None:
         raise UserError("Choose a named data set or a data file, not both.")
-    source = registry.open_set("classification", dataset, data_file, test_file, python_docs.rows)
+    source = registry.open_set("classification", dataset, data_file, test_file, "python_docs.rows")
     name, class_names, train, test = _read(*source, text_column, label_column)
     if len(class_names) < 2:
         raise UserError(f"{name} has one class only ({class_names[0]!r}).")
@@ -114,6 +113,6 @@ def _read(entry, sources, text_column, label_column):
     examples = {}
     for split, part in parts.items():
         labels = number_labels(part.labels, order, f"The {split} set of {entry.name}")
-        examples[split] = Examples(entry.prepare(part.texts), labels)
+        examples[split] = Examples(entry.clean(part.texts), labels)
     class_names = [readable.get(label, label) for label in order]
     return entry.name, class_names, examples["train"], examples.get("test")

@@ -6,7 +6,6 @@ from itertools import chain
 import numpy as np
 
 from data.fingerprint import data_sha256
-from data.generated import python_docs
 from data.reading.columns import find_text_column, read_text
 from data.reading.rows import file_kind, read_rows
 from data.reading.splits import SPLITS, choose_subset, hold_out
@@ -61,11 +60,11 @@ def load_language(
 
 
 def _named(name, by_line, validation):
-    entry, sources = registry.open_set("language", name, None, None, python_docs.documents)
+    entry, sources = registry.open_set("language", name, None, None, "python_docs.documents")
     found = {}
     for split, (rows, where) in sources.items():
         texts = _documents(rows, where, entry.text)
-        prepare = lines if by_line and entry.running_text else entry.prepare
+        prepare = lines if by_line and entry.running_text else entry.clean
         found["val" if split == "validation" else split] = prepare(texts)
     if "val" not in found:
         test = 0 if "test" in found else TEST_FRACTION

@@ -100,7 +100,7 @@ def load_multimodal(
     chosen = {"text": text_column, "numbers": numbers, "target": target}
     chosen = {part: columns for part, columns in chosen.items() if columns is not None}
     entry, sources = registry.open_set(
-        "multimodal", dataset, data_file, test_file, python_functions.rows
+        "multimodal", dataset, data_file, test_file, "python_functions.rows"
     )
     name, columns = entry.name, _columns(entry, chosen, data_file)
     tables = [read_table(rows, where, columns) for rows, where in sources.values()]

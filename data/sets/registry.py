@@ -5,13 +5,13 @@ A published set is read from $MINISUM_DATA/NAME if that folder exists, with one 
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 
 from data.reading.rows import SUFFIXES, read_rows
-from data.sets.cleaning import strip_newsgroups, wikitext_articles
 from minisum.errors import UserError
 
 
@@ -19,8 +19,9 @@ from minisum.errors import UserError
 class NamedSet:
     """A set under the name that it has here and in MINISUM_DATA.
 
-    prepare: from the texts of the rows to the texts to learn from. class_names: for copies whose
-    labels are bare numbers. running_text: a row is a line of a text that goes on.
+    cleaning: the function of data.sets.cleaning that makes the texts to learn from of those of the
+    rows. class_names: for copies whose labels are bare numbers. running_text: a row is a line of a
+    text that goes on.
     """
 
     name: str
@@ -36,13 +37,18 @@ class NamedSet:
     time: str | None = None
     class_names: tuple[str, ...] = ()
     running_text: bool = False
-    prepare: Callable[[list[str]], list[str]] = list
+    cleaning: str | None = None
+
+    def clean(self, texts: list[str]) -> list[str]:
+        if self.cleaning is None:
+            return texts
+        return getattr(import_module("data.sets.cleaning"), self.cleaning)(texts)
 
 
 # The branch with the hub's own parquet copy, where the main branch needs a loading script.
 PARQUET = {"revision": "refs/convert/parquet"}
 RUNNING = {"splits": ("train", "validation", "test"), "running_text": True}
-WIKITEXT = {"hub": "Salesforce/wikitext", "prepare": wikitext_articles, **RUNNING}
+WIKITEXT = {"hub": "Salesforce/wikitext", "cleaning": "wikitext_articles", **RUNNING}
 # The columns of the paper.
 CIVIL = {
     "numbers": ("toxicity", "severe_toxicity", "obscene", "threat"), "target": "identity_attack",
@@ -61,7 +67,7 @@ TABLE = (
     NamedSet(
         "imdb", "classification language", "stanfordnlp/imdb", class_names=("negative", "positive"),
     ),
-    NamedSet("20newsgroups", "classification", "SetFit/20_newsgroups", prepare=strip_newsgroups),
+    NamedSet("20newsgroups", "classification", "SetFit/20_newsgroups", cleaning="strip_newsgroups"),
     # R8: the eight largest topics of the ModApte split, articles with a single topic.
     NamedSet(
         "reuters", "classification", "yangwang825/reuters-21578", **PARQUET,
@@ -98,11 +104,12 @@ def find(task, name) -> NamedSet:
     return SETS[name]
 
 
-def open_set(task, dataset, data_file, test_file, generate) -> tuple[NamedSet, dict]:
+def open_set(task, dataset, data_file, test_file, generator) -> tuple[NamedSet, dict]:
     """The set, and for each of its splits the rows and what errors are to call them.
 
     It is the one in the files, else the one called `dataset`, else the default of `task`, whose
-    rows come from `generate`. Raises UserError for what is not available, or while rows are read.
+    rows come from `generator`, a "module.function" of data.generated. Raises UserError for what is
+    not available, or while rows are read.
     """
     if data_file is not None:
         files = {"train": data_file} | ({} if test_file is None else {"test": test_file})
@@ -110,7 +117,9 @@ def open_set(task, dataset, data_file, test_file, generate) -> tuple[NamedSet, d
         return NamedSet(str(data_file), task, text=None, label=None), opened
     entry = find(task, dataset or names(task)[0])
     if not entry.splits:
-        return entry, {"train": (generate(), entry.name)}
+        module, function = generator.split(".")
+        rows = getattr(import_module(f"data.generated.{module}"), function)()
+        return entry, {"train": (rows, entry.name)}
     named = {split: (read_split(entry, split), f"{entry.name} ({split})") for split in entry.splits}
     return entry, named
 

@@ -35,6 +35,7 @@ FORMS = {
     "normal_cdf": ([], ["cuda.activations"]),
     "running_softmax_pool": (["scans"], ["scans"]),
     "score_targets": (["host_losses"], ["cuda.losses"]),
+    "unit_triangular_solve": ([], ["cuda.triangular"]),
 }
 
 

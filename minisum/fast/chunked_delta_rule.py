@@ -1,9 +1,7 @@
 """The delta rule in chunks: a small triangular system inside each, one state carried across."""
 
-import numpy as np
-
 from minisum.backend import add_into, array_module
-from minisum.fast import one_real_type
+from minisum.fast import has_fast_forms, one_real_type
 from minisum.fast.chunks import (
     back_chunk_decays,
     chunk_decays,
@@ -13,7 +11,6 @@ from minisum.fast.chunks import (
     lower,
     split_chunks,
 )
-from minisum.fast.cuda import compiling, triangular
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.products import transposed
 
@@ -22,7 +19,7 @@ CHUNK = 32
 
 
 def delta_rule(q, k, v, beta, log_decay=None, state=None):
-    """`minisum.ops.delta_rule`, C tokens at a time: time O(n (C (K + V) + K V)).
+    """`minisum.ops.delta`, C tokens at a time: time O(n (C (K + V) + K V)).
 
     In a chunk let b be the running sum of log_decay, Γ_ij = exp(b_i - b_j) for j <= i, S_c the
     state at its start. Each u depends on those before it: a triangular system L @ u = r, with
@@ -40,7 +37,8 @@ def delta_rule(q, k, v, beta, log_decay=None, state=None):
     k, as e^{-b} beside the writing k, and in S_{c+1}: db = q ⊙ dq + k ⊙ dk_asks - k ⊙ dk_writes,
     plus G ⊙ S_{c+1} at the chunk's end; dlog_decay sums db over later tokens.
 
-    Saved: q, k, v, beta, log_decay, X, Z, u, L, A, the decays, one state a chunk.
+    Saved: q, k, v, beta, log_decay; of each chunk X, Z, u, Γ whole and below the diagonal, L, A,
+    (k @ k.T) ⊙ Γ, the decays, q and twice k times these, and one state.
     """
     if not one_real_type(q, k, v, beta, log_decay, state):
         return NotImplemented
@@ -59,7 +57,7 @@ def _delta_rule(q, k, v, beta, log_decay, state):
     overlap = matmul(K, transposed(K)) * gamma_below
     L = xp.eye(C, dtype=q.dtype) + rate * overlap
     asks, writes, reads = K * from_start, K * to_end, Q * from_start
-    XZ = _solve(L, rate * xp.concatenate([V, asks], axis=-1))
+    XZ = unit_triangular_solve(L, rate * xp.concatenate([V, asks], axis=-1))
     X, Z = XZ[..., : V.shape[-1]], XZ[..., V.shape[-1] :]
     A = matmul(Q, transposed(K)) * gamma
 
@@ -87,7 +85,7 @@ def _delta_rule(q, k, v, beta, log_decay, state):
             dS = dS - matmul(transposed(Z[:, :, c]), dU[:, :, c])
 
         dXZ = xp.concatenate([dU, -matmul(dU, transposed(starts))], axis=-1)
-        dr = _solve(L, dXZ, turned=True)
+        dr = unit_triangular_solve(L, dXZ, turned=True)
         dL = -matmul(dr, transposed(XZ))
         dr_value, dr_key = dr[..., : V.shape[-1]], dr[..., V.shape[-1] :]
         doverlap = rate * dL * gamma_below
@@ -112,9 +110,7 @@ def _delta_rule(q, k, v, beta, log_decay, state):
     return (join_chunks(y, n), last), back
 
 
-def _solve(L, r, turned=False):
+@has_fast_forms
+def unit_triangular_solve(L, r, turned=False):
     """x with L @ x = r or, turned, L.T @ x = r; L (..., C, C) lower triangular, unit diagonal."""
-    xp = array_module(r)
-    if xp is not np and L.shape[-1] <= triangular.LARGEST and compiling.runs_on(L, r):
-        return triangular.unit_triangular_solve(L, r, turned)
-    return xp.linalg.solve(transposed(L) if turned else L, r)
+    return array_module(r).linalg.solve(transposed(L) if turned else L, r)

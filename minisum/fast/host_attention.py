@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minisum.fast import one_real_type
-from minisum.ops.attention import visible_keys, without_padding
+from minisum.ops.softmax_attention import visible_keys, without_padding
 
 
 def attention(q, k, v, mask=None, causal=False):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from minisum.fast import one_real_type
-from minisum.ops.attention import first_query, without_padding
+from minisum.ops.softmax_attention import first_query, without_padding
 
 # The number of keys from which on this form is taken.
 LEAST_KEYS = 2048
@@ -14,7 +14,7 @@ BLOCK = 512
 
 
 def attention(q, k, v, mask=None, causal=False):
-    """`minisum.ops.attention` from LEAST_KEYS keys on.
+    """`minisum.ops.softmax_attention` from LEAST_KEYS keys on.
 
     A softmax can be taken over blocks of keys in turn. Keep each query's largest score `top` and
     the sum `total` of exp(score - top); when a block brings a larger score, scale what was added

@@ -12,6 +12,9 @@ twice; nothing writes to its inputs. A docstring gives the formula with shapes, 
 backward pass, and names on its last line what the closure keeps (`Saved: ...`).
 `python -m minisum.ops` prints them all in a table and checks each.
 
+What stands here is the textbook form. An op under `@has_fast_forms` also has faster ones, each held
+equal to it by a test: see `minisum.fast`. `op.plain` is always the textbook form.
+
 Letters: B batch, n tokens, d width, V vocabulary, H heads, h head width, C classes. In recurrences
 over keys and values a head has keys of width K and values of width V, and a chunk has C tokens.
 
@@ -23,32 +26,40 @@ A mask is boolean and True where the token is real; it is applied with `where`, 
 multiplication, so that a NaN in the padding cannot survive. The derivative of ReLU at zero is zero.
 """
 
-from minisum.ops.activations import gelu, relu, sigmoid, silu, softplus
-from minisum.ops.attention import attention, merge_heads, split_heads
-from minisum.ops.causal_conv import causal_conv
-from minisum.ops.delta_rule import delta_rule, l2_norm
-from minisum.ops.dropout import dropout
-from minisum.ops.embedding import add_positions, embed, modulate
-from minisum.ops.kernel_attention import elu_plus_one, kernel_attention
-from minisum.ops.linear import linear
-from minisum.ops.losses import (
-    binary_cross_entropy,
-    cross_entropy,
-    linear_cross_entropy,
-    mean_squared_error,
-)
-from minisum.ops.norms import layer_norm, rms_norm
-from minisum.ops.pooling import cumsum_tokens, mean_tokens, sum_tokens
-from minisum.ops.products import causal_product, full_product
-from minisum.ops.rotary import rotate
-from minisum.ops.running import decayed_sum, running_softmax_pool, running_sum, softmax_pool
-from minisum.ops.summation import direct_summation
+from importlib import import_module
 
-__all__ = [
-    "add_positions", "attention", "binary_cross_entropy", "causal_conv", "causal_product",
-    "cross_entropy", "cumsum_tokens", "decayed_sum", "delta_rule", "direct_summation", "dropout",
-    "elu_plus_one", "embed", "full_product", "gelu", "kernel_attention", "l2_norm", "layer_norm",
-    "linear", "linear_cross_entropy", "mean_squared_error", "mean_tokens", "merge_heads",
-    "modulate", "relu", "rms_norm", "rotate", "running_softmax_pool", "running_sum", "sigmoid",
-    "silu", "softmax_pool", "softplus", "split_heads", "sum_tokens",
-]  # fmt: skip
+# The ops of each file; a file is imported when one of its ops is first asked for.
+FILES = {
+    "linear": ("linear",),
+    "embedding": ("embed", "modulate", "add_positions"),
+    "activations": ("relu", "gelu", "sigmoid", "silu", "softplus"),
+    "pooling": ("sum_tokens", "mean_tokens", "cumsum_tokens"),
+    "summation": ("direct_summation",),
+    "dropout": ("dropout",),
+    "norms": ("layer_norm", "rms_norm"),
+    "losses": (
+        "cross_entropy", "binary_cross_entropy", "mean_squared_error", "linear_cross_entropy",
+    ),
+    "softmax_attention": ("attention", "split_heads", "merge_heads"),
+    "rotary": ("rotate",),
+    "products": ("full_product", "causal_product"),
+    "linear_attention": ("kernel_attention", "elu_plus_one"),
+    "delta": ("delta_rule", "l2_norm"),
+    "convolution": ("causal_conv",),
+    "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),
+}  # fmt: skip
+FILE_OF = {name: file for file, names in FILES.items() for name in names}
+__all__ = list(FILE_OF)
+
+
+def __getattr__(name):
+    if name not in FILE_OF:
+        raise AttributeError(f"minisum.ops has no operation {name!r}")
+    op = getattr(import_module(f"{__name__}.{FILE_OF[name]}"), name)
+    globals()[name] = op
+    return op
+
+
+# Two ops have their file's name. Bound at once, or the name would come to mean the file.
+from minisum.ops.dropout import dropout  # noqa: E402, F401
+from minisum.ops.linear import linear  # noqa: E402, F401

@@ -26,7 +26,8 @@ def cross_entropy(logits, targets, ignore=-1, total=None):
     chosen = xp.where(counted, targets, 0)[..., None]
     if total is None:
         total = xp.maximum(counted.sum(dtype=logits.dtype), 1)
-    p, nll = _softmax_and_nll(logits, chosen)
+    exponentials, partition, nll = _exponentials(logits, chosen)
+    p = exponentials / partition
 
     def back(dloss):
         onehot = xp.arange(p.shape[-1]) == chosen
@@ -70,19 +71,19 @@ def score_targets(x, W, b, targets, ignore=-1):
     counted = (targets != ignore)[..., None]
     chosen = xp.where(counted, targets[..., None], 0)
     scores, _ = linear(xp.where(counted, x, 0), W, b)
-    _, nll = _softmax_and_nll(scores, chosen)
+    _, _, nll = _exponentials(scores, chosen)
     hit = scores.argmax(axis=-1) == chosen[..., 0]
     return xp.where(counted, xp.stack([nll, hit.astype(nll.dtype)], axis=-1), 0)
 
 
-def _softmax_and_nll(logits, chosen):
-    """p = softmax(logits) (..., C) and -log p[chosen] (...); chosen (..., 1)"""
+def _exponentials(logits, chosen):
+    """exp(logits - top) (..., C), its sum (..., 1), -log softmax at `chosen` (..., 1): (...)"""
     xp = array_module(logits)
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    p = xp.exp(shifted)
-    partition = p.sum(axis=-1, keepdims=True)
+    exponentials = xp.exp(shifted)
+    partition = exponentials.sum(axis=-1, keepdims=True)
     nll = xp.log(partition) - xp.take_along_axis(shifted, chosen, axis=-1)
-    return p / partition, nll[..., 0]
+    return exponentials, partition, nll[..., 0]
 
 
 def binary_cross_entropy(logits, targets, total=None):

@@ -59,21 +59,18 @@ def causal_product(q, k, v, log_decay=None, state=None):
     def back(gradients):
         dy, dS = gradients
         dS = xp.zeros_like(S) if dS is None else dS
-        dq, dk, dv = xp.empty_like(q), xp.empty_like(k), xp.empty_like(v)
-        da = None if log_decay is None else xp.empty_like(k)
+        dq, dk, dv, da = (xp.empty_like(x) for x in (q, k, v, k))
         for t in reversed(range(n)):
             q_t, k_t, v_t, decay_t, dy_t = (token(x, t) for x in (q, k, v, log_decay, dy))
             dS = dS + transposed(q_t) @ dy_t
             token(dq, t)[...] = dy_t @ transposed(states[t + 1])
             token(dk, t)[...] = v_t @ transposed(dS)
             token(dv, t)[...] = k_t @ dS
-            if da is not None:
+            if log_decay is not None:
                 da[:, :, t] = (dS * forget(decay_t, states[t])).sum(axis=-1)
             dS = forget(decay_t, dS)
-        if da is not None:
-            da = da if log_decay.shape[-1] > 1 else da.sum(axis=-1, keepdims=True)
-            da = sum_to(da, log_decay.shape)
-        return dq, dk, dv, da, None if state is None else dS
+        dlog_decay = None if log_decay is None else sum_to(da, log_decay.shape)
+        return dq, dk, dv, dlog_decay, None if state is None else dS
 
     return (y, S), back
 

@@ -102,7 +102,7 @@ def main(argv=None):
     if args.epochs < 1 or args.seed < 0:
         parser.error("--epochs must be at least 1, --seed at least 0")
     texts, labels, classes = load_corpus()
-    test, held_out = len(texts) // 5, len(texts) // 4  # first a fifth, then a twentieth to validate
+    test, held_out = len(texts) // 5, len(texts) // 4  # up to 1/5 test, to 1/4 validation rows
     number = {word: i for i, word in enumerate(sorted(set().union(*texts[held_out:])))}
     texts = [[number[word] for word in text if word in number][:MAX_LEN] for text in texts]
     print(f"{len(texts)} texts, {len(number)} words, classes: {', '.join(classes)}")

@@ -347,7 +347,7 @@ def test_float32_is_refused():
 
 def test_exact_mode_refuses_what_it_cannot_add_up_exactly():
     """A right gradient would look wrong by a rounding."""
-    with pytest.raises(ValueError, match="multiples of 1/8: draw W with gradcheck.grid"):
+    with pytest.raises(ValueError, match="multiples of 1/8: draw W with minisum.gradcheck.grid"):
         gradcheck(ops.linear, eighths(*X), normal(*W), exact=True)
 
 

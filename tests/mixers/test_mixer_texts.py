@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 from conftest import XP
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mixer_forms import (
     Fixed,
@@ -19,6 +19,7 @@ from mixer_forms import (
 )
 
 from minisum.params import flatten
+from minisum.strategies import Case
 
 pytestmark = pytest.mark.usefixtures("short_chunks")
 
@@ -77,6 +78,7 @@ def test_a_text_alone_equals_itself_in_a_batch(form, case):
 
 @every_form
 @settings(max_examples=6)
+@example(case=Case({"B": 1, "n": 9, "H": 2}, 0, XP))  # holes with real tokens on both sides
 @given(case=sizes)
 def test_padding_amid_a_text_changes_nothing(form, case):
     """A text with holes gives what it gives without (a convolution aside: it counts places)."""

@@ -185,7 +185,10 @@ class Book:
 
 
 def text_of(test):
-    return Path(test.partition("::")[0]).read_text(encoding="utf-8")
+    """The source of a test's file, or of all files in a folder of tests."""
+    path = Path(test.partition("::")[0])
+    files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def try_all(runner, waiting, chosen, jobs, book):

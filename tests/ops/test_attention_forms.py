@@ -10,7 +10,7 @@ from op_cases import draw
 
 from minisum import ops
 from minisum.fast.cuda import attention as form
-from minisum.ops.attention import softmax, visible_keys
+from minisum.ops.softmax_attention import softmax, visible_keys
 
 
 @pytest.mark.skipif(XP is not np, reason="the kernels themselves are in test_kernels.py")

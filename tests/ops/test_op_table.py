@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from minisum import mixers, ops
+from minisum import mixers, op_table, ops
 from minisum.fast import FORMS
-from minisum.ops import __main__ as op_table
 
 ROOT = Path(__file__).parents[2]
 # Refuses every import that is neither NumPy's, minisum's nor the standard library's.

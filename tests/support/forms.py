@@ -37,6 +37,7 @@ DISPATCHED = {name: getattr(ops, name) for name in FORMS if name in ops.__all__}
     "lerp": optim.lerp,
     "normal_cdf": normal_cdf,
     "score_targets": score_targets,
+    "unit_triangular_solve": chunked_delta_rule.unit_triangular_solve,
 }
 
 

@@ -14,7 +14,7 @@ from train.run.folder import RunFolder
 TASKS = ("classifier", "causal", "multimodal", "forecast")
 COMMON = ["--threads", "1", "--epochs", "3", "--width", "8", "--lr", "0.01", "--batch-size", "16"]
 SMALL = {
-    "classifier": ["--max-len", "8", "--heads", "2", "--validation", "0.2"],
+    "classifier": ["--max-len", "8", "--heads", "2", "--validation", "0.2", "--patience", "0"],
     "causal": ["--max-len", "16", "--heads", "2", "--layers", "2", "--vocab-size", "290"],
     "multimodal": ["--max-len", "8", "--heads", "2", "--text-column", "text", "--target", "price",
                    "--numeric-columns", "size,rooms"],

@@ -155,7 +155,7 @@ def test_patience_is_free_on_resume(corpus, straight, tmp_path):
 
 
 def test_the_default_run_stops_by_itself_and_the_published_one_does_not():
-    assert from_flags(classifier.ClassifierConfig, {}).patience == 8
+    assert from_flags(classifier.ClassifierConfig, {}).patience == 10
     published = from_flags(classifier.ClassifierConfig, {"recipe": "published"})
     assert (published.patience, published.epochs) == (0, 20)
 

@@ -214,7 +214,7 @@ def test_tasks(monkeypatch, arguments):
     """Batches depend on (seed, step) alone, and the test set is covered once."""
     if "python_docs" in arguments:
         pytest.importorskip("tokenizers")
-    monkeypatch.setattr(compare_tasks.texts.python_docs, "rows", animals)
+    monkeypatch.setattr("data.generated.python_docs.rows", animals)
     config = config_of(*arguments)
     task, again = compare_tasks.build(config), compare_tasks.build(config)
     assert task.sha256 == again.sha256

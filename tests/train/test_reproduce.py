@@ -367,3 +367,7 @@ def test_multimodal_quirks(corpora, tmp_path):
     assert not batch["mask"].all() and (batch["ids"][~batch["mask"]] == 0).all()
     errors = multimodal.errors(np.array([0.0, 1.0]), np.array([0.5, 1.5]))
     assert (errors["mse"], errors["rmse"]) == (0.25, 0.5)
+
+
+def test_runs_are_started_with_the_project_on_their_path():
+    assert (reproduce.ROOT / "train" / "classifier.py").is_file()

@@ -128,7 +128,7 @@ span {{ border-radius: 3px; padding: 0 2px }} p {{ margin: .2rem 0; overflow-wra
 <h1>{title}</h1>
 <p>Each word's exact contribution to the logit of the predicted class, over the average class:
 <span class="for">for it</span> or <span class="against">against it</span>. Hover for numbers. The
-contributions and the bias sum to the logit.</p>
+contributions and the bias sum to the logit less the mean over the classes.</p>
 {texts}
 </body></html>
 """

@@ -29,7 +29,7 @@ from train.run.options import check_bounds, option, parser_for
 from train.run.report import Report, duration
 from train.run.signals import Interrupted, interruptible
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Parts of a result that a cell keeps beside the test metrics.
 KEPT = (
     "dataset", "device", "backend", "parameters", "epochs", "best_epoch", "epoch_chosen_by",

@@ -7,7 +7,7 @@ from itertools import product
 from minisum.backend import add_into, array_module
 from minisum.fast.cuda import compiling, softmax
 from minisum.fast.cuda.recording import matmul
-from minisum.ops.attention import first_query, without_padding
+from minisum.ops.softmax_attention import first_query, without_padding
 
 # Weights that are worked on at a time: 32 MB in float32, which the second-level cache holds.
 CACHED = 2**23

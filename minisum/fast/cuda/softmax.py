@@ -41,7 +41,7 @@ def attention_weights(scores, mask, causal, scale):
     """softmax(scale * scores) over the keys that may be seen, in the place of the scores.
 
     scores (B, H, n, m), mask (B, m) bool or None; with `causal` the queries are the last n of the m
-    tokens. A row in which no key may be seen is 0. As in minisum.ops.attention.
+    tokens. A row in which no key may be seen is 0. As in minisum.ops.softmax_attention.
     """
     xp = array_module(scores)
     B, H, n, m = scores.shape

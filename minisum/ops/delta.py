@@ -37,9 +37,8 @@ def delta_rule(q, k, v, beta, log_decay=None, state=None):
 
     def back(gradients):
         dy, dS = gradients
-        dS = xp.zeros_like(S) if dS is None else dS
-        dq, dk, dv, dbeta = (xp.empty_like(x) for x in (q, k, v, beta))
-        ddecay = None if log_decay is None else xp.empty_like(beta)
+        dS = xp.zeros_like(faded[0]) if dS is None else dS
+        dq, dk, dv, dbeta, ddecay = (xp.empty_like(x) for x in (q, k, v, beta, beta))
         for t in reversed(range(n)):
             q_t, k_t, v_t, beta_t, dy_t = (token(x, t) for x in (q, k, v, beta, dy))
             error = v_t - k_t @ faded[t]
