@@ -29,7 +29,7 @@ LINES = {
     "data": 2500,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1928, "train": 6697, "data": 2609}
+LARGER = {"minisum/fast": 1928, "train": 6697}
 
 
 def frames():

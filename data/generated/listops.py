@@ -67,10 +67,9 @@ def load(train=96_000, validation=2_000, test=2_000, seed=0, rules=None) -> dict
     Test trees are drawn first and training trees last: a larger training set keeps the test set.
     Raises UserError if the rules leave too few distinct trees.
     """
-    sizes = {"test": test, "validation": validation, "train": train}
     trees = distinct_trees(seed, rules or Rules())
     splits = {}
-    for name, size in sizes.items():
+    for name, size in {"test": test, "validation": validation, "train": train}.items():
         drawn = [next(trees) for _ in range(size)]
         values = np.array([evaluate(tree) for tree in drawn], np.int32)
         splits[name] = Examples(Ragged.from_list(drawn), values)

@@ -14,7 +14,6 @@ import numpy as np
 from minisum.errors import UserError
 
 SPLITS = ("train", "val", "test")
-TEST_FRACTION = 0.2  # of labelled examples that come without a test set
 
 
 def text_key(text: str) -> str:
@@ -58,8 +57,8 @@ def hold_out(texts, labels, fraction, salt) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def hold_out_test(examples, fraction=TEST_FRACTION):
-    """(rest, test), the same for every seed, so that all runs agree on the test."""
+def hold_out_test(examples, fraction=0.2):
+    """(rest, test) where none comes along; the same for every seed, so that all runs agree."""
     rest, test = hold_out(examples.texts, examples.labels, fraction, "test")
     return examples.take(rest), examples.take(test)
 
@@ -72,11 +71,6 @@ def hold_out_validation(examples, fraction, seed):
         return examples, examples.take(np.arange(0))
     train, held = hold_out(examples.texts, examples.labels, fraction, f"validation {seed}")
     return examples.take(train), examples.take(held)
-
-
-def draw_subset(examples, limit, seed, stream):
-    """At most `limit` of the examples; see `choose_subset`."""
-    return examples.take(choose_subset(examples.labels, limit, seed, stream))
 
 
 def choose_subset(labels, limit, seed, stream=0) -> np.ndarray:

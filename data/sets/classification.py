@@ -7,7 +7,7 @@ import numpy as np
 
 from data.fingerprint import data_sha256
 from data.reading.columns import class_order, number_labels, read_labelled
-from data.reading.splits import draw_subset, hold_out_test, hold_out_validation
+from data.reading.splits import choose_subset, hold_out_test, hold_out_validation
 from data.sets import registry
 from minisum.errors import UserError
 
@@ -76,8 +76,8 @@ def make_splits(
     The limits keep that many of each, drawn by the seed in the proportions of the classes;
     `validation` is the fraction of the training examples that is held out, by the seed too.
     """
-    train = draw_subset(train, limit_train, seed, stream=0)
-    test = draw_subset(test, limit_test, seed, stream=1)
+    train = train.take(choose_subset(train.labels, limit_train, seed, stream=0))
+    test = test.take(choose_subset(test.labels, limit_test, seed, stream=1))
     sha256 = data_sha256(chain(_content(train, class_names), _content(test, class_names)))
     train, val = hold_out_validation(train, validation, seed)
     return ClassificationData(name, class_names, {"train": train, "val": val, "test": test}, sha256)

@@ -15,7 +15,7 @@ from data.generated import python_functions
 from data.reading.columns import find_text_column, read_text, require_columns
 from data.reading.numbers import column_statistics, read_number
 from data.reading.rows import read_rows
-from data.reading.splits import draw_subset, hold_out_test, hold_out_validation
+from data.reading.splits import choose_subset, hold_out_test, hold_out_validation
 from data.sets import registry
 from minisum.errors import UserError
 
@@ -114,8 +114,8 @@ def load_multimodal(
             f"{name}: every training row has the same {columns.target!r}, {train.targets[0]:g}; "
             "there is nothing to learn."
         )
-    train = draw_subset(train, limit_train, seed, stream=0)
-    test = draw_subset(test, limit_test, seed, stream=1)
+    train = train.take(choose_subset(train.labels, limit_train, seed, stream=0))
+    test = test.take(choose_subset(test.labels, limit_test, seed, stream=1))
     parts = ((*table.texts, table.numbers, table.targets) for table in (train, test))
     sha256 = data_sha256([repr(columns).encode(), *chain.from_iterable(parts)])
     train, val = hold_out_validation(train, validation, seed)

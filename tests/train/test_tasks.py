@@ -20,7 +20,7 @@ from data.generated.recall import Recall
 from data.generated.regression import Regression
 from data.text.tokenizer import BYTES_VOCAB, encode_bytes
 from minisum.errors import UserError
-from train.compare.tasks import ridge
+from minisum.models.closed_form import ridge
 
 ROOT = Path(__file__).parents[2]
 SMALL = Rules(max_depth=5, max_args=6, min_length=8, max_length=60)

@@ -23,6 +23,7 @@ from data.sets import classification as texts
 from data.text import batches
 from data.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 from minisum.errors import UserError
+from minisum.models.closed_form import ridge
 from minisum.models.encoder import EncoderClassifier, EncoderReader, EncoderRegressor
 
 TEST_STREAM = (0, 0, 2)  # of no training batch and no initial parameters: those have two numbers
@@ -194,34 +195,14 @@ class RegressionTask(GeneratedTask):
         return {name: float(((y - drawn["targets"]) ** 2).mean()) for name, y in answers.items()}
 
 
-def ridge(tokens, sigmas):
-    """(B,): the best answers there are for these σ (B,): the mean of w·x given the examples.
-
-    ŵ = (X.T @ X + σ² I)⁻¹ @ X.T @ y: least squares with d more examples, x = σ e_i and y = 0. For
-    σ = 0 it takes every example at its word, and ŵ is the shortest of all solutions.
-    """
-    tokens = np.asarray(tokens, np.float64)
-    X, y, asked = tokens[:, :-1, :-1], tokens[:, :-1, -1], tokens[:, -1, :-1]
-    more = np.asarray(sigmas, np.float64)[:, None, None] * np.eye(X.shape[2])
-    solver = np.linalg.pinv(np.concatenate([X, more], axis=1), rcond=1e-10)
-    w = np.einsum("bdn,bn->bd", solver[:, :, : y.shape[1]], y)
-    return (w * asked).sum(axis=1)
-
-
 def listops_task(config):
     rules = listops.Rules(
         max_depth=config.max_depth, min_length=config.min_length, max_length=config.length
     )
     splits = listops.load(config.train_size, 0, config.test_size, rules=rules)
     train, test = splits["train"], splits["test"]
-    return SetTask(
-        config,
-        (train.tokens, train.values),
-        (test.tokens, test.values),
-        listops.VOCAB,
-        10,
-        listops_baselines(train, test),
-    )
+    examples = [(part.tokens, part.values) for part in (train, test)]
+    return SetTask(config, *examples, listops.VOCAB, 10, listops_baselines(train, test))
 
 
 def listops_baselines(train, test):
