@@ -28,8 +28,11 @@ LINES = {
     "train": 6000,
     "data": 2500,
 }
+# Files and rooms that came after these limits were set: each has a limit of its own and is not
+# counted in the room around it.
+LATER = {}
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1928, "train": 6697}
+LARGER = {"minisum/fast": 1928, "train": 6692}
 
 
 def frames():
@@ -112,10 +115,12 @@ def modules():
 
 
 def lines(room):
-    """Lines of the Python files in a folder of the project, or of one file."""
+    """Lines of the Python files in a folder of the project, or of one file, but for LATER ones."""
     path = ROOT / room
     files = path.rglob("*.py") if path.is_dir() else path.parent.glob(path.name)
-    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
+    apart = [ROOT / later for later in LATER if later != room]
+    counted = [f for f in files if not any(f == room or room in f.parents for room in apart)]
+    return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in counted)
 
 
 def counts():
@@ -123,7 +128,7 @@ def counts():
     yield "frames from the command to direct summation", *listed(frames(), FRAMES)
     yield "functions in one loss of a language model", *listed(functions(), FUNCTIONS)
     yield "modules that the classifier's command imports", *listed(modules(), MODULES)
-    for room, limit in LINES.items():
+    for room, limit in (LINES | LATER).items():
         yield f"lines in {room}", lines(room), limit, []
 
 
