@@ -6,19 +6,19 @@ truncated or bit-flipped file is recognised when it is read. The format has no c
 pickle): reading a stranger's checkpoint is safe.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
 import minisum
 from minisum.errors import UserError
+from minisum.files import read_bytes, write_bytes
 
 # Of checkpoints and of config.json. 2: the parameter names of minisum 0.2.
 FORMAT = 2
+MOST_BYTES = 1 << 40
 
 
 def save(path, arrays, meta, previous=None):
@@ -42,7 +42,7 @@ def load(path):
     safetensors = _safetensors()
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
     try:
@@ -72,26 +72,6 @@ def require_format(path, found):
         )
 
 
-def write_bytes(path, data, previous=None):
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
 def _digest(arrays, text):
     """SHA-256 over names, types, shapes and bytes of the arrays, and over the description."""
     digest = hashlib.sha256(text.encode())
@@ -99,16 +79,6 @@ def _digest(arrays, text):
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.asarray(array, order="C").data if array.size else b"")
     return digest.hexdigest()
-
-
-def _flush_folder(folder):
-    """Make the renaming itself durable; Windows has no such call and needs none."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _safetensors():

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minisum import backend, checkpoint
+from minisum import backend, checkpoint, files
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
 from train.run.folder import RunFolder, new_path
+from train.run.lock import inside
 from train.run.options import flag, from_flags, from_run, parser_for
 from train.run.report import Report, emit, silence
 from train.run.signals import Interrupted
@@ -67,8 +68,8 @@ def main(command, arguments=None):
             report.result(results[-1], part)
         if len(parts) > 1:
             report.comparison(results, task.report_metrics)
-            write = folder.write_json
-            group.from_rank_0(lambda: write(folder.path / "comparison.json", results))
+            path = folder.path / "comparison.json"
+            group.from_rank_0(lambda: files.write_json(path, results))
     return outcome.status
 
 
@@ -189,7 +190,7 @@ def prepare(command, arguments, held, report):
     begin(task, folder, resume)
     parts = []
     for mixer in task.compared:
-        part = RunFolder(folder.path / mixer)
+        part = RunFolder(inside(folder.path, mixer))
         held.enter_context(part.claimed())
         if not resume:
             part.refuse_if_used()
@@ -219,7 +220,7 @@ def begin(task, folder, begun):
     """Write down what the run is. A folder with a config.json holds a run."""
     if not (begun and folder.tokenizer.exists()):
         task.save(folder.path)
-    folder.write_json(folder.config, identity(task))
+    files.write_json(folder.config, identity(task), sealed=True)
 
 
 def identity(task):

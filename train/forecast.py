@@ -28,6 +28,7 @@ from data.sets.forecast import (
 from data.text import batches
 from minisum import backend
 from minisum.errors import UserError
+from minisum.files import write_text
 from minisum.mixers import parse_pattern
 from minisum.models import forecaster
 from minisum.models.closed_form import LinearMap, Repeat
@@ -202,7 +203,7 @@ class Forecasting(Task):
             if folder:
                 names = self.series.columns
                 columns = [{"column": c} | u for c, u in zip(names, units, strict=True)]
-                (folder / "columns.csv").write_text(csv_of(columns), encoding="utf-8")
+                write_text(folder / "columns.csv", csv_of(columns))
                 self.write_steps(folder, errors)
                 self.draw_windows(folder / "forecasts.png", *drawn, forecasts)
         return metrics
@@ -247,7 +248,7 @@ class Forecasting(Task):
         if self.config.mixer not in everything:
             everything = {"this model": errors} | everything
         curves = {name: e.by_step() for name, e in everything.items()}
-        (folder / "horizon.csv").write_text(csv_of(steps_table(curves)), encoding="utf-8")
+        write_text(folder / "horizon.csv", csv_of(steps_table(curves)))
         mse = {name: both[0] for name, both in curves.items()}
         figures.errors_by_step(folder / "horizon.png", mse)
 

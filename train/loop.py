@@ -8,12 +8,13 @@ the same bits as one that was never stopped.
 """
 
 import dataclasses
+import hashlib
 import math
 import time
 
 import numpy as np
 
-from minisum import backend, checkpoint, machine
+from minisum import backend, checkpoint, files, machine
 from minisum.errors import UserError
 from minisum.optim import learning_rate
 from train.run import group as process_group
@@ -209,7 +210,7 @@ class Run:
         """Test the epoch that is kept; the only use of the test split, unless that chose it."""
         done = len(self.at.history)
         earlier = self.group.from_rank_0(self.folder.read_result)
-        if earlier and earlier.get("epochs") == done:
+        if earlier and earlier["epochs"] == done and earlier.get("model") == self.best_digest():
             return earlier
         self.trainer.use(self.best)
         write_to = self.folder.path if self.group.rank == 0 else None
@@ -228,6 +229,7 @@ class Run:
             "ranks": self.group.size,
             "seed": self.config.seed,
             "parameters": self.trainer.params.count,
+            "model": self.best_digest(),
             "epochs": len(self.at.history),
             "best_epoch": kept["epoch"],
             "epoch_chosen_by": self.config.select,
@@ -240,8 +242,12 @@ class Run:
             "versions": self.report.versions(xp),
             "data_sha256": self.task.data_sha256,
         }
-        self.folder.write_json(self.folder.result, result)
+        files.write_json(self.folder.result, result, sealed=True)
         return result
+
+    def best_digest(self):
+        """What was measured: a hash of the parameters that are kept."""
+        return hashlib.sha256(self.best.tobytes()).hexdigest()
 
     def save(self):
         """Write the whole state, if it is one worth coming back to."""

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from data.text.batches import Ragged
-from minisum.checkpoint import write_bytes
 from minisum.errors import UserError
+from minisum.files import write_bytes
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1

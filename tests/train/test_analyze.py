@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minisum import checkpoint, files
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.params import Params
@@ -169,6 +170,7 @@ def test_bad_input_is_told_in_one_sentence(classified, tmp_path, capsys, argumen
 def test_runs_of_two_tasks_are_refused(classified, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
-    (other / "config.json").write_text(json.dumps({"task": "causal"}))
+    config = {"task": "causal", "format": checkpoint.FORMAT}
+    files.write_json(other / "config.json", config, sealed=True)
     assert run(classified, other, "--out", tmp_path / "o") == 2
     assert "different tasks" in capsys.readouterr().err

@@ -259,13 +259,12 @@ def test_a_worthless_result_is_found_anew(capsys, runs, tmp_path, content):
     "change",
     [{"width": 8.5}, {"width": True}, {"lr": "0.1"}, {"data": 5}, {"mixer": ["summation"]},
      {"threads": "1"}, {"encoder": 1}, {"dataset": {}}, {"heads": [2]},
-     {"lr": float("nan")}, {"lr": 10**400}, {"epochs": 2**80, "width": None}],
+     {"lr": "nan"}, {"lr": 10**400}, {"epochs": 2**80, "width": None}],
     ids=str,
 )  # fmt: skip
 def test_a_config_that_was_tampered_with(capsys, runs, tmp_path, change):
     out = copied(runs["classifier"][1], tmp_path)
-    config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps(config | change))
+    tiny_runs.edit(out / "config.json", **change)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     for flags in (["--resume", "--out", out], ["--predict", out]):
         capsys.readouterr()
@@ -280,8 +279,7 @@ def test_a_model_that_the_config_does_not_describe(capsys, runs, tmp_path, monke
         rows = io.BytesIO(runs[task][0].read_bytes())
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(rows))
         out = copied(runs[task][1], tmp_path)
-        config = json.loads((out / "config.json").read_text())
-        (out / "config.json").write_text(json.dumps(config | {"width": 16}))
+        tiny_runs.edit(out / "config.json", width=16)
         flags = ["--predict", out]
         if task == "causal":
             flags = ["--generate", "a", "--out", out]
@@ -297,7 +295,7 @@ def test_a_digit_of_the_config_that_keeps_all_shapes(capsys, runs, tmp_path, mon
     """Predicting and going on name the setting; neither changes the model's checkpoints."""
     out = copied(runs[task][1], tmp_path)
     config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps(config | {"heads": 2 * config["heads"]}))
+    tiny_runs.edit(out / "config.json", heads=2 * config["heads"])
     wanted = f"trained with heads {config['heads']}, not {2 * config['heads']}"
     for status, errors in used(capsys, monkeypatch, task, runs[task][0], out):
         assert status == 2 and wanted in errors

@@ -9,13 +9,13 @@ directions each layer uses.
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from data.text.tokenizer import PAD, UNKNOWN_ID
+from minisum import files
 from minisum.errors import UserError
 from minisum.models.classifier import POSITION_OFFSET
 from train import causal, classifier
@@ -23,7 +23,7 @@ from train.analyze import geometry, layer_figures
 from train.analyze.contributions import explain, in_html, in_terminal
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.run.folder import RunFolder
-from train.run.options import Parser
+from train.run.options import Parser, stored_config
 from train.run.predict import one_model
 from train.run.report import emit
 
@@ -62,10 +62,7 @@ def analyze(chosen):
 
 
 def task_of(run):
-    try:
-        task = json.loads((Path(run) / "config.json").read_text(encoding="utf-8"))["task"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{run} has no run in it: there is no readable config.json in it") from None
+    task = stored_config(run).get("task")
     if task not in ("classifier", "causal"):
         raise UserError(f"{run} is a {task} run; only classifiers and language models are analyzed")
     return task
@@ -89,8 +86,8 @@ def explain_words(run, chosen, out):
         accounts.append(account)
         emit(sys.stdout, in_terminal(account, sys.stdout.isatty()))
     title = f"{config.mixer} on {config.dataset if config.data is None else config.data}"
-    (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
-    (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")
+    files.write_text(out / "words.html", in_html(accounts, title))
+    files.write_json(out / "words.json", accounts)
     if "positions" in params:
         layer_figures.position_factors(out / "positions.png", params["positions"] + POSITION_OFFSET)
     emit(sys.stdout, f"in {out}")
@@ -132,7 +129,7 @@ def follow_layers(chosen, out):
         name: {key: value for key, value in found.items() if key != "plane"}
         for name, found in measured.items()
     }
-    (out / "layers.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+    files.write_json(out / "layers.json", numbers)
     if not layer_figures.layer_geometry(out / "layers.png", measured):
         emit(sys.stderr, "note: no picture without matplotlib (pip install matplotlib)")
     emit(sys.stdout, f"in {out}")

@@ -14,13 +14,13 @@ everything alive in a step: by tracemalloc for NumPy, a hook in CuPy's pool, PyT
 """
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
 
 from minisum import backend
 from minisum.errors import UserError
+from minisum.files import write_json
 from train.bench.compare import Bench
 from train.bench.lines import TABLE
 from train.command_line import run_with_exit_status
@@ -91,8 +91,8 @@ def print_table(lines):
 def save(folder, arguments, conditions, lines):
     folder.mkdir(parents=True, exist_ok=True)
     records = [dataclasses.asdict(line) | {"met": line.met} for line in lines]
-    text = json.dumps({"arguments": arguments, "machine": conditions, "lines": records}, indent=1)
-    (folder / "bench.json").write_text(text + "\n", encoding="utf-8")
+    content = {"arguments": arguments, "machine": conditions, "lines": records}
+    write_json(folder / "bench.json", content)
     print(f"\nwrote {folder / 'bench.json'}")
     try:
         from train.bench.plot import plot

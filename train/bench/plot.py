@@ -5,6 +5,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from train.run.figures import save
+
 
 def plot(records, path):
     """Write the curves of the sweep in `records`, bench.json's lines. False if there are none."""
@@ -34,6 +36,6 @@ def plot(records, path):
     axes.set_ylabel("microseconds a token, training step")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    save(figure, path, dpi=150)
     plt.close(figure)
     return True

@@ -19,12 +19,14 @@ from pathlib import Path
 
 from minisum import backend
 from minisum.errors import UserError
+from minisum.files import make_folder
 from train.command_line import cores, run_with_exit_status
 from train.reproduce import report as reproduce_report
 from train.reproduce import sets as reproduce_sets
 from train.reproduce.quirks import TASKS, protocols_called, split_names
 from train.run.cells import Cells, claim_settings, read_json
 from train.run.folder import RunFolder
+from train.run.lock import inside
 from train.run.options import check_bounds, option, parser_for
 from train.run.report import Report, duration
 from train.run.signals import Interrupted, interruptible
@@ -83,7 +85,7 @@ class Reproduction:
         self.absent = {}  # set -> why its runs were refused before they began
         self.failed = {}  # cell -> why it ended
         for name in ("logs", "runs"):
-            (folder.path / name).mkdir(exist_ok=True)
+            make_folder(inside(folder.path, name))
 
     def done(self, cell):
         return Cells(self.folder, cell.arguments).done(cell.name)
@@ -120,7 +122,7 @@ class Reproduction:
                 raise
 
     def start(self, cell, slot):
-        out = self.folder.path / "runs" / cell.name
+        out = inside(self.folder.path, "runs", cell.name)
         command = [*command_of(cell), "--backend", self.config.backend, "--out", str(out)]
         if self.config.backend == "numpy":
             command += ["--threads", str(max(1, cores() // self.config.jobs))]
@@ -146,7 +148,7 @@ class Reproduction:
 
     def finish(self, job):
         """Keep the result of a run that ended, or why it has none; write the tables."""
-        cell, run = job.cell, self.folder.path / "runs" / job.cell.name
+        cell, run = job.cell, inside(self.folder.path, "runs", job.cell.name)
         self.left -= 1
         summary = duration(time.perf_counter() - job.started)
         if job.process.returncode == 0:
@@ -175,7 +177,7 @@ class Reproduction:
             **{name: result[name] for name in KEPT if name in result},
         }
         content = Cells(self.folder, cell.arguments).keep(cell.name, content)
-        for state in (self.folder.path / "runs" / cell.name).glob("*.safetensors"):
+        for state in inside(self.folder.path, "runs", cell.name).glob("*.safetensors"):
             state.unlink()  # a GPU machine's disk holds a few of them, not hundreds
         return content
 
@@ -187,11 +189,11 @@ class Reproduction:
         return f"exit status {job.process.returncode}, see {self.log(job.cell)}"
 
     def log(self, cell):
-        return self.folder.path / "logs" / f"{cell.name}.log"
+        return inside(self.folder.path, "logs", f"{cell.name}.log")
 
     def write(self):
         """The tables of everything that the folder holds, of this call or of earlier ones."""
-        paths = sorted((self.folder.path / "cells").glob("*.json"))
+        paths = sorted(inside(self.folder.path, "cells").glob("*.json"))
         asked = reproduce_sets.sets_called(self.config.sets)
         not_run = self.absent | {
             entry.name: "train.forecast has no set of this name"

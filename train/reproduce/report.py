@@ -6,7 +6,7 @@ measured on the same device with as many runs at a time, batches and all; a medi
 
 import statistics
 
-from minisum import checkpoint
+from minisum import files
 from train.reproduce.quirks import HONEST, PUBLISHED, TASKS
 from train.reproduce.sets import OWN_TOKENS, SETS
 from train.run.report import aligned, csv_of
@@ -28,14 +28,14 @@ def write(folder, settings, cells, not_run, failed):
         "settings": settings, "protocols": protocols, "rows": rows, "notes": notes,
         "not_run": not_run, "failed": failed, "quirks": quirks_of(cells), "cells": cells,
     }  # fmt: skip
-    folder.write_json(folder.path / "reproduce.json", content)
-    checkpoint.write_bytes(folder.path / "reproduce.csv", csv_of(rows).encode("utf-8"))
+    files.write_json(folder.path / "reproduce.json", content)
+    files.write_text(folder.path / "reproduce.csv", csv_of(rows))
     lines = table(rows, protocols)
     remarks = [f"{name}: {note}" for name, note in notes.items()]
     remarks += [f"{name}: not run ({why})" for name, why in not_run.items()]
     remarks += [f"{name}: failed ({why})" for name, why in failed.items()]
     text = markdown(lines, remarks, content["quirks"], settings)
-    checkpoint.write_bytes(folder.path / "reproduce.md", text.encode("utf-8"))
+    files.write_text(folder.path / "reproduce.md", text)
     printed = aligned(lines, left=3) if rows else ["no run is finished yet"]
     return "\n".join(["", *printed, "", *remarks])
 

@@ -1,8 +1,11 @@
 """Pictures of a result, as PNG beside result.json, where matplotlib is installed."""
 
+import io
 import warnings
 
 import numpy as np
+
+from minisum.files import write_bytes
 
 
 def new_figure(width, height):
@@ -14,10 +17,13 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure, path):
+def save(figure, path, dpi=120):
+    """Write the figure, whole or not at all."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a character that the font lacks is drawn as a box
-        figure.savefig(path, dpi=120)
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=dpi)
+    write_bytes(path, content.getvalue())
 
 
 def predicted_against_true(path, true, predicted, target, baseline):
