@@ -19,6 +19,7 @@ from minisum.files import read_bytes, write_bytes
 # Of checkpoints and of config.json. 2: the parameter names of minisum 0.2.
 FORMAT = 2
 MOST_BYTES = 1 << 40
+HEADER_BYTES = 64 << 20
 
 
 def save(path, arrays, meta, previous=None):
@@ -48,18 +49,19 @@ def load(path):
     try:
         # The header's length is checked here, before anything believes it.
         length = int.from_bytes(data[:8], "little")
-        if len(data) < 8 or length > len(data) - 8:
-            raise ValueError("the header is longer than the file")
+        if len(data) < 8 or length > min(len(data) - 8, HEADER_BYTES):
+            raise ValueError("the header is longer than the file, or than any of ours")
         entry = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["minisum"])
         arrays = safetensors.load(data)
         whole = entry["sha256"] == _digest(arrays, entry["meta"])
+        meta = json.loads(entry["meta"])
     # Damage may surface as nearly any exception, in JSON, in safetensors or in between.
     except Exception as error:
         raise UserError(f"the checkpoint {path} is damaged or not one of minisum's") from error
     if not whole:
         raise UserError(f"the checkpoint {path} is damaged: its checksum does not match")
     require_format(path, entry.get("format"))
-    return arrays, json.loads(entry["meta"])
+    return arrays, meta
 
 
 def require_format(path, found):

@@ -31,6 +31,9 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
+    "data/reading/times.py": 70,
+    "train/run/children.py": 130,
+    "train/run/keyboard.py": 50,
     "train/run/lock.py": 100,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.

@@ -1,7 +1,7 @@
 """What every `python -m train.TASK` does: read the flags, claim a folder, train, report errors.
 
 Exit status: 0 done, 2 unusable input (one sentence on standard error), 130 and 143 stopped by
-SIGINT and SIGTERM with the state saved.
+SIGINT and SIGTERM with the state saved (129: SIGHUP).
 """
 
 import contextlib
@@ -19,10 +19,11 @@ from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
 from train.run.folder import RunFolder, new_path
+from train.run.keyboard import keyboard_interrupts, raise_swallowed
 from train.run.lock import inside
 from train.run.options import flag, from_flags, from_run, parser_for
 from train.run.report import Report, emit, silence
-from train.run.signals import Interrupted
+from train.run.signals import Interrupted, interruptible
 
 # Flags of the command rather than of the run, so they are not part of its config.
 COMMAND_FLAGS = ("out", "resume", "predict")
@@ -56,8 +57,10 @@ def main(command, arguments=None):
         warnings.simplefilter("ignore", RuntimeWarning)
         # Rank 0 reads flags and data and owns the folder; the others get what it has read.
         prepared = group.from_rank_0(lambda: prepare(command, arguments, held, report))
+        raise_swallowed()
         if prepared is None:
             return 0
+        held.enter_context(interruptible())  # between two mixers, too
         task, folder, parts = prepared
         outcome.resume = f"{group.launcher(command.program)} --resume --out {quoted(folder)}"
         results = []
@@ -97,7 +100,10 @@ def run_with_exit_status():
             stream.reconfigure(errors="backslashreplace")
     outcome = Outcome()
     try:
-        yield outcome
+        with keyboard_interrupts():
+            yield outcome
+            if not outcome.status:
+                raise_swallowed()
     except UserError as error:
         outcome.status = 2
         if outcome.group.rank == 0:

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from data.reading.times import steps_in_a_day, time_step
 from data.sets.forecast import (
     DEFAULT,
     NAMES,
@@ -22,8 +23,7 @@ from data.sets.forecast import (
     fill_gaps,
     load_series,
     read_series,
-    steps_in_a_day,
-    time_step,
+    standardised,
 )
 from data.text import batches
 from minisum import backend
@@ -45,6 +45,7 @@ TRAINED = ("hybrid", "attention", "summation", "projection")
 SOLVED = ("linear", "seasonal", "last_value")
 ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear map, chosen by validation
 BASELINE_ROWS = 200_000  # rows that the linear map is solved on, at most
+UNORDERED = "neither numbers nor ISO 8601: the rows are taken to be in order"
 PLOTTED_WINDOWS = 6  # in forecasts.png
 
 
@@ -293,6 +294,7 @@ class Forecasting(Task):
             if gaps
             else 0,
             "season_steps": self.season,
+            **({} if self.series.ordered else {"times": UNORDERED}),
             **({"layer_pattern": self.config.pattern} if self.config.mixer in TRAINED else {}),
             **scores,
         }
@@ -396,7 +398,8 @@ def predict(folder, config):
             f"{config.window}"
         )
     mean, deviation = np.array(spec["mean"]), np.array(spec["deviation"])
-    window = fill_gaps((series.values - mean) / deviation)[-config.window :]
+    scaled = standardised(series.values, mean, deviation, series.columns)
+    window = fill_gaps(scaled)[-config.window :]
     xp = backend.get(config.backend)
     model = build_model(config, spec)
     params = matched(model, arrays, xp, folder)

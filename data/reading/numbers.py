@@ -6,6 +6,8 @@ import numpy as np
 
 from minisum.errors import UserError
 
+LARGEST = 1e150  # the square of a number is one
+LARGEST_SCALED = 1e15  # so that sums of squares are float32 numbers
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "?")
 
 
@@ -22,9 +24,21 @@ def read_number(value, column, place) -> float:
         raise UserError(f"{place}, column {column!r}: {value!r:.40} is not a number.") from None
     except OverflowError:
         number = math.inf
-    if math.isinf(number):
-        raise UserError(f"{place}, column {column!r}: infinity is not a usable number.")
+    if abs(number) > LARGEST:
+        raise UserError(f"{place}, column {column!r}: {value!r:.40} is too large to be squared.")
     return number
+
+
+def require_moderate(scaled, columns) -> np.ndarray:
+    """`scaled`, standardised numbers (N, C). UserError for one with which float32 overflows."""
+    with np.errstate(invalid="ignore"):
+        rows, places = np.nonzero(np.abs(scaled) > LARGEST_SCALED)
+    if len(rows):
+        raise UserError(
+            f"Column {columns[places[0]]!r} holds a number {scaled[rows[0], places[0]]:.0e} "
+            "deviations of the training rows away from their mean: too large to compute with."
+        )
+    return scaled
 
 
 def column_statistics(values, columns) -> tuple[np.ndarray, np.ndarray]:

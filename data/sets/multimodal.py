@@ -13,7 +13,7 @@ import numpy as np
 from data.fingerprint import data_sha256
 from data.generated import python_functions
 from data.reading.columns import find_text_column, read_text, require_columns
-from data.reading.numbers import column_statistics, read_number
+from data.reading.numbers import column_statistics, read_number, require_moderate
 from data.reading.rows import read_rows
 from data.reading.splits import choose_subset, hold_out_test, hold_out_validation
 from data.sets import registry
@@ -177,6 +177,7 @@ class Standardiser:
         deviation = np.array(self.deviation)
         varies = deviation > 0
         scaled = (numbers - self.mean) / np.where(varies, deviation, 1)
+        require_moderate(scaled, [f"number {i + 1}" for i in range(len(deviation))])
         missing = np.isnan(numbers)
         described = [np.where(missing | ~varies, 0, scaled)]
         if self.flagged:

@@ -32,7 +32,7 @@ MODES = ("eager", "compiled", "reduce-overhead")
 
 
 def build_parser():
-    parser = Parser(prog="python -m train.bench", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m train.bench", description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="the first line alone, in less than 40 seconds")
     add("--out", metavar="DIR", help="folder for bench.json and bench.png")

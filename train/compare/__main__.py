@@ -28,6 +28,7 @@ from train.run.options import (
     SIZE,
     Config,
     N,
+    about,
     changed,
     check_bounds,
     flag,
@@ -181,7 +182,7 @@ def main(arguments=None):
 
 
 def run(arguments):
-    parser = parser_for(CompareConfig, "python -m train.compare", __doc__.split("\n\n", 1)[1])
+    parser = parser_for(CompareConfig, "python -m train.compare", about(__doc__))
     parser.add_argument_group("command").add_argument(
         "--out", metavar="DIR", help="folder of the comparison (default: runs/compare-TASK-TIME)"
     )

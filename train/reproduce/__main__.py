@@ -24,10 +24,11 @@ from train.command_line import cores, run_with_exit_status
 from train.reproduce import report as reproduce_report
 from train.reproduce import sets as reproduce_sets
 from train.reproduce.quirks import TASKS, protocols_called, split_names
+from train.run import children
 from train.run.cells import Cells, claim_settings, read_json
 from train.run.folder import RunFolder
 from train.run.lock import inside
-from train.run.options import check_bounds, option, parser_for
+from train.run.options import about, check_bounds, option, parser_for
 from train.run.report import Report, duration
 from train.run.signals import Interrupted, interruptible
 
@@ -113,9 +114,9 @@ class Reproduction:
                         self.finish(job)
                     time.sleep(0.05)
             except BaseException:  # a full disk, too: no run is left behind
-                # Each saves its state; a second signal ends this process and not them.
-                for job in running if os.name == "posix" else ():  # a Windows console does it
-                    job.process.send_signal(signal.SIGINT)
+                # Each saves its state; a second signal ends this process, and them with it.
+                if os.name == "posix":  # a Windows console does it
+                    children.pass_on([job.process.pid for job in running], signal.SIGTERM)
                 for job in running:
                     if job.process.wait() == 0:
                         self.finish(job)
@@ -137,8 +138,8 @@ class Reproduction:
         with open(self.log(cell), "ab") as log:
             # In a group of its own, so that Ctrl-C reaches it once, from here.
             process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
+                [*command[:2], children.__name__, *command[2:]],
+                stdin=subprocess.PIPE,  # from a parent that is gone it ends
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -149,6 +150,7 @@ class Reproduction:
     def finish(self, job):
         """Keep the result of a run that ended, or why it has none; write the tables."""
         cell, run = job.cell, inside(self.folder.path, "runs", job.cell.name)
+        job.process.stdin.close()
         self.left -= 1
         summary = duration(time.perf_counter() - job.started)
         if job.process.returncode == 0:
@@ -238,7 +240,7 @@ def main(arguments=None):
 
 
 def run(arguments):
-    parser = parser_for(ReproduceConfig, "python -m train.reproduce", __doc__.split("\n\n", 1)[1])
+    parser = parser_for(ReproduceConfig, "python -m train.reproduce", about(__doc__))
     group = parser.add_argument_group("command")
     group.add_argument(
         "--out", metavar="DIR", help="folder of the cells and tables (default: runs/reproduce)"

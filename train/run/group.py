@@ -51,14 +51,21 @@ def join(group):
 
 def _from_environment():
     for size, rank in LAUNCHERS:
-        if int(os.environ.get(size, 1)) > 1:
+        if (started := _variable(size, 1)) > 1:
             try:
-                return MpiGroup(int(os.environ[size]))
+                return MpiGroup(started)
             except UserError:
-                if int(os.environ.get(rank, 0)):  # rank 0 reports it
+                if _variable(rank, 0):  # rank 0 reports it
                     raise SystemExit(2) from None
                 raise
     return ProcessGroup()
+
+
+def _variable(name, default):
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError:
+        raise UserError(f"the variable {name} is no number, as a launcher sets it") from None
 
 
 def _usable_cpus():

@@ -33,10 +33,10 @@ def changed(config_class, name, default, **metadata):
 
 
 def file_path(text):
-    """An absolute path: the run may be resumed from another folder."""
+    """An absolute path: the run may be resumed from another folder. A link keeps its own name."""
     try:
-        return str(Path(text).expanduser().resolve())
-    except (OSError, RuntimeError) as error:  # an unknown ~user, a loop of links
+        return os.path.abspath(Path(text).expanduser())
+    except (OSError, RuntimeError) as error:  # an unknown ~user
         raise UserError(f"{text} is not a path to a file: {error}") from None
 
 
@@ -198,6 +198,8 @@ def check_bounds(field, value):
         raise UserError(f"{name} {value}: choose one of {', '.join(limits['choices'])}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} {value}: a finite number is needed")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{name}: a number below 2**63 is needed")
     broken = [
         f"{word} {limits[key]}"
         for key, word, holds in (
@@ -230,6 +232,11 @@ def parser_for(config_class, program, description):
             groups[title] = parser.add_argument_group(title)
         add_flag(groups[title], field)
     return parser
+
+
+def about(docstring):
+    """What --help says of a module: its docstring without the title, which -OO leaves out."""
+    return (docstring or "").partition("\n\n")[2]
 
 
 def add_flag(group, field):

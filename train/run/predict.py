@@ -122,4 +122,6 @@ def matched(model, arrays, xp, folder):
     expected = {name: array.shape for name, array in initial.items()}
     if expected != {name: array.shape for name, array in arrays.items()}:
         raise UserError(f"the model in {folder} is not the one that its config.json describes")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UserError(f"the model in {folder} holds numbers that are not finite")
     return Params.from_arrays(arrays, xp=xp)
