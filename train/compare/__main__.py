@@ -28,11 +28,13 @@ from train.run.options import (
     SIZE,
     Config,
     N,
+    add_out,
     changed,
-    check_bounds,
+    check_all,
     flag,
     option,
     parser_for,
+    some_of,
 )
 from train.run.report import Report
 
@@ -109,27 +111,22 @@ class CompareConfig:
     RECIPES = {}
 
     def names(self):
-        """The mixers to compare, in order. Raises UserError for one that is unknown."""
-        asked = list(mixers.TABLE) if self.mixers == "all" else self.mixers.split(",")
-        asked = [name.strip() for name in asked if name.strip()]
-        for name in asked:
-            if name not in mixers.TABLE:
-                known = ", ".join(sorted(mixers.TABLE))
-                raise UserError(f"--mixers: unknown mixer {name!r}; known: {known}, or all")
+        """The mixers to compare, in order. UserError for one that is unknown."""
+        asked = [*mixers.TABLE]
+        if self.mixers != "all":
+            asked = some_of(asked, self.mixers, "mixers")
         if self.without_projection:
             asked = [name for name in asked if name != NO_MIXING]
         elif NO_MIXING not in asked:
             asked.append(NO_MIXING)
         if not asked:
-            raise UserError("--mixers names no mixer")
-        return list(dict.fromkeys(asked))
+            raise UserError(f"--mixers {self.mixers} --without-projection: no mixer is left")
+        return asked
 
 
 def resolve(given):
     """The config with the task's defaults filled in; UserError for what it cannot use."""
-    config = CompareConfig(**given)
-    for field in dataclasses.fields(config):
-        check_bounds(field, getattr(config, field.name))
+    config = check_all(CompareConfig(**given))
     own = SETTINGS[config.task]
     foreign = {name for settings in SETTINGS.values() for name in settings} - own.keys()
     for name in sorted(foreign & given.keys()):
@@ -182,13 +179,9 @@ def main(arguments=None):
 
 def run(arguments):
     parser = parser_for(CompareConfig, "python -m train.compare", __doc__.split("\n\n", 1)[1])
-    parser.add_argument_group("command").add_argument(
-        "--out", metavar="DIR", help="folder of the comparison (default: runs/compare-TASK-TIME)"
-    )
-    given = vars(parser.parse_args(arguments))
+    add_out(parser, "folder of the comparison (default: runs/compare-TASK-TIME)")
+    given = parser.given(arguments)
     out = given.pop("out", None)
-    if out == "":
-        raise UserError("--out is empty: name a folder")
     config = resolve(given)
     folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
     report = Report()

@@ -46,6 +46,17 @@ def names(text):
     return tuple(name.strip() for name in utf8(text).split(",") if name.strip())
 
 
+def some_of(known, text, field):
+    """The names in "a,b", each once. UserError for one that is not known, or if there is none."""
+    found = list(dict.fromkeys(names(text)))
+    for name in found:
+        if name not in known:
+            raise UserError(f"{flag(field)}: unknown {name!r}; known: {', '.join(known)}")
+    if not found:
+        raise UserError(f"{flag(field)} names nothing; known: {', '.join(known)}")
+    return found
+
+
 def utf8(argument):
     """The value of a flag as UTF-8, also where the locale decoded its bytes as something else."""
     try:
@@ -133,8 +144,7 @@ class Config:
 
         given: names of the fields that were asked for, as opposed to defaults.
         """
-        for field in dataclasses.fields(self):
-            check_bounds(field, getattr(self, field.name))
+        check_all(self)
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
@@ -187,6 +197,13 @@ class TextConfig(Config):
 
 def flag(name):
     return "--" + name.replace("_", "-")
+
+
+def check_all(config):
+    """The config. UserError for a value outside its field's choices or bounds."""
+    for field in dataclasses.fields(config):
+        check_bounds(field, getattr(config, field.name))
+    return config
 
 
 def check_bounds(field, value):
@@ -262,11 +279,25 @@ def describe_recipes(config_class):
     return " ".join(lines)
 
 
+def add_out(parser, help):
+    """Add --out; return its group of flags, those of the command rather than of the config."""
+    group = parser.add_argument_group("command")
+    group.add_argument("--out", metavar="DIR", help=help)
+    return group
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but a wrong command line is a UserError like any other wrong input."""
 
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
+
+    def given(self, arguments):
+        """name -> value of the flags, without those that were not given."""
+        given = vars(self.parse_args(arguments))
+        if given.get("out") == "":
+            raise UserError("--out is empty: name a folder")
+        return given
 
 
 def from_flags(config_class, given):
