@@ -62,14 +62,14 @@ class CausalConfig(TextConfig):
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead: "summation*3,attention", "projection*2,attention"',
-        "model", type=str, metavar="PATTERN",
+        "model", metavar="PATTERN",
     )  # fmt: skip
     layers: int = changed(TextConfig, "layers", 4, help="layers of --mixer")
     heads: int = changed(TextConfig, "heads", 8)
     d_ff: int = option(None, "width inside the token networks (default: --width)", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
-        "model", type=str, choices=language_model.POSITIONS,
+        "model", choices=language_model.POSITIONS,
     )  # fmt: skip
     sum_scale: str = option(
         "length", "divide the sums by --max-len, or leave them as published: none", "model",

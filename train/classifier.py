@@ -24,7 +24,17 @@ from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.shards import Shards
 from train.command_line import Command, main
-from train.run.options import NAME, POSITIVE, RATE, N, TextConfig, changed, option
+from train.run.options import (
+    D_FF,
+    NAME,
+    POSITIVE,
+    RATE,
+    N,
+    TextConfig,
+    changed,
+    check_heads,
+    option,
+)
 from train.run.task import Task
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
@@ -58,7 +68,7 @@ class ClassifierConfig(TextConfig):
     )
     d_ff: int = option(
         None, "width of an encoder's token networks, 0 for none (default: 4 x width)", "model",
-        type=int, at_least=0, at_most=2**18, metavar="N",
+        **D_FF,
     )  # fmt: skip
     head_width: str = option(
         "split", "split the width among the heads, or give each the full one", "model",
@@ -66,7 +76,7 @@ class ClassifierConfig(TextConfig):
     )  # fmt: skip
     pooling: str = option(
         None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
-        type=str, choices=tuple(models.POOLING),
+        choices=tuple(models.POOLING),
     )  # fmt: skip
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
@@ -101,8 +111,8 @@ class ClassifierConfig(TextConfig):
         elif self.d_ff is not None:
             raise UserError("--d-ff belongs to an encoder: add --encoder, or --layers 2 or more")
         uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
-        if uses_heads and self.head_width == "split" and self.width % self.heads:
-            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+        if uses_heads and self.head_width == "split":
+            check_heads(self)
 
     @property
     def is_encoder(self):

@@ -79,7 +79,7 @@ class ForecastConfig(Config):
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead, of any bidirectional mixer: "tssa*2,attention"', "model",
-        type=str, metavar="PATTERN",
+        metavar="PATTERN",
     )  # fmt: skip
     layers: int = changed(Config, "layers", 3, help="layers of --mixer")
     width: int = changed(Config, "width", 128)
@@ -89,7 +89,7 @@ class ForecastConfig(Config):
     stride: int = option(8, "time steps from patch to patch", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
-        "model", type=str, choices=forecaster.POSITIONS,
+        "model", choices=forecaster.POSITIONS,
     )  # fmt: skip
     position_bias: float = option(1.0, "added to positions that multiply", "model", metavar="X")
     normalise: str = option(
@@ -262,7 +262,7 @@ class Forecasting(Task):
         linear, _ = self.baselines["linear"]
         if self.config.mixer != "linear":
             by_model["linear"] = host_predict(linear)(batch)
-        panels, units = [], []
+        panels = []
         for i in range(len(rows)):
             c = i % len(columns)
             first = self.windows.firsts["test"][rows[i]]
@@ -271,10 +271,9 @@ class Forecasting(Task):
                 self.windows.mean[c] + self.windows.deviation[c] * values[i, :, c]
                 for values in (batch["windows"], batch["targets"], *by_model.values())
             )
-            panels.append((f"from {when}", past, truth, dict(zip(by_model, ahead, strict=True))))
-            units.append(columns[c])
-        past = 2 * self.config.horizon
-        figures.forecasts(path, panels, past, units)
+            named = dict(zip(by_model, ahead, strict=True))
+            panels.append((f"from {when}", columns[c], past, truth, named))
+        figures.forecasts(path, panels, 2 * self.config.horizon)
 
     def summary(self):
         train_end, val_end, test_end = self.windows.ends

@@ -25,7 +25,7 @@ from minisum.models.closed_form import solve_ridge
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option
+from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, check_heads, flag, option
 from train.run.predict import (
     STANDARD_INPUT,
     best_of,
@@ -69,7 +69,7 @@ class MultimodalConfig(TextConfig):
     pooling: str = option(
         None,
         "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
-        "attention; published: sum for summation, mean for attention)", "model", type=str,
+        "attention; published: sum for summation, mean for attention)", "model",
         choices=(*POOLING, "published"),
     )  # fmt: skip
     unmasked: bool = option(
@@ -98,8 +98,8 @@ class MultimodalConfig(TextConfig):
     def check(self, given=()):
         super().check(given)
         uses_heads = self.mixer in ("attention", "all") or "heads" in given
-        if uses_heads and self.width % self.heads:
-            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+        if uses_heads:
+            check_heads(self)
         for name in TRAINING if self.mixer == "ridge" else ():
             if name in given:
                 raise UserError(f"{flag(name)}: --mixer ridge is solved, not trained")

@@ -25,7 +25,7 @@ from train.reproduce.quirks import TASKS, protocols_called
 from train.reproduce.sets import SETS, Cell, cells, sets_called
 from train.run.cells import Cells, claim_settings, read_json
 from train.run.folder import RunFolder
-from train.run.options import N, add_out, check_all, option, parser_for
+from train.run.options import N, Settings, add_out, option, parser_for
 from train.run.report import Report, duration
 from train.run.signals import Interrupted, interruptible
 
@@ -39,7 +39,7 @@ KEPT = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReproduceConfig:
+class ReproduceConfig(Settings):
     sets: str = option(
         "all", "sets with commas, in the order of their runs; also classification, language, "
         "multimodal, forecast, all", "what", metavar="NAMES",
@@ -48,7 +48,7 @@ class ReproduceConfig:
         "published,honest", "also published-QUIRK, which takes one quirk back, and published-all",
         "what", metavar="NAMES",
     )  # fmt: skip
-    mixers: str = option(None, "these mixers only", "what", type=str, metavar="NAMES")
+    mixers: str = option(None, "these mixers only", "what", metavar="NAMES")
     seeds: int = option(3, "runs of every cell, seeds 0, 1, ...", "what", **N)
     lm_tokenizer: str = option(
         "hub:gpt2", "of the language models; bpe where the published one is not available", "what",
@@ -59,8 +59,6 @@ class ReproduceConfig:
     backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
     jobs: int = option(1, "runs at a time", "running", **N, at_most=256)
     gpus: int = option(1, "GPUs that the runs take turns on", "running", **N, at_most=64)
-
-    RECIPES = {}
 
 
 @dataclasses.dataclass
@@ -235,7 +233,8 @@ def run(arguments):
     group.add_argument("--list", action="store_true", help="print the runs without running them")
     given = parser.given(arguments)
     listing, out = given.pop("list", False), given.pop("out", None)
-    config = check_all(ReproduceConfig(**given))
+    config = ReproduceConfig(**given)
+    config.check()
     sets, protocols = sets_called(config.sets), protocols_called(config.protocols)
     asked = cells(sets, protocols, config.seeds, config.mixers, config.quick, config.lm_tokenizer)
     report = Report()
