@@ -25,7 +25,7 @@ from minisum.models.generation import generate
 from train import command_line
 from train.command_line import Command, run_with_exit_status
 from train.run.folder import RunFolder
-from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, utf8
+from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, recipes, utf8
 from train.run.predict import best_of, matched, one_model, require_tokenizer
 from train.run.task import Task
 
@@ -83,14 +83,7 @@ class CausalConfig(TextConfig):
 
     WITH_DATA = ("test_data", "text_column")
     MORE_TOKENS = 1  # the separator of documents
-    RECIPES = {
-        "default": {},
-        "published": {
-            "lr": 1e-4, "epochs": 10, "batch_size": 8, "width": 512, "layers": 4, "heads": 8,
-            "max_len": 256, "tokenizer": "hub:gpt2", "rows": True, "sum_scale": "none",
-            "limit_train": 5000, "first_rows": True, "select": "last",
-        },
-    }  # fmt: skip
+    RECIPES = recipes("causal")
 
     def check(self, given=()):
         super().check(given)

@@ -24,17 +24,7 @@ from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.shards import Shards
 from train.command_line import Command, main
-from train.run.options import (
-    D_FF,
-    NAME,
-    POSITIVE,
-    RATE,
-    N,
-    TextConfig,
-    changed,
-    check_heads,
-    option,
-)
+from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
 from train.run.task import Task
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
@@ -94,15 +84,7 @@ class ClassifierConfig(TextConfig):
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")
-    RECIPES = {
-        "default": {},
-        "published": {
-            "lr": 1e-4, "epsilon": 1e-7, "clip_value": 1.0, "epochs": 20, "patience": 0,
-            "batch_size": 64, "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True,
-            "width": 256, "max_len": 256, "heads": 4, "head_width": "full", "vocab_size": 10_000,
-            "drop_unknown": True, "padding": "left",
-        },
-    }  # fmt: skip
+    RECIPES = recipes("classifier")
 
     def check(self, given=()):
         super().check(given)
@@ -112,7 +94,7 @@ class ClassifierConfig(TextConfig):
             raise UserError("--d-ff belongs to an encoder: add --encoder, or --layers 2 or more")
         uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
         if uses_heads and self.head_width == "split":
-            check_heads(self)
+            self.check_heads()
 
     @property
     def is_encoder(self):

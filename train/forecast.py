@@ -34,7 +34,7 @@ from minisum.models.closed_form import LinearMap, Repeat
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, Config, N, changed, flag, option
+from train.run.options import LIST, NAME, Config, N, changed, flag, option, recipes
 from train.run.predict import STANDARD_INPUT, best_of, matched, rows_of_standard_input
 from train.run.report import csv_of
 from train.run.task import Task
@@ -105,15 +105,7 @@ class ForecastConfig(Config):
     clip_norm: float = changed(Config, "clip_norm", 1.0)
 
     WITH_DATA = ("time_column",)
-    RECIPES = {
-        "default": {},
-        "published": {
-            "split": "published", "separate": True, "window": 512, "horizon": 96, "layers": 3,
-            "width": 128, "heads": 8, "d_ff": 256, "patch": 16, "stride": 8, "position_bias": 0.0,
-            "normalise": "none", "dropout": 0.15, "epochs": 10, "batch_size": 32, "lr": 1e-4,
-            "clip_norm": 1.0, "select": "last",
-        },
-    }  # fmt: skip
+    RECIPES = recipes("forecast")
 
     def check(self, given=()):
         super().check(given)

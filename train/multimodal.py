@@ -25,7 +25,7 @@ from minisum.models.closed_form import solve_ridge
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, check_heads, flag, option
+from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option, recipes
 from train.run.predict import (
     STANDARD_INPUT,
     best_of,
@@ -85,21 +85,13 @@ class MultimodalConfig(TextConfig):
     patience: int = changed(TextConfig, "patience", 5)
     plateau: int = changed(TextConfig, "plateau", 3)
 
-    RECIPES = {
-        "default": {},
-        "published": {
-            "lr": 1e-4, "epsilon": 1e-7, "ema": 0.0, "epochs": 30, "batch_size": 64, "dropout": 0.2,
-            "token_dropout": 0.0, "pooling": "published", "width": 256, "max_len": 300, "heads": 4,
-            "vocab_size": 5000, "patience": 5, "plateau": 3, "validation": 0.25,
-            "limit_train": 8000, "limit_test": 2000, "unmasked": True, "unshuffled": True,
-        },
-    }  # fmt: skip
+    RECIPES = recipes("multimodal")
 
     def check(self, given=()):
         super().check(given)
         uses_heads = self.mixer in ("attention", "all") or "heads" in given
         if uses_heads:
-            check_heads(self)
+            self.check_heads()
         for name in TRAINING if self.mixer == "ridge" else ():
             if name in given:
                 raise UserError(f"{flag(name)}: --mixer ridge is solved, not trained")

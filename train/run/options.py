@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 from data.text.tokenizer import least_vocabulary
@@ -31,6 +32,12 @@ def changed(config_class, name, default, **metadata):
     """The option `name` of `config_class` with another default, and what else is different."""
     field = config_class.__dataclass_fields__[name]
     return dataclasses.field(default=default, metadata={**field.metadata, **metadata})
+
+
+def recipes(task):
+    """name -> the defaults that it changes, of all recipes of a task."""
+    text = (Path(__file__).parents[1] / "recipes.toml").read_text(encoding="utf-8")
+    return {"default": {}} | tomllib.loads(text)[task]
 
 
 def file_path(text):
