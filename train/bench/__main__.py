@@ -64,7 +64,8 @@ def run(arguments):
     for name in names:
         for line in TABLE[name](bench):
             print(f"\n{line.what}: ours {line.ours}, theirs {line.theirs}")
-            print(*(f"    {note}" for note in line.notes), sep="\n", flush=True)
+            for note in line.notes:
+                print(f"    {note}", flush=True)
             lines.append(line)
     titles = ["what", "ours", "theirs", "ratio", "target", "met?"]
     print("", *aligned([titles, *(line.cells() for line in lines)]), sep="\n")
