@@ -12,17 +12,15 @@ asks for an encoder: pre-norm blocks around the mixer, then the mean over the to
 
 import dataclasses
 import sys
-from functools import cached_property
 
 import numpy as np
 
 from data.sets.classification import DEFAULT, NAMES, load_classification
-from data.text import batches
-from data.text.tokenizer import encode, load_tokenizer, train_tokenizer
-from minisum import backend, mixers
+from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
-from minisum.shards import Shards
+from minisum.text import batches
+from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
 from train.command_line import Command, main
 from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
 from train.run.task import Task
@@ -128,18 +126,10 @@ class Classification(Task):
         self.config, self.data, self.tokenizer = config, data, tokenizer
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
-        self.texts = {split: self.encode(part.texts) for split, part in data.splits.items()}
+        self.reader = TextReader(tokenizer, **describe_reader(config))
+        self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
-
-    @cached_property
-    def model(self):
-        return build_model(self.config, self.model_spec())
-
-    def encode(self, texts):
-        encoded = encode_texts(self.config, self.tokenizer, texts)
-        batches.check_ids(encoded, self.vocab)
-        return encoded
 
     @staticmethod
     def resolve(config):
@@ -148,7 +138,7 @@ class Classification(Task):
         return dataclasses.replace(config, lr=config.lr or rate)
 
     def batch(self, split, rows):
-        batch = make_batch(self.config, self.texts[split].take(rows))
+        batch = self.reader.batch(self.texts[split].take(rows))
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
@@ -176,7 +166,12 @@ class Classification(Task):
         }
 
     def model_spec(self):
-        return {"vocab": self.vocab, "class_names": self.data.class_names}
+        names = self.data.class_names
+        return {
+            "model": describe_model(self.config, self.vocab, len(names)),
+            "text": describe_reader(self.config),
+            "class_names": names,
+        }
 
 
 def load_data(config):
@@ -203,31 +198,21 @@ def enough_epochs(config, rows):
     return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
 
 
-def build_model(config, spec):
-    sizes = {"vocab": spec["vocab"], "classes": len(spec["class_names"])}
+def describe_model(config, vocab, classes):
+    """What makes the model: arguments of minisum.runs.reading.build_model."""
+    sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes}
     sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout")
     if config.is_encoder:
-        from minisum.models.encoder import EncoderClassifier
-
         encoder = config.pick("layers", "heads", "d_ff")
-        return EncoderClassifier(config.mixer, encoder=encoder, **sizes)
+        return {"kind": "encoder_classifier", "encoder": encoder, **sizes}
     head_width = config.width if config.head_width == "full" else None
     attention = {"heads": config.heads, "head_width": head_width}
-    return models.build(config.mixer, **attention, masked=not config.unmasked, **sizes)
+    return {"kind": "classifier", "masked": not config.unmasked, **attention, **sizes}
 
 
-def encode_texts(config, tokenizer, texts):
-    """Token numbers of `texts`, each cut to what the model reads, as Ragged."""
-    keep = "last" if config.padding == "left" else "first"
-    encoded = batches.Ragged.from_list(encode(tokenizer, texts, config.drop_unknown))
-    return encoded.truncate(config.max_len, keep)
-
-
-def make_batch(config, texts):
-    left = config.padding == "left"
-    pad_to = config.max_len if left else None
-    ids, mask = batches.pad(texts, config.max_len, side=config.padding, pad_to=pad_to)
-    return {"ids": ids, "mask": mask}
+def describe_reader(config):
+    """How texts are read: arguments of TextReader."""
+    return config.pick("max_len", "padding", "drop_unknown") | {"full": config.padding == "left"}
 
 
 def log_softmax(logits):
@@ -243,32 +228,16 @@ def macro_f1(chosen, labels, classes):
     return float((2 * hits[occurring] / occurrences[occurring]).mean())
 
 
-def predict(folder, config):
-    """Answer standard input with the best parameters of the run in `folder`."""
+def predict(run):
+    """Answer standard input with a trained classifier."""
     from train.run.predict import answer_lines
 
-    model, params, tokenizer, spec = load_model(folder, config)
-    shards = Shards(model, threads=config.threads, rows=config.shard_rows)
-
     def classify(texts):
-        batch = make_batch(config, encode_texts(config, tokenizer, texts))
-        logits = backend.to_numpy(shards.predict(params, model.to_device(batch, params.xp)))
-        probabilities = np.exp(log_softmax(logits.astype(np.float64)))
-        best = probabilities.argmax(axis=1)
-        for row, label in enumerate(best):
-            yield spec["class_names"][label], probabilities[row, label]
+        probabilities = run.predict_proba(texts)
+        for row, best in zip(probabilities, probabilities.argmax(axis=1), strict=True):
+            yield str(run.classes[best]), row[best]
 
-    answer_lines(classify, config.batch_size)
-
-
-def load_model(folder, config):
-    """(model, params, tokenizer, model_spec) of the best epoch of the run in `folder`."""
-    from train.run.predict import best_of, matched, require_tokenizer
-
-    arrays, spec = best_of(folder, "classifier")
-    tokenizer = require_tokenizer(load_tokenizer(folder.tokenizer), spec, folder)
-    model = build_model(config, spec)
-    return model, matched(model, arrays, backend.get(config.backend), folder), tokenizer, spec
+    answer_lines(classify, run.batch_size)
 
 
 COMMAND = Command(

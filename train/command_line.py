@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import minisum
 from minisum import backend, checkpoint
 from minisum.errors import UserError
 from train.loop import train
@@ -35,7 +36,7 @@ class Command:
     description: str
     config_class: type
     load: object  # (config, folder, resume) -> Task
-    predict: object = None  # (folder, config) -> None, reads standard input
+    predict: object = None  # (minisum.runs.Run) -> None, reads standard input
     predict_help: str = (
         "read texts from standard input, one a line, and print the prediction of the run in DIR"
     )
@@ -230,17 +231,12 @@ def engine(stored):
 
 def predict(command, chosen, given):
     """Answer standard input with the run in --predict DIR, on this machine's settings."""
-    folder = chosen["predict"]
     for name in [*given, *(name for name in ("out", "resume") if chosen[name])]:
         if name not in ("backend", "threads", "batch_size"):
             raise UserError(f"{flag(name)} has no meaning with --predict: the run has its settings")
-    config, _ = from_run(command.config_class, command.task, folder, {})
-    if config.mixer == "all":
-        raise UserError(f"{folder} compares several mixers: choose one of the folders in it")
-    here = {"backend": "numpy", "threads": None, **given}
-    config = dataclasses.replace(config, **here)
-    config.check()
-    command.predict(RunFolder(folder), resolve_defaults(config))
+    here = resolve_defaults(from_flags(command.config_class, given))
+    settings = here.pick("backend", "threads", "batch_size")
+    command.predict(minisum.load(chosen["predict"], task=command.task, **settings))
 
 
 def resolve_defaults(config):

@@ -264,7 +264,7 @@ def test_an_epoch_sees_every_example_once():
 def test_listops_baselines_by_hand():
     """A table from the first token: MAX is 9 in training, so 9 is what it says."""
     from data.generated import listops
-    from data.text.batches import Ragged
+    from minisum.text.batches import Ragged
 
     def examples(*texts):
         trees = [tree_of(text) for text in texts]

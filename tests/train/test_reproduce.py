@@ -18,7 +18,7 @@ pytest.importorskip("tokenizers")
 
 from interrupting import interrupted
 
-from data.text.batches import Ragged
+from minisum.text.batches import Ragged
 from train import causal, classifier, multimodal
 from train.command_line import main as run_command
 from train.reproduce import __main__ as reproduce

@@ -20,11 +20,11 @@ from data.generated import listops
 from data.generated.recall import Recall
 from data.generated.regression import Regression
 from data.sets import classification as texts
-from data.text import batches
-from data.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 from minisum.errors import UserError
 from minisum.models.closed_form import ridge
 from minisum.models.encoder import EncoderClassifier, EncoderReader, EncoderRegressor
+from minisum.text import batches
+from minisum.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 
 TEST_STREAM = (0, 0, 2)  # of no training batch and no initial parameters: those have two numbers
 WORDS = {"length": 256, "vocab_size": 10_000, "train_size": None, "test_size": None}

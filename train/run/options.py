@@ -14,9 +14,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from data.text.tokenizer import least_vocabulary
 from minisum import backend, checkpoint
 from minisum.errors import UserError
+from minisum.text.tokenizer import least_vocabulary
 
 
 def option(default, help, group="training", **metadata):
