@@ -59,7 +59,8 @@ def main(command, arguments=None):
         if prepared is None:
             return 0
         task, folder, parts = prepared
-        outcome.resume = f"{group.launcher(command.program)} --resume --out {quoted(folder)}"
+        out = shlex.quote(str(folder))
+        outcome.resume = f"{group.launcher(command.program)} --resume --out {out}"
         results = []
         for mixer, part, begun in parts:
             variant = task.with_mixer(mixer) if mixer else task
@@ -135,10 +136,6 @@ def say_error(error):
     """Print what is wrong on one line, also with a line break in a name."""
     sentence = str(error).replace("\n", "\\n")
     emit(sys.stderr, f"error: {sentence}")
-
-
-def quoted(path):
-    return shlex.quote(str(path))
 
 
 def build_parser(command):
