@@ -45,6 +45,8 @@ TABLE = {
     "gla": Entry("gla", "GatedLinearAttention", can_be_bidirectional=False),
     "deltanet": Entry("deltanet", "DeltaNet", can_be_bidirectional=False),
     "gated_deltanet": Entry("gated_deltanet", "GatedDeltaNet", can_be_bidirectional=False),
+    "kda": Entry("kda", "KimiDeltaAttention", can_be_bidirectional=False),
+    "deltaproduct": Entry("deltaproduct", "DeltaProduct", can_be_bidirectional=False),
 }
 
 
