@@ -32,7 +32,7 @@ class DeltaNet(Mixer):
 
     can_be_bidirectional = False
 
-    def __init__(self, width, heads=1, max_len=512, causal=False, conv=4, beta_max=1):
+    def __init__(self, width, heads=1, max_len=512, causal=False, conv=4, beta_max=1.0):
         super().__init__(width, heads, max_len, causal)
         self.conv, self.beta_max = checked_conv(conv), checked_beta(beta_max)
 

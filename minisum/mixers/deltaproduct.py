@@ -43,7 +43,7 @@ class DeltaProduct(Mixer):
     can_be_bidirectional = False
 
     def __init__(
-        self, width, heads=1, max_len=512, causal=False, conv=4, expand_v=2, beta_max=2, steps=2,
+        self, width, heads=1, max_len=512, causal=False, conv=4, expand_v=2, beta_max=2.0, steps=2,
         decay=True, gate=True,
     ):  # fmt: skip
         super().__init__(width, heads, max_len, causal)

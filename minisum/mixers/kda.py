@@ -37,7 +37,7 @@ class KimiDeltaAttention(Mixer):
 
     can_be_bidirectional = False
 
-    def __init__(self, width, heads=1, max_len=512, causal=False, conv=4, expand_v=1, beta_max=1):
+    def __init__(self, width, heads=1, max_len=512, causal=False, conv=4, expand_v=1, beta_max=1.0):
         super().__init__(width, heads, max_len, causal)
         self.conv, self.value_width = checked_conv(conv), expand_v * width
         self.beta_max = checked_beta(beta_max)
