@@ -69,16 +69,18 @@ def product_arrays(c, draw):
     return draw("B H n h"), draw("B H n h"), draw("B H n o")
 
 
-def recurrence_case(op, decay, state, key=1.0):
+def recurrence_case(op, decay, state, key=1.0, removal=False):
     """A recurrence over keys and values; decay is the letters of log_decay's shape, or None."""
 
     def make(c):
         arrays = list(product_arrays(c, c.normal))
         if op is ops.delta_rule:
             arrays[1] = arrays[1] * key
-            arrays.append(c.uniform("B H n 1", 0, 1))
+            arrays.append(c.uniform("B H n 1", 0, 2))
         arrays.append(decay and c.uniform(decay, -2, 0))
         arrays.append(c.normal("B H h o") if state else None)
+        if removal:
+            arrays.append(c.normal("B H n h") * key)
         return op, *arrays
 
     return make
@@ -154,6 +156,10 @@ SMOOTH = {
     "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, key=0.5),
     "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, key=0.5),
     "delta_rule decayed alike": recurrence_case(ops.delta_rule, "1 H n 1", False, key=0.5),
+    "delta_rule decayed by channel": recurrence_case(ops.delta_rule, "B H n h", True, key=0.5),
+    "delta_rule with a removal key": recurrence_case(
+        ops.delta_rule, "1 H n h", True, key=0.5, removal=True
+    ),
     "l2_norm": lambda c: (named(ops.l2_norm, eps=0.1), c.normal("B n d")),
     "rotate": lambda c: (ops.rotate, c.normal("B H n 4"), c.ids("B n", 50)),
     "decayed_sum": lambda c: (ops.decayed_sum, c.normal("B n d"), c.uniform("B n d", -2, 0)),
