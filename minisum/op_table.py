@@ -114,6 +114,9 @@ EXAMPLES = {
     "split_heads": lambda draw: exact(draw.grid("B n d"), heads=2),
     "merge_heads": lambda draw: exact(draw.grid("B H n h")),
     "attention": lambda draw: smooth(*draw.qkv(draw.normal), draw.mask()),
+    "window_attention": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.mask(), window=3, causal=True
+    ),
     "rotate": lambda draw: smooth(draw.normal("B H n 4"), np.arange(draw.sizes["n"])[None]),
     "full_product": lambda draw: exact(*draw.qkv(draw.grid), draw.grid("B H h o")),
     "causal_product": lambda draw: smooth(

@@ -37,6 +37,7 @@ TABLE = {
     "aft_simple": Entry("aft_simple", "AFTSimple"),
     "projection": Entry("projection", "Projection"),
     "attention": Entry("attention", "Attention"),
+    "window": Entry("window", "Window"),
     "tssa": Entry("tssa", "TSSA"),
     "simpletron": Entry("simpletron", "SimpleTron"),
     "linear_attention": Entry("linear_attention", "LinearAttention"),

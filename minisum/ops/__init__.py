@@ -41,6 +41,7 @@ FILES = {
         "cross_entropy", "binary_cross_entropy", "mean_squared_error", "linear_cross_entropy",
     ),
     "softmax_attention": ("attention", "split_heads", "merge_heads"),
+    "window": ("window_attention",),
     "rotary": ("rotate",),
     "products": ("full_product", "causal_product"),
     "linear_attention": ("kernel_attention", "elu_plus_one"),

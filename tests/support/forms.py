@@ -9,6 +9,7 @@ from op_cases import EXACT, SMOOTH
 from minisum import ops, optim
 from minisum.fast import (
     FORMS,
+    blocked_window,
     chunked_delta_rule,
     chunked_product,
     chunks,
@@ -50,6 +51,7 @@ def set_chunks(monkeypatch, tokens):
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
+    monkeypatch.setattr(blocked_window, "LEAST_WINDOWS", 0)
     for module, size in [(chunks, "PIECE"), (host_attention_blocked, "LEAST_KEYS")]:
         monkeypatch.setattr(module, size, 2 * tokens)
     # These count numbers, not tokens.

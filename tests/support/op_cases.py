@@ -120,6 +120,19 @@ def attention_case(causal, masked):
     return make
 
 
+def window_case(causal, masked):
+    """A window of two tokens; if causal, the queries are the last of the tokens."""
+
+    def make(c):
+        q, k, v = product_arrays(c, c.normal)
+        if causal:
+            q = q[:, :, c.n // 3 :]
+        op = named(ops.window_attention, window=2, causal=causal)
+        return op, q, k, v, c.mask() if masked else None
+
+    return make
+
+
 SMOOTH = {
     "gelu": lambda c: (ops.gelu, c.normal("B n d", 2.0)),
     "sigmoid": lambda c: (ops.sigmoid, c.normal("B n d", 2.0)),
@@ -138,6 +151,10 @@ SMOOTH = {
     "attention masked": attention_case(False, True),
     "attention causal": attention_case(True, False),
     "attention causal masked": attention_case(True, True),
+    "window_attention": window_case(False, True),
+    "window_attention without mask": window_case(False, False),
+    "window_attention causal": window_case(True, False),
+    "window_attention causal masked": window_case(True, True),
     "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True),
     "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False),
     "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True),

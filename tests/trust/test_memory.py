@@ -122,6 +122,13 @@ FORMS_SAVED = {
     ("attention", "host_attention_blocked"): (
         (*QKV, mask(), True), "q / √h, k, v, mask, y, and L (one number a query and head)",
         QKV_BYTES + BOOL * B * m + REAL * B * H * n * (e + 1)),
+    ("window_attention", None): (
+        (*QKV, mask(), 8, True), "q, k, v, p (n·m numbers a head)",
+        QKV_BYTES + REAL * B * H * n * m),
+    ("window_attention", "blocked_window"): (
+        (*QKV, mask(), 8, True),
+        "q and k, v with w keys before them, in blocks; p (2 w numbers a query and head, or w)",
+        REAL * B * H * n * (h + 2 * (h + e) + 2 * 8)),
     ("direct_summation", None): (
         DIRECT, "ids, positions, W, x, x ⊙ f, where z is positive, mask, c^power",
         ID * B * n + REAL * (n * d + o * d + B) + 2 * X + BOOL * B * n * (o + 1)),
