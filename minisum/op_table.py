@@ -127,6 +127,17 @@ EXAMPLES = {
         causal=True,
     ),
     "elu_plus_one": lambda draw: smooth(draw.normal("B n d")),
+    "hedgehog": lambda draw: smooth(
+        draw.normal("B H n h"), draw.normal("h h"), draw.normal("h")
+    ),
+    "focused": lambda draw: smooth(draw.uniform("B H n h", 0.1, 1), draw.normal("H h")),
+    "favor": lambda draw: smooth(draw.normal("B H n h"), omega=draw.normal("5 h")),
+    "log_normal_query": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
+    "log_normal_key": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
+    "norm_aware_query": lambda draw: smooth(draw.uniform("B n h", 0.1, 1)),
+    "norm_aware_key": lambda draw: smooth(draw.normal("B n h")),
+    "dpfp": lambda draw: smooth(draw.normal("B n h")),
+    "taylor": lambda draw: smooth(draw.normal("B n h")),
     "delta_rule": lambda draw: smooth(
         *draw.unit_keys(), draw.uniform("B H n 1", 0, 1), draw.uniform("B H n 1", -2, 0)
     ),

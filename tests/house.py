@@ -32,6 +32,7 @@ LINES = {
 # counted in the room around it.
 LATER = {
     "minisum/ops/window.py": 50,
+    "minisum/ops/feature_maps.py": 240,
     "minisum/fast/blocked_window.py": 100,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.

@@ -45,6 +45,10 @@ FILES = {
     "rotary": ("rotate",),
     "products": ("full_product", "causal_product"),
     "linear_attention": ("kernel_attention", "elu_plus_one"),
+    "feature_maps": (
+        "hedgehog", "focused", "favor", "log_normal_query", "log_normal_key", "norm_aware_query",
+        "norm_aware_key", "dpfp", "taylor",
+    ),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),

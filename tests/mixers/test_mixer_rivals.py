@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from minisum import mixers, ops
+from minisum.mixers.linear_attention import MAPS as linear_attention_maps
+from minisum.mixers.linear_attention import orthogonal_directions
 from minisum.params import Params, flatten
 
 torch = pytest.importorskip("torch")
@@ -208,8 +210,12 @@ FORMS = [
 
 @pytest.mark.parametrize(("name", "causal"), FORMS)
 def test_a_twin_agrees(name, causal):
-    twin = globals()[name]
-    mixer = mixers.build(name, width=d, heads=H, max_len=MAX_LEN, causal=causal)
+    agree(globals()[name], name, causal)
+
+
+def agree(twin, name, causal, **options):
+    """Output and gradients of a mixer beside its twin's."""
+    mixer = mixers.build(name, width=d, heads=H, max_len=MAX_LEN, causal=causal, **options)
     rng = np.random.default_rng(0)
     arrays = {k: a + rng.normal(0, 0.4, a.shape) for k, a in flatten(mixer.init(rng)).items()}
     x, dy = rng.normal(size=(2, B, n, d))
@@ -224,6 +230,72 @@ def test_a_twin_agrees(name, causal):
     close(dx, twin_x.grad, "dx")
     for key in arrays:
         close(flatten(dparams)[key], p[key].grad, key)
+
+
+def hedgehog(x, p):
+    z = 2 * (x @ p["W"].T + p["b"])
+    return torch.cat([z, -z], dim=-1).softmax(-1)
+
+
+def focused(x, p):
+    r = join((x.relu() + 1e-6) / F.softplus(p["s"])[:, None])
+    return split(r**3 / (r**3).norm(dim=-1, keepdim=True) * r.norm(dim=-1, keepdim=True))
+
+
+def norm_aware(x, p):
+    length = x.norm(dim=-1, keepdim=True)
+    u, power = x / length, 3 * (0.5 + length.tanh())
+    return torch.cat([u.relu() ** power, (-u).relu() ** power], dim=-1)
+
+
+def dpfp(x, p):
+    z = torch.cat([x.relu(), (-x).relu()], dim=-1)
+    return torch.cat([z * z.roll(j, dims=-1) for j in (1, 2, 3)], dim=-1)
+
+
+def taylor(x, p):
+    h = x.shape[-1]
+    i, j = torch.triu_indices(h, h, 1)
+    pairs = [x**2 / math.sqrt(2 * h), x[..., i] * x[..., j] / math.sqrt(h)]
+    return torch.cat([torch.ones_like(x[..., :1]), x / h**0.25, *pairs], dim=-1)
+
+
+def favor(x, p):
+    omega, x = torch.tensor(orthogonal_directions(x.shape[-1])["omega"]), x * x.shape[-1] ** -0.25
+    exponent = x @ omega.T - x.square().sum(-1, keepdim=True) / 2
+    return (exponent.exp() + 1e-4) / math.sqrt(len(omega))
+
+
+MAPS = {
+    "elu1": (lambda x, p: F.elu(x) + 1,) * 2,
+    "relu": (lambda x, p: x.relu(),) * 2,
+    "hedgehog": (hedgehog,) * 2,
+    "focused": (focused,) * 2,
+    "favor": (favor,) * 2,
+    "norm_aware": (norm_aware, lambda x, p: torch.cat([x.relu() ** 3, (-x).relu() ** 3], dim=-1)),
+    "log_normal": (
+        lambda x, p: (p["rate"][:, None, None] * x).softmax(-1),
+        lambda x, p: (p["rate"][:, None, None] * x).exp(),
+    ),
+    "dpfp": (dpfp,) * 2,
+    "taylor": (taylor,) * 2,
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", linear_attention_maps)
+def test_a_feature_map_agrees(name, causal):
+    def twin(p, x, causal):
+        q, k, v = (split(affine(p, x, part)) for part in "qkv")
+        own = {
+            part: {key.partition(".")[2]: a for key, a in p.items() if key.startswith(part)}
+            for part in ("q_map", "k_map")
+        }
+        query, key = MAPS[name]
+        weights = query(q, own["q_map"]) @ key(k, own["k_map"]).mT * seen(causal)
+        return affine(p, join(weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)), "o")
+
+    agree(twin, "linear_attention", causal, feature_map=name)
 
 
 def close(a, b, name, tolerance=1e-9):

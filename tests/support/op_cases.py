@@ -5,6 +5,7 @@ from functools import partial
 from conftest import XP
 
 from minisum import ops
+from minisum.backend import to_numpy
 from minisum.strategies import cases
 
 SIZES = {"B": (1, 3), "n": (1, 7), "d": (1, 6), "o": (1, 5), "V": (2, 6), "H": (1, 3), "h": (1, 4)}
@@ -167,6 +168,22 @@ SMOOTH = {
     "kernel_attention causal clamped": kernel_case(True, False, True),
     "kernel_attention with every denominator held": kernel_case(True, True, True, eps=1e3),
     "elu_plus_one": lambda c: (ops.elu_plus_one, away_from_zero(c.normal("B n d", 2.0))),
+    "hedgehog": lambda c: (ops.hedgehog, c.normal("B H n h"), c.normal("h h"), c.normal("h")),
+    "focused": lambda c: (ops.focused, away_from_zero(c.normal("B H n h")), c.normal("H h")),
+    "focused by one": lambda c: (
+        named(ops.focused, power=1), away_from_zero(c.normal("B H n h")), c.normal("H h")
+    ),
+    "favor": lambda c: (
+        named(ops.favor, omega=to_numpy(c.normal("5 h")), c=1.0), c.normal("B H n h")
+    ),
+    "log_normal_query": lambda c: (
+        ops.log_normal_query, c.normal("B H n h"), c.uniform("H", 1, 2)
+    ),
+    "log_normal_key": lambda c: (ops.log_normal_key, c.normal("B H n h"), c.uniform("H", 1, 2)),
+    "norm_aware_query": lambda c: (ops.norm_aware_query, away_from_zero(c.normal("B n h"))),
+    "norm_aware_key": lambda c: (ops.norm_aware_key, away_from_zero(c.normal("B n h"))),
+    "dpfp": lambda c: (named(ops.dpfp, nu=2), away_from_zero(c.normal("B n h"))),
+    "taylor": lambda c: (ops.taylor, c.normal("B n h")),
     "delta_rule": recurrence_case(ops.delta_rule, None, False, key=0.5),
     "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, key=0.5),
     "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, key=0.5),
