@@ -33,6 +33,8 @@ LINES = {
 LATER = {
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
+    "minisum/ops/state_space.py": 60,
+    "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.

@@ -35,6 +35,7 @@ FORMS = {
     "normal_cdf": ([], ["cuda.activations"]),
     "running_softmax_pool": (["scans"], ["scans"]),
     "score_targets": (["host_losses"], ["cuda.losses"]),
+    "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),
     "unit_triangular_solve": ([], ["cuda.triangular"]),
     "window_attention": (["blocked_window"], ["blocked_window"]),
 }

@@ -43,6 +43,8 @@ TABLE = {
     "linear_attention": Entry("linear_attention", "LinearAttention"),
     "cosformer": Entry("cosformer", "CosFormer"),
     "retnet": Entry("retnet", "RetNet", can_be_bidirectional=False),
+    "mamba": Entry("mamba", "Mamba", can_be_bidirectional=False),
+    "mamba2": Entry("mamba2", "Mamba2", can_be_bidirectional=False),
     "gla": Entry("gla", "GatedLinearAttention", can_be_bidirectional=False),
     "deltanet": Entry("deltanet", "DeltaNet", can_be_bidirectional=False),
     "gated_deltanet": Entry("gated_deltanet", "GatedDeltaNet", can_be_bidirectional=False),

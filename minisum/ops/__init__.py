@@ -51,6 +51,7 @@ FILES = {
     ),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
+    "state_space": ("selective_scan",),
     "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),
 }  # fmt: skip
 FILE_OF = {name: file for file, names in FILES.items() for name in names}

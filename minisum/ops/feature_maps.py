@@ -1,4 +1,4 @@
-"""Feature maps φ of linear attention, which weighs by φ(q)·φ(k) in the place of exp(q·k / √h).
+"""Feature maps φ: linear attention weighs by φ(q)·φ(k), softmax attention by exp(q·k / √h).
 
 All read the heads of queries or keys, (B, H, n, h). `minisum.mixers.linear_attention` names them.
 """

@@ -200,6 +200,42 @@ def gated_deltanet(p, x, causal):
     return affine(p, join(delta(p, x, split(keep)) * gate), "o")
 
 
+def conv_and_bias(p, u):
+    taps = p["conv.W"]
+    padded = F.pad(u.mT, (len(taps) - 1, 0))
+    return F.silu(F.conv1d(padded, taps.T[:, None], p["conv.b"], groups=taps.shape[1]).mT)
+
+
+def mamba(p, x, causal):
+    u, z = affine(p, x, "in").chunk(2, dim=-1)
+    u = conv_and_bias(p, u)
+    low, key, query = affine(p, u, "select").split([1, 16, 16], dim=-1)
+    dt, A = F.softplus(affine(p, low, "dt")), -p["A_log"].exp()
+
+    def update(t, h):
+        write = (dt * u)[:, t, :, None] * key[:, t, None]
+        h = (dt[:, t, :, None] * A).exp() * h + write
+        return torch.einsum("ben,bn->be", h, query[:, t]) + p["D"] * u[:, t], h
+
+    y = recur(update, torch.zeros(B, 2 * d, 16, dtype=torch.float64))
+    return affine(p, y * F.silu(z), "o")
+
+
+def mamba2(p, x, causal):
+    z, mixed, dt = affine(p, x, "in").split([2 * d, 2 * d + 256, H], dim=-1)
+    u, key, query = conv_and_bias(p, mixed).split([2 * d, 128, 128], dim=-1)
+    u, dt, A = split(u), F.softplus(dt + p["dt_bias"]).mT, -p["A_log"].exp()
+
+    def update(t, S):
+        write = torch.einsum("bk,bhv->bhkv", key[:, t], dt[:, :, t, None] * u[:, :, t])
+        S = (dt[:, :, t] * A).exp()[..., None, None] * S + write
+        read = torch.einsum("bk,bhkv->bhv", query[:, t], S)
+        return read + p["D"][:, None] * u[:, :, t], S
+
+    o = recur(update, torch.zeros(B, H, 128, 2 * d // H, dtype=torch.float64))
+    return affine(p, rms(join(o) * F.silu(z), p["norm.gain"]), "o")
+
+
 FORMS = [
     (name, causal)
     for name, mixer in mixers.TABLE.items()

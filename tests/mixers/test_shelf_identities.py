@@ -68,3 +68,37 @@ def test_blocks_attend_on_their_own(case):
     for start in range(0, case.n, 3):
         block = slice(start, start + 3)
         close(y[:, :, block], ops.attention(q[:, :, block], k[:, :, block], v[:, :, block])[0])
+
+
+@given(case=sizes)
+def test_a_selective_scan_of_one_number_is_a_decayed_sum(case):
+    u, delta = case.normal("B n d"), case.uniform("B n d", 0.1, 1)
+    A, key, query = case.uniform("d 1", -2, -0.1), case.normal("B n 1"), case.normal("B n 1")
+    (y, _), _ = ops.selective_scan(u, delta, A, key, query)
+    (h, _), _ = ops.decayed_sum(delta * u * key, delta * A[:, 0])
+    close(y, h * query)
+
+
+@given(case=sizes)
+def test_a_selective_scan_whose_channels_are_alike_is_a_product_with_decay(case):
+    """Mamba-1 with one A and one step for all channels and states is Mamba-2, one head."""
+    u, delta = case.normal("B n d"), case.uniform("B n 1", 0.1, 1)
+    key, query, A = case.normal("B n h"), case.normal("B n h"), -0.7
+    steps = XP.broadcast_to(delta, u.shape)
+    (y, _), _ = ops.selective_scan(u, steps, XP.full(case.shape("d h"), A), key, query)
+    heads = [a[:, None] for a in (query, key, delta * u, delta * A)]
+    close(y, ops.causal_product(*heads)[0][0][:, 0])
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+@given(case=sizes)
+def test_a_state_space_model_that_steps_nowhere_passes_the_present_on(name, case):
+    """Steps of next to nothing write nothing: what is left is D u through the gate."""
+    mixer, params, x = build(name, case, causal=True)
+    layer = params["dt"]["b"] if name == "mamba" else params["dt_bias"]
+    layer[...] = -80.0
+    before, _ = mixer(params, x)
+    params["A_log"][...] = 5.0
+    close(before, mixer(params, x)[0])
+    params["D"][...] = 0.0
+    assert abs(mixer(params, x)[0]).max() < 1e-9

@@ -113,6 +113,14 @@ def running_pool_case(c):
     return op, c.normal("B n d", 2.0), c.normal("B n d"), c.mask()
 
 
+def scan_arrays(c):
+    """u, delta, A, B, C."""
+    return (
+        c.normal("B n d"), c.uniform("B n d", 0.1, 1), c.uniform("d h", -2, -0.1),
+        c.normal("B n h"), c.normal("B n h"),
+    )  # fmt: skip
+
+
 def attention_case(causal, masked):
     def make(c):
         arrays = [c.normal("B H n h"), c.normal("B H n h"), c.normal("B H n o")]
@@ -188,6 +196,10 @@ SMOOTH = {
     "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, key=0.5),
     "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, key=0.5),
     "delta_rule decayed alike": recurrence_case(ops.delta_rule, "1 H n 1", False, key=0.5),
+    "selective_scan": lambda c: (ops.selective_scan, *scan_arrays(c)),
+    "selective_scan from a state": lambda c: (
+        ops.selective_scan, *scan_arrays(c), c.normal("B d h")
+    ),
     "l2_norm": lambda c: (named(ops.l2_norm, eps=0.1), c.normal("B n d")),
     "rotate": lambda c: (ops.rotate, c.normal("B H n 4"), c.ids("B n", 50)),
     "decayed_sum": lambda c: (ops.decayed_sum, c.normal("B n d"), c.uniform("B n d", -2, 0)),
