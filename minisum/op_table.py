@@ -143,6 +143,10 @@ EXAMPLES = {
     ),
     "l2_norm": lambda draw: smooth(draw.normal("B n d")),
     "causal_conv": lambda draw: exact(draw.grid("B n d"), draw.grid("3 d")),
+    "both_ways_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0)
+    ),
+    "both_ways_sum": lambda draw: smooth(draw.normal("B n d"), draw.uniform("B n d", -2, 0)),
     "selective_scan": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", 0.1, 1), draw.uniform("d h", -2, -0.1),
         draw.normal("B n h"), draw.normal("B n h"), draw.normal("B d h"),

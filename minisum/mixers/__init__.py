@@ -32,8 +32,8 @@ class Entry(NamedTuple):
 TABLE = {
     "summation": Entry("summation", "Summation"),
     "running_mean": Entry("running_mean", "RunningMean"),
-    "decayed_sum": Entry("decayed_sum", "DecayedSum", can_be_bidirectional=False),
-    "gated_sum": Entry("gated_sum", "GatedSum", can_be_bidirectional=False),
+    "decayed_sum": Entry("decayed_sum", "DecayedSum"),
+    "gated_sum": Entry("gated_sum", "GatedSum"),
     "aft_simple": Entry("aft_simple", "AFTSimple"),
     "projection": Entry("projection", "Projection"),
     "attention": Entry("attention", "Attention"),
@@ -42,10 +42,10 @@ TABLE = {
     "simpletron": Entry("simpletron", "SimpleTron"),
     "linear_attention": Entry("linear_attention", "LinearAttention"),
     "cosformer": Entry("cosformer", "CosFormer"),
-    "retnet": Entry("retnet", "RetNet", can_be_bidirectional=False),
+    "retnet": Entry("retnet", "RetNet"),
     "mamba": Entry("mamba", "Mamba", can_be_bidirectional=False),
     "mamba2": Entry("mamba2", "Mamba2", can_be_bidirectional=False),
-    "gla": Entry("gla", "GatedLinearAttention", can_be_bidirectional=False),
+    "gla": Entry("gla", "GatedLinearAttention"),
     "deltanet": Entry("deltanet", "DeltaNet", can_be_bidirectional=False),
     "gated_deltanet": Entry("gated_deltanet", "GatedDeltaNet", can_be_bidirectional=False),
 }

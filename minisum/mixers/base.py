@@ -3,7 +3,16 @@
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import linear_layer
-from minisum.ops import merge_heads, rms_norm, silu, split_heads
+from minisum.ops import (
+    both_ways_product,
+    both_ways_sum,
+    causal_product,
+    decayed_sum,
+    merge_heads,
+    rms_norm,
+    silu,
+    split_heads,
+)
 
 
 class Mixer:
@@ -167,6 +176,18 @@ def gated_from_heads(params, o, x, heads):
         return do, dx, {"gate": dgate, "norm": {"gain": dgain}, "o": dparams_o}
 
     return y, back
+
+
+def decayed(causal, *sequences, state=None):
+    """What fades by the last of the sequences, a log decay: (y, state); back((dy, None)).
+
+    A sum of u, or a product of q, k and v. Causal, or in both directions and then without a state.
+    """
+    product = len(sequences) == 4
+    if causal:
+        return (causal_product if product else decayed_sum)(*sequences, state)
+    y, back = (both_ways_product if product else both_ways_sum)(*sequences)
+    return (y, None), lambda gradients: (*back(gradients[0]), None)
 
 
 def join(**branches):

@@ -75,12 +75,23 @@ def running_mean(p, x, causal):
 def decayed_sum(p, x, causal):
     gamma = 1 - torch.tensor(np.geomspace(1 / 2, 1 / MAX_LEN, d))
     apart = torch.arange(n)[:, None] - torch.arange(n)
-    weights = gamma ** apart.clamp(min=0)[..., None] * seen(causal)[..., None]
+    weights = gamma ** apart.abs()[..., None] * seen(causal)[..., None]
     return output(p, torch.einsum("tsd,bsd->btd", weights, contributions(p, x)))
+
+
+def fade(log_decay):
+    """exp of the decays from token s up to the one before t, on either side.   (.., n, c)"""
+    sums = F.pad(log_decay.cumsum(-2), (0, 0, 1, 0))  # of what stands before each token
+    before = sums[..., :-1, :].unsqueeze(-2) - sums[..., None, :-1, :]
+    after = sums[..., None, 1:, :] - sums[..., 1:, :].unsqueeze(-2)
+    return torch.where(seen(True)[..., None] > 0, before, after).exp()
 
 
 def gated_sum(p, x, causal):
     keep, new = affine(p, x, "forget").sigmoid(), contributions(p, x)
+    if not causal:
+        weights = fade(keep.log())  # (B, t, s, d)
+        return affine(p, torch.einsum("btsd,bsd->btd", weights, (1 - keep) * new), "o")
 
     def update(t, h):
         h = keep[:, t] * h + (1 - keep[:, t]) * new[:, t]
@@ -150,7 +161,7 @@ def retnet(p, x, causal):
     turn = torch.polar(torch.ones_like(angles), angles)
     q, k = (torch.complex(a[..., :half], a[..., half:]) * turn for a in (q, k))
     scores = (q @ k.mH).real / math.sqrt(2 * half)
-    apart = (torch.arange(n)[:, None] - torch.arange(n)).clamp(min=0)
+    apart = (torch.arange(n)[:, None] - torch.arange(n)).abs()
     gamma = 1 - 2.0 ** (-5 - torch.arange(H, dtype=torch.float64))
     o = scores * gamma[:, None, None] ** apart * seen(causal) @ v
     return affine(p, join(rms(o, p["norm.gain"]) * F.silu(gate)), "o")
@@ -159,6 +170,10 @@ def retnet(p, x, causal):
 def gla(p, x, causal):
     q, k, v, gate = (split(affine(p, x, name)) for name in ("q", "k", "v", "gate"))
     keep = (split(F.logsigmoid(affine(p, affine(p, x, "decay1"), "decay2"))) / 16).exp()
+    if not causal:
+        weights = torch.einsum("bhtk,bhsk,bhtsk->bhts", q, k, fade(keep.log()))
+        o = weights @ v / math.sqrt(q.shape[-1])
+        return affine(p, join(rms(o, p["norm.gain"]) * F.silu(gate)), "o")
 
     def update(t, S):
         S = keep[:, :, t, :, None] * S + k[:, :, t, :, None] * v[:, :, t, None]

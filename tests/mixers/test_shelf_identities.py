@@ -71,6 +71,50 @@ def test_blocks_attend_on_their_own(case):
 
 
 @given(case=sizes)
+def test_without_decay_both_directions_are_the_full_product(case):
+    q, k, v = qkv(case)
+    (full, _), _ = ops.full_product(q, k, v)
+    for letters in ("B H n 1", "B H n h"):
+        close(ops.both_ways_product(q, k, v, XP.zeros(case.shape(letters)))[0], full)
+
+
+@given(case=sizes)
+def test_both_directions_are_alike(case):
+    """A text read backwards, with its decays, gives the outputs backwards."""
+    q, k, v = qkv(case)
+    log_decay = case.uniform("B H n h", -2, 0)
+    y, _ = ops.both_ways_product(q, k, v, log_decay)
+    turned, _ = ops.both_ways_product(*(XP.flip(a, 2) for a in (q, k, v, log_decay)))
+    close(XP.flip(turned, 2), y)
+
+
+@given(case=cases(XP, B=(1, 2), n=(3, 9), H=(1, 2), h=(1, 4), d=(1, 4)))
+def test_the_token_that_is_read_fades_by_its_own_decay(case):
+    """And the reader's does not count: from one end only the other tokens' decays matter."""
+    u = case.normal("B n d")
+    log_decay = case.uniform("B n d", -2, -0.1)
+    y, _ = ops.both_ways_sum(u, log_decay)
+    changed = log_decay.copy()
+    changed[:, 0], changed[:, -1] = -5.0, -5.0
+    ends, _ = ops.both_ways_sum(u, changed)
+    own = u[:, 0] - u[:, 0] * XP.exp(-5.0 - log_decay[:, 0])
+    faded = own * XP.exp(log_decay[:, 0] + log_decay[:, 1:-1].sum(axis=1))
+    after = (ops.both_ways_sum(u[:, 1:], log_decay[:, 1:])[0])[:, -1]
+    first = u[:, 0] * XP.exp(log_decay[:, :-1].sum(axis=1))
+    close(y[:, -1], after + first)
+    close(y[:, -1] - ends[:, -1], faded)
+
+
+@given(case=sizes)
+def test_sums_both_ways_are_products_both_ways_of_one_key(case):
+    u, log_decay = case.normal("B n d"), case.uniform("B n d", -2, 0)
+    as_heads = [a.swapaxes(1, 2)[..., None] for a in (u, log_decay)]
+    one = XP.ones_like(as_heads[0])
+    y, _ = ops.both_ways_product(one, one, *as_heads)
+    close(ops.both_ways_sum(u, log_decay)[0], y[..., 0].swapaxes(1, 2))
+
+
+@given(case=sizes)
 def test_a_selective_scan_of_one_number_is_a_decayed_sum(case):
     u, delta = case.normal("B n d"), case.uniform("B n d", 0.1, 1)
     A, key, query = case.uniform("d 1", -2, -0.1), case.normal("B n 1"), case.normal("B n 1")

@@ -196,6 +196,16 @@ SMOOTH = {
     "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, key=0.5),
     "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, key=0.5),
     "delta_rule decayed alike": recurrence_case(ops.delta_rule, "1 H n 1", False, key=0.5),
+    "both_ways_product": lambda c: (
+        ops.both_ways_product, *product_arrays(c, c.normal), c.uniform("B H n 1", -2, 0)
+    ),
+    "both_ways_product by channel alike": lambda c: (
+        ops.both_ways_product, *product_arrays(c, c.normal), c.uniform("1 H n h", -2, 0)
+    ),
+    "both_ways_sum": lambda c: (ops.both_ways_sum, c.normal("B n d"), c.uniform("B n d", -2, 0)),
+    "both_ways_sum alike": lambda c: (
+        ops.both_ways_sum, c.normal("B n d"), c.uniform("1 n 1", -2, 0)
+    ),
     "selective_scan": lambda c: (ops.selective_scan, *scan_arrays(c)),
     "selective_scan from a state": lambda c: (
         ops.selective_scan, *scan_arrays(c), c.normal("B d h")
