@@ -9,6 +9,7 @@ from op_cases import EXACT, SMOOTH
 from minisum import ops, optim
 from minisum.fast import (
     FORMS,
+    blocked_window,
     chunked_delta_rule,
     chunked_product,
     chunks,
@@ -19,6 +20,7 @@ from minisum.fast import (
     host_losses,
     host_running,
     host_summation,
+    pieces_of_scan,
 )
 from minisum.fast.cuda import attention, losses
 from minisum.normal import normal_cdf
@@ -51,7 +53,12 @@ def set_chunks(monkeypatch, tokens):
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
-    for module, size in [(chunks, "PIECE"), (host_attention_blocked, "LEAST_KEYS")]:
+    monkeypatch.setattr(blocked_window, "LEAST_WINDOWS", 0)
+    for module, size in [
+        (chunks, "PIECE"),
+        (pieces_of_scan, "PIECE"),
+        (host_attention_blocked, "LEAST_KEYS"),
+    ]:
         monkeypatch.setattr(module, size, 2 * tokens)
     # These count numbers, not tokens.
     for module, size in [
