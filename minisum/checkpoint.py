@@ -21,6 +21,10 @@ FORMAT = 2
 MOST_BYTES = 1 << 40
 HEADER_BYTES = 64 << 20
 
+# Files in the folder of a run: the parameters of its best epoch, and what reads its texts.
+BEST, TOKENIZER = "best.safetensors", "tokenizer.json"
+TOKENIZER_BYTES = 64 << 20
+
 
 def save(path, arrays, meta, previous=None):
     """Write host arrays and JSON-able `meta` to `path`, atomically.

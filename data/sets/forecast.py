@@ -12,10 +12,10 @@ import numpy as np
 from data.fingerprint import data_sha256
 from data.generated import hourly
 from data.reading.columns import guess_column, listed, require_columns
-from data.reading.numbers import column_statistics, read_number, require_moderate
 from data.reading.rows import read_rows
 from data.reading.times import require_order
 from data.sets import registry
+from minisum.columns import column_statistics, fill_gaps, read_number, require_moderate
 from minisum.errors import UserError
 
 NAMES = registry.names("forecast")
@@ -126,7 +126,8 @@ class Windows:
         self.ends = split_ends(series, split)
         mean, deviation = column_statistics(series.values[: self.ends[0]], series.columns)
         self.mean, self.deviation = mean, np.where(deviation == 0, 1.0, deviation)
-        scaled = standardised(series.values, self.mean, self.deviation, series.columns)
+        scaled = (series.values - self.mean) / self.deviation
+        require_moderate(scaled, series.columns)
         self.targets = scaled.astype(np.float32)
         self.inputs = fill_gaps(scaled).astype(np.float32)
         self.firsts = {}  # where the targets of each window begin
@@ -158,16 +159,3 @@ class Windows:
             "windows": self.inputs[firsts + np.arange(-self.window, 0)],
             "targets": self.targets[firsts + np.arange(self.horizon)],
         }
-
-
-def standardised(values, mean, deviation, columns):
-    """(values - mean) / deviation. UserError for a column with a number too large for float32."""
-    return require_moderate((values - mean) / deviation, columns)
-
-
-def fill_gaps(scaled):
-    """NaN replaced by the last number before it in the column, 0 (the mean) before the first."""
-    places = np.where(np.isnan(scaled), 0, np.arange(1, len(scaled) + 1)[:, None])
-    latest = np.maximum.accumulate(places, axis=0)
-    padded = np.concatenate([np.zeros((1, scaled.shape[1])), scaled])
-    return np.take_along_axis(padded, latest, axis=0)

@@ -11,7 +11,7 @@ import tiny_runs
 
 from data.reading.times import require_order
 from data.sets.forecast import Series, Windows, read_series
-from data.sets.multimodal import Standardiser
+from minisum.columns import Standardiser
 from minisum.errors import UserError
 
 GOOD = {

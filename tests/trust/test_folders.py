@@ -15,7 +15,7 @@ pytest.importorskip("tokenizers")
 from minisum import files
 from minisum.errors import UserError
 from train.reproduce import __main__ as reproduce
-from train.run import lock
+from train.run import folder as lock
 from train.run.cells import Cells
 from train.run.folder import RunFolder
 
@@ -25,7 +25,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="links and locks of POSIX"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE", 0.2)
+    monkeypatch.setattr(lock, "LOCK_WAIT", 0.2)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
 
@@ -153,7 +153,7 @@ def test_only_regular_files_are_read(tmp_path, kind):
 
 def test_files_are_written_in_one_place():
     """No other module opens a file for writing: none can follow a link or leave half a file."""
-    allowed = {"minisum/files.py", "train/run/lock.py", "train/reproduce/__main__.py"}
+    allowed = {"minisum/files.py", "train/run/folder.py", "train/reproduce/__main__.py"}
     found = set()
     for room in ("minisum", "train", "data"):
         for path in (ROOT / room).rglob("*.py"):

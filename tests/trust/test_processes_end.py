@@ -23,7 +23,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
 from train import launch
-from train.run import keyboard, signals
+from train.run import signals
 
 pytestmark = [linux, on_host]
 
@@ -257,13 +257,13 @@ def test_a_signal_between_two_parts_is_seen_in_the_next():
 
 
 def test_a_swallowed_interrupt_is_raised_later():
-    with pytest.raises(KeyboardInterrupt), keyboard.keyboard_interrupts():
+    with pytest.raises(KeyboardInterrupt), signals.keyboard_interrupts():
         with contextlib.suppress(KeyboardInterrupt):  # as a library may
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
-        keyboard.raise_swallowed()
-    with keyboard.keyboard_interrupts():
-        keyboard.raise_swallowed()
+        signals.raise_swallowed()
+    with signals.keyboard_interrupts():
+        signals.raise_swallowed()
 
 
 def test_all_cases_are_there():

@@ -2,7 +2,7 @@
 
 from minisum import files
 from minisum.errors import UserError
-from train.run.lock import inside
+from train.run.folder import inside
 from train.run.options import flag
 
 

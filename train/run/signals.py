@@ -8,6 +8,7 @@ import threading
 STOPPING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 
 _noted = None  # by the outermost interruptible(), while there is one
+_swallowed = []  # SIGINTs whose KeyboardInterrupt may not have reached the command
 
 
 class Interrupted(Exception):
@@ -54,6 +55,36 @@ def interruptible():
 def heeded():
     """STOPPING without a SIGHUP that is ignored, as nohup has it."""
     return [n for n in STOPPING if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def keyboard_interrupts():
+    """Ctrl-C raises KeyboardInterrupt in here, and `raise_swallowed` does so again.
+
+    Python raises it wherever it is, be that a callback or a library that catches everything.
+    """
+    before = signal.getsignal(signal.SIGINT) if is_main_thread() else None
+    if before not in (signal.SIG_DFL, signal.default_int_handler):
+        yield
+        return
+    _swallowed.clear()
+
+    def interrupt(number, frame):
+        _swallowed.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def raise_swallowed():
+    """KeyboardInterrupt if there was one that nobody saw."""
+    if _swallowed:
+        _swallowed.clear()
+        raise KeyboardInterrupt
 
 
 def is_main_thread():

@@ -1,6 +1,7 @@
-"""Numbers from the cells of a table, and the mean and deviation of its columns."""
+"""Columns of numbers: cells read, standardised on the training rows, gaps filled."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,8 +30,8 @@ def read_number(value, column, place) -> float:
     return number
 
 
-def require_moderate(scaled, columns) -> np.ndarray:
-    """`scaled`, standardised numbers (N, C). UserError for one with which float32 overflows."""
+def require_moderate(scaled, columns):
+    """UserError if one of `scaled`, standardised numbers (N, C), lets float32 overflow."""
     with np.errstate(invalid="ignore"):
         rows, places = np.nonzero(np.abs(scaled) > LARGEST_SCALED)
     if len(rows):
@@ -38,7 +39,6 @@ def require_moderate(scaled, columns) -> np.ndarray:
             f"Column {columns[places[0]]!r} holds a number {scaled[rows[0], places[0]]:.0e} "
             "deviations of the training rows away from their mean: too large to compute with."
         )
-    return scaled
 
 
 def column_statistics(values, columns) -> tuple[np.ndarray, np.ndarray]:
@@ -56,3 +56,48 @@ def column_statistics(values, columns) -> tuple[np.ndarray, np.ndarray]:
     # The mean of equal numbers is off by rounding, and so are their distances from it.
     constant = deviation <= 1e-12 * np.abs(mean)
     return mean, np.where(constant, 0.0, deviation)
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Columns to mean 0 and deviation 1, as measured on the training rows.
+
+    A missing value becomes the mean, 0. If any is missing in training, every cell is described by
+    two numbers, its value and whether it is missing, so that a model can tell it from an average
+    one. A column that never changes becomes 0 throughout.
+    """
+
+    mean: list[float]
+    deviation: list[float]
+    flagged: bool
+
+    @classmethod
+    def fit(cls, numbers, names) -> "Standardiser":
+        """numbers (N, k), names of the k columns. UserError as of `column_statistics`."""
+        mean, deviation = column_statistics(numbers, names)
+        return cls(mean.tolist(), deviation.tolist(), bool(np.isnan(numbers).any()))
+
+    @property
+    def inputs(self) -> int:
+        """Numbers that describe a cell."""
+        return 2 if self.flagged else 1
+
+    def __call__(self, numbers) -> np.ndarray:
+        """numbers (N, k) with NaN -> (N, k, inputs) float32."""
+        deviation = np.array(self.deviation)
+        varies = deviation > 0
+        scaled = (numbers - self.mean) / np.where(varies, deviation, 1)
+        require_moderate(scaled, [f"number {i + 1}" for i in range(len(deviation))])
+        missing = np.isnan(numbers)
+        described = [np.where(missing | ~varies, 0, scaled)]
+        if self.flagged:
+            described.append(missing)
+        return np.stack(described, axis=2).astype(np.float32)
+
+
+def fill_gaps(scaled):
+    """NaN replaced by the last number before it in the column, 0 (the mean) before the first."""
+    places = np.where(np.isnan(scaled), 0, np.arange(1, len(scaled) + 1)[:, None])
+    latest = np.maximum.accumulate(places, axis=0)
+    padded = np.concatenate([np.zeros((1, scaled.shape[1])), scaled])
+    return np.take_along_axis(padded, latest, axis=0)
