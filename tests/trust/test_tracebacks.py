@@ -117,7 +117,7 @@ def test_numbers_of_many_digits_for_a_comparison(capsys, tmp_path):
     assert "--steps: a number below 2**63" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["train", "minisum", "data.sets", "json", "train.run"])
+@pytest.mark.parametrize("module", ["train", "data.sets", "json.tool.x", "train.run"])
 def test_a_package_is_no_module(capsys, module):
     with pytest.raises(SystemExit):
         launch.main(["--ranks", "1", module])
