@@ -64,7 +64,9 @@ def frames():
         sys.setprofile(watch)
         try:
             with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                status = classifier.main(classifier.COMMAND, [*flags, "--out", f"{folder}/run"])
+                status = classifier.main(
+                    classifier.Classification, [*flags, "--out", f"{folder}/run"]
+                )
         finally:
             sys.setprofile(None)
             threading.setprofile(None)

@@ -28,26 +28,11 @@ from train.run.signals import Interrupted
 COMMAND_FLAGS = ("out", "resume", "predict")
 
 
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """One task's part in the command line."""
-
-    task: str  # "classifier"
-    description: str
-    config_class: type
-    load: object  # (config, folder, resume) -> Task
-    predict: object = None  # (minisum.runs.Run) -> None, reads standard input
-    predict_help: str = (
-        "read texts from standard input, one a line, and print the prediction of the run in DIR"
-    )
-
-    @property
-    def program(self):
-        return f"python -m train.{self.task}"
-
-
 def main(command, arguments=None):
-    """Run `command` on `arguments` (default: those of the process); return the exit status."""
+    """Train or predict as `arguments` (default: those of the process) say; return the exit status.
+
+    command: a subclass of train.run.task.Task.
+    """
     with run_with_exit_status() as outcome, contextlib.ExitStack() as held:
         group = outcome.join_group()
         report = Report(silent=group.rank > 0)
@@ -60,7 +45,7 @@ def main(command, arguments=None):
             return 0
         task, folder, parts = prepared
         out = shlex.quote(str(folder))
-        outcome.resume = f"{group.launcher(command.program)} --resume --out {out}"
+        outcome.resume = f"{group.launcher(program(command))} --resume --out {out}"
         results = []
         for mixer, part, begun in parts:
             variant = task.with_mixer(mixer) if mixer else task
@@ -138,8 +123,12 @@ def say_error(error):
     emit(sys.stderr, f"error: {sentence}")
 
 
+def program(command):
+    return f"python -m train.{command.name}"
+
+
 def build_parser(command):
-    parser = parser_for(command.config_class, command.program, command.description)
+    parser = parser_for(command.config_class, program(command), command.description)
     group = add_out(parser, "folder for the run's files (default: runs/TASK-DATASET-MIXER-TIME)")
     group.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, with its own settings"
@@ -196,13 +185,13 @@ def read_settings(command, chosen, given):
     if chosen["resume"]:
         if out is None:
             raise UserError("--resume needs --out DIR: the folder of the run to go on with")
-        config, stored = from_run(command.config_class, command.task, out, given)
+        config, stored = from_run(command.config_class, command.name, out, given)
         if stored.get("ranks", 1) != process_group.group().size and "threads" not in given:
             config = dataclasses.replace(config, threads=None)
     else:
         config = from_flags(command.config_class, given)
         name = config.dataset if config.data is None else Path(config.data).name.split(".")[0]
-        out = out or new_path("runs", f"{command.task}-{name}-{config.mixer}")
+        out = out or new_path("runs", f"{command.name}-{name}-{config.mixer}")
     return resolve_defaults(config), stored, RunFolder(out)
 
 
@@ -233,7 +222,7 @@ def predict(command, chosen, given):
             raise UserError(f"{flag(name)} has no meaning with --predict: the run has its settings")
     here = resolve_defaults(from_flags(command.config_class, given))
     settings = here.pick("backend", "threads", "batch_size")
-    command.predict(minisum.load(chosen["predict"], task=command.task, **settings))
+    command.predict(minisum.load(chosen["predict"], task=command.name, **settings))
 
 
 def resolve_defaults(config):
