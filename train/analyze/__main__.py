@@ -7,7 +7,6 @@ layers.json), as published: their principal plane, the likeness of consecutive l
 directions each layer uses.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -28,12 +27,8 @@ from train.run.report import emit
 
 
 def parser():
-    parser = Parser(
-        prog="python -m train.analyze",
-        description="Look inside trained runs: words' contributions, or the geometry of layers.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    about = "Look inside trained runs: words' contributions, or the geometry of layers."
+    parser = Parser.with_defaults("python -m train.analyze", about)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="folder of a run, classifiers or language models")
     add("--out", metavar="DIR", required=True, help="folder for what is drawn and counted")
