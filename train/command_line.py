@@ -202,7 +202,7 @@ def begin(task, folder, begun):
 def identity(task):
     """The content of config.json."""
     what = {"format": checkpoint.FORMAT, "task": task.name, "data_sha256": task.data_sha256}
-    return what | task.config.to_dict() | {"ranks": process_group.group().size}
+    return what | dataclasses.asdict(task.config) | {"ranks": process_group.group().size}
 
 
 def engine(stored):

@@ -185,9 +185,6 @@ class Config(Settings):
         dataset = self.dataset if self.data is None else None
         return {"dataset": dataset, "data_file": self.data}
 
-    def to_dict(self):
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(Config):
