@@ -99,18 +99,13 @@ def describe_machine(xp, threads):
     }
     if xp is not np:
         found["cupy"] = f"{xp.__version__}, CUDA {xp.cuda.runtime.runtimeGetVersion()}"
-    found["BLAS of numpy"] = blas_kernel()
+    kernels = (
+        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
+        for pool in machine.blas_pools()
+    )
+    found["BLAS of numpy"] = "; ".join(kernels) or "unknown (pip install threadpoolctl)"
     if "OPENBLAS_CORETYPE" in os.environ:
         found["OPENBLAS_CORETYPE"] = f"{os.environ['OPENBLAS_CORETYPE']} (set by hand)"
     if hasattr(os, "getloadavg"):
         found["load"] = "{:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg())
     return found
-
-
-def blas_kernel():
-    """Name, version and the processor kernel chosen by the BLAS behind NumPy."""
-    named = (
-        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
-        for pool in machine.blas_pools()
-    )
-    return "; ".join(named) or "unknown (pip install threadpoolctl)"

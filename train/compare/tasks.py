@@ -10,7 +10,7 @@ A training batch is a function of (seed, step) and the test set of the settings 
 see the same examples in the same order.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 
 import numpy as np
@@ -80,15 +80,12 @@ class SetTask(Task):
         self.more = more or {}
         parts = ((tokens.flat, tokens.offsets, labels) for tokens, labels in (train, test))
         self.sha256 = fingerprint(array for part in parts for array in part)
-        self.order = lru_cache(maxsize=1)(self._order)
+        self.order = lru_cache(maxsize=1)(partial(batches.epoch_order, len(train[1])))
 
     def model(self, mixer):
         config = self.config
         sizes = (self.vocab, config.width, self.classes, self.max_len)
         return EncoderClassifier(mixer, *sizes, encoder=self.encoder(), dropout=config.dropout)
-
-    def _order(self, seed, epoch):
-        return batches.epoch_order(len(self.train[1]), seed, epoch)
 
     def train_batch(self, seed, step):
         size = min(self.config.batch_size, len(self.train[1]))

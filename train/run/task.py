@@ -40,7 +40,6 @@ class Task:
     @classmethod
     def load(cls, config, folder, resume):
         """The task of `config` with its data. On resuming, the tokenizer is the RunFolder's."""
-        raise NotImplementedError
 
     @cached_property
     def model(self):
@@ -66,18 +65,15 @@ class Task:
         predict(batch) gives the model's outputs as host arrays. folder: a path for tables and
         figures of the test split; None writes none.
         """
-        raise NotImplementedError
 
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
-        raise NotImplementedError
 
     def model_spec(self):
         """All that prediction needs beside the parameters and the tokenizer, as JSON.
 
         "model": arguments of minisum.runs.reading.build_model. It is kept in best.safetensors.
         """
-        raise NotImplementedError
 
     def tokens(self, batch):
         """Tokens of a batch, for the speed."""
