@@ -187,16 +187,15 @@ class Forecasting(Task):
         metrics = {"loss": mse, "mse": mse, "mae": mae}
         if split == "test":
             units = by_column(errors, self.windows.deviation)
-            metrics["mae_in_units"] = float(np.mean([row["mae_in_units"] for row in units]))
-            metrics["rmse_in_units"] = float(np.mean([row["rmse_in_units"] for row in units]))
+            for name in ("mae_in_units", "rmse_in_units"):
+                metrics[name] = float(units[name].mean())
             # Windows spread over the split are drawn.
             rows = np.linspace(0, self.lengths["test"] - 1, PLOTTED_WINDOWS).astype(int)
             batch = self.windows.batch("test", rows)
             forecasts = predict(batch)  # on every rank
             if folder:
-                names = self.series.columns
-                columns = [{"column": c} | u for c, u in zip(names, units, strict=True)]
-                (folder / "columns.csv").write_text(csv_of(columns), encoding="utf-8")
+                table = csv_of(rows_of({"column": self.series.columns} | units))
+                (folder / "columns.csv").write_text(table, encoding="utf-8")
                 self.write_steps(folder, errors)
                 self.draw_windows(folder / "forecasts.png", rows, batch, forecasts)
         return metrics
@@ -226,13 +225,13 @@ class Forecasting(Task):
         step = -(-self.train_size * channels // BASELINE_ROWS)
         chunks = batches.batches(np.arange(0, self.train_size, step), 128)
         moments = model.moments(self.windows.batch("train", rows) for rows in chunks)
-        found = []
         step = max(1, self.lengths["val"] * channels // 20_000)
-        for alpha in ALPHAS:
-            model.solution = model.solve(*moments, alpha)
-            mse, _ = mse_and_mae(self.errors("val", host_predict(model), step))
-            found.append((mse, alpha, model.solution))
-        model.solution = min(found, key=lambda one: one[0])[2]
+
+        def val_mse(solution):
+            model.solution = solution
+            return mse_and_mae(self.errors("val", host_predict(model), step))[0]
+
+        model.solution = min((model.solve(*moments, alpha) for alpha in ALPHAS), key=val_mse)
         return model
 
     def write_steps(self, folder, errors):
@@ -330,10 +329,10 @@ def mse_and_mae(sums, axis=None):
 
 
 def by_column(sums, deviation):
-    """A dict for each column: standardised errors, and those in its own units."""
+    """name -> (C,): standardised errors, and those in each column's own units."""
     mse, mae = mse_and_mae(sums, axis=0)
     in_units = {"rmse_in_units": np.sqrt(mse) * deviation, "mae_in_units": mae * deviation}
-    return rows_of({"mse": mse, "mae": mae, **in_units})
+    return {"mse": mse, "mae": mae, **in_units}
 
 
 def rows_of(columns):

@@ -361,5 +361,5 @@ def test_errors_add_up_over_batches():
     mse, mae = mse_and_mae(errors)
     assert math.isclose(mse, np.nanmean(off**2)) and math.isclose(mae, np.nanmean(abs(off)))
     np.testing.assert_allclose(mse_and_mae(errors, axis=1)[0], np.nanmean(off**2, axis=(0, 2)))
-    column = by_column(errors, np.array([1.0, 10.0, 1.0]))[1]
-    assert math.isclose(column["mae_in_units"], 10 * np.nanmean(abs(off[:, :, 1])))
+    in_units = by_column(errors, np.array([1.0, 10.0, 1.0]))["mae_in_units"]
+    assert math.isclose(in_units[1], 10 * np.nanmean(abs(off[:, :, 1])))
