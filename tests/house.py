@@ -31,12 +31,13 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
-    "minisum/runs": 440,
+    "minisum/runs": 760,
     "minisum/text": 510,
     "minisum/columns.py": 90,
+    "minisum/__main__.py": 40,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1928, "train": 6516}
+LARGER = {"minisum/fast": 1928, "train": 6510}
 
 
 def frames():

@@ -25,10 +25,6 @@ from train.command_line import Command, main
 from train.run.options import NAME, POSITIVE, RATE, N, TextConfig, changed, option
 from train.run.task import Task
 
-LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
-EPOCHS, MOST_EPOCHS = 15, 100
-LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(TextConfig):
@@ -70,8 +66,7 @@ class ClassifierConfig(TextConfig):
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
     max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
-        None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
-        **N,
+        None, "passes over the training rows (default: 15, or enough for 3,000 steps)", **N,
     )  # fmt: skip
     lr: float = option(
         None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
@@ -142,7 +137,9 @@ class Classification(Task):
     @staticmethod
     def resolve(config):
         """The learning rate filled in: each kind of model has its own scale of gradients."""
-        rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
+        from minisum.runs.estimator import learning_rate
+
+        rate = learning_rate("encoder" if config.is_encoder else config.mixer)
         return dataclasses.replace(config, lr=config.lr or rate)
 
     def batch(self, split, rows):
@@ -189,9 +186,12 @@ def load_data(config):
 
 def load(config, folder, resume):
     """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
+    from minisum.runs.estimator import enough_epochs
+
     data = load_data(config)
     train = data.splits["train"]
-    config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
+    epochs = config.epochs or enough_epochs(len(train), config.batch_size)
+    config = dataclasses.replace(config, epochs=epochs)
     config = config if config.mixer == "all" else Classification.resolve(config)
     path = folder.tokenizer
     if resume and path.exists():
@@ -199,11 +199,6 @@ def load(config, folder, resume):
     else:
         tokenizer = train_tokenizer(train.texts, config.tokenizer, config.vocab_size)
     return Classification(config, data, tokenizer)
-
-
-def enough_epochs(config, rows):
-    steps = -(-rows // config.batch_size)
-    return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
 
 
 def describe_model(config, vocab, classes):
