@@ -19,11 +19,10 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
-from minisum.text import batches
-from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
+from minisum.text.tokenizer import TextReader
 from train.command_line import Command, main
-from train.run.options import NAME, POSITIVE, RATE, N, TextConfig, changed, option
-from train.run.task import Task
+from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
+from train.run.task import Task, tokenizer_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +51,7 @@ class ClassifierConfig(TextConfig):
     )
     d_ff: int = option(
         None, "width of an encoder's token networks, 0 for none (default: 4 x width)", "model",
-        type=int, at_least=0, at_most=2**18, metavar="N",
+        **D_FF,
     )  # fmt: skip
     head_width: str = option(
         "split", "split the width among the heads, or give each the full one", "model",
@@ -60,7 +59,7 @@ class ClassifierConfig(TextConfig):
     )  # fmt: skip
     pooling: str = option(
         None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
-        type=str, choices=tuple(models.POOLING),
+        choices=tuple(models.POOLING),
     )  # fmt: skip
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
@@ -77,15 +76,7 @@ class ClassifierConfig(TextConfig):
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")
-    RECIPES = {
-        "default": {},
-        "published": {
-            "lr": 1e-4, "epsilon": 1e-7, "clip_value": 1.0, "epochs": 20, "patience": 0,
-            "batch_size": 64, "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True,
-            "width": 256, "max_len": 256, "heads": 4, "head_width": "full", "vocab_size": 10_000,
-            "drop_unknown": True, "padding": "left",
-        },
-    }  # fmt: skip
+    RECIPES = recipes("classifier")
 
     def check(self, given=()):
         super().check(given)
@@ -94,8 +85,8 @@ class ClassifierConfig(TextConfig):
         elif self.d_ff is not None:
             raise UserError("--d-ff belongs to an encoder: add --encoder, or --layers 2 or more")
         uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
-        if uses_heads and self.head_width == "split" and self.width % self.heads:
-            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+        if uses_heads and self.head_width == "split":
+            self.check_heads()
 
     @property
     def is_encoder(self):
@@ -147,11 +138,7 @@ class Classification(Task):
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
-        texts, labels = self.texts[split], self.labels[split]
-        logits = np.empty((len(labels), len(self.data.class_names)))
-        by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
-        for rows in batches.batches(by_length, self.config.batch_size):
-            logits[rows] = predict(self.batch(split, rows))
+        logits, labels = self.outputs(split, predict), self.labels[split]
         chosen = logits.argmax(axis=1)
         return {
             "loss": float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
@@ -193,12 +180,7 @@ def load(config, folder, resume):
     epochs = config.epochs or enough_epochs(len(train), config.batch_size)
     config = dataclasses.replace(config, epochs=epochs)
     config = config if config.mixer == "all" else Classification.resolve(config)
-    path = folder.tokenizer
-    if resume and path.exists():
-        tokenizer = load_tokenizer(path)
-    else:
-        tokenizer = train_tokenizer(train.texts, config.tokenizer, config.vocab_size)
-    return Classification(config, data, tokenizer)
+    return Classification(config, data, tokenizer_of(config, folder, resume, train.texts))
 
 
 def describe_model(config, vocab, classes):

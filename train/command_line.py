@@ -20,7 +20,7 @@ from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
 from train.run.folder import RunFolder, new_path
-from train.run.options import flag, from_flags, from_run, parser_for
+from train.run.options import add_out, flag, from_flags, from_run, parser_for
 from train.run.report import Report, emit, silence
 from train.run.signals import Interrupted
 
@@ -59,7 +59,8 @@ def main(command, arguments=None):
         if prepared is None:
             return 0
         task, folder, parts = prepared
-        outcome.resume = f"{group.launcher(command.program)} --resume --out {quoted(folder)}"
+        out = shlex.quote(str(folder))
+        outcome.resume = f"{group.launcher(command.program)} --resume --out {out}"
         results = []
         for mixer, part, begun in parts:
             variant = task.with_mixer(mixer) if mixer else task
@@ -137,18 +138,9 @@ def say_error(error):
     emit(sys.stderr, f"error: {sentence}")
 
 
-def quoted(path):
-    return shlex.quote(str(path))
-
-
 def build_parser(command):
     parser = parser_for(command.config_class, command.program, command.description)
-    group = parser.add_argument_group("command")
-    group.add_argument(
-        "--out",
-        metavar="DIR",
-        help="folder for the run's files (default: runs/TASK-DATASET-MIXER-TIME)",
-    )
+    group = add_out(parser, "folder for the run's files (default: runs/TASK-DATASET-MIXER-TIME)")
     group.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, with its own settings"
     )
@@ -163,7 +155,7 @@ def prepare(command, arguments, held, report):
     held: an ExitStack for the locks of the folders. Returns (task, its RunFolder, what to train:
     tuples of a mixer of --mixer all or None, a RunFolder, and whether a run has begun in it).
     """
-    given = vars(build_parser(command).parse_args(arguments))
+    given = build_parser(command).given(arguments)
     chosen = {name: given.pop(name, None) for name in COMMAND_FLAGS}
     if chosen["predict"] is not None:
         predict(command, chosen, given)
@@ -173,8 +165,8 @@ def prepare(command, arguments, held, report):
     held.enter_context(folder.claimed())
     if not resume:
         folder.refuse_if_used()
-    report.say(f"run in {folder}")
     task = command.load(config, folder, resume)
+    report.say(f"run in {folder}")
     if resume and stored["data_sha256"] != task.data_sha256:
         raise UserError(
             f"the data of the run in {folder} has changed (sha256 {stored['data_sha256'][:12]} "
@@ -201,8 +193,6 @@ def prepare(command, arguments, held, report):
 def read_settings(command, chosen, given):
     """(config, content of config.json if the run is resumed, RunFolder)"""
     out, stored = chosen["out"], {}
-    if out == "":
-        raise UserError("--out is empty: name a folder")
     if chosen["resume"]:
         if out is None:
             raise UserError("--resume needs --out DIR: the folder of the run to go on with")

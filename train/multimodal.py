@@ -21,13 +21,12 @@ from minisum.models import multimodal as models
 from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
 from minisum.runs.reading import build_model
-from minisum.text import batches
-from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
+from minisum.text.tokenizer import TextReader
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option
+from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
 from train.run.predict import STANDARD_INPUT, rows_of_standard_input
-from train.run.task import Task
+from train.run.task import Task, tokenizer_of
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
@@ -63,7 +62,7 @@ class MultimodalConfig(TextConfig):
     pooling: str = option(
         None,
         "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
-        "attention; published: sum for summation, mean for attention)", "model", type=str,
+        "attention; published: sum for summation, mean for attention)", "model",
         choices=(*POOLING, "published"),
     )  # fmt: skip
     unmasked: bool = option(
@@ -79,24 +78,14 @@ class MultimodalConfig(TextConfig):
     patience: int = changed(TextConfig, "patience", 5)
     plateau: int = changed(TextConfig, "plateau", 3)
 
-    RECIPES = {
-        "default": {},
-        "published": {
-            "lr": 1e-4, "epsilon": 1e-7, "ema": 0.0, "epochs": 30, "batch_size": 64, "dropout": 0.2,
-            "token_dropout": 0.0, "pooling": "published", "width": 256, "max_len": 300, "heads": 4,
-            "vocab_size": 5000, "patience": 5, "plateau": 3, "validation": 0.25,
-            "limit_train": 8000, "limit_test": 2000, "unmasked": True, "unshuffled": True,
-        },
-    }  # fmt: skip
+    RECIPES = recipes("multimodal")
 
     def check(self, given=()):
         super().check(given)
-        uses_heads = self.mixer in ("attention", "all") or "heads" in given
-        if uses_heads and self.width % self.heads:
-            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
-        for name in TRAINING if self.mixer == "ridge" else ():
-            if name in given:
-                raise UserError(f"{flag(name)}: --mixer ridge is solved, not trained")
+        if self.mixer in ("attention", "all") or "heads" in given:
+            self.check_heads()
+        if self.mixer == "ridge":
+            refuse(TRAINING, given, "--mixer ridge is solved, not trained")
 
 
 class Multimodal(Task):
@@ -127,12 +116,8 @@ class Multimodal(Task):
 
     @cached_property
     def model(self):
-        solution = self.ridge if self.solved else None
-        return build_model(**self.model_spec()["model"], solution=solution)
-
-    @property
-    def solved(self):
-        return self.config.mixer == "ridge"
+        solution = self.ridge if self.config.mixer == "ridge" else None
+        return build_model(**self.describe_model(), solution=solution)
 
     @cached_property
     def ridge(self):
@@ -163,11 +148,7 @@ class Multimodal(Task):
 
         The test split is also drawn, as predicted.png in `folder`.
         """
-        texts, true = self.texts[split], self.tables[split].targets
-        outputs = np.empty(len(true))
-        by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
-        for rows in batches.batches(by_length, self.config.batch_size):
-            outputs[rows] = predict(self.batch(split, rows))
+        outputs, true = self.outputs(split, predict), self.tables[split].targets
         predicted = outputs * self.deviation + self.mean
         if split == "test" and folder:
             baseline = ("ridge on the numbers", self.ridge_predictions("test"))
@@ -247,13 +228,8 @@ def load(config, folder, resume):
     """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
     columns = config.pick("text_column", "numeric_columns", "target")
     data = load_multimodal(**config.source(), **columns, **config.split())
-    path = folder.tokenizer
-    if resume and path.exists():
-        tokenizer = load_tokenizer(path)
-    else:
-        texts = data.splits["train"].texts
-        tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
-    return Multimodal(config, data, tokenizer)
+    texts = data.splits["train"].texts
+    return Multimodal(config, data, tokenizer_of(config, folder, resume, texts))
 
 
 def predict(run):
