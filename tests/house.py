@@ -26,7 +26,7 @@ LINES = {
     "minisum/fast": 1700,
     "minisum/models": 1500,
     "train": 6000,
-    "data": 1940,
+    "data": 1950,
 }
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
@@ -44,9 +44,10 @@ LATER = {
     "minisum/text": 510,
     "minisum/columns.py": 90,
     "minisum/__main__.py": 40,
+    "train/run/answers.py": 170,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1891, "train": 6154}
+LARGER = {"minisum/fast": 1891, "train": 6126}
 
 
 def frames():
@@ -74,7 +75,9 @@ def frames():
         sys.setprofile(watch)
         try:
             with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                status = classifier.main(classifier.COMMAND, [*flags, "--out", f"{folder}/run"])
+                status = classifier.main(
+                    classifier.Classification, [*flags, "--out", f"{folder}/run"]
+                )
         finally:
             sys.setprofile(None)
             threading.setprofile(None)

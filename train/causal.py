@@ -22,7 +22,7 @@ from minisum.runs.reading import build_model
 from minisum.text import batches, byte_tokens
 from minisum.text.tokenizer import encode
 from train import command_line
-from train.command_line import Command, run_with_exit_status
+from train.command_line import run_with_exit_status
 from train.run.options import (
     FRACTION,
     NAME,
@@ -110,10 +110,29 @@ class LanguageModelling(Task):
     """The language model as a task for train.loop. An example is a window of the text, or a row."""
 
     name = "causal"
+    config_class = CausalConfig
+    description = (
+        "Train a causal language model: summation, attention, or a pattern of layers. With "
+        "--generate PROMPT --out RUN, write text with a trained one (see --generate --help)."
+    )
     metric = "perplexity"
     compared = MIXERS[:-1]
     report_metrics = ("perplexity", "bits_per_byte")
     higher_is_better = False
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
+            # An impossible model is refused before anything is read or written.
+            build_model(**describe_model(dataclasses.replace(config, mixer=mixer), 1))
+        data = load_language(
+            **config.source(),
+            **config.pick("text_column", "first_rows", "validation"),
+            **config.pick("limit_train", "limit_test", "seed"),
+            by_line=config.rows,
+        )
+        texts, how = data.splits["train"], (byte_tokens.load, byte_tokens.make)
+        return cls(config, data, tokenizer_of(config, folder, resume, texts, *how))
 
     def __init__(self, config, data, tokenizer):
         self.config, self.tokenizer = config, tokenizer
@@ -189,43 +208,17 @@ def perplexity(loss):
     return math.exp(min(loss, 700.0))
 
 
-def load(config, folder, resume):
-    """The task of `config`. The tokenizer is made of the training text, or read when resuming."""
-    for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
-        # An impossible model is refused before anything is read or written.
-        build_model(**describe_model(dataclasses.replace(config, mixer=mixer), 1))
-    data = load_language(
-        **config.source(),
-        **config.pick("text_column", "first_rows", "validation"),
-        **config.pick("limit_train", "limit_test", "seed"),
-        by_line=config.rows,
-    )
-    texts, how = data.splits["train"], (byte_tokens.load, byte_tokens.make)
-    return LanguageModelling(config, data, tokenizer_of(config, folder, resume, texts, *how))
-
-
 def describe_model(config, vocab):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
     sizes = config.pick("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale")
     return {"kind": "language_model", "vocab": vocab, "layers": config.pattern, **sizes}
 
 
-COMMAND = Command(
-    task="causal",
-    description=(
-        "Train a causal language model: summation, attention, or a pattern of layers. With "
-        "--generate PROMPT --out RUN, write text with a trained one (see --generate --help)."
-    ),
-    config_class=CausalConfig,
-    load=load,
-)
-
-
 def main(arguments=None):
     """Train, or with --generate write text; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not any(word.partition("=")[0] == "--generate" for word in arguments):
-        return command_line.main(COMMAND, arguments)
+        return command_line.main(LanguageModelling, arguments)
     asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
     parser = generate_parser()
     with run_with_exit_status() as outcome:

@@ -20,7 +20,7 @@ from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.text.tokenizer import TextReader
-from train.command_line import Command, main
+from train.command_line import main
 from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
 from train.run.task import Task, tokenizer_of
 
@@ -111,10 +111,28 @@ class Classification(Task):
     """The classifier as a task for train.loop."""
 
     name = "classifier"
+    config_class = ClassifierConfig
+    description = "Train a text classifier by direct summation, or with another mixer."
     metric = "accuracy"
     compared = tuple(models.MODELS)
     report_metrics = ("accuracy", "macro_f1")
+    predict_flags = ("data", "text_column", "format", "write", "top_k")
+    predict_help = (
+        "print the class of each text in standard input or in --data FILE: a text a line, or a "
+        "table (csv, tsv, jsonl, parquet), whose other columns are kept"
+    )
     higher_is_better = True
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        from minisum.runs.estimator import enough_epochs
+
+        data = load_data(config)
+        train = data.splits["train"]
+        epochs = config.epochs or enough_epochs(len(train), config.batch_size)
+        config = dataclasses.replace(config, epochs=epochs)
+        config = config if config.mixer == "all" else cls.resolve(config)
+        return cls(config, data, tokenizer_of(config, folder, resume, train.texts))
 
     def __init__(self, config, data, tokenizer):
         self.config, self.data, self.tokenizer = config, data, tokenizer
@@ -163,24 +181,19 @@ class Classification(Task):
             "model": describe_model(self.config, self.vocab, len(names)),
             "text": describe_reader(self.config),
             "class_names": names,
+            "columns": self.data.columns,
         }
+
+    @staticmethod
+    def predict(run, chosen):
+        from train.run.answers import answer_texts
+
+        answer_texts(run, chosen)
 
 
 def load_data(config):
     columns = config.pick("text_column", "label_column")
     return load_classification(**config.source(), **columns, **config.split())
-
-
-def load(config, folder, resume):
-    """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
-    from minisum.runs.estimator import enough_epochs
-
-    data = load_data(config)
-    train = data.splits["train"]
-    epochs = config.epochs or enough_epochs(len(train), config.batch_size)
-    config = dataclasses.replace(config, epochs=epochs)
-    config = config if config.mixer == "all" else Classification.resolve(config)
-    return Classification(config, data, tokenizer_of(config, folder, resume, train.texts))
 
 
 def describe_model(config, vocab, classes):
@@ -213,25 +226,5 @@ def macro_f1(chosen, labels, classes):
     return float((2 * hits[occurring] / occurrences[occurring]).mean())
 
 
-def predict(run):
-    """Answer standard input with a trained classifier."""
-    from train.run.predict import answer_lines
-
-    def classify(texts):
-        probabilities = run.predict_proba(texts)
-        for row, best in zip(probabilities, probabilities.argmax(axis=1), strict=True):
-            yield str(run.classes[best]), row[best]
-
-    answer_lines(classify, run.batch_size)
-
-
-COMMAND = Command(
-    task="classifier",
-    description="Train a text classifier by direct summation, or with another mixer.",
-    config_class=ClassifierConfig,
-    load=load,
-    predict=predict,
-)
-
 if __name__ == "__main__":
-    sys.exit(main(COMMAND))
+    sys.exit(main(Classification))

@@ -29,10 +29,10 @@ from minisum.models import forecaster
 from minisum.models.closed_form import LinearMap, Repeat
 from minisum.runs.reading import build_model
 from minisum.text import batches
-from train.command_line import Command, main
+from train.command_line import main
 from train.run import figures
+from train.run.answers import table_rows
 from train.run.options import LIST, NAME, Config, LayerPattern, N, changed, option, recipes, refuse
-from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.report import csv_of
 from train.run.task import Task
 
@@ -123,10 +123,24 @@ class Forecasting(Task):
     """Forecasting as a task for train.loop. An example is a window with all its columns."""
 
     name = "forecast"
+    config_class = ForecastConfig
+    description = (
+        "Forecast a multivariate series from patches of its past. A gap (empty, null, NaN) "
+        "is filled with the last value before it and never counts as a target."
+    )
+    predict_help = (
+        "read the latest rows (csv, tsv, jsonl, parquet), at least a window of them, from "
+        "standard input or --data FILE, and print the forecast of the run in DIR as csv"
+    )
     metric = "mse"
     compared = (*TRAINED, *SOLVED)
     report_metrics = ("mse", "mae")
     higher_is_better = False
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        series = load_series(**config.source(), **config.pick("columns", "time_column"))
+        return cls(config, series)
 
     def __init__(self, config, series):
         self.config, self.series = self.resolve(config), series
@@ -285,6 +299,18 @@ class Forecasting(Task):
             "deviation": self.windows.deviation.tolist(),
         }
 
+    @staticmethod
+    def predict(run, chosen):
+        """Print as csv what follows the rows of standard input."""
+        (rows, where), time_column = table_rows(chosen), run.spec["time_column"]
+        series = read_series(rows, where, run.columns, time_column)
+        ahead = run.forecast(series.values)
+        steps = times_ahead(series.times, len(ahead))
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([time_column if series.times else "step", *run.columns])
+        for step, values in zip(steps, ahead, strict=True):
+            writer.writerow([step, *(f"{value:.6g}" for value in values)])
+
 
 def host_predict(model):
     """predict(batch) of a model without parameters to train, on the host."""
@@ -331,11 +357,6 @@ def rows_of(columns):
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def load(config, folder, resume):
-    series = load_series(**config.source(), **config.pick("columns", "time_column"))
-    return Forecasting(config, series)
-
-
 def describe_model(config, season=1):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
     sizes = config.pick("window", "horizon")
@@ -350,18 +371,6 @@ def describe_model(config, season=1):
     return {"kind": "forecaster", **sizes}
 
 
-def predict(run):
-    """Print as csv what follows the rows of standard input."""
-    rows, time_column = rows_of_standard_input(), run.spec["time_column"]
-    series = read_series(rows, STANDARD_INPUT, run.columns, time_column)
-    ahead = run.forecast(series.values)
-    steps = times_ahead(series.times, len(ahead))
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([time_column if series.times else "step", *run.columns])
-    for step, values in zip(steps, ahead, strict=True):
-        writer.writerow([step, *(f"{value:.6g}" for value in values)])
-
-
 def times_ahead(times, count):
     """The next `count` times after the last one, or 1, 2, ... if they have no regular step."""
     step = time_step(times[-100:] if times else None)
@@ -374,16 +383,5 @@ def times_ahead(times, count):
         return range(1, count + 1)
 
 
-COMMAND = Command(
-    task="forecast",
-    description="Forecast a multivariate series from patches of its past. A gap (empty, null, NaN) "
-    "is filled with the last value before it and never counts as a target.",
-    config_class=ForecastConfig,
-    load=load,
-    predict=predict,
-    predict_help="read the latest rows (csv with a header, or JSON lines), at least a window of "
-    "them, from standard input, and print the forecast of the run in DIR as csv",
-)
-
 if __name__ == "__main__":
-    sys.exit(main(COMMAND))
+    sys.exit(main(Forecasting))

@@ -128,7 +128,7 @@ def token_vectors(run, tokens):
     """Vectors (T, d) of up to `tokens` validation tokens after the input and after each layer."""
     trained = minisum.load(run, task="causal")
     config, _ = from_run(causal.CausalConfig, "causal", run, {})
-    task = causal.load(resolve_defaults(config), RunFolder(run), resume=True)
+    task = causal.LanguageModelling.load(resolve_defaults(config), RunFolder(run), resume=True)
     windows = task.windows["val"]
     found, count = [], 0
     for row in range(len(windows)):

@@ -109,9 +109,9 @@ class CompareConfig(Settings):
 
     def names(self):
         """The mixers to compare, in order. UserError for one that is unknown."""
-        asked = [*mixers.TABLE]
-        if self.mixers != "all":
-            asked = some_of(asked, self.mixers, "mixers")
+        asked = some_of([*mixers.TABLE, "all"], self.mixers, "mixers")
+        if "all" in asked:
+            asked = [*mixers.TABLE]
         if self.without_projection:
             asked = [name for name in asked if name != NO_MIXING]
         elif NO_MIXING not in asked:

@@ -20,7 +20,12 @@ from train.run.options import Config
 class Task:
     """Batches are dicts of host arrays with a leading axis B. Subclasses are picklable."""
 
-    name: str  # "classifier"
+    name: str  # "classifier": python -m train.classifier
+    config_class: type
+    description: str  # for --help
+    predict = None  # a static method: (minisum.runs.Run, flags given for it by name) -> None
+    predict_help: str
+    predict_flags = ("data", "format")
     config: Config
     dataset: str
     data_sha256: str
@@ -30,6 +35,11 @@ class Task:
     higher_is_better: bool
     compared: tuple  # the mixers that --mixer all trains
     report_metrics: tuple  # the keys that their comparison shows
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        """The task of `config` with its data. On resuming, the tokenizer is the RunFolder's."""
+        raise NotImplementedError
 
     @cached_property
     def model(self):
