@@ -47,7 +47,7 @@ LATER = {
     "train/run/answers.py": 170,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1891, "train": 6126}
+LARGER = {"minisum/fast": 1891, "train": 6081}
 
 
 def frames():

@@ -5,7 +5,6 @@ cumulative summation in every layer. `--mixer all` trains summation, attention a
 hybrid under one budget. `--generate "prompt" --out RUN` continues a text with a trained model.
 """
 
-import argparse
 import dataclasses
 import math
 import sys
@@ -227,12 +226,8 @@ def main(arguments=None):
 
 
 def generate_parser():
-    parser = Parser(
-        prog="python -m train.causal --generate",
-        description="Continue a text with a trained language model.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    about = "Continue a text with a trained language model."
+    parser = Parser.with_defaults("python -m train.causal --generate", about)
     add = parser.add_argument
     add("--generate", metavar="PROMPT", required=True, help="the text to continue, may be empty")
     add("--out", metavar="RUN", required=True, help="folder of the run whose model writes")
@@ -249,7 +244,14 @@ def write(chosen):
 
     The prompt is read in one pass; then tokens are drawn one at a time and shown at once.
     """
-    check(chosen)
+    for holds, what in (
+        (0 <= chosen.tokens < 2**63, f"--tokens {chosen.tokens}: from 0 to 2**63 - 1"),
+        (0 <= chosen.temperature < np.inf, f"--temperature {chosen.temperature}: from 0 to finite"),
+        (chosen.top_k is None or chosen.top_k >= 1, f"--top-k {chosen.top_k}: at least 1 token"),
+        (chosen.seed >= 0, f"--seed {chosen.seed}: it must be at least 0"),
+    ):
+        if not holds:
+            raise UserError(what)
     run = load_run(chosen.out, chosen.backend, task="causal")
     text = utf8(chosen.generate)
     drawing = {name: getattr(chosen, name) for name in ("tokens", "temperature", "top_k", "seed")}
@@ -266,17 +268,6 @@ def write(chosen):
         status = 130
     show("\n")
     return status
-
-
-def check(chosen):
-    for holds, what in (
-        (0 <= chosen.tokens < 2**63, f"--tokens {chosen.tokens}: from 0 to 2**63 - 1"),
-        (0 <= chosen.temperature < np.inf, f"--temperature {chosen.temperature}: from 0 to finite"),
-        (chosen.top_k is None or chosen.top_k >= 1, f"--top-k {chosen.top_k}: at least 1 token"),
-        (chosen.seed >= 0, f"--seed {chosen.seed}: it must be at least 0"),
-    ):
-        if not holds:
-            raise UserError(what)
 
 
 def show(text):

@@ -19,6 +19,7 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
+from minisum.ops.losses import cross_entropy
 from minisum.text.tokenizer import TextReader
 from train.command_line import main
 from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
@@ -159,7 +160,7 @@ class Classification(Task):
         logits, labels = self.outputs(split, predict), self.labels[split]
         chosen = logits.argmax(axis=1)
         return {
-            "loss": float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
+            "loss": float(cross_entropy(logits, labels)[0]),
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
@@ -211,11 +212,6 @@ def describe_model(config, vocab, classes):
 def describe_reader(config):
     """How texts are read: arguments of TextReader."""
     return config.pick("max_len", "padding", "drop_unknown") | {"full": config.padding == "left"}
-
-
-def log_softmax(logits):
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def macro_f1(chosen, labels, classes):

@@ -38,8 +38,8 @@ def main(command, arguments=None):
         group = outcome.join_group()
         report = Report(silent=group.rank > 0)
         # The loop looks for overflow itself, and names the batch.
-        held.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", RuntimeWarning)
+        quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+        held.enter_context(quiet)
         # Rank 0 reads flags and data and owns the folder; the others get what it has read.
         prepared = group.from_rank_0(lambda: prepare(command, arguments, held, report))
         if prepared is None:
@@ -103,12 +103,9 @@ def run_with_exit_status():
         elif isinstance(error, BrokenPipeError):
             outcome.status = 141
             silence(sys.stdout)
-        elif isinstance(error, OSError):
+        elif sentence := process_group.in_a_sentence(error):
             outcome.status = 2
-            say_error(f"{where}{error}")
-        elif isinstance(error, MemoryError):
-            outcome.status = 2
-            say_error(f"{where}not enough memory for a run of this size ({error})")
+            say_error(f"{where}{sentence}")
         elif group.size == 1:
             raise
         else:

@@ -188,14 +188,16 @@ class Forecasting(Task):
             units = errors.by_column(self.windows.deviation)
             metrics["mae_in_units"] = float(np.mean([row["mae_in_units"] for row in units]))
             metrics["rmse_in_units"] = float(np.mean([row["rmse_in_units"] for row in units]))
-            drawn = self.drawn_windows()
-            forecasts = predict(drawn[1])  # on every rank
+            # Windows spread over the split are drawn.
+            rows = np.linspace(0, self.lengths["test"] - 1, PLOTTED_WINDOWS).astype(int)
+            batch = self.windows.batch("test", rows)
+            forecasts = predict(batch)  # on every rank
             if folder:
                 names = self.series.columns
                 columns = [{"column": c} | u for c, u in zip(names, units, strict=True)]
                 (folder / "columns.csv").write_text(csv_of(columns), encoding="utf-8")
                 self.write_steps(folder, errors)
-                self.draw_windows(folder / "forecasts.png", *drawn, forecasts)
+                self.draw_windows(folder / "forecasts.png", rows, batch, forecasts)
         return metrics
 
     def errors(self, split, predict, step=1):
@@ -245,11 +247,6 @@ class Forecasting(Task):
         (folder / "horizon.csv").write_text(csv_of(rows_of(table)), encoding="utf-8")
         mse = {name: both[0] for name, both in curves.items()}
         figures.errors_by_step(folder / "horizon.png", mse)
-
-    def drawn_windows(self):
-        """(rows, batch): windows spread over the test split."""
-        rows = np.linspace(0, self.lengths["test"] - 1, PLOTTED_WINDOWS).astype(int)
-        return rows, self.windows.batch("test", rows)
 
     def draw_windows(self, path, rows, batch, forecasts):
         """forecasts.png: a column of each of these windows, with its forecasts."""

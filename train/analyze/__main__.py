@@ -7,7 +7,6 @@ layers.json), as published: their principal plane, the likeness of consecutive l
 directions each layer uses.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -28,12 +27,8 @@ from train.run.report import emit
 
 
 def parser():
-    parser = Parser(
-        prog="python -m train.analyze",
-        description="Look inside trained runs: words' contributions, or the geometry of layers.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    about = "Look inside trained runs: words' contributions, or the geometry of layers."
+    parser = Parser.with_defaults("python -m train.analyze", about)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="folder of a run, classifiers or language models")
     add("--out", metavar="DIR", required=True, help="folder for what is drawn and counted")
@@ -69,10 +64,10 @@ def task_of(run):
 
 def explain_words(run, chosen, out):
     """Contributions of the words of some texts, in three forms, and the size of the positions."""
-    config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
     trained = minisum.load(run, task="classifier")
     texts, labels = chosen.text, None
     if texts is None:
+        config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
         data = classifier.load_data(dataclasses.replace(config, limit_test=chosen.texts))
         texts, labels = data.splits["test"].texts, data.splits["test"].labels
     accounts = []
@@ -82,7 +77,7 @@ def explain_words(run, chosen, out):
             account["true"] = trained.classes[labels[i]]
         accounts.append(account)
         emit(sys.stdout, in_terminal(account, sys.stdout.isatty()))
-    title = f"{config.mixer} on {config.dataset if config.data is None else config.data}"
+    title = f"{trained.spec['model']['mixer']}: {run}"
     out.mkdir(parents=True, exist_ok=True)
     (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
     (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")

@@ -1,6 +1,6 @@
 """The lines of the benchmark: which workloads, against what, and how fast they should be."""
 
-from train.bench.compare import Line, fastest, listed, megabytes, milliseconds
+from train.bench.compare import Line, listed, megabytes, milliseconds
 from train.bench.measure import peak_memory
 from train.bench.sides import Workload
 
@@ -23,26 +23,13 @@ def attention(bench):
     lines = []
     for what, (workload, target) in others.items():
         found = bench.compare(workload, beside=summation)
-        seconds = found["seconds"]
-        ours, summations = seconds["ours"], seconds["beside"]
-        theirs = {f"PyTorch {mode}": seconds[mode] for mode in bench.modes if mode in seconds}
-        sides = theirs
-        if workload.head_width or not theirs:
-            sides = theirs | {"our attention": ours}
-        best = fastest(sides)
-        line = Line(
-            "attention",
-            f"summation against attention, 64 x 512, {what}",
-            milliseconds(summations),
-            f"{best} {milliseconds(sides[best])}",
-            sides[best]["median"] / summations["median"],
-            None if bench.on_device else target,
-            details=found,
-            notes=[
-                listed({"our attention": ours} | theirs),
-                "attention's " + bench.products_note(found),
-            ],
-        )
+        ours = {"our attention": found["seconds"]["ours"]}
+        theirs = {f"PyTorch {mode}": seconds for mode, seconds in bench.theirs(found).items()}
+        sides = theirs | ours if workload.head_width or not theirs else theirs
+        named = "attention", f"summation against attention, 64 x 512, {what}"
+        goal = None if bench.on_device else target
+        line = bench.line(*named, found["seconds"]["beside"], sides, found, goal)
+        line.notes += [listed(ours | theirs), "attention's " + bench.products_note(found)]
         lines += [line, *bench.memory_lines(f"attention, {what}", what, found)]
     return lines
 

@@ -333,6 +333,12 @@ def add_out(parser, help):
 class Parser(argparse.ArgumentParser):
     """argparse, but a wrong command line is a UserError like any other wrong input."""
 
+    @classmethod
+    def with_defaults(cls, program, description):
+        """A parser whose --help shows each flag's default."""
+        form = {"allow_abbrev": False, "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+        return cls(prog=program, description=description, **form)
+
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
 

@@ -27,15 +27,10 @@ def answer_lines(classify, batch_size, first=b""):
 
 def arriving_texts(stream, limit, first=b""):
     """Yield lists of at most `limit` texts, without line ends. UserError names a line not UTF-8."""
-    number = 0
-    before = [[first.removesuffix(b"\n")]] if first else []
+    before, numbers = [[first.removesuffix(b"\n")]] if first else [], itertools.count(1)
     for lines in itertools.chain(before, arriving_lines(stream)):
         for start in range(0, len(lines), limit):
-            texts = []
-            for line in lines[start : start + limit]:
-                number += 1
-                texts.append(decode(line, number))
-            yield texts
+            yield [decode(line, next(numbers)) for line in lines[start : start + limit]]
 
 
 def arriving_lines(stream):
