@@ -25,10 +25,6 @@ from train.command_line import main
 from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
 from train.run.task import Task, tokenizer_of
 
-LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
-EPOCHS, MOST_EPOCHS = 15, 100
-LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(TextConfig):
@@ -70,8 +66,7 @@ class ClassifierConfig(TextConfig):
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
     max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
-        None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
-        **N,
+        None, "passes over the training rows (default: 15, or enough for 3,000 steps)", **N,
     )  # fmt: skip
     lr: float = option(
         None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
@@ -122,13 +117,20 @@ class Classification(Task):
     metric = "accuracy"
     compared = tuple(models.MODELS)
     report_metrics = ("accuracy", "macro_f1")
+    predict_flags = ("data", "text_column", "format", "write", "top_k")
+    predict_help = (
+        "print the class of each text in standard input or in --data FILE: a text a line, or a "
+        "table (csv, tsv, jsonl, parquet), whose other columns are kept"
+    )
     higher_is_better = True
 
     @classmethod
     def load(cls, config, folder, resume):
+        from minisum.runs.estimator import enough_epochs
+
         data = load_data(config)
         train = data.splits["train"]
-        epochs = config.epochs or enough_epochs(config, len(train))
+        epochs = config.epochs or enough_epochs(len(train), config.batch_size)
         config = dataclasses.replace(config, epochs=epochs)
         config = config if config.mixer == "all" else cls.resolve(config)
         return cls(config, data, tokenizer_of(config, folder, resume, train.texts))
@@ -145,7 +147,9 @@ class Classification(Task):
     @staticmethod
     def resolve(config):
         """The learning rate filled in: each kind of model has its own scale of gradients."""
-        rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
+        from minisum.runs.estimator import learning_rate
+
+        rate = learning_rate("encoder" if config.is_encoder else config.mixer)
         return dataclasses.replace(config, lr=config.lr or rate)
 
     def batch(self, split, rows):
@@ -178,29 +182,19 @@ class Classification(Task):
             "model": describe_model(self.config, self.vocab, len(names)),
             "text": describe_reader(self.config),
             "class_names": names,
+            "columns": self.data.columns,
         }
 
     @staticmethod
-    def predict(run):
-        """Answer standard input with a trained classifier."""
-        from train.run.predict import answer_lines
+    def predict(run, chosen):
+        from train.run.answers import answer_texts
 
-        def classify(texts):
-            probabilities = run.predict_proba(texts)
-            for row, best in zip(probabilities, probabilities.argmax(axis=1), strict=True):
-                yield str(run.classes[best]), row[best]
-
-        answer_lines(classify, run.batch_size)
+        answer_texts(run, chosen)
 
 
 def load_data(config):
     columns = config.pick("text_column", "label_column")
     return load_classification(**config.source(), **columns, **config.split())
-
-
-def enough_epochs(config, rows):
-    steps = -(-rows // config.batch_size)
-    return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
 
 
 def describe_model(config, vocab, classes):

@@ -25,7 +25,8 @@ from train.run.report import Report, emit, silence
 from train.run.signals import Interrupted
 
 # Flags of the command rather than of the run, so they are not part of its config.
-COMMAND_FLAGS = ("out", "resume", "predict")
+PREDICT_FLAGS = ("format", "write", "top_k")
+COMMAND_FLAGS = ("out", "resume", "predict", *PREDICT_FLAGS)
 
 
 def main(command, arguments=None):
@@ -131,7 +132,9 @@ def build_parser(command):
         "--resume", action="store_true", help="go on with the run in --out, with its own settings"
     )
     if command.predict:
-        group.add_argument("--predict", metavar="DIR", help=command.predict_help)
+        from train.run.answers import add_flags
+
+        add_flags(group, command)
     return parser
 
 
@@ -146,6 +149,9 @@ def prepare(command, arguments, held, report):
     if chosen["predict"] is not None:
         predict(command, chosen, given)
         return None
+    for name in PREDICT_FLAGS:
+        if chosen[name] is not None:
+            raise UserError(f"{flag(name)} belongs to --predict DIR, which is not given")
     resume = bool(chosen["resume"])
     config, stored, folder = read_settings(command, chosen, given)
     held.enter_context(folder.claimed())
@@ -213,13 +219,14 @@ def engine(stored):
 
 
 def predict(command, chosen, given):
-    """Answer standard input with the run in --predict DIR, on this machine's settings."""
+    """Answer with the run in --predict DIR, on this machine's settings."""
     for name in [*given, *(name for name in ("out", "resume") if chosen[name])]:
-        if name not in ("backend", "threads", "batch_size"):
+        if name not in ("backend", "threads", "batch_size", *command.predict_flags):
             raise UserError(f"{flag(name)} has no meaning with --predict: the run has its settings")
+    flags = chosen | {name: given.pop(name, None) for name in ("data", "text_column")}
     here = resolve_defaults(from_flags(command.config_class, given))
     settings = here.pick("backend", "threads", "batch_size")
-    command.predict(minisum.load(chosen["predict"], task=command.name, **settings))
+    command.predict(minisum.load(chosen["predict"], task=command.name, **settings), flags)
 
 
 def resolve_defaults(config):

@@ -31,8 +31,8 @@ from minisum.runs.reading import build_model
 from minisum.text import batches
 from train.command_line import main
 from train.run import figures
+from train.run.answers import table_rows
 from train.run.options import LIST, NAME, Config, LayerPattern, N, changed, option, recipes, refuse
-from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.report import csv_of
 from train.run.task import Task
 
@@ -130,8 +130,8 @@ class Forecasting(Task):
         "is filled with the last value before it and never counts as a target."
     )
     predict_help = (
-        "read the latest rows (csv with a header, or JSON lines), at least a window of "
-        "them, from standard input, and print the forecast of the run in DIR as csv"
+        "read the latest rows (csv, tsv, jsonl, parquet), at least a window of them, from "
+        "standard input or --data FILE, and print the forecast of the run in DIR as csv"
     )
     metric = "mse"
     compared = (*TRAINED, *SOLVED)
@@ -295,10 +295,10 @@ class Forecasting(Task):
         }
 
     @staticmethod
-    def predict(run):
+    def predict(run, chosen):
         """Print as csv what follows the rows of standard input."""
-        rows, time_column = rows_of_standard_input(), run.spec["time_column"]
-        series = read_series(rows, STANDARD_INPUT, run.columns, time_column)
+        (rows, where), time_column = table_rows(chosen), run.spec["time_column"]
+        series = read_series(rows, where, run.columns, time_column)
         ahead = run.forecast(series.values)
         steps = times_ahead(series.times, len(ahead))
         writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -265,8 +265,7 @@ class Run:
         checkpoint.save(self.folder.last, arrays, meta, previous=self.folder.previous)
 
     def save_best(self):
-        params = self.trainer.params_of(self.best)
-        arrays = {name: backend.to_numpy(array) for name, array in params.flat.items()}
+        arrays = self.trainer.params_of(self.best).to_host()
         spec, metrics = self.task.model_spec(), self.kept_record()
         meta = {"task": self.task.name, "metrics": metrics, "model_spec": spec}
         meta["origin"] = self.folder.origin()

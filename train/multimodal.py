@@ -10,7 +10,6 @@ import dataclasses
 import math
 import sys
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 
@@ -24,8 +23,8 @@ from minisum.runs.reading import build_model
 from minisum.text.tokenizer import TextReader
 from train.command_line import main
 from train.run import figures
+from train.run.answers import table_rows, write_answers
 from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
-from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.task import Task, tokenizer_of
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -98,9 +97,10 @@ class Multimodal(Task):
         "shared channel, or by another mixer."
     )
     predict_help = (
-        "read rows (csv with a header, or JSON lines) with the text and numeric columns "
-        "of the run in DIR from standard input, and print a number for each"
+        "print a number for each row of standard input or of --data FILE (csv, tsv, jsonl, "
+        "parquet), which has the text and numeric columns of the run in DIR"
     )
+    predict_flags = ("data", "format", "write")
     metric = "rmse"
     compared = tuple(models.MIXERS)
     report_metrics = ("mae", "rmse", "r2")
@@ -227,16 +227,17 @@ class Multimodal(Task):
         return {"max_len": self.config.max_len, "full": unmasked, "unmasked": unmasked}
 
     @staticmethod
-    def predict(run):
-        """Print a number for each row of standard input."""
+    def predict(run, chosen):
+        """Print a number for each row; with --write, beside the row's other columns."""
         columns = Columns(run.columns["text"], tuple(run.columns["numbers"]), None)
-        rows, start = rows_of_standard_input(), 1
-        while chunk := list(islice(rows, run.batch_size)):
-            table = read_table(chunk, STANDARD_INPUT, columns, start)
-            for value in run.predict_columns(table.texts, table.numbers):
-                print(f"{value:.6g}")
-            sys.stdout.flush()
-            start += len(chunk)
+        rows, where = table_rows(chosen)
+
+        def answer(chunk, start):
+            table = read_table(chunk, where, columns, start)
+            values = run.predict_columns(table.texts, table.numbers)
+            return [{"predicted": float(f"{value:.6g}")} for value in values]
+
+        write_answers(rows, answer, run.batch_size, columns.text, chosen["write"])
 
 
 def errors(true, predicted):

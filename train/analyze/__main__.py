@@ -64,10 +64,10 @@ def task_of(run):
 
 def explain_words(run, chosen, out):
     """Contributions of the words of some texts, in three forms, and the size of the positions."""
-    config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
     trained = minisum.load(run, task="classifier")
     texts, labels = chosen.text, None
     if texts is None:
+        config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
         data = classifier.load_data(dataclasses.replace(config, limit_test=chosen.texts))
         texts, labels = data.splits["test"].texts, data.splits["test"].labels
     accounts = []
@@ -77,7 +77,7 @@ def explain_words(run, chosen, out):
             account["true"] = trained.classes[labels[i]]
         accounts.append(account)
         emit(sys.stdout, in_terminal(account, sys.stdout.isatty()))
-    title = f"{config.mixer} on {config.dataset if config.data is None else config.data}"
+    title = f"{trained.spec['model']['mixer']}: {run}"
     out.mkdir(parents=True, exist_ok=True)
     (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
     (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")

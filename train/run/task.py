@@ -23,10 +23,9 @@ class Task:
     name: str  # "classifier": python -m train.classifier
     config_class: type
     description: str  # for --help
-    predict = None  # a static method that answers standard input with a minisum.runs.Run
-    predict_help = (
-        "read texts from standard input, one a line, and print the prediction of the run in DIR"
-    )
+    predict = None  # a static method: (minisum.runs.Run, flags given for it by name) -> None
+    predict_help: str
+    predict_flags = ("data", "format")
     config: Config
     dataset: str
     data_sha256: str
