@@ -124,19 +124,14 @@ class LanguageModelling(Task):
         for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
             # An impossible model is refused before anything is read or written.
             build_model(**describe_model(dataclasses.replace(config, mixer=mixer), 1))
-        data = load_language(
-            **config.source(),
-            **config.pick("text_column", "first_rows", "validation"),
-            **config.pick("limit_train", "limit_test", "seed"),
-            by_line=config.rows,
-        )
+        sizes = config.pick("validation", "limit_train", "limit_test", "first_rows", "seed")
+        source = config.source() | config.pick("text_column")
+        data = load_language(**source, **sizes, by_line=config.rows)
         texts, how = data.splits["train"], (byte_tokens.load, byte_tokens.make)
         return cls(config, data, tokenizer_of(config, folder, resume, texts, *how))
 
     def __init__(self, config, data, tokenizer):
-        self.config, self.tokenizer = config, tokenizer
-        self.dataset, self.data_sha256 = data.name, data.sha256
-        self.vocab = tokenizer.get_vocab_size()
+        super().__init__(config, data, tokenizer)
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
         self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
         self.train_size = len(self.windows["train"])

@@ -217,7 +217,7 @@ def test_a_closed_pipe_and_ctrl_c_end_generation_quietly(run):
     ("flags", "message"),
     [
         (["--layers-pattern", "sum*2"], "sum"),
-        (["--layers-pattern", "attention", "--layers", "3"], "leave out --layers"),
+        (["--layers-pattern", "attention", "--layers", "3"], "--layers: --layers-pattern names"),
         (["--layers-pattern", "attention", "--width", "9", "--out", "new"], "8 heads"),
         (["--reset", "--rows"], "--reset"),
         (["--tokenizer", "word"], "hub:NAME"),

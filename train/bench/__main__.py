@@ -31,7 +31,7 @@ SECONDS = 20.0  # for the rounds of one comparison
 MODES = ("eager", "compiled", "reduce-overhead")
 
 
-def build_parser():
+def parse(arguments):
     parser = Parser(prog="python -m train.bench", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="the first line alone, in less than 40 seconds")
@@ -42,17 +42,18 @@ def build_parser():
     add("--modes", metavar="NAME,...", help="PyTorch as eager, compiled, reduce-overhead (all)")
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="threads of both sides")
     add("--seconds", type=float, default=SECONDS, metavar="S", help="for a comparison's rounds")
-    return parser
-
-
-def run(arguments):
-    given = build_parser().parse_args(arguments)
-    names = some_of(TABLE, given.only, "only") if given.only else list(TABLE)
-    modes = some_of(MODES, given.modes, "modes") if given.modes else []
+    given = parser.parse_args(arguments)
     if given.threads < 1:
         raise UserError(f"--threads {given.threads}: it must be at least 1")
     if given.tf32 and given.backend == "numpy":
         raise UserError("--tf32 needs --backend cupy: a processor has no such products")
+    return given
+
+
+def run(arguments):
+    given = parse(arguments)
+    names = some_of(TABLE, given.only, "only") if given.only else list(TABLE)
+    modes = some_of(MODES, given.modes, "modes") if given.modes else []
     if given.quick:
         names, given.seconds = ["step"], min(given.seconds, 5.0)
     bench = Bench(given.backend, given.threads, given.tf32, modes, given.seconds)

@@ -204,11 +204,9 @@ def environment_of(slot, gpus):
 def list_cells(cells, folder, report):
     """Print what would be run, and how far each run is."""
     for cell in cells:
-        status = "missing"
-        if (folder.path / "cells" / f"{cell.name}.json").exists():
-            status = "done"
-        elif (folder.path / "runs" / cell.name / "config.json").exists():
-            status = "begun"
+        done = (folder.path / "cells" / f"{cell.name}.json").exists()
+        begun = (folder.path / "runs" / cell.name / "config.json").exists()
+        status = "done" if done else "begun" if begun else "missing"
         report.say(f"{status:<8} {cell.name}")
         report.say(f"         {written(cell)}")
     report.say(f"{len(cells)} runs")
