@@ -37,6 +37,7 @@ FORMS = {
     "score_targets": (["host_losses"], ["cuda.losses"]),
     "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),
     "unit_triangular_solve": ([], ["cuda.triangular"]),
+    "wkv": (["wkv_scan"], ["wkv_scan"]),
     "window_attention": (["blocked_window"], ["blocked_window"]),
 }
 

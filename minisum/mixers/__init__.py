@@ -46,6 +46,10 @@ TABLE = {
     "mamba": Entry("mamba", "Mamba", can_be_bidirectional=False),
     "mamba2": Entry("mamba2", "Mamba2", can_be_bidirectional=False),
     "gla": Entry("gla", "GatedLinearAttention"),
+    "hgrn2": Entry("hgrn2", "HGRN2"),
+    "rwkv4": Entry("rwkv4", "RWKV4", can_be_bidirectional=False),
+    "cottention": Entry("cottention", "Cottention"),
+    "fastformer": Entry("fastformer", "Fastformer", can_be_causal=False),
     "deltanet": Entry("deltanet", "DeltaNet", can_be_bidirectional=False),
     "gated_deltanet": Entry("gated_deltanet", "GatedDeltaNet", can_be_bidirectional=False),
 }
