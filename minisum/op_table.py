@@ -150,7 +150,8 @@ EXAMPLES = {
     ),
     "both_ways_sum": lambda draw: smooth(draw.normal("B n d"), draw.uniform("B n d", -2, 0)),
     "wkv": lambda draw: smooth(
-        draw.normal("B n d"), draw.normal("B n d"), draw.uniform("d", -2, -0.1), draw.normal("d"),
+        draw.normal("B n d"), draw.uniform("B n d", -1, 1), draw.uniform("d", -2, -0.1),
+        draw.normal("d"),
         wrap=stateless,
     ),
     "selective_scan": lambda draw: smooth(
