@@ -31,6 +31,9 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
+    "minisum/fast/decayed_products.py": 70,
+    "data/generated/state_tracking.py": 120,
+    "data/generated/copying.py": 80,
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
     "minisum/ops/state_space.py": 60,
@@ -44,7 +47,7 @@ LATER = {
     "minisum/columns.py": 90,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1928, "train": 6516}
+LARGER = {"minisum/fast": 1891, "train": 6516}
 
 
 def frames():

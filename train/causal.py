@@ -23,14 +23,25 @@ from minisum.text import batches, byte_tokens
 from minisum.text.tokenizer import encode
 from train import command_line
 from train.command_line import Command, run_with_exit_status
-from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, recipes, utf8
-from train.run.task import Task
+from train.run.options import (
+    FRACTION,
+    NAME,
+    LayerPattern,
+    N,
+    Parser,
+    TextConfig,
+    changed,
+    option,
+    recipes,
+    utf8,
+)
+from train.run.task import Task, tokenizer_of
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CausalConfig(TextConfig):
+class CausalConfig(LayerPattern, TextConfig):
     dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
     limit_train: int = option(None, "train on N documents only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N documents only, drawn at random", "data", **N)
@@ -86,24 +97,13 @@ class CausalConfig(TextConfig):
         super().check(given)
         if self.tokenizer != "bpe" and not self.tokenizer.startswith(byte_tokens.HUB):
             raise UserError(f"--tokenizer {self.tokenizer}: choose bpe or hub:NAME")
+        self.check_pattern(given)
         if self.layers_pattern is not None:
-            for name in ("mixer", "layers"):
-                if name in given:
-                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
             mixers.parse_pattern(self.layers_pattern)
         if self.reset and self.rows:
             raise UserError("--reset has no meaning with --rows: each row is one document")
         if "validation" in given and self.data is None and self.dataset in WITH_VALIDATION:
             raise UserError(f"--validation: {self.dataset} has a validation split of its own")
-
-    @property
-    def pattern(self):
-        """The layers, first to last."""
-        if self.layers_pattern is not None:
-            return self.layers_pattern
-        if self.mixer == "hybrid":
-            return f"summation*{self.layers - 1},attention" if self.layers > 1 else "attention"
-        return f"{self.mixer}*{self.layers}"
 
 
 class LanguageModelling(Task):
@@ -161,13 +161,9 @@ class LanguageModelling(Task):
         return found | {"batch_perplexity": perplexity(np.mean(batch_means))}
 
     def summary(self):
-        sizes = {}
-        for split, windows in self.windows.items():
-            sizes[f"{split}_tokens"] = windows.targets
-        return {"mixer": self.named_mixer(), "vocabulary": self.vocab, **sizes}
-
-    def named_mixer(self):
-        return self.config.layers_pattern or self.config.mixer
+        sizes = {f"{split}_tokens": windows.targets for split, windows in self.windows.items()}
+        mixer = self.config.layers_pattern or self.config.mixer
+        return {"mixer": mixer, "vocabulary": self.vocab, **sizes}
 
     def model_spec(self):
         text = self.config.pick("rows", "reset")
@@ -204,12 +200,8 @@ def load(config, folder, resume):
         **config.pick("limit_train", "limit_test", "seed"),
         by_line=config.rows,
     )
-    path = folder.tokenizer
-    if resume and path.exists():
-        tokenizer = byte_tokens.load(path)
-    else:
-        tokenizer = byte_tokens.make(data.splits["train"], config.tokenizer, config.vocab_size)
-    return LanguageModelling(config, data, tokenizer)
+    texts, how = data.splits["train"], (byte_tokens.load, byte_tokens.make)
+    return LanguageModelling(config, data, tokenizer_of(config, folder, resume, texts, *how))
 
 
 def describe_model(config, vocab):

@@ -19,11 +19,10 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
-from minisum.text import batches
-from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
+from minisum.text.tokenizer import TextReader
 from train.command_line import Command, main
 from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
-from train.run.task import Task
+from train.run.task import Task, tokenizer_of
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
 EPOCHS, MOST_EPOCHS = 15, 100
@@ -142,11 +141,7 @@ class Classification(Task):
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
-        texts, labels = self.texts[split], self.labels[split]
-        logits = np.empty((len(labels), len(self.data.class_names)))
-        by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
-        for rows in batches.batches(by_length, self.config.batch_size):
-            logits[rows] = predict(self.batch(split, rows))
+        logits, labels = self.outputs(split, predict), self.labels[split]
         chosen = logits.argmax(axis=1)
         return {
             "loss": float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
@@ -185,12 +180,7 @@ def load(config, folder, resume):
     train = data.splits["train"]
     config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
     config = config if config.mixer == "all" else Classification.resolve(config)
-    path = folder.tokenizer
-    if resume and path.exists():
-        tokenizer = load_tokenizer(path)
-    else:
-        tokenizer = train_tokenizer(train.texts, config.tokenizer, config.vocab_size)
-    return Classification(config, data, tokenizer)
+    return Classification(config, data, tokenizer_of(config, folder, resume, train.texts))
 
 
 def enough_epochs(config, rows):

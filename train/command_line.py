@@ -59,7 +59,8 @@ def main(command, arguments=None):
         if prepared is None:
             return 0
         task, folder, parts = prepared
-        outcome.resume = f"{group.launcher(command.program)} --resume --out {quoted(folder)}"
+        out = shlex.quote(str(folder))
+        outcome.resume = f"{group.launcher(command.program)} --resume --out {out}"
         results = []
         for mixer, part, begun in parts:
             variant = task.with_mixer(mixer) if mixer else task
@@ -137,10 +138,6 @@ def say_error(error):
     emit(sys.stderr, f"error: {sentence}")
 
 
-def quoted(path):
-    return shlex.quote(str(path))
-
-
 def build_parser(command):
     parser = parser_for(command.config_class, command.program, command.description)
     group = add_out(parser, "folder for the run's files (default: runs/TASK-DATASET-MIXER-TIME)")
@@ -168,8 +165,8 @@ def prepare(command, arguments, held, report):
     held.enter_context(folder.claimed())
     if not resume:
         folder.refuse_if_used()
-    report.say(f"run in {folder}")
     task = command.load(config, folder, resume)
+    report.say(f"run in {folder}")
     if resume and stored["data_sha256"] != task.data_sha256:
         raise UserError(
             f"the data of the run in {folder} has changed (sha256 {stored['data_sha256'][:12]} "

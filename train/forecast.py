@@ -8,7 +8,6 @@ summation, no mixing at all, one linear map of the window, and two repetitions.
 import csv
 import dataclasses
 import datetime
-import io
 import sys
 from functools import cached_property
 
@@ -32,7 +31,7 @@ from minisum.runs.reading import build_model
 from minisum.text import batches
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, Config, N, changed, flag, option, recipes
+from train.run.options import LIST, NAME, Config, LayerPattern, N, changed, option, recipes, refuse
 from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.report import csv_of
 from train.run.task import Task
@@ -46,7 +45,7 @@ PLOTTED_WINDOWS = 6  # in forecasts.png
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ForecastConfig(Config):
+class ForecastConfig(LayerPattern, Config):
     dataset: str = changed(Config, "dataset", DEFAULT, help="series by name", choices=NAMES)
     limit_train: int = option(None, "train on N windows only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N windows only, evenly spaced", "data", **N)
@@ -102,34 +101,22 @@ class ForecastConfig(Config):
     lr: float = changed(Config, "lr", 1e-4)
     clip_norm: float = changed(Config, "clip_norm", 1.0)
 
+    BEFORE_ATTENTION = "projection"
     WITH_DATA = ("time_column",)
     RECIPES = recipes("forecast")
 
     def check(self, given=()):
         super().check(given)
-        if self.layers_pattern is not None:
-            for name in ("mixer", "layers"):
-                if name in given:
-                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
+        self.check_pattern(given)
         if self.mixer in SOLVED:
-            for name in ("epochs", "lr", "layers", "width", "heads", "dropout", "positions"):
-                if name in given:
-                    raise UserError(f"{flag(name)}: --mixer {self.mixer} is not trained")
-            if "normalise" in given and self.mixer != "linear":
-                raise UserError(f"--normalise: --mixer {self.mixer} repeats values as they are")
+            trained = ("epochs", "lr", "layers", "width", "heads", "dropout", "positions")
+            refuse(trained, given, f"--mixer {self.mixer} is not trained")
+            if self.mixer != "linear":
+                refuse(["normalise"], given, f"--mixer {self.mixer} repeats values as they are")
         for mixer in TRAINED if self.mixer == "all" else {self.mixer} - set(SOLVED):
             build_model(**describe_model(dataclasses.replace(self, mixer=mixer)))  # if it fits
         if self.season is not None and self.season > self.window:
             raise UserError(f"--season {self.season} is longer than --window {self.window}")
-
-    @property
-    def pattern(self):
-        """The layers, first to last."""
-        if self.layers_pattern is not None:
-            return self.layers_pattern
-        if self.mixer == "hybrid":
-            return f"projection*{self.layers - 1},attention" if self.layers > 1 else "attention"
-        return f"{self.mixer}*{self.layers}"
 
 
 class Forecasting(Task):
@@ -237,7 +224,11 @@ class Forecasting(Task):
         if self.config.mixer not in everything:
             everything = {"this model": errors} | everything
         curves = {name: e.by_step() for name, e in everything.items()}
-        (folder / "horizon.csv").write_text(csv_of(steps_table(curves)), encoding="utf-8")
+        table = {"step": np.arange(self.config.horizon) + 1}
+        for name, (mse, mae) in curves.items():
+            named = name.replace(" ", "_")
+            table |= {f"{named}_mse": mse, f"{named}_mae": mae}
+        (folder / "horizon.csv").write_text(csv_of(rows_of(table)), encoding="utf-8")
         mse = {name: both[0] for name, both in curves.items()}
         figures.errors_by_step(folder / "horizon.png", mse)
 
@@ -321,36 +312,23 @@ class Errors:
 
     def by_step(self):
         """MSE and MAE (horizon,) each, over all columns."""
-        count = np.maximum(self.count.sum(axis=1), 1)
-        return self.squared.sum(axis=1) / count, self.absolute.sum(axis=1) / count
+        return self._means(axis=1)
 
     def by_column(self, deviation):
         """A dict for each column: standardised errors, and those in its own units."""
-        count = np.maximum(self.count.sum(axis=0), 1)
-        mse, mae = self.squared.sum(axis=0) / count, self.absolute.sum(axis=0) / count
-        return [
-            {
-                "mse": float(mse[c]),
-                "mae": float(mae[c]),
-                "rmse_in_units": float(np.sqrt(mse[c]) * deviation[c]),
-                "mae_in_units": float(mae[c] * deviation[c]),
-            }
-            for c in range(len(deviation))
-        ]
+        mse, mae = self._means(axis=0)
+        in_units = {"rmse_in_units": np.sqrt(mse) * deviation, "mae_in_units": mae * deviation}
+        return rows_of({"mse": mse, "mae": mae, **in_units})
+
+    def _means(self, axis):
+        count = np.maximum(self.count.sum(axis), 1)
+        return self.squared.sum(axis) / count, self.absolute.sum(axis) / count
 
 
-def steps_table(curves):
-    """curves: name -> (MSE, MAE), (horizon,) each. A row (dict) a step ahead, counted from 1."""
-    horizon = len(next(iter(curves.values()))[0])
-    columns = {
-        f"{name.replace(' ', '_')}_{metric}": values
-        for name, both in curves.items()
-        for metric, values in zip(("mse", "mae"), both, strict=True)
-    }
-    return [
-        {"step": h + 1} | {name: float(values[h]) for name, values in columns.items()}
-        for h in range(horizon)
-    ]
+def rows_of(columns):
+    """A dict for each row of a table. columns: name -> values (N,)."""
+    rows = zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def load(config, folder, resume):
@@ -378,12 +356,10 @@ def predict(run):
     series = read_series(rows, STANDARD_INPUT, run.columns, time_column)
     ahead = run.forecast(series.values)
     steps = times_ahead(series.times, len(ahead))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([time_column if series.times else "step", *run.columns])
     for step, values in zip(steps, ahead, strict=True):
         writer.writerow([step, *(f"{value:.6g}" for value in values)])
-    sys.stdout.write(text.getvalue())
 
 
 def times_ahead(times, count):

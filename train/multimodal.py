@@ -21,13 +21,12 @@ from minisum.models import multimodal as models
 from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
 from minisum.runs.reading import build_model
-from minisum.text import batches
-from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
+from minisum.text.tokenizer import TextReader
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option, recipes
+from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
 from train.run.predict import STANDARD_INPUT, rows_of_standard_input
-from train.run.task import Task
+from train.run.task import Task, tokenizer_of
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
@@ -83,12 +82,10 @@ class MultimodalConfig(TextConfig):
 
     def check(self, given=()):
         super().check(given)
-        uses_heads = self.mixer in ("attention", "all") or "heads" in given
-        if uses_heads:
+        if self.mixer in ("attention", "all") or "heads" in given:
             self.check_heads()
-        for name in TRAINING if self.mixer == "ridge" else ():
-            if name in given:
-                raise UserError(f"{flag(name)}: --mixer ridge is solved, not trained")
+        if self.mixer == "ridge":
+            refuse(TRAINING, given, "--mixer ridge is solved, not trained")
 
 
 class Multimodal(Task):
@@ -119,12 +116,8 @@ class Multimodal(Task):
 
     @cached_property
     def model(self):
-        solution = self.ridge if self.solved else None
-        return build_model(**self.model_spec()["model"], solution=solution)
-
-    @property
-    def solved(self):
-        return self.config.mixer == "ridge"
+        solution = self.ridge if self.config.mixer == "ridge" else None
+        return build_model(**self.describe_model(), solution=solution)
 
     @cached_property
     def ridge(self):
@@ -155,11 +148,7 @@ class Multimodal(Task):
 
         The test split is also drawn, as predicted.png in `folder`.
         """
-        texts, true = self.texts[split], self.tables[split].targets
-        outputs = np.empty(len(true))
-        by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
-        for rows in batches.batches(by_length, self.config.batch_size):
-            outputs[rows] = predict(self.batch(split, rows))
+        outputs, true = self.outputs(split, predict), self.tables[split].targets
         predicted = outputs * self.deviation + self.mean
         if split == "test" and folder:
             baseline = ("ridge on the numbers", self.ridge_predictions("test"))
@@ -239,13 +228,8 @@ def load(config, folder, resume):
     """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
     columns = config.pick("text_column", "numeric_columns", "target")
     data = load_multimodal(**config.source(), **columns, **config.split())
-    path = folder.tokenizer
-    if resume and path.exists():
-        tokenizer = load_tokenizer(path)
-    else:
-        texts = data.splits["train"].texts
-        tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
-    return Multimodal(config, data, tokenizer)
+    texts = data.splits["train"].texts
+    return Multimodal(config, data, tokenizer_of(config, folder, resume, texts))
 
 
 def predict(run):

@@ -26,8 +26,8 @@ def affine(p, x, name):
     return x @ p[f"{name}.W"].T + p.get(f"{name}.b", 0.0)
 
 
-def split(x):
-    return x.unflatten(-1, (H, -1)).transpose(1, 2)
+def split(x, heads=H):
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def join(x):
@@ -186,23 +186,34 @@ def gla(p, x, causal):
 def conv(p, x, name):
     flat, taps = affine(p, x, name).mT, p[f"{name}.conv"]
     mixed = F.conv1d(F.pad(flat, (len(taps) - 1, 0)), taps.T[:, None], groups=taps.shape[1])
-    return split(F.silu(mixed.mT))
+    return F.silu(mixed.mT)
 
 
-def delta(p, x, keep):
-    q, k, v = (conv(p, x, name) for name in "qkv")
-    q, k = (a / (a.square().sum(-1, keepdim=True) + 1e-6).sqrt() for a in (q, k))
-    beta = split(affine(p, x, "beta").sigmoid())
+def unit(a):
+    return a / (a.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def delta(p, x, keep, steps=1, beta_max=1):
+    """keep (B, H, n, K or 1). The layers k, v and beta hold step after step."""
+    q = unit(split(conv(p, x, "q")))
+    k, v = (split(conv(p, x, name), steps * H) for name in "kv")
+    beta = split(affine(p, x, "beta"), steps * H).sigmoid() * beta_max
+    k, v, beta = (a.unflatten(1, (steps, H)) for a in (unit(k), v, beta))
 
     def update(t, S):
         S = keep[:, :, t, :, None] * S
-        held = torch.einsum("bhk,bhkv->bhv", k[:, :, t], S)
-        wrong = beta[:, :, t] * (v[:, :, t] - held)
-        S = S + k[:, :, t, :, None] * wrong[:, :, None]
+        for j in range(steps):
+            key, value, rate = (a[:, j, :, t] for a in (k, v, beta))
+            wrong = rate * (value - torch.einsum("bhk,bhkv->bhv", key, S))
+            S = S + key[..., None] * wrong[:, :, None]
         return torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) / math.sqrt(q.shape[-1]), S
 
     S = torch.zeros(B, H, k.shape[-1], v.shape[-1], dtype=torch.float64)
     return rms(recur(update, S), p["norm.gain"])
+
+
+def one_a_head(p, x):
+    return split((-p["A_log"].exp() * F.softplus(affine(p, x, "decay"))).exp())
 
 
 def deltanet(p, x, causal):
@@ -210,9 +221,20 @@ def deltanet(p, x, causal):
 
 
 def gated_deltanet(p, x, causal):
-    keep = (-p["A_log"].exp() * F.softplus(affine(p, x, "decay"))).exp()
     gate = F.silu(split(affine(p, x, "gate")))
-    return affine(p, join(delta(p, x, split(keep)) * gate), "o")
+    return affine(p, join(delta(p, x, one_a_head(p, x)) * gate), "o")
+
+
+def kda(p, x, causal):
+    z = split(affine(p, affine(p, x, "decay1"), "decay2"))
+    keep = (-p["A_log"].exp()[:, None, None] * F.softplus(z)).exp()
+    gate = split(affine(p, affine(p, x, "gate1"), "gate2")).sigmoid()
+    return affine(p, join(delta(p, x, keep) * gate), "o")
+
+
+def deltaproduct(p, x, causal):
+    gate = F.silu(split(affine(p, x, "gate")))
+    return affine(p, join(delta(p, x, one_a_head(p, x), steps=2, beta_max=2) * gate), "o")
 
 
 def conv_and_bias(p, u):

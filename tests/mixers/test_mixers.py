@@ -249,6 +249,31 @@ def test_other_refusals():
         mixers.build("simpletron", width=4, prefix_scale="max_len")
     with pytest.raises(UserError, match="conv"):
         mixers.build("deltanet", width=4, causal=True, conv=-1)
+    for most in (0, 2.5):
+        with pytest.raises(UserError, match="beta_max is a number above 0 and at most 2"):
+            mixers.build("kda", width=4, causal=True, beta_max=most)
+    with pytest.raises(UserError, match="from 1 on, not 0"):
+        mixers.build("deltaproduct", width=4, causal=True, steps=0)
+
+
+def test_options_stand_behind_a_name():
+    built = mixers.build("deltaproduct:steps=3:beta_max=1:gate=False", width=8, causal=True)
+    assert (built.steps, built.beta_max, built.gate) == (3, 1, False)
+    assert mixers.build("simpletron:prefix_scale=max_len", width=4, causal=True).causal
+    layers = mixers.parse_pattern("deltanet:beta_max=2*2, attention:head_width=3")
+    assert layers == ["deltanet:beta_max=2", "deltanet:beta_max=2", "attention:head_width=3"]
+    for text, reason in (
+        ("deltanet:beta=2", "no option 'beta'; it has conv, beta_max"),
+        ("projection:width=3", "no option 'width'; it has none"),
+        ("deltanet:conv", "conv is of type int, not ''"),
+        ("deltanet:conv=1.5", "conv is of type int, not '1.5'"),
+        ("deltaproduct:gate=1", "gate is of type bool, not '1'"),
+        ("deltanett:conv=1", "unknown mixer 'deltanett'"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            mixers.build(text, width=4, causal=True)
+    with pytest.raises(UserError, match="no option 'beta'"):
+        mixers.parse_pattern("deltanet:beta=2")
 
 
 @pytest.mark.parametrize("name", ["cosformer", "tssa"])

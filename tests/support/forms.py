@@ -46,7 +46,8 @@ DISPATCHED = {name: getattr(ops, name) for name in FORMS if name in ops.__all__}
 def set_chunks(monkeypatch, tokens):
     """Borders of chunks inside texts of a few tokens; attention in blocks from two chunks on."""
     sizes = [
-        (chunked_delta_rule, "CHUNK"), (chunked_product, "CHUNK"),
+        (chunked_delta_rule, "CHUNK"), (chunked_delta_rule, "CHUNK_BY_CHANNEL"),
+        (chunked_product, "CHUNK"),
         (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention_blocked, "BLOCK"),
         (host_losses, "BLOCK"), (host_running, "CHUNK"),
     ]  # fmt: skip

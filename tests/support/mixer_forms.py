@@ -37,8 +37,11 @@ FORMS += [
     ("mamba2", {"causal": True, "expand": 1, "state_width": 3, "conv": 1}),
     ("retnet", {"causal": True, "expand_v": 1}),
     ("gla", {"causal": True, "expand_k": 1}),
-    ("deltanet", {"causal": True, "conv": 0}),
+    ("deltanet", {"causal": True, "conv": 0, "beta_max": 2}),
     ("gated_deltanet", {"causal": True, "conv": 1, "expand_v": 1}),
+    ("kda", {"causal": True, "conv": 0, "expand_v": 2, "beta_max": 2}),
+    ("deltaproduct", {"causal": True, "conv": 1, "steps": 3, "expand_v": 1, "decay": False}),
+    ("deltaproduct", {"causal": True, "conv": 0, "steps": 1, "gate": False}),
 ]
 NAMES = [" ".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in FORMS]
 every_form = pytest.mark.parametrize("form", FORMS, ids=NAMES)

@@ -70,16 +70,18 @@ def product_arrays(c, draw):
     return draw("B H n h"), draw("B H n h"), draw("B H n o")
 
 
-def recurrence_case(op, decay, state, key=1.0):
+def recurrence_case(op, decay, state, key=1.0, removal=False):
     """A recurrence over keys and values; decay is the letters of log_decay's shape, or None."""
 
     def make(c):
         arrays = list(product_arrays(c, c.normal))
         if op is ops.delta_rule:
             arrays[1] = arrays[1] * key
-            arrays.append(c.uniform("B H n 1", 0, 1))
+            arrays.append(c.uniform("B H n 1", 0, 2))
         arrays.append(decay and c.uniform(decay, -2, 0))
         arrays.append(c.normal("B H h o") if state else None)
+        if removal:
+            arrays.append(c.normal("B H n h") * key)
         return op, *arrays
 
     return make
@@ -209,6 +211,10 @@ SMOOTH = {
     "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, key=0.5),
     "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, key=0.5),
     "delta_rule decayed alike": recurrence_case(ops.delta_rule, "1 H n 1", False, key=0.5),
+    "delta_rule decayed by channel": recurrence_case(ops.delta_rule, "B H n h", True, key=0.5),
+    "delta_rule with a removal key": recurrence_case(
+        ops.delta_rule, "1 H n h", True, key=0.5, removal=True
+    ),
     "both_ways_product": lambda c: (
         ops.both_ways_product, *product_arrays(c, c.normal), c.uniform("B H n 1", -2, 0)
     ),

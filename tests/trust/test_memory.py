@@ -169,13 +169,14 @@ FORMS_SAVED = {
         (*QKV, HEADS[4]), "q, k, v, log_decay, one state a chunk. A is made again",
         QKV_BYTES + REAL * B * H * n + 2 * STATE),
     ("delta_rule", None): (
-        HEADS, "q, k, v, beta, log_decay, S̃ of every token",
+        HEADS, "q, k, v, beta, log_decay, removal, S̃ of every token",
         QKV_BYTES + REAL * B * H * 2 * n + n * STATE),
     ("delta_rule", "chunked_delta_rule"): (
         HEADS,
-        "q, k, v, beta, log_decay; of each chunk X, Z, u, Γ whole and below the diagonal, L, A, "
-        "(k @ k.T) ⊙ Γ, the decays, q and twice k times these, and one state",
-        QKV_BYTES + REAL * B * H * (n * (2 + 2 * e + 4 * h + 5 * 32 + 2) + 2) + 3 * STATE),
+        "q, k, v, beta, log_decay, removal; of each chunk X, Z, u, the decays in it, L, A, "
+        "⟨removal|k⟩, q, k and removal times decays, and one state",
+        QKV_BYTES + REAL * B * H * (n * (2 + 2 * e + 4 * h + 4 * 32 + 3) + 2) + 3 * STATE
+        + BOOL * 32 * 32),
 }  # fmt: skip
 
 

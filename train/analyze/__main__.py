@@ -50,14 +50,11 @@ def analyze(chosen):
     if len(tasks) > 1:
         raise UserError("the runs are of different tasks: analyze classifiers or language models")
     out = Path(chosen.out)
-    out.mkdir(parents=True, exist_ok=True)
     if tasks == {"causal"}:
         follow_layers(chosen, out)
         return
     for run in chosen.runs:
-        folder = out / Path(run).name if len(chosen.runs) > 1 else out
-        folder.mkdir(exist_ok=True)
-        explain_words(run, chosen, folder)
+        explain_words(run, chosen, out / Path(run).name if len(chosen.runs) > 1 else out)
 
 
 def task_of(run):
@@ -86,6 +83,7 @@ def explain_words(run, chosen, out):
         accounts.append(account)
         emit(sys.stdout, in_terminal(account, sys.stdout.isatty()))
     title = f"{config.mixer} on {config.dataset if config.data is None else config.data}"
+    out.mkdir(parents=True, exist_ok=True)
     (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
     (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")
     if "positions" in trained.params:
@@ -113,6 +111,7 @@ def follow_layers(chosen, out):
         name: {key: value for key, value in found.items() if key != "plane"}
         for name, found in measured.items()
     }
+    out.mkdir(parents=True, exist_ok=True)
     (out / "layers.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
     if not layer_figures.layer_geometry(out / "layers.png", measured):
         emit(sys.stderr, "note: no picture without matplotlib (pip install matplotlib)")

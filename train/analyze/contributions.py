@@ -2,6 +2,8 @@
 
 import html
 import math
+from pathlib import Path
+from string import Template
 
 STRONGEST = 0.75  # of a background colour's opacity
 
@@ -42,7 +44,8 @@ def in_terminal(account, coloured):
 def in_html(accounts, title):
     """A standalone page: every text with its words shaded, exact numbers on hovering."""
     texts = "\n".join(_article(account) for account in accounts)
-    return _PAGE.format(title=html.escape(title), texts=texts)
+    page = Path(__file__).with_name("words.html").read_text(encoding="utf-8")
+    return Template(page).substitute(title=html.escape(title), texts=texts)
 
 
 def _article(account):
@@ -73,24 +76,3 @@ def _scale(account):
     """The largest contribution of the text, which gets the strongest colour."""
     sizes = [abs(entry["contribution"]) for entry in account["words"]]
     return max(sizes, default=0.0) or math.inf
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.7 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; background: #fff }}
-article {{ border-top: 1px solid #ccc; padding: .6rem 0 }}
-h1 {{ font-size: 1.3rem }} h2 {{ font-size: 1.05rem; margin: .2rem 0 }}
-small, footer {{ color: #666; font-weight: normal; font-size: .85rem }}
-span {{ border-radius: 3px; padding: 0 2px }} p {{ margin: .2rem 0; overflow-wrap: anywhere }}
-.for {{ background: rgba(0,140,60,.5) }} .against {{ background: rgba(200,40,40,.5) }}
-</style></head><body>
-<h1>{title}</h1>
-<p>Each word's exact contribution to the logit of the predicted class, over the average class:
-<span class="for">for it</span> or <span class="against">against it</span>. Hover for numbers. The
-contributions and the bias sum to the logit less the mean over the classes.</p>
-{texts}
-</body></html>
-"""

@@ -5,7 +5,6 @@ import sys
 
 from data.reading.rows import MAX_LINE_BYTES, read_lines
 from minisum.errors import UserError
-from train.run.options import from_run
 from train.run.report import emit
 
 CHUNK = 1 << 16
@@ -70,14 +69,10 @@ def rows_of_standard_input():
     lines = iter(lambda: sys.stdin.buffer.readline(MAX_LINE_BYTES + 1), b"")
     first = next(lines, b"")
     lines = itertools.chain([first] if first else [], lines)
-    return read_lines(lines, row_format(first), STANDARD_INPUT)
-
-
-def row_format(line):
-    """The format that a first line (bytes) shows."""
-    if line.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
-        return ".jsonl"
-    return ".tsv" if b"\t" in line else ".csv"
+    kind = ".tsv" if b"\t" in first else ".csv"
+    if first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
+        kind = ".jsonl"
+    return read_lines(lines, kind, STANDARD_INPUT)
 
 
 def require_streams(prompt):
@@ -86,11 +81,3 @@ def require_streams(prompt):
         raise UserError("--predict needs standard input and standard output, and one is closed")
     if sys.stdin.isatty():
         emit(sys.stderr, f"note: {prompt}; Ctrl-D ends")
-
-
-def one_model(config_class, task, path):
-    """The config of the run in folder `path`. UserError if it compares several mixers."""
-    config, _ = from_run(config_class, task, path, {})
-    if config.mixer == "all":
-        raise UserError(f"{path} compares several mixers: choose one of the folders in it")
-    return config

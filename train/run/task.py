@@ -9,9 +9,11 @@ import copy
 import dataclasses
 from functools import cached_property
 
+import numpy as np
+
 from minisum.checkpoint import TOKENIZER
 from minisum.text import batches
-from minisum.text.tokenizer import save_tokenizer
+from minisum.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.run.options import Config
 
 
@@ -39,6 +41,13 @@ class Task:
     def train_batch(self, rows):
         """The batch of these training rows, without noise."""
         return self.batch("train", rows)
+
+    def outputs(self, split, predict):
+        """(N, ...) float64: the outputs for a split, short texts first: little padding."""
+        order = np.argsort(self.texts[split].lengths, kind="stable")
+        chunks = batches.batches(order, self.config.batch_size)
+        outputs = np.concatenate([predict(self.batch(split, rows)) for rows in chunks])
+        return outputs[np.argsort(order)].astype(np.float64)
 
     def evaluate(self, split, predict, folder=None):
         """Metrics on split "val" or "test": a dict with "loss", `metric` and any others.
@@ -83,3 +92,10 @@ class Task:
     def resolve(config):
         """The config with the defaults that depend on the mixer filled in."""
         return config
+
+
+def tokenizer_of(config, folder, resume, texts, read=load_tokenizer, make=train_tokenizer):
+    """The tokenizer of a run: read from its folder on resuming, else made of the training texts."""
+    if resume and folder.tokenizer.exists():
+        return read(folder.tokenizer)
+    return make(texts, config.tokenizer, config.vocab_size)
