@@ -52,7 +52,7 @@ FILES = {
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "both_ways": ("both_ways_product", "both_ways_sum"),
-    "wkv": ("wkv",),
+    "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
     "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),
 }  # fmt: skip
@@ -68,7 +68,6 @@ def __getattr__(name):
     return op
 
 
-# These have their file's name. Bound at once, or the name would come to mean the file.
+# Two ops have their file's name. Bound at once, or the name would come to mean the file.
 from minisum.ops.dropout import dropout  # noqa: E402, F401
 from minisum.ops.linear import linear  # noqa: E402, F401
-from minisum.ops.wkv import wkv  # noqa: E402, F401
