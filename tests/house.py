@@ -39,6 +39,8 @@ LATER = {
     "minisum/ops/feature_maps.py": 240,
     "minisum/ops/state_space.py": 60,
     "minisum/ops/both_ways.py": 90,
+    "minisum/ops/decaying_softmax.py": 80,
+    "minisum/fast/wkv_scan.py": 50,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
     "minisum/runs": 760,
