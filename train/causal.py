@@ -82,6 +82,12 @@ class CausalConfig(LayerPattern, TextConfig):
         "length", "divide the sums by --max-len, or leave them as published: none", "model",
         choices=language_model.SUM_SCALES,
     )  # fmt: skip
+    norm: str = option(
+        "after", "layer norm after or before, or rms: RMSNorm before", "model",
+        choices=language_model.NORMS,
+    )  # fmt: skip
+    ffn: str = option("mlp", "token network of a layer", "model", choices=language_model.FFNS)
+    feature_map: str = option(None, "features of linear_attention layers", "model", **NAME)
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 
@@ -99,6 +105,8 @@ class CausalConfig(LayerPattern, TextConfig):
         self.check_pattern(given)
         if self.layers_pattern is not None:
             mixers.parse_pattern(self.layers_pattern)
+        if self.feature_map and "linear_attention" not in self.pattern:
+            raise UserError("--feature-map is for layers called linear_attention: there are none")
         if self.reset and self.rows:
             raise UserError("--reset has no meaning with --rows: each row is one document")
         if "validation" in given and self.data is None and self.dataset in WITH_VALIDATION:
@@ -204,8 +212,12 @@ def perplexity(loss):
 
 def describe_model(config, vocab):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
-    sizes = config.pick("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale")
-    return {"kind": "language_model", "vocab": vocab, "layers": config.pattern, **sizes}
+    names = ("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale", "norm", "ffn")
+    layers = config.pattern
+    if config.feature_map:
+        features = f"linear_attention:feature_map={config.feature_map}"
+        layers = layers.replace("linear_attention", features)
+    return {"kind": "language_model", "vocab": vocab, "layers": layers, **config.pick(*names)}
 
 
 def main(arguments=None):

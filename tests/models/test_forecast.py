@@ -69,7 +69,7 @@ def test_gradient_of_the_whole_model(normalise, positions, dropout):
 @pytest.mark.parametrize("mixer", BIDIRECTIONAL)
 def test_gradient_with_every_mixer(mixer):
     """One layer of each; the seeds are fixed, away from the kinks of those that have any."""
-    model = build(mixer)
+    model = build(mixer, width=8)
     params, batch = parameters(model, 1), make_batch(model, seed=6)
     assert gradcheck(loss_op(model, params, batch), params.vector, entries=10, seed=3)
 

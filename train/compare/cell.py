@@ -68,7 +68,7 @@ def train_cell(task, mixer, seed, report):
         "mixer": mixer,
         "seed": seed,
         "steps": len(losses),
-        task.metric: test_score(task, shards, params, xp) if finite else None,
+        **(test_scores(task, shards, params, xp) if finite else {task.metric: None}),
         "train_loss": float(np.mean(last)) if finite else None,
         "diverged_at": None if finite else diverged or len(losses),
         "parameters": params.count,
@@ -81,14 +81,11 @@ def train_cell(task, mixer, seed, report):
     }
 
 
-def test_score(task, shards, params, xp):
-    """The metric: the mean of the scores over all test targets."""
-    total, count = 0.0, 0
-    for batch in task.test_batches():
-        outputs = shards.predict(params, backend.to_device(batch, xp))
-        total += task.score(backend.to_numpy(outputs), batch)
-        count += batch["targets"].size
-    return total / count
+def test_scores(task, shards, params, xp):
+    """What the task measures on its test set."""
+    return task.test_scores(
+        lambda batch: backend.to_numpy(shards.predict(params, backend.to_device(batch, xp)))
+    )
 
 
 def state_numbers(task, mixer):
@@ -108,7 +105,7 @@ def scale_cell(task, mixer, longest):
     xp = backend.get(config.backend)
     causal = task.causal
     if causal is None:
-        causal = not mixers.TABLE[mixer].can_be_bidirectional
+        causal = not mixers.TABLE[mixers.parse_name(mixer)[0]].can_be_bidirectional
     sizes = {"width": config.width, "heads": config.heads, "max_len": longest}
     layer = mixers.build(mixer, causal=causal, **sizes)
     rng = np.random.default_rng(0)
