@@ -22,18 +22,7 @@ from minisum.text import batches, byte_tokens
 from minisum.text.tokenizer import encode
 from train import command_line
 from train.command_line import run_with_exit_status
-from train.run.options import (
-    FRACTION,
-    NAME,
-    LayerPattern,
-    N,
-    Parser,
-    TextConfig,
-    changed,
-    option,
-    recipes,
-    utf8,
-)
+from train.run.options import LayerPattern, N, Parser, TextConfig, changed, option, recipes, utf8
 from train.run.task import Task, tokenizer_of
 
 MIXERS = ("summation", "attention", "hybrid", "all")
@@ -48,10 +37,10 @@ class CausalConfig(LayerPattern, TextConfig):
         False, "the limits keep the first documents, as first published, instead of a random draw; "
         "files are often sorted", "data",
     )  # fmt: skip
-    text_column: str = option(None, "text column of --data", "data", **NAME)
-    validation: float = option(
-        0.05, "fraction of the training text held out to choose the epoch", "data",
-        **FRACTION | {"below": 0.9},
+    text_column: str = option(None, "text column of --data", "data", metavar="NAME")
+    validation: float = changed(
+        TextConfig, "validation", 0.05, below=0.9,
+        help="fraction of the training text held out to choose the epoch",
     )  # fmt: skip
     tokenizer: str = option(
         "bpe", "byte pairs learned from the training text, or hub:NAME for published ones", "data",
@@ -87,7 +76,7 @@ class CausalConfig(LayerPattern, TextConfig):
         choices=language_model.NORMS,
     )  # fmt: skip
     ffn: str = option("mlp", "token network of a layer", "model", choices=language_model.FFNS)
-    feature_map: str = option(None, "features of linear_attention layers", "model", **NAME)
+    feature_map: str = option(None, "features of linear_attention layers", "model", metavar="NAME")
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 

@@ -3,14 +3,7 @@
     python -m train.bench --quick          the first line alone
     python -m train.bench --out DIR        all lines; bench.json and bench.png in DIR
 
-Every line names both sides and their ratio, from medians of repetitions in turn. Both sides have
-the same sizes, precision, first values and batch, and their outputs are compared. Below each line
-is the speed of each side's matrix products alone, on the same shapes: that part of a ratio is due
-to the BLAS library. The limit is the time of the products plus that of reading and writing each
-parameter vector once at the speed of a plain copy; no step with these products can be faster.
-
-Peak memory is of a separate run that is not timed, and counts parameters, gradients, moments and
-everything alive in a step: by tracemalloc for NumPy, a hook in CuPy's pool, PyTorch's own profiler.
+What is compared and measured is told in README.md beside this file.
 """
 
 import dataclasses
