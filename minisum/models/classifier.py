@@ -118,8 +118,8 @@ class SummationClassifier(Classifier):
         return relu(projected)[0]
 
     def activation_size(self, batch):
-        # A quarter of one layer's array: the op works in place, and products like long factors.
-        return super().activation_size(batch) // 4
+        # The op works in chunks of its own, on some of the tokens, and products like long factors.
+        return super().activation_size(batch) // 16
 
 
 class AttentionClassifier(Classifier):
