@@ -260,7 +260,7 @@ def predict(folder, config):
 
     def classify(texts):
         batch = make_batch(config, encode_texts(config, tokenizer, texts))
-        logits = backend.to_numpy(shards.predict(params, model.to_device(batch, params.xp)))
+        logits = backend.to_numpy(shards.predict(params, shards.to_device(batch, params.xp)))
         probabilities = np.exp(log_softmax(logits.astype(np.float64)))
         best = probabilities.argmax(axis=1)
         for row, label in enumerate(best):

@@ -281,7 +281,7 @@ def predict(folder, config):
         table = read_table(chunk, STANDARD_INPUT, columns, start)
         texts = encode_texts(config, tokenizer, table.texts)
         batch = make_batch(config, texts, standardise(table.numbers))
-        outputs = backend.to_numpy(shards.predict(params, model.to_device(batch, xp)))
+        outputs = backend.to_numpy(shards.predict(params, shards.to_device(batch, xp)))
         for value in outputs * spec["deviation"] + spec["mean"]:
             print(f"{value:.6g}")
         sys.stdout.flush()

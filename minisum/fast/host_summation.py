@@ -20,7 +20,7 @@ def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
     """
     if not one_real_type(table, positions, W):
         return NotImplemented
-    (B, n), (o, d) = ids.shape, W.shape
+    B, (o, d) = len(ids), W.shape
     mask = np.ones(ids.shape, bool) if mask is None else mask
     factor = positions + offset
     words, (texts, places), count = ids[mask], mask.nonzero(), mask.sum(axis=1)

@@ -8,15 +8,7 @@ from minisum import init, mixers
 from minisum.errors import UserError
 from minisum.layers import linear_layer, position_layer
 from minisum.models.base import TextModel
-from minisum.ops import (
-    cross_entropy,
-    direct_summation,
-    dropout,
-    embed,
-    mean_tokens,
-    modulate,
-    relu,
-)
+from minisum.ops import cross_entropy, direct_summation, dropout, embed, mean_tokens, modulate, relu
 from minisum.params import add
 
 # Powers of the token count that the sum over tokens is divided by.
@@ -88,7 +80,7 @@ class Classifier(TextModel):
 class SummationClassifier(Classifier):
     """features = Σ_t relu((E[ids[t]] ⊙ (P[t] + 1)) @ W.T): tokens contribute vectors. O(n d²)."""
 
-    default_pooling = "sum"
+    default_pooling, packs = "sum", True
 
     def init_features(self, rng):
         return {

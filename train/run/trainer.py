@@ -66,7 +66,7 @@ class Trainer:
 
     def local_batch(self, batch):
         """This rank's part of a batch, on its device."""
-        return self.task.model.to_device(self.group.local_batch(batch), self.xp)
+        return self.shards.to_device(self.group.local_batch(batch), self.xp)
 
     def reduce_grads(self):
         """Replace the gradient of this rank's part, where Adam reads it, by the sum over ranks."""
@@ -118,7 +118,7 @@ class Trainer:
         part = self.group.local_batch(batch)
         outputs = None
         if self.group.size == 1 or len(next(iter(part.values()))):
-            on_device = self.task.model.to_device(part, self.xp)
+            on_device = self.shards.to_device(part, self.xp)
             outputs = backend.to_numpy(self.shards.predict(self.used, on_device))
         return self.group.merge(self.group.all_gather_object(outputs))
 

@@ -70,6 +70,11 @@ def packing(columns, *arrays):
     return 1 if columns % PACK or any(places) else PACK
 
 
+def contiguous(*arrays):
+    """The arrays in row-major order without gaps, as kernels read them; None for no array."""
+    return [a if a is None else array_module(a).ascontiguousarray(a) for a in arrays]
+
+
 @cache
 def dummy_array(dtype):
     """An array of one zero, for a kernel's argument that is not read or does nothing."""
