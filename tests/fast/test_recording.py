@@ -254,16 +254,3 @@ def test_several_threads_are_not_recorded():
     """Each has a stream of its own, of which a recording of one would know nothing."""
     assert Shards(Model(), threads=2).recorder is None
     assert Shards(Model()).recorder is not None
-
-
-@pytest.mark.parametrize(
-    "line, path",
-    [
-        ("7f00-7f01 r-xp 0000 08:01 9   /usr/lib/libcublas.so.12\n", "/usr/lib/libcublas.so.12"),
-        ("7f00-7f01 r-xp 0000 08:01 9   /a b/é/libcublas.so.13.1\n", "/a b/é/libcublas.so.13.1"),
-        ("7f00-7f01 r-xp 0000 08:01 9   /usr/lib/libcublasLt.so.12\n", None),
-        ("7f00-7f01 r-xp 0000 00:00 0 \n", None),
-    ],
-)
-def test_where_cublas_is(line, path):
-    assert cublas._path_of_cublas(line) == path

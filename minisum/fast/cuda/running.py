@@ -15,13 +15,10 @@ def cumsum(x, axis):
 
 def running_sum(x, axis):
     """cumsum(x, axis) for an axis >= 0 that is short: each thread walks all of it."""
-    xp = array_module(x)
-    x = xp.ascontiguousarray(x)
-    y = xp.empty_like(x)
+    (x,) = compiling.contiguous(x)
+    y = array_module(x).empty_like(x)
     n, inner = x.shape[axis], math.prod(x.shape[axis + 1 :])
     columns = math.prod(x.shape[:axis]) * inner
-    grid = (-(-columns // 128) if n else 0, 1, 1)
-    compiling.launch(
-        "running.cu", "running_sum", x.dtype, grid, (128, 1, 1), x, y, columns, n, inner
-    )
+    grid = (-(-columns // 128) if n else 0,)
+    compiling.launch("running.running_sum", grid, (128,), x, y, columns, n, inner)
     return y

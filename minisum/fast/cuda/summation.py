@@ -11,7 +11,6 @@ from minisum.fast.cuda.compiling import contiguous, launch, packing
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.embedding import RowGradient
 
-FILE = "summation.cu"
 # Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
 COLUMNS, BLOCK, LANES = 64, 256, 8
 # Threads that keep a large GPU busy, and the most texts that one of them then goes through: the
@@ -96,7 +95,7 @@ def _tiles(rows, columns, depth=1):
     """A grid of blocks of BLOCK threads, one for each of (depth, rows, columns)."""
     across = next(size for size in (8, 16, 32, COLUMNS) if size >= min(columns, COLUMNS))
     down = BLOCK // across
-    return (-(-rows // down), -(-columns // across), depth), (across, down, 1)
+    return (-(-rows // down), -(-columns // across), depth), (across, down)
 
 
 def embed_modulate(ids, kept, table, positions, offset):
@@ -112,7 +111,7 @@ def embed_modulate(ids, kept, table, positions, offset):
     rows = None if kept is None else xp.full(ids.shape, -1, "int32")
     K = packing(d, table, positions)
     arguments = (ids, kept, table, positions, float(offset), y, rows, N, n, d)
-    launch(FILE, "embed_modulate", y.dtype, *_tiles(N, d // K), *arguments, pack=K)
+    launch("summation.embed_modulate", *_tiles(N, d // K), *arguments, pack=K)
     return y, rows
 
 
@@ -127,7 +126,7 @@ def embed_modulate_back(dy, ids, rows, table, positions, offset, dtable, dpositi
     texts = min(TEXTS, max(1, -(-B // DEPTH), B * n * (d // K) // THREADS))
     sizes = (float(offset), dtable, dpositions, B, n, d, texts)
     tiles, arguments = _tiles(n, d // K, -(-B // texts)), (dy, ids, rows, table, positions, *sizes)
-    launch(FILE, "embed_modulate_back", dy.dtype, *tiles, *arguments, pack=K)
+    launch("summation.embed_modulate_back", *tiles, *arguments, pack=K)
 
 
 def relu_sum(x, rows, shape):
@@ -145,9 +144,8 @@ def relu_sum(x, rows, shape):
     stretches = max(1, min(512 // max(1, B * columns), -(-n // 64)))
     stretch = -(-n // stretches)
     y, positive = xp.empty((stretches, B, d), x.dtype), xp.empty(x.shape, bool)
-    grid, block = (B, columns, stretches), (COLUMNS, LANES, 1)
-    arguments = (x, rows, y, positive, B, n, d, stretch)
-    launch(FILE, "relu_sum", x.dtype, grid, block, *arguments, pack=K)
+    grid, arguments = (B, columns, stretches), (x, rows, y, positive, B, n, d, stretch)
+    launch("summation.relu_sum", grid, (COLUMNS, LANES), *arguments, pack=K)
     return y[0] if stretches == 1 else y.sum(axis=0), positive
 
 
@@ -161,5 +159,5 @@ def relu_sum_back(dy, kept, positive, n):
     dx = array_module(dy).empty((N, d), dy.dtype)
     K = packing(d, dy, positive)
     arguments = (dy, kept, positive, dx, N, n, d)
-    launch(FILE, "relu_sum_back", dy.dtype, *_tiles(N, d // K), *arguments, pack=K)
+    launch("summation.relu_sum_back", *_tiles(N, d // K), *arguments, pack=K)
     return dx
