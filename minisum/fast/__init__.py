@@ -29,7 +29,6 @@ FORMS = {
     "full_product": ([], ["cuda.linear"]),
     "gelu": (["host_activations"], []),
     "layer_norm": (["host_norms"], ["cuda.norms"]),
-    "lerp": (["host_adam"], ["cuda.adam"]),
     "linear": ([], ["cuda.linear"]),
     "linear_cross_entropy": (["host_losses"], ["cuda.losses"]),
     "normal_cdf": ([], ["cuda.activations"]),

@@ -1,16 +1,7 @@
 """The delta rule in chunks: a small triangular system inside each, one state carried across."""
 
 from minisum.backend import add_into, array_module
-from minisum.fast import has_fast_forms, one_real_type
-from minisum.fast.chunks import (
-    back_chunk_decays,
-    chunk_decays,
-    decay_matrix,
-    in_pieces,
-    join_chunks,
-    lower,
-    split_chunks,
-)
+from minisum.fast import chunks, has_fast_forms, one_real_type
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.products import transposed
 
@@ -42,17 +33,17 @@ def delta_rule(q, k, v, beta, log_decay=None, state=None):
     """
     if not one_real_type(q, k, v, beta, log_decay, state):
         return NotImplemented
-    return in_pieces(_delta_rule, (q, k, v, beta, log_decay), state)
+    return chunks.in_pieces(_delta_rule, (q, k, v, beta, log_decay), state)
 
 
 def _delta_rule(q, k, v, beta, log_decay, state):
     xp = array_module(q)
     n = q.shape[2]
     C = min(CHUNK, n)
-    Q, K, V, rate = (split_chunks(a, C) for a in (q, k, v, beta))
-    b, from_start, to_end, keep = chunk_decays(log_decay, C)
-    gamma = lower(xp, C).astype(q.dtype) if log_decay is None else decay_matrix(b)
-    gamma_below = xp.where(lower(xp, C, diagonal=False), gamma, 0)
+    Q, K, V, rate = (chunks.split(a, C) for a in (q, k, v, beta))
+    b, from_start, to_end, keep = chunks.decays(log_decay, C)
+    gamma = chunks.lower(xp, C).astype(q.dtype) if log_decay is None else chunks.decay_matrix(b)
+    gamma_below = xp.where(chunks.lower(xp, C, diagonal=False), gamma, 0)
 
     overlap = matmul(K, transposed(K)) * gamma_below
     L = xp.eye(C, dtype=q.dtype) + rate * overlap
@@ -74,7 +65,7 @@ def _delta_rule(q, k, v, beta, log_decay, state):
 
     def back(gradients):
         dy, dlast = gradients
-        dY = split_chunks(dy, C)
+        dY = chunks.split(dy, C)
         dU, dstarts = matmul(transposed(A), dY), matmul(transposed(reads), dY)
         G = xp.empty_like(starts)
         dS = xp.zeros_like(last) if dlast is None else dlast
@@ -101,13 +92,13 @@ def _delta_rule(q, k, v, beta, log_decay, state):
         dlog_decay = None
         if log_decay is not None:
             db = Q * dQ + K * (dK_asks - dK_writes)
-            dlog_decay = back_chunk_decays(log_decay, db, G, starts, last, n)
+            dlog_decay = chunks.back_decays(log_decay, db, G, starts, last, n)
         dq, dk, dv, dbeta = (
-            join_chunks(a, n) for a in (dQ, dK_asks + dK_writes, rate * dr_value, drate)
+            chunks.join(a, n) for a in (dQ, dK_asks + dK_writes, rate * dr_value, drate)
         )
         return dq, dk, dv, dbeta, dlog_decay, None if state is None else dS
 
-    return (join_chunks(y, n), last), back
+    return (chunks.join(y, n), last), back
 
 
 @has_fast_forms

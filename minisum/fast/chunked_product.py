@@ -1,17 +1,7 @@
 """`causal_product` in chunks: products of matrices inside a chunk, one state carried across."""
 
 from minisum.backend import add_into, array_module
-from minisum.fast import one_real_type
-from minisum.fast.chunks import (
-    back_chunk_decays,
-    carry,
-    chunk_decays,
-    decay_matrix,
-    in_pieces,
-    join_chunks,
-    lower,
-    split_chunks,
-)
+from minisum.fast import chunks, one_real_type
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.products import transposed
 
@@ -40,7 +30,7 @@ def causal_product(q, k, v, log_decay=None, state=None):
     """
     if not one_real_type(q, k, v, log_decay, state):
         return NotImplemented
-    return in_pieces(_causal_product, (q, k, v, log_decay), state)
+    return chunks.in_pieces(_causal_product, (q, k, v, log_decay), state)
 
 
 def _causal_product(q, k, v, log_decay, state):
@@ -49,28 +39,28 @@ def _causal_product(q, k, v, log_decay, state):
     C = min(CHUNK_BY_CHANNEL if by_channel else CHUNK, n)
     has_state = state is not None
 
-    Q, K, V = (split_chunks(a, C) for a in (q, k, v))
-    b, from_start, to_end, keep = chunk_decays(log_decay, C)
-    starts, last = carry(keep, matmul(transposed(K * to_end), V), state)
+    Q, K, V = (chunks.split(a, C) for a in (q, k, v))
+    b, from_start, to_end, keep = chunks.decays(log_decay, C)
+    starts, last = chunks.carry(keep, matmul(transposed(K * to_end), V), state)
     y = matmul(_weights(Q, K, b), V) + matmul(Q * from_start, starts)
 
     def back(gradients):
         dy, dlast = gradients
-        dY = split_chunks(dy, C)
-        b, from_start, to_end, keep = chunk_decays(log_decay, C)
+        dY = chunks.split(dy, C)
+        b, from_start, to_end, keep = chunks.decays(log_decay, C)
         dstarts = matmul(transposed(Q * from_start), dY)
-        G, dstate = carry(keep, dstarts, dlast, backwards=True)
+        G, dstate = chunks.carry(keep, dstarts, dlast, backwards=True)
         dQ, dK = _back_weights(matmul(dY, transposed(V)), Q, K, b)
         dQ += matmul(dY, transposed(starts)) * from_start
         dK += matmul(V, transposed(G)) * to_end
         dV = matmul(transposed(_weights(Q, K, b)), dY) + matmul(K * to_end, G)
         dlog_decay = None
         if log_decay is not None:
-            dlog_decay = back_chunk_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
-        dq, dk, dv = (join_chunks(a, n) for a in (dQ, dK, dV))
+            dlog_decay = chunks.back_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
+        dq, dk, dv = (chunks.join(a, n) for a in (dQ, dK, dV))
         return dq, dk, dv, dlog_decay, dstate if has_state else None
 
-    return (join_chunks(y, n), last), back
+    return (chunks.join(y, n), last), back
 
 
 def _weights(Q, K, b):
@@ -78,9 +68,9 @@ def _weights(Q, K, b):
     xp = array_module(Q)
     C = Q.shape[-2]
     if b is None:
-        return xp.where(lower(xp, C), matmul(Q, transposed(K)), 0)
+        return xp.where(chunks.lower(xp, C), matmul(Q, transposed(K)), 0)
     if b.shape[-1] == 1:
-        return matmul(Q, transposed(K)) * decay_matrix(b)
+        return matmul(Q, transposed(K)) * chunks.decay_matrix(b)
     A = xp.zeros((*Q.shape[:-1], C), Q.dtype)
     for i, j in _diagonals(C):
         decay = xp.exp(b[..., i, :] - b[..., j, :])
@@ -99,7 +89,7 @@ def _back_weights(dA, Q, K, b):
     xp = array_module(Q)
     C = Q.shape[-2]
     if b is None or b.shape[-1] == 1:
-        dscores = xp.where(lower(xp, C), dA, 0) if b is None else dA * decay_matrix(b)
+        dscores = xp.where(chunks.lower(xp, C), dA, 0) if b is None else dA * chunks.decay_matrix(b)
         return matmul(dscores, K), matmul(transposed(dscores), Q)
     dQ, dK = xp.zeros_like(Q), xp.zeros_like(K)
     for i, j in _diagonals(C):

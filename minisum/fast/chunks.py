@@ -13,7 +13,7 @@ from minisum.ops.running import reverse_cumsum, sum_to
 PIECE = 1024
 
 
-def split_chunks(x, C):
+def split(x, C):
     """(B, H, n, w) -> (B, H, N, C, w), with zeros after the last token to fill the last chunk."""
     B, H, n, w = x.shape
     N = -(-n // C)
@@ -24,8 +24,8 @@ def split_chunks(x, C):
     return x.reshape(B, H, N, C, w)
 
 
-def join_chunks(x, n):
-    """The inverse of `split_chunks`: (B, H, N, C, w) -> (B, H, n, w)."""
+def join(x, n):
+    """The inverse of `split`: (B, H, N, C, w) -> (B, H, n, w)."""
     B, H, N, C, w = x.shape
     return x.reshape(B, H, N * C, w)[:, :, :n]
 
@@ -81,7 +81,7 @@ def carry(keep, added, state, backwards=False):
     return starts, state
 
 
-def chunk_decays(log_decay, C):
+def decays(log_decay, C):
     """What became of a number after each token of its chunk, in logarithms and in four factors.
 
     -> b, running sum from the chunk's start; e^b; e^{b_C - b}, what is left at the chunk's end;
@@ -90,12 +90,12 @@ def chunk_decays(log_decay, C):
     if log_decay is None:
         return None, 1.0, 1.0, None
     xp = array_module(log_decay)
-    b = split_chunks(log_decay, C).cumsum(axis=-2)
+    b = split(log_decay, C).cumsum(axis=-2)
     end = b[..., -1:, :]
     return b, xp.exp(b), xp.exp(end - b), transposed(xp.exp(end))
 
 
-def back_chunk_decays(log_decay, db, G, starts, last, n):
+def back_decays(log_decay, db, G, starts, last, n):
     """dlog_decay from db (B, H, N, C, K) and G, the gradients of the states after each chunk."""
     xp = array_module(db)
     ends = xp.concatenate([starts[:, :, 1:], last[:, :, None]], axis=2)
@@ -103,7 +103,7 @@ def back_chunk_decays(log_decay, db, G, starts, last, n):
     if log_decay.shape[-1] == 1:
         db, through_state = db.sum(-1, keepdims=True), through_state.sum(-1, keepdims=True)
     db[..., -1, :] += through_state
-    return sum_to(join_chunks(reverse_cumsum(db, 3), n), log_decay.shape)
+    return sum_to(join(reverse_cumsum(db, 3), n), log_decay.shape)
 
 
 def decay_matrix(b):

@@ -7,7 +7,10 @@ so they are made for a block of tokens, used, and forgotten.
 
 import numpy as np
 
+from minisum.backend import array_module
 from minisum.fast import one_real_type
+from minisum.fast.cuda.linear import sum_rows
+from minisum.fast.cuda.recording import matmul
 
 # Tokens a block. With fewer, the V·d gradient of W is walked over once more for each block.
 BLOCK = 256
@@ -16,6 +19,13 @@ CACHED = 2**18
 
 
 def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
+    """See `in_blocks`. Saved: dx, dW, db for dloss = 1."""
+    if not one_real_type(x, W, b):
+        return NotImplemented
+    return in_blocks(x, W, b, targets, ignore, total, BLOCK, loss_and_dscores)
+
+
+def in_blocks(x, W, b, targets, ignore, total, size, loss_and_dscores):
     """`minisum.ops.linear_cross_entropy`, its gradient taken on the way forward.
 
     The loss is one number, so its gradient is known but for the factor dloss as soon as the
@@ -23,51 +33,54 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
     dx = dscores @ W, dW = dscores.T @ x, db = Σ dscores. They are taken while the block's scores
     exist, since to make these again in the backward pass would cost another product with W.
 
-    Saved: dx, dW, db for dloss = 1.
+    size: tokens a block; loss_and_dscores turns x @ W.T of one into dscores in place.
     """
-    if not one_real_type(x, W, b):
-        return NotImplemented
-    rows, targets = x.reshape(-1, x.shape[-1]), targets.reshape(-1, 1)
+    xp, rows, targets = array_module(x), x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     counted = targets != ignore
     if total is None:
-        total = np.maximum(counted.sum(dtype=x.dtype), 1)
-    loss, dx = np.zeros((), x.dtype), np.empty_like(rows)
+        total = xp.maximum(counted.sum(dtype=x.dtype), 1)
+    loss, dx = xp.zeros((), x.dtype), xp.empty_like(rows)
     # The first block writes all of dW, but without rows there is none.
-    dW = np.empty_like(W) if len(rows) else np.zeros_like(W)
-    db = None if b is None else np.zeros_like(b)
-    few = max(1, CACHED // len(W))
-    for start in range(0, len(rows), BLOCK):
-        block = slice(start, start + BLOCK)
-        real = counted[block]
-        read, chosen = np.where(real, rows[block], 0), np.where(real, targets[block], 0)
-        scores = read @ W.T
-        for i in range(0, len(scores), few):
-            some = slice(i, i + few)
-            partition, nll = _exponentials(scores[some], b, chosen[some])
-            loss += np.where(real[some], nll, 0).sum()
-            dscores = scores[some]  # a view: the scores turn into their gradient in place
-            dscores *= np.where(real[some], 1 / (partition * total), 0)
-            own = (np.arange(len(dscores)), chosen[some][:, 0])
-            dscores[own] -= np.where(real[some][:, 0], 1 / total, 0).astype(x.dtype)
-            if b is not None:
-                db += dscores.sum(axis=0)
-        dx[block] = scores @ W
+    dW = xp.empty_like(W) if len(rows) else xp.zeros_like(W)
+    db = None if b is None else xp.zeros_like(b)
+    for start in range(0, len(rows), size):
+        block = slice(start, start + size)
+        read = xp.where(counted[block, None], rows[block], 0)
+        scores = matmul(read, W.T)
+        loss += loss_and_dscores(scores, b, targets[block], ignore, total)
+        dx[block] = matmul(scores, W)
         if start == 0:
-            np.matmul(scores.T, read, out=dW)
+            matmul(scores.T, read, out=dW)
         else:
-            dW += scores.T @ read
-    return loss / total, scaled_back(dx.reshape(x.shape), dW, db)
-
-
-def scaled_back(dx, dW, db):
-    """The backward pass, when the gradients for dloss = 1 are known."""
+            dW += matmul(scores.T, read)
+        if b is not None:
+            db += sum_rows(scores)
+    dx = dx.reshape(x.shape)
 
     def back(dloss):
         if isinstance(dloss, float) and dloss == 1:  # spares a walk over all of dW
             return dx, dW, db, None
         return dx * dloss, dW * dloss, None if db is None else db * dloss, None
 
-    return back
+    return loss / total, back
+
+
+def loss_and_dscores(scores, b, targets, ignore, total):
+    """Σ -log softmax(scores + b)[target] over the targets that count; the scores turn to dscores.
+
+    scores (r, V), targets (r). A few rows at a time, in the cache.
+    """
+    loss, few = 0, max(1, CACHED // scores.shape[1])
+    for start in range(0, len(scores), few):
+        some, chosen = scores[start : start + few], targets[start : start + few, None]
+        real = chosen != ignore
+        chosen = np.where(real, chosen, 0)
+        partition, nll = _exponentials(some, b, chosen)
+        loss += np.where(real, nll, 0).sum()
+        some *= np.where(real, 1 / (partition * total), 0)
+        own = np.arange(len(some)), chosen[:, 0]
+        some[own] -= np.where(real[:, 0], 1 / total, 0).astype(some.dtype)
+    return loss
 
 
 def score_targets(x, W, b, targets, ignore=-1):

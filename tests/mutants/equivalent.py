@@ -77,14 +77,14 @@ EQUIVALENT = {
     "a special case for speed that the general form covers": [
         "minisum/fast/host_running.py cumsum: if n <= CHUNK: -> if True:",
         "minisum/fast/host_running.py cumsum: if padding: -> if True:",
-        "minisum/fast/chunks.py split_chunks: if n != N * C: -> …",
+        "minisum/fast/chunks.py split: if n != N * C: -> …",
         "minisum/ops/running.py sum_to: x.sum(axis=axes, keepdims=True) if axes else x -> "
         "x.sum(axis=axes, keepdims=True)",
-        "minisum/fast/chunks.py back_chunk_decays: log_decay.shape[-1] == 1 -> "
+        "minisum/fast/chunks.py back_decays: log_decay.shape[-1] == 1 -> "
         "log_decay.shape[-1] == 0",
-        "minisum/fast/chunks.py back_chunk_decays: if log_decay.shape[-1] == 1: -> if False:",
-        "minisum/fast/chunks.py back_chunk_decays: log_decay.shape -> db.shape (1)",
-        "minisum/fast/chunks.py back_chunk_decays: db, through_state = "
+        "minisum/fast/chunks.py back_decays: if log_decay.shape[-1] == 1: -> if False:",
+        "minisum/fast/chunks.py back_decays: log_decay.shape -> db.shape (1)",
+        "minisum/fast/chunks.py back_decays: db, through_state = "
         "(db.sum(-1, keepdims=True), through_state.sum(-1, keepdims=True)) -> pass",
         "minisum/ops/linear_attention.py kernel_attention.back: if clamp: -> if True:",
         "minisum/fast/chunked_product.py _weights: b.shape[-1] == 1 -> b.shape[-1] == 0",

@@ -34,7 +34,6 @@ DISPATCHED = {name: getattr(ops, name) for name in FORMS if name in ops.__all__}
     "add_rows": add_rows,
     "adam_update": optim.adam_update,
     "cumsum": cumsum,
-    "lerp": optim.lerp,
     "normal_cdf": normal_cdf,
     "score_targets": score_targets,
     "unit_triangular_solve": chunked_delta_rule.unit_triangular_solve,

@@ -44,7 +44,7 @@ class Trainer:
         self.shards = Shards(task.model, threads=threads, rows=config.shard_rows)
         # Clipping by the norm needs the whole gradient on every rank.
         self.sliced = group.size > 1 and self.xp is np and config.clip_norm is None
-        own = self.own_params = self.slice_of(self.params)
+        own = self.slice_of(self.params)
         self.own_grads = self.slice_of(self.grads)
         self.adam = Adam(
             own,
@@ -55,7 +55,7 @@ class Trainer:
             workers=self.shards.workers,
         )
         # What is validated and kept: the parameters themselves, or their running average.
-        self.average = Average(own, config.ema, self.shards.workers) if config.ema else None
+        self.average = Average(own, config.ema) if config.ema else None
         self.candidate = self.used = whole(self.average.params if self.average else own)
         self.candidate.vector[...] = self.params.vector  # the other ranks' slices too
 
@@ -73,10 +73,6 @@ class Trainer:
         self.group.reduce_scatter(self.grads.vector)
         if not self.sliced:
             self.group.all_gather(self.grads.vector)
-
-    def update_average(self):
-        if self.average:
-            self.average.update(self.own_params, self.adam.steps)
 
     def gather_params(self):
         """Bring the slices that the other ranks updated."""
