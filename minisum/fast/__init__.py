@@ -19,7 +19,7 @@ from importlib import import_module
 FORMS = {
     "adam_update": (["host_adam"], ["cuda.adam"]),
     "add_rows": (["host_embedding"], []),
-    "attention": (["host_attention_blocked", "host_attention"], ["cuda.attention"]),
+    "attention": (["host_attention"], ["cuda.attention"]),
     "causal_product": (["chunked_product"], ["chunked_product"]),
     "cross_entropy": ([], ["cuda.losses"]),
     "cumsum": (["host_running"], ["cuda.running"]),

@@ -15,7 +15,7 @@ def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
     Each result takes the place of its source, and the words' vectors are read again on the way
     back.
 
-    Saved: words and places of the real tokens, table, positions + offset, W, x ⊙ f, where z is
+    Saved: word, text and place of each real token, table, positions + offset, W, x ⊙ f, where z is
     positive, c^power.
     """
     if not one_real_type(table, positions, W):

@@ -18,7 +18,7 @@ from hypothesis import given
 from op_cases import draw
 
 from minisum import backend
-from minisum.fast import FORMS, host_attention_blocked
+from minisum.fast import FORMS
 from minisum.saved import saved_arrays
 from minisum.shards import Workers
 
@@ -57,7 +57,6 @@ FUNCTION_PAIRS = [(name, module) for name in FUNCTIONS for module in forms(name.
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     set_chunks(monkeypatch, 2)
-    monkeypatch.setattr(host_attention_blocked, "LEAST_KEYS", 0)
 
 
 def test_every_form_has_a_pair():

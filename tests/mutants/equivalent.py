@@ -80,8 +80,7 @@ EQUIVALENT = {
         "minisum/fast/chunks.py split: if n != N * C: -> …",
         "minisum/ops/running.py sum_to: x.sum(axis=axes, keepdims=True) if axes else x -> "
         "x.sum(axis=axes, keepdims=True)",
-        "minisum/fast/chunks.py back_decays: log_decay.shape[-1] == 1 -> "
-        "log_decay.shape[-1] == 0",
+        "minisum/fast/chunks.py back_decays: log_decay.shape[-1] == 1 -> log_decay.shape[-1] == 0",
         "minisum/fast/chunks.py back_decays: if log_decay.shape[-1] == 1: -> if False:",
         "minisum/fast/chunks.py back_decays: log_decay.shape -> db.shape (1)",
         "minisum/fast/chunks.py back_decays: db, through_state = "

@@ -14,7 +14,7 @@ from minisum.fast import (
     chunks,
     host_activations,
     host_adam,
-    host_attention_blocked,
+    host_attention,
     host_embedding,
     host_losses,
     host_running,
@@ -44,18 +44,18 @@ def set_chunks(monkeypatch, tokens):
     """Borders of chunks inside texts of a few tokens; attention in blocks from two chunks on."""
     sizes = [
         (chunked_delta_rule, "CHUNK"), (chunked_product, "CHUNK"),
-        (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention_blocked, "BLOCK"),
+        (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention, "LEAST_QUERIES"),
         (host_losses, "BLOCK"), (host_running, "CHUNK"),
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
-    for module, size in [(chunks, "PIECE"), (host_attention_blocked, "LEAST_KEYS")]:
+    for module, size in [(chunks, "PIECE"), (host_attention, "LEAST_KEYS")]:
         monkeypatch.setattr(module, size, 2 * tokens)
     # These count numbers, not tokens.
     for module, size in [
         (host_activations, "PIECE"), (host_adam, "PIECE"), (host_embedding, "ROWS_AT_A_TIME"),
-        (host_losses, "CACHED"), (host_summation, "CACHED"), (attention, "CACHED"),
-        (losses, "CACHED"),
+        (host_losses, "CACHED"), (host_summation, "CACHED"), (host_attention, "CACHED"),
+        (attention, "CACHED"), (losses, "CACHED"),
     ]:  # fmt: skip
         monkeypatch.setattr(module, size, 3 * tokens)
 
@@ -101,8 +101,9 @@ every_form = pytest.mark.parametrize(
 def _attention(module):
     def attention(*arguments, **options):
         with pytest.MonkeyPatch.context() as patch, only("attention", module):
-            patch.setattr(host_attention_blocked, "LEAST_KEYS", 0)
-            patch.setattr(host_attention_blocked, "BLOCK", 2)
+            patch.setattr(host_attention, "LEAST_KEYS", 3)
+            patch.setattr(host_attention, "CACHED", 8)
+            patch.setattr(host_attention, "LEAST_QUERIES", 2)
             return ops.attention(*arguments, **options)
 
     return attention
