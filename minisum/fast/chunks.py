@@ -14,20 +14,20 @@ PIECE = 1024
 
 
 def split(x, C):
-    """(B, H, n, w) -> (B, H, N, C, w), with zeros after the last token to fill the last chunk."""
-    B, H, n, w = x.shape
+    """(..., n, w) -> (..., N, C, w), with zeros after the last token to fill the last chunk."""
+    *lead, n, w = x.shape
     N = -(-n // C)
     if n != N * C:
-        padded = array_module(x).zeros((B, H, N * C, w), x.dtype)
-        padded[:, :, :n] = x
+        padded = array_module(x).zeros((*lead, N * C, w), x.dtype)
+        padded[..., :n, :] = x
         x = padded
-    return x.reshape(B, H, N, C, w)
+    return x.reshape(*lead, N, C, w)
 
 
 def join(x, n):
-    """The inverse of `split`: (B, H, N, C, w) -> (B, H, n, w)."""
-    B, H, N, C, w = x.shape
-    return x.reshape(B, H, N * C, w)[:, :, :n]
+    """The inverse of `split`: (..., N, C, w) -> (..., n, w)."""
+    *lead, N, C, w = x.shape
+    return x.reshape(*lead, N * C, w)[..., :n, :]
 
 
 def in_pieces(recurrence, sequences, state):

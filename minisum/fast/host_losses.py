@@ -11,6 +11,7 @@ from minisum.backend import array_module
 from minisum.fast import one_real_type
 from minisum.fast.cuda.linear import sum_rows
 from minisum.fast.cuda.recording import matmul
+from minisum.ops import losses
 
 # Tokens a block. With fewer, the V·d gradient of W is walked over once more for each block.
 BLOCK = 256
@@ -40,19 +41,14 @@ def in_blocks(x, W, b, targets, ignore, total, size, loss_and_dscores):
     if total is None:
         total = xp.maximum(counted.sum(dtype=x.dtype), 1)
     loss, dx = xp.zeros((), x.dtype), xp.empty_like(rows)
-    # The first block writes all of dW, but without rows there is none.
-    dW = xp.empty_like(W) if len(rows) else xp.zeros_like(W)
-    db = None if b is None else xp.zeros_like(b)
+    dW, db = xp.zeros_like(W), None if b is None else xp.zeros_like(b)
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
         read = xp.where(counted[block, None], rows[block], 0)
         scores = matmul(read, W.T)
         loss += loss_and_dscores(scores, b, targets[block], ignore, total)
         dx[block] = matmul(scores, W)
-        if start == 0:
-            matmul(scores.T, read, out=dW)
-        else:
-            dW += matmul(scores.T, read)
+        dW += matmul(scores.T, read)
         if b is not None:
             db += sum_rows(scores)
     dx = dx.reshape(x.shape)
@@ -75,8 +71,13 @@ def loss_and_dscores(scores, b, targets, ignore, total):
         some, chosen = scores[start : start + few], targets[start : start + few, None]
         real = chosen != ignore
         chosen = np.where(real, chosen, 0)
-        partition, nll = _exponentials(some, b, chosen)
-        loss += np.where(real, nll, 0).sum()
+        if b is not None:
+            some += b
+        some -= some.max(axis=-1, keepdims=True)
+        own_scores = np.take_along_axis(some, chosen, axis=-1)
+        np.exp(some, out=some)
+        partition = some.sum(axis=-1, keepdims=True)
+        loss += np.where(real, np.log(partition) - own_scores, 0).sum()
         some *= np.where(real, 1 / (partition * total), 0)
         own = np.arange(len(some)), chosen[:, 0]
         some[own] -= np.where(real[:, 0], 1 / total, 0).astype(some.dtype)
@@ -86,28 +87,14 @@ def loss_and_dscores(scores, b, targets, ignore, total):
 def score_targets(x, W, b, targets, ignore=-1):
     if not one_real_type(x, W, b):
         return NotImplemented
-    rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1, 1)
-    scored = np.zeros((len(rows), 2), x.dtype)
-    few = max(1, CACHED // len(W))
-    for start in range(0, len(rows), BLOCK):
-        block = slice(start, start + BLOCK)
-        real = flat[block] != ignore
-        scores, chosen = np.where(real, rows[block], 0) @ W.T, np.where(real, flat[block], 0)
-        for i in range(0, len(scores), few):
-            some = slice(i, i + few)
-            _, nll = _exponentials(scores[some], b, chosen[some])
-            hit = scores[some].argmax(axis=-1)[:, None] == chosen[some]
-            found = np.where(real[some], np.concatenate([nll, hit], axis=1), 0)
-            scored[block][some] = found
+    return scored_in_blocks(x, W, b, targets, ignore, BLOCK)
+
+
+def scored_in_blocks(x, W, b, targets, ignore, size):
+    """The textbook form, `size` tokens at a time."""
+    rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
+    scored = array_module(x).zeros((len(rows), 2), x.dtype)
+    for start in range(0, len(rows), size):
+        block = slice(start, start + size)
+        scored[block] = losses.score_targets.plain(rows[block], W, b, flat[block], ignore)
     return scored.reshape(*targets.shape, 2)
-
-
-def _exponentials(scores, b, chosen):
-    """scores (r, V) become e^(score + b - top) in place; their sums and -log softmax[chosen]."""
-    if b is not None:
-        scores += b
-    scores -= scores.max(axis=-1, keepdims=True)
-    own = np.take_along_axis(scores, chosen, axis=-1)
-    np.exp(scores, out=scores)
-    partition = scores.sum(axis=-1, keepdims=True)
-    return partition, np.log(partition) - own

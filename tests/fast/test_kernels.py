@@ -62,14 +62,13 @@ def test_sum_rows(shape, dtype):
 
 
 def ends(ids, kept, table, positions, x, dy, dtable, dpositions):
-    """What the kernels of direct summation's two ends give; the last two are added to."""
+    """What the kernels of direct summation's two ends give; the last two are to be added to."""
     n = ids.shape[1]
     placed, rows = summation.embed_modulate(ids, kept, table, positions, 1.0)
     y, positive = summation.relu_sum(x, rows, ids.shape)
     dx = summation.relu_sum_back(dy, kept, positive, n)
-    gradients = dtable, dpositions
-    summation.embed_modulate_back(x, ids, rows, table, positions, 1.0, *gradients)
-    return placed, y, dx, dtable, dpositions
+    sums = summation.embed_modulate_back(x, ids, rows, table, positions, 1.0, dtable)
+    return placed, y, dx, dtable, dpositions + sums
 
 
 def wanted_ends(ids, kept, table, positions, x, dy, dtable, dpositions):

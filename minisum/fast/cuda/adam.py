@@ -32,12 +32,11 @@ def _kernel(averages):
 def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, average, rate, workers):
     if not compiling.runs_on(theta, g):
         return NotImplemented
-    decay = compiling.dummy_array(theta.dtype) if decay is None else decay
     # 1 - 0.999 in float32 would be wrong in the fifth digit, so it is taken here.
     gains = (betas[0], 1 - betas[0], betas[1], 1 - betas[1])
     step, root = lr / (1 - betas[0] ** t), math.sqrt(1 - betas[1] ** t)
     scale = 1.0 if scale is None else scale
     moved = (theta, m, v) if average is None else (theta, m, v, average)
     numbers = (scale, clip or 0.0, step, lr, *gains, root, eps, rate or 0.0)
-    _kernel(average is not None)(g, decay, *numbers, *moved)
+    _kernel(average is not None)(g, 0.0 if decay is None else decay, *numbers, *moved)
     return None

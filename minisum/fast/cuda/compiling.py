@@ -75,14 +75,6 @@ def contiguous(*arrays):
     return [a if a is None else array_module(a).ascontiguousarray(a) for a in arrays]
 
 
-@cache
-def dummy_array(dtype):
-    """An array of one zero, for a kernel's argument that is not read or does nothing."""
-    import cupy
-
-    return cupy.zeros(1, dtype)
-
-
 def threads_for(width):
     """A block of threads that works on a row: whole warps, as the sums over a block need."""
     return (32 if width <= 64 else 128 if width <= 1024 else 256,)

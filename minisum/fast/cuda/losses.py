@@ -3,8 +3,7 @@
 from minisum.backend import array_module
 from minisum.fast.cuda import compiling
 from minisum.fast.cuda.softmax import cross_entropy_back, softmax_loss
-from minisum.fast.host_losses import in_blocks
-from minisum.ops import losses
+from minisum.fast.host_losses import in_blocks, scored_in_blocks
 
 # Scores at a time: 128 MB in float32, so that the products are large.
 CACHED = 2**25
@@ -41,13 +40,6 @@ def _loss_and_dscores(scores, b, targets, ignore, total):
 
 
 def score_targets(x, W, b, targets, ignore=-1):
-    """The textbook form, a block at a time."""
     if not compiling.runs_on(x, W, b):
         return NotImplemented
-    rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
-    scored = array_module(x).zeros((len(rows), 2), x.dtype)
-    size = max(1, CACHED // len(W))
-    for start in range(0, len(rows), size):
-        block = slice(start, start + size)
-        scored[block] = losses.score_targets.plain(rows[block], W, b, flat[block], ignore)
-    return scored.reshape(*targets.shape, 2)
+    return scored_in_blocks(x, W, b, targets, ignore, max(1, CACHED // len(W)))

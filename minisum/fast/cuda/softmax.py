@@ -32,13 +32,14 @@ def attention_weights(scores, mask, causal, scale):
     """softmax(scale * scores) over the keys that may be seen, in the place of the scores.
 
     scores (B, H, n, m), mask (B, m) bool or None; with `causal` the queries are the last n of the m
-    tokens. A row in which no key may be seen is 0. As in minisum.ops.softmax_attention.
+    tokens. A row in which no key may be seen is 0. Few threads a row, each with several packs under
+    way.
     """
     B, H, n, m = scores.shape
     scores, mask = contiguous(scores, mask)
     K = packing(m, scores, mask)
     arguments = scores, mask, float(scale), int(causal), H, n, m
-    launch("softmax.attention_weights", (B * H * n,), _threads(m // K), *arguments, pack=K)
+    launch("softmax.attention_weights", (B * H * n,), threads_for(m // K // 2), *arguments, pack=K)
     return scores
 
 
@@ -47,10 +48,7 @@ def attention_weights_back(dp, p, scale):
     (dp,), (B, H, n, m) = contiguous(dp), p.shape
     K = packing(m, dp, p)
     arguments = dp, p, float(scale), m
-    launch("softmax.attention_weights_back", (B * H * n,), _threads(m // K), *arguments, pack=K)
+    launch(
+        "softmax.attention_weights_back", (B * H * n,), threads_for(m // K // 2), *arguments, pack=K
+    )
     return dp
-
-
-def _threads(packs):
-    """Of a block with a row of attention's weights: few, each with several packs under way."""
-    return threads_for(packs // 2)

@@ -45,50 +45,40 @@ def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
 
     def back(dy):
         dz = relu_sum_back(dy / divisor if power else dy, kept, positive, n)
-        dtable = ModulatedRows(matmul(dz, W), rows, ids, table, positions, offset)
-        return None, dtable, PositionGradient(dtable), matmul(dz.T, placed), None
+        dtable = ModulatedRows(matmul(dz, W), ids, rows, table, positions, offset)
+        return None, dtable, PositionGradient(dtable, positions), matmul(dz.T, placed), None
 
     return y, back
 
 
 class ModulatedRows(RowGradient):
-    """The gradient of the table, and in one kernel with it that of the positions.
+    """The gradient of the table; the kernel that adds it takes that of the positions with it.
 
-    rows (N, d), the gradient of `embed_modulate`'s result; row_of (B, n), each token's row.
+    arguments: of `embed_modulate_back`, all but the last.
     """
 
-    def __init__(self, rows, row_of, ids, table, positions, offset):
+    def __init__(self, *arguments):
+        rows, ids, _, table, *_ = self.arguments = arguments
         super().__init__(ids, rows, table.shape)
-        self.read, self.positions = (row_of, table, positions, offset), None
+        self.dpositions = None
 
     def add_to(self, table):
-        self._launch(table)
-
-    def position_sums(self):
-        """(n, d), a by-product of the latest `add_to` if there was one."""
-        if self.positions is None:
-            self._launch(None)
-        return self.positions
-
-    def _launch(self, dtable):
-        row_of, table, positions, offset = self.read
-        self.positions = array_module(table).zeros(positions.shape, table.dtype)
-        gradients = dtable, self.positions
-        embed_modulate_back(self.rows, self.ids, row_of, table, positions, offset, *gradients)
+        self.dpositions = embed_modulate_back(*self.arguments, table)
 
 
 class PositionGradient:
-    """The gradient of the positions that some ModulatedRows were multiplied by."""
+    """The gradient (n, d) of the positions that some ModulatedRows were multiplied by."""
 
-    def __init__(self, modulated):
-        self.modulated = modulated
-        self.shape, self.dtype = modulated.read[2].shape, modulated.dtype
+    def __init__(self, modulated, positions):
+        self.modulated, self.shape, self.dtype = modulated, positions.shape, positions.dtype
 
     def add_to(self, positions):
         add_into(positions[: self.shape[0]], self.dense())
 
     def dense(self):
-        return self.modulated.position_sums()
+        if self.modulated.dpositions is None:
+            self.modulated.add_to(None)
+        return self.modulated.dpositions
 
 
 def _tiles(rows, columns, depth=1):
@@ -115,18 +105,20 @@ def embed_modulate(ids, kept, table, positions, offset):
     return y, rows
 
 
-def embed_modulate_back(dy, ids, rows, table, positions, offset, dtable, dpositions):
-    """dtable[ids] += dy[rows] * (positions + offset); dpositions += Σ_b dy[rows] * table[ids].
+def embed_modulate_back(dy, ids, rows, table, positions, offset, dtable):
+    """dtable[ids] += dy[rows] * (positions + offset); and Σ_b dy[rows] * table[ids], (n, d).
 
-    Shapes as in `embed_modulate`; dtable (None for none) and dpositions without gaps.
+    Shapes as in `embed_modulate`; dtable is without gaps, None for none.
     """
     (B, n), d = ids.shape, table.shape[1]
     dy, ids, rows, table, positions = contiguous(dy, ids, rows, table, positions)
-    K = packing(d, dy, table, positions, dtable, dpositions)
+    dpositions = array_module(table).zeros((n, d), table.dtype)
+    K = packing(d, dy, table, positions, dtable)
     texts = min(TEXTS, max(1, -(-B // DEPTH), B * n * (d // K) // THREADS))
-    sizes = (float(offset), dtable, dpositions, B, n, d, texts)
-    tiles, arguments = _tiles(n, d // K, -(-B // texts)), (dy, ids, rows, table, positions, *sizes)
+    arguments = dy, ids, rows, table, positions, float(offset), dtable, dpositions, B, n, d, texts
+    tiles = _tiles(n, d // K, -(-B // texts))
     launch("summation.embed_modulate_back", *tiles, *arguments, pack=K)
+    return dpositions
 
 
 def relu_sum(x, rows, shape):
