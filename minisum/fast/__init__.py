@@ -1,8 +1,8 @@
 """Faster forms of the operations, each equal to its textbook form, and how they are found.
 
-`minisum.ops` holds the lesson: formula and gradient as they are written on paper. A form of the
-same name and signature in this package does the same in place, in chunks that fit a cache, or in
-one GPU kernel. A module `host_*` is for NumPy, `cuda` for CuPy, and the others are for both.
+`minisum.ops` holds the lesson: formula and gradient as on paper. A form of the same name and
+signature in this package does the same in place, in chunks that fit a cache, or in one GPU kernel.
+A module `host_*` is for NumPy, `cuda` for CuPy, and the others are for both.
 
     layer_norm(x, gain, bias)          calls the first form that takes these arrays
     layer_norm.plain(x, gain, bias)    the textbook form
@@ -22,7 +22,7 @@ FORMS = {
     "attention": (["host_attention"], ["cuda.attention"]),
     "causal_product": (["chunked_product"], ["chunked_product"]),
     "cross_entropy": ([], ["cuda.losses"]),
-    "cumsum": (["host_running"], ["cuda.running"]),
+    "cumsum": (["running"], ["running"]),
     "decayed_sum": (["scans"], ["scans"]),
     "delta_rule": (["chunked_delta_rule"], ["chunked_delta_rule"]),
     "direct_summation": (["host_summation"], ["cuda.summation"]),

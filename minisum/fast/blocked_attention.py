@@ -11,8 +11,7 @@ def attention_in_blocks(q, k, v, mask, causal, scale, keep, sizes, weights, weig
     """`minisum.ops.attention` of scores q @ k.T * scale, with the functions for a block's weights.
 
     weights(scores, mask, causal, scale) and weights_back(dp, p, scale) may work in place. Unless
-    told to keep them, all weights are made anew on the way back, and memory is linear in n. sizes:
-    see `_blocks`.
+    kept, all weights are made anew on the way back, in memory linear in n. sizes: see `_blocks`.
     """
     xp, dtype, shapes = array_module(q), q.dtype, (q.shape, k.shape, v.shape)
     arguments, kept = (q, k, v, mask, causal, scale, sizes, weights), None
@@ -45,9 +44,8 @@ def attention_in_blocks(q, k, v, mask, causal, scale, keep, sizes, weights, weig
 def _blocks(q, k, v, mask, causal, scale, sizes, weights):
     """Where queries and keys are; and of these alone q, k, v and p.
 
-    sizes: the weights of a block, least heads, least queries. A block is as many texts as fit in,
-    else as many heads of one text but at least the least, else one head, and of that as many
-    queries but at least the least.
+    sizes: the weights of a block, least heads, least queries. A block is as many texts as fit, else
+    as many heads of one text, else one head and as many queries.
     """
     (B, H, n, _), m, (most, least_heads, least_queries) = q.shape, k.shape[2], sizes
     first = first_query(n, m) if causal else 0

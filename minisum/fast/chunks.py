@@ -1,8 +1,7 @@
 """Cutting the token axis into chunks: a triangle of weights inside each, one state carried across.
 
 A causal layer of n tokens is either a recurrence (n small steps) or a triangle of n² weights. With
-chunks of C tokens it is both: matrix products of size C inside, n/C steps between. Time is linear
-in n, and what must be remembered is one state a chunk.
+chunks of C tokens it is both: products of size C inside, n/C steps between, in time linear in n.
 """
 
 from minisum.backend import array_module

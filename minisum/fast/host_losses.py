@@ -1,8 +1,7 @@
 """The last layer of a language model and its loss in one go, a block of tokens at a time.
 
-A vocabulary is large: the scores of all B·n tokens would be by far the largest array of a model,
-32 times its activations at width 256 and 8,192 words. They are needed only for one number a token,
-so they are made for a block of tokens, used, and forgotten.
+The scores of all B·n tokens would be by far the largest array of a model, 32 times its activations
+at width 256 and 8,192 words. They are made for a block of tokens, used, and forgotten.
 """
 
 import numpy as np
@@ -94,7 +93,7 @@ def scored_in_blocks(x, W, b, targets, ignore, size):
     """The textbook form, `size` tokens at a time."""
     rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     scored = array_module(x).zeros((len(rows), 2), x.dtype)
-    for start in range(0, len(rows), size):
-        block = slice(start, start + size)
-        scored[block] = losses.score_targets.plain(rows[block], W, b, flat[block], ignore)
+    for i in range(0, len(rows), size):
+        some = slice(i, i + size)
+        scored[some] = losses.score_targets.plain(rows[some], W, b, flat[some], ignore)
     return scored.reshape(*targets.shape, 2)

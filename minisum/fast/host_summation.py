@@ -12,8 +12,7 @@ CACHED = 2**18
 def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
     """The real tokens end to end, those of a text in a row, and nothing is done for the others.
 
-    Each result takes the place of its source, and the words' vectors are read again on the way
-    back.
+    Each result takes the place of its source; words' vectors are read again on the way back.
 
     Saved: word, text and place of each real token, table, positions + offset, W, x ⊙ f, where z is
     positive, c^power.

@@ -1,9 +1,8 @@
 """Recurrences of one number a channel, in chunks that walk side by side.
 
 A text is cut into about √n chunks of √n tokens. All chunks walk their tokens side by side, each
-from zero; then the chunks' ends are chained; then every token gets what came before its chunk,
-faded by the decays since. Two loops of √n steps instead of one of n, and n multiplications all the
-same.
+from zero; then the chunks' ends are chained, and every token gets what came before its chunk, faded
+by the decays since: two loops of √n steps instead of one of n.
 """
 
 import math

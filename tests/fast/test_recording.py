@@ -190,7 +190,7 @@ def test_without_room_to_record_all_runs_launch_by_launch(device):
     assert not any(recorder.recordings.values())
 
 
-def test_without_room_for_a_result_all_runs_launch_by_launch(device, monkeypatch):
+def test_without_room_for_a_result_all_runs_launch_by_launch(device):
     work = Work(device)
     recorder, (params, grads) = recording.Recorder(), vectors(device)
     for seed in range(3):

@@ -17,8 +17,8 @@ from minisum.fast import (
     host_attention,
     host_embedding,
     host_losses,
-    host_running,
     host_summation,
+    running,
 )
 from minisum.fast.cuda import attention, losses
 from minisum.normal import normal_cdf
@@ -45,7 +45,7 @@ def set_chunks(monkeypatch, tokens):
     sizes = [
         (chunked_delta_rule, "CHUNK"), (chunked_product, "CHUNK"),
         (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention, "LEAST_QUERIES"),
-        (host_losses, "BLOCK"), (host_running, "CHUNK"),
+        (host_losses, "BLOCK"), (running, "CHUNK"),
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)

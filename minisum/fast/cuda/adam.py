@@ -12,11 +12,9 @@ _SOURCE = """
     m = beta1 * m + gain1 * gradient;
     v = beta2 * v + gain2 * gradient * gradient;
     theta -= lr * decay * theta;
-    theta -= step * m / (sqrt(v) / root + eps);
+    theta -= step * m / (sqrt(v) + eps);
 """
-_READ = (
-    "T g, T decay, T scale, T clip, T step, T lr, T beta1, T gain1, T beta2, T gain2, T root, T eps"
-)
+_READ = "T g, T decay, T scale, T clip, T step, T lr, T beta1, T gain1, T beta2, T gain2, T eps"
 
 
 @cache
@@ -34,9 +32,11 @@ def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, average, 
         return NotImplemented
     # 1 - 0.999 in float32 would be wrong in the fifth digit, so it is taken here.
     gains = (betas[0], 1 - betas[0], betas[1], 1 - betas[1])
-    step, root = lr / (1 - betas[0] ** t), math.sqrt(1 - betas[1] ** t)
+    # Both sides of the fraction times root, which spares a division of √v by it.
+    root = math.sqrt(1 - betas[1] ** t)
+    step = lr * root / (1 - betas[0] ** t)
     scale = 1.0 if scale is None else scale
     moved = (theta, m, v) if average is None else (theta, m, v, average)
-    numbers = (scale, clip or 0.0, step, lr, *gains, root, eps, rate or 0.0)
+    numbers = (scale, clip or 0.0, step, lr, *gains, eps * root, rate or 0.0)
     _kernel(average is not None)(g, 0.0 if decay is None else decay, *numbers, *moved)
     return None

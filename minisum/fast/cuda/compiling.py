@@ -16,10 +16,7 @@ PACK = 4
 
 
 def runs_on(*arrays):
-    """Whether the kernels can take these arrays: on a GPU, all of one of the two types.
-
-    None stands for no array.
-    """
+    """Whether the kernels can take these arrays, or None: on a GPU, all of one of the two types."""
     on_device = all(array_module(a) is not np for a in arrays if a is not None)
     return on_device and one_real_type(*arrays)
 
@@ -63,8 +60,7 @@ def _passed(a, number):
 def packing(columns, *arrays):
     """How many neighbouring columns a thread takes: PACK, or 1 unless that divides everything.
 
-    arrays: what may be a view; each must start at a multiple of PACK numbers, as new arrays do.
-    None stands for no array.
+    arrays: what may be a view, or None; each must start at a multiple of PACK, as new arrays do.
     """
     places = [a.data.ptr % (PACK * a.itemsize) for a in arrays if a is not None]
     return 1 if columns % PACK or any(places) else PACK

@@ -4,9 +4,8 @@ from minisum.backend import array_module
 from minisum.fast.cuda import compiling
 from minisum.fast.cuda.compiling import contiguous, launch, threads_for
 
-# Tokens whose share of the gains' gradient one thread adds up, and the most stretches of them: a
-# grid has no more blocks along its second axis.
-STRETCH, MOST_STRETCHES = 32, 65535
+# Tokens whose share of the gains' gradient one thread adds up.
+STRETCH = 32
 
 
 def layer_norm(x, gain, bias, eps=1e-5):
@@ -22,11 +21,10 @@ def layer_norm(x, gain, bias, eps=1e-5):
     def back(dy):
         (dy,), dx = contiguous(dy.reshape(x.shape)), xp.empty_like(x)
         launch("norms.layer_norm_back", (N,), block, dy, x, gain, mean, r, dx, d)
-        stretch = max(STRETCH, -(-N // MOST_STRETCHES))
-        stretches = -(-N // stretch)
+        stretches = -(-N // STRETCH)
         shares = xp.empty((stretches, 2, d), x.dtype)
-        arguments = dy, x, mean, r, shares, N, d, stretch
-        launch("norms.layer_norm_back_gains", (-(-d // 64), stretches), (64,), *arguments)
+        grid, arguments = (stretches, -(-d // 64)), (dy, x, mean, r, shares, N, d, STRETCH)
+        launch("norms.layer_norm_back_gains", grid, (64,), *arguments)
         dgain, dbias = shares.sum(axis=0)
         return dx.reshape(shape), dgain, dbias
 

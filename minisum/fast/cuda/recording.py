@@ -1,9 +1,9 @@
 """Work on a GPU as one launch: its kernels are recorded once and then replayed.
 
-To launch a kernel costs the host some ten microseconds, and a small model's kernels are done
-sooner than that: the GPU waits for Python. A CUDA graph holds the launches of a whole step with
-the addresses that they work on, and starts them all at once. What it leaves out is Python: so a
-recording is of one shape of batch, and nothing in it may depend on what the arrays hold.
+To launch a kernel costs the host some ten microseconds, and a small model's are done sooner: the
+GPU waits for Python. A CUDA graph holds the launches of a whole step with the addresses that they
+work on, and starts them all at once. It leaves out Python: a recording is of one shape of batch,
+and nothing in it may depend on what the arrays hold.
 """
 
 import contextlib
@@ -39,32 +39,27 @@ class Recorder:
         self.stream = self.pool = None
 
     def __call__(self, compute, vectors, batch, *numbers):
+        shapes = tuple((name, a.shape, a.dtype.char) for name, a in batch.items())
+        places = tuple((held.vector.data.ptr, held.dtype.char) for held in vectors)
+        known, key = self.recordings, (compute, places, shapes)
         try:
-            return self._replay_or_compute(compute, vectors, batch, numbers)
+            if key not in known and len(known) < self.most:
+                known[key] = None
+            elif known.get(key, False) is None:
+                known[key] = self._record(compute, vectors, batch, numbers)
+            if replay := known.get(key):
+                return replay(batch, numbers)
+            return compute(*vectors, batch, *numbers)
         except MemoryError:
             if not self.pool:
                 raise
-        # Record no more, and hand back the memory of what was recorded.
-        self.most, self.pool = 0, None
-        self.recordings.clear()
+        self.most, self.pool = 0, None  # record no more, and hand back that memory
+        known.clear()
         return compute(*vectors, batch, *numbers)
 
     def memory(self):
         """Bytes that the recordings hold on the device."""
         return int(self.pool.total_bytes()) if self.pool else 0
-
-    def _replay_or_compute(self, compute, vectors, batch, numbers):
-        shapes = tuple((name, a.shape, a.dtype.char) for name, a in batch.items())
-        places = tuple((held.vector.data.ptr, held.dtype.char) for held in vectors)
-        key = (compute, places, shapes)
-        if key not in self.recordings:
-            if len(self.recordings) < self.most:
-                self.recordings[key] = None
-        elif self.recordings[key] is None:
-            self.recordings[key] = self._record(compute, vectors, batch, numbers)
-        if replay := self.recordings.get(key):
-            return replay(batch, numbers)
-        return compute(*vectors, batch, *numbers)
 
     def _record(self, compute, vectors, batch, numbers):
         """replay(batch, numbers) -> result, or False where the work cannot be recorded."""
@@ -119,7 +114,7 @@ def _recorded(stream):
 
 
 def _device_memory(size):
-    """`size` bytes of the device for the recordings' pool. MemoryError if there are none left.
+    """`size` bytes of the device. MemoryError if there are none left.
 
     At CUDA's own error the pool would return its free parts, and with them the recordings' arrays.
     """

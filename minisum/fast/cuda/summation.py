@@ -1,8 +1,8 @@
 """The two ends of direct summation: words in, a sum out; for the tokens that count alone.
 
-A thread a channel, or four neighbouring ones where their place in memory allows it: neighbours
-read neighbouring numbers, as many at once as an instruction can. No thread divides more than once
-to find out where it is: on a GPU a division costs as much as a dozen multiplications.
+A thread a channel, or four neighbouring ones, as many as an instruction reads, where their place
+in memory allows it. No thread divides more than once to find out where it is: on a GPU a division
+costs as much as a dozen multiplications.
 """
 
 from minisum.backend import add_into, array_module
@@ -11,13 +11,11 @@ from minisum.fast.cuda.compiling import contiguous, launch, packing
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.embedding import RowGradient
 
-# Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
+# Threads of a block, along the channels and in all; and along the tokens in one of relu_sum.
 COLUMNS, BLOCK, LANES = 64, 256, 8
-# Threads that keep a large GPU busy, and the most texts that one of them then goes through: the
-# shared memory of `embed_modulate_back` has no room for more.
-THREADS, TEXTS = 2**16, 32
-# Blocks along a grid's third axis, at most.
-DEPTH = 65535
+# Threads that keep a large GPU busy; the most texts that one of them then goes through, as shared
+# memory has no room for more; and the most blocks along a grid's third axis.
+THREADS, TEXTS, DEPTH = 2**16, 32, 65535
 
 
 def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
@@ -125,9 +123,7 @@ def relu_sum(x, rows, shape):
     """Σ_t relu(x[rows[b, t]]) over tokens that have a row, and which numbers of x are positive.
 
     x (N, d), rows (B, n) int32 or None, shape (B, n) -> (B, d), (N, d) bool, of the tokens' rows.
-    A block of 64 threads along the columns by 8 lanes of tokens. The tokens are cut into stretches
-    until there are about 512 blocks, enough to fill the device, and the stretches' sums are added
-    up at the end.
+    The tokens are cut into stretches until there are about 512 blocks, enough to fill the device.
     """
     xp, (B, n), d = array_module(x), shape, x.shape[1]
     x, rows = contiguous(x, rows)

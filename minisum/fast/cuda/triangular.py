@@ -5,15 +5,13 @@ import math
 from minisum.backend import array_module
 from minisum.fast.cuda import compiling
 
-LARGEST = 64
-
 
 def unit_triangular_solve(L, r, turned=False):
     """x with L @ x = r, or L.T @ x = r: `linalg.solve` for L with ones on its diagonal.
 
-    L (..., C, C), nothing above the diagonal, C at most 64, r (..., C, w).
+    L (..., C, C), nothing above the diagonal, r (..., C, w).
     """
-    if not compiling.runs_on(L, r) or L.shape[-1] > LARGEST:
+    if not compiling.runs_on(L, r) or L.shape[-1] > 64:  # the room that the kernel has
         return NotImplemented
     L, r = compiling.contiguous(L, r)
     x, (*systems, C, width) = array_module(r).empty_like(r), r.shape
