@@ -47,7 +47,7 @@ def running_softmax_pool(k, v, mask=None, state=None):
     xp, d = array_module(k), k.shape[-1]
     top, *sums = first_state(k) if state is None else state
     k, v = only_real_keys(k, v, mask)
-    M = _running_maximum(k, top)
+    M = running_maximum(k, top)
     before = xp.concatenate([top[:, None], M[:, :-1]], axis=1)
     weight = xp.exp(k - M)
     if mask is not None:
@@ -88,7 +88,7 @@ def _scan(a, u, start):
     return join(h, n)
 
 
-def _running_maximum(k, start):
+def running_maximum(k, start):
     """max of start and k up to each token.   k (B, n, d), start (B, d) -> (B, n, d)"""
     maximum, n = array_module(k).maximum, k.shape[1]
     top = split(k, _chunk(n)).copy()

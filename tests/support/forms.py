@@ -9,6 +9,8 @@ from op_cases import EXACT, SMOOTH
 from minisum import ops, optim
 from minisum.fast import (
     FORMS,
+    blocked_losses,
+    blocked_window,
     chunked_delta_rule,
     chunked_product,
     chunks,
@@ -16,8 +18,8 @@ from minisum.fast import (
     host_adam,
     host_attention,
     host_embedding,
-    host_losses,
     host_summation,
+    pieces_of_scan,
     running,
 )
 from minisum.fast.cuda import attention, losses
@@ -43,18 +45,24 @@ DISPATCHED = {name: getattr(ops, name) for name in FORMS if name in ops.__all__}
 def set_chunks(monkeypatch, tokens):
     """Borders of chunks inside texts of a few tokens; attention in blocks from two chunks on."""
     sizes = [
-        (chunked_delta_rule, "CHUNK"), (chunked_product, "CHUNK"),
+        (chunked_delta_rule, "CHUNK"), (chunked_delta_rule, "CHUNK_BY_CHANNEL"),
+        (chunked_product, "CHUNK"),
         (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention, "LEAST_QUERIES"),
-        (host_losses, "BLOCK"), (running, "CHUNK"),
+        (blocked_losses, "BLOCK"), (running, "CHUNK"),
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
-    for module, size in [(chunks, "PIECE"), (host_attention, "LEAST_KEYS")]:
+    monkeypatch.setattr(blocked_window, "LEAST_WINDOWS", 0)
+    for module, size in [
+        (chunks, "PIECE"),
+        (pieces_of_scan, "PIECE"),
+        (host_attention, "LEAST_KEYS"),
+    ]:
         monkeypatch.setattr(module, size, 2 * tokens)
     # These count numbers, not tokens.
     for module, size in [
         (host_activations, "PIECE"), (host_adam, "PIECE"), (host_embedding, "ROWS_AT_A_TIME"),
-        (host_losses, "CACHED"), (host_summation, "CACHED"), (host_attention, "CACHED"),
+        (blocked_losses, "CACHED"), (host_summation, "CACHED"), (host_attention, "CACHED"),
         (attention, "CACHED"), (losses, "CACHED"),
     ]:  # fmt: skip
         monkeypatch.setattr(module, size, 3 * tokens)

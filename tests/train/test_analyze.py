@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.params import Params
+from minisum.runs.classifier import Explanation, contributions
 from train import causal, classifier
 from train.analyze import __main__ as analyze
 from train.analyze import geometry
-from train.analyze.contributions import contributions, explain, in_html, in_terminal
+from train.analyze.contributions import account_of, in_html, in_terminal
 from train.command_line import main
 
 
@@ -52,7 +53,9 @@ def account(words):
     model = models.build("summation", 30, 8, 3, 9)
     params = Params.from_arrays(model.init(rng))
     ids = rng.integers(0, 30, len(words))
-    return explain(model, params, ids, np.ones(len(words), bool), words, ["a", "<b>", "c"])
+    shares = contributions(model, params, ids, np.ones(len(words), bool))
+    text, classes = " ".join(words), ["a", "<b>", "c"]
+    return account_of(Explanation(text, classes, words, shares, params["head"]["b"]))
 
 
 def test_an_account_adds_up_and_is_shown_without_its_markup():
@@ -119,7 +122,7 @@ def classified(tmp_path_factory):
     (folder / "rows.tsv").write_text("text\tlabel\n" + "\n".join(lines), encoding="utf-8")
     flags = ["--data", folder / "rows.tsv", "--width", 8, "--epochs", 3, "--max-len", 6,
              "--threads", 1, "--out", folder / "run"]  # fmt: skip
-    assert main(classifier.COMMAND, [str(flag) for flag in flags]) == 0
+    assert main(classifier.Classification, [str(flag) for flag in flags]) == 0
     return folder / "run"
 
 
@@ -141,7 +144,7 @@ def test_layers_of_language_models(tmp_path, capsys):
         flags = ["--data", tmp_path / "text.txt", "--width", 16, "--layers", 2, "--max-len", 16,
                  "--heads", 2, "--vocab-size", 300, "--epochs", 1, "--threads", 1,
                  "--mixer", mixer, "--out", tmp_path / mixer]  # fmt: skip
-        assert main(causal.COMMAND, [str(flag) for flag in flags]) == 0
+        assert main(causal.LanguageModelling, [str(flag) for flag in flags]) == 0
     out = tmp_path / "out"
     assert run(tmp_path / "hybrid", tmp_path / "attention", "--out", out, "--tokens", 50) == 0
     numbers = json.loads((out / "layers.json").read_text())

@@ -170,7 +170,7 @@ def failing(self):
     gather(self)
 
 Trainer.gather_params = failing
-sys.exit(main(classifier.COMMAND))
+sys.exit(main(classifier.Classification))
 """
 
 

@@ -7,7 +7,6 @@ layers.json), as published: their principal plane, the likeness of consecutive l
 directions each layer uses.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -15,26 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from data.text.tokenizer import PAD, UNKNOWN_ID
+import minisum
 from minisum.errors import UserError
 from minisum.models.classifier import POSITION_OFFSET
 from train import causal, classifier
 from train.analyze import geometry, layer_figures
-from train.analyze.contributions import explain, in_html, in_terminal
+from train.analyze.contributions import account_of, in_html, in_terminal
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.run.folder import RunFolder
-from train.run.options import Parser
-from train.run.predict import one_model
+from train.run.options import Parser, from_run
 from train.run.report import emit
 
 
 def parser():
-    parser = Parser(
-        prog="python -m train.analyze",
-        description="Look inside trained runs: words' contributions, or the geometry of layers.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    about = "Look inside trained runs: words' contributions, or the geometry of layers."
+    parser = Parser.with_defaults("python -m train.analyze", about)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="folder of a run, classifiers or language models")
     add("--out", metavar="DIR", required=True, help="folder for what is drawn and counted")
@@ -51,14 +45,11 @@ def analyze(chosen):
     if len(tasks) > 1:
         raise UserError("the runs are of different tasks: analyze classifiers or language models")
     out = Path(chosen.out)
-    out.mkdir(parents=True, exist_ok=True)
     if tasks == {"causal"}:
         follow_layers(chosen, out)
         return
     for run in chosen.runs:
-        folder = out / Path(run).name if len(chosen.runs) > 1 else out
-        folder.mkdir(exist_ok=True)
-        explain_words(run, chosen, folder)
+        explain_words(run, chosen, out / Path(run).name if len(chosen.runs) > 1 else out)
 
 
 def task_of(run):
@@ -73,54 +64,40 @@ def task_of(run):
 
 def explain_words(run, chosen, out):
     """Contributions of the words of some texts, in three forms, and the size of the positions."""
-    config = one_model(classifier.ClassifierConfig, "classifier", run)
-    config = dataclasses.replace(config, backend="numpy")
-    model, params, tokenizer, spec = classifier.load_model(RunFolder(run), config)
-    names = spec["class_names"]
+    trained = minisum.load(run, task="classifier")
     texts, labels = chosen.text, None
     if texts is None:
+        config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
         data = classifier.load_data(dataclasses.replace(config, limit_test=chosen.texts))
         texts, labels = data.splits["test"].texts, data.splits["test"].labels
     accounts = []
     for i, text in enumerate(texts):
-        account = explain(model, params, *written(config, tokenizer, text), names)
+        account = account_of(trained.explain(text))
         if labels is not None:
-            account["true"] = names[labels[i]]
+            account["true"] = trained.classes[labels[i]]
         accounts.append(account)
         emit(sys.stdout, in_terminal(account, sys.stdout.isatty()))
-    title = f"{config.mixer} on {config.dataset if config.data is None else config.data}"
+    title = f"{trained.spec['model']['mixer']}: {run}"
+    out.mkdir(parents=True, exist_ok=True)
     (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
     (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")
-    if "positions" in params:
-        layer_figures.position_factors(out / "positions.png", params["positions"] + POSITION_OFFSET)
+    if "positions" in trained.params:
+        factors = trained.params["positions"] + POSITION_OFFSET
+        layer_figures.position_factors(out / "positions.png", factors)
     emit(sys.stdout, f"in {out}")
-
-
-def written(config, tokenizer, text):
-    """ids (n,), mask (n,) and words (n) of a text, as the model reads it; None for idle padding."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    tokens = [
-        (token, text[start:end])
-        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
-        if not (config.drop_unknown and token == UNKNOWN_ID)
-    ]
-    batch = classifier.make_batch(config, classifier.encode_texts(config, tokenizer, [text]))
-    ids, mask = batch["ids"][0], batch["mask"][0]
-    count = int(mask.sum())
-    kept = tokens[len(tokens) - count :] if config.padding == "left" else tokens[:count]
-    words = np.full(len(ids), PAD if config.unmasked else None, dtype=object)
-    words[mask] = [word for _, word in kept]
-    return ids, mask, list(words)
 
 
 def follow_layers(chosen, out):
     """The published figure and its numbers, for language models on their own validation text."""
-    measured = {}
+    planes, measured = {}, {}
     for run in chosen.runs:
-        layers = token_vectors(run, chosen.tokens)
-        name = causal_name(run, measured)
+        config, _ = from_run(causal.CausalConfig, "causal", run, {})
+        layers = token_vectors(run, config, chosen.tokens)
+        name = config.layers_pattern or config.mixer
+        if name in measured:
+            name += f" ({Path(run).name})"
+        planes[name] = geometry.principal_plane(layers)
         measured[name] = {
-            "plane": geometry.principal_plane(layers),
             "cosines": geometry.consecutive_cosines(layers),
             "participation": geometry.participation_ratios(layers),
             "tokens": len(layers[0]),
@@ -128,32 +105,23 @@ def follow_layers(chosen, out):
         emit(sys.stdout, f"{name}: {len(layers[0]):,} tokens")
         for key in ("cosines", "participation"):
             emit(sys.stdout, f"  {key:<14}" + " ".join(f"{v:8.3f}" for v in measured[name][key]))
-    numbers = {
-        name: {key: value for key, value in found.items() if key != "plane"}
-        for name, found in measured.items()
-    }
-    (out / "layers.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    if not layer_figures.layer_geometry(out / "layers.png", measured):
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "layers.json").write_text(json.dumps(measured, indent=1), encoding="utf-8")
+    if not layer_figures.layer_geometry(out / "layers.png", planes, measured):
         emit(sys.stderr, "note: no picture without matplotlib (pip install matplotlib)")
     emit(sys.stdout, f"in {out}")
 
 
-def causal_name(run, taken):
-    config = one_model(causal.CausalConfig, "causal", run)
-    name = config.layers_pattern or config.mixer
-    return name if name not in taken else f"{name} ({Path(run).name})"
-
-
-def token_vectors(run, tokens):
+def token_vectors(run, config, tokens):
     """Vectors (T, d) of up to `tokens` validation tokens after the input and after each layer."""
-    model, params, _, config = causal.load_run(run)
-    task = causal.load(resolve_defaults(config), RunFolder(run), resume=True)
+    trained = minisum.load(run, task="causal")
+    task = causal.LanguageModelling.load(resolve_defaults(config), RunFolder(run), resume=True)
     windows = task.windows["val"]
     found, count = [], 0
     for row in range(len(windows)):
         batch = windows.take(np.array([row]))
         real = batch["targets"] >= 0
-        found.append([layer[real] for layer in model.layers(params, batch["ids"])])
+        found.append([layer[real] for layer in trained.model.layers(trained.params, batch["ids"])])
         count += int(real.sum())
         if count >= tokens:
             break

@@ -22,69 +22,85 @@ from train.compare.tasks import NAMES, SETTINGS, build
 from train.run.cells import Cells, claim_settings
 from train.run.folder import RunFolder, new_path
 from train.run.options import (
+    D_FF,
     LAYERS,
     LENGTH,
     RATE,
     SIZE,
     Config,
     N,
+    Settings,
+    add_out,
     changed,
-    check_bounds,
     flag,
+    names,
     option,
     parser_for,
+    some_of,
 )
 from train.run.report import Report
 
 DEFAULT_MIXERS = "summation,attention,tssa,linear_attention,gated_deltanet"
 NO_MIXING = "projection"
 # What may differ between calls that add to one comparison.
-OPEN = ("mixers", "seeds", "scaling", "without_projection")
+OPEN = ("mixers", "seeds", "scaling", "without_projection", "quick")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(Settings):
     """Settings of a task are None until `resolve` fills in the task's own defaults."""
 
     task: str = option("recall", "what is learned", "task", choices=NAMES)
     dataset: str = option(
-        None, "corpus of --task bytes (default: python_docs)", "task", type=str,
-        choices=classification.NAMES,
-    )  # fmt: skip
+        None, "corpus of --task bytes (default: python_docs)", "task", choices=classification.NAMES
+    )
     length: int = option(
-        None, "tokens of an example at most; ListOps: fewer than this", "task",
+        None, "tokens of an example at most; ListOps: fewer than this; state tracking and copying: "
+        "elements and letters in training", "task",
         **N | {"at_least": 2, "at_most": 2**20},
     )  # fmt: skip
-    min_length: int = option(None, "ListOps: more tokens than this", "task", **N | {"at_least": 0})
+    test_length: int = option(None, "state tracking and copying: the longest tested", "task", **N)
+    min_length: int = option(
+        None, "ListOps: more tokens than this; parity: the shortest word", "task",
+        **N | {"at_least": 0},
+    )  # fmt: skip
+    ask: str = option(
+        None, "state tracking: what is trained, the state after every element or the last", "task",
+        choices=("every", "last"),
+    )  # fmt: skip
+    letters: int = option(None, "selective copying: letters to be copied", "task", **N)
     max_depth: int = option(None, "ListOps: levels of a tree", "task", **N, at_most=100)
     vocab_size: int = option(
-        None, "recall: keys and values together; texts: words kept", "task", **N | {"at_least": 4}
-    )
+        None, "recall: keys and values together; copying: letters and two more; texts: words kept",
+        "task", **N | {"at_least": 4},
+    )  # fmt: skip
     pairs: int = option(None, "recall: keys with values; regression: examples", "task", **N)
     filler: str = option(
-        None, "recall: between questions are random numbers or 0", "task", type=str,
+        None, "recall: between questions are random numbers or 0", "task",
         choices=("random", "blank"),
     )  # fmt: skip
     dims: int = option(None, "regression: numbers of x", "task", **N)
     noise: float = option(
-        None, "regression: standard deviation of y", "task", type=float, at_least=0, metavar="X"
+        None, "regression: standard deviation of y", "task", at_least=0, metavar="X"
     )
     noise_kind: str = option(
-        None, "regression: the same for all sequences, or up to --noise", "task", type=str,
+        None, "regression: the same for all sequences, or up to --noise", "task",
         choices=("fixed", "mixed"),
     )  # fmt: skip
     train_size: int = option(None, "training examples, where they are a fixed set", "task", **N)
     test_size: int = option(None, "test examples", "task", **N)
 
-    mixers: str = option(DEFAULT_MIXERS, "names with commas, or all", "model", metavar="NAMES")
+    mixers: str = option(
+        DEFAULT_MIXERS, "names with commas, as deltanet:beta_max=2 with options, or all", "model",
+        metavar="NAMES",
+    )  # fmt: skip
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
     width: int = option(64, "width of the model", "model", **SIZE)
     layers: int = option(2, "blocks", "model", **LAYERS)
     heads: int = option(4, "heads", "model", **LAYERS)
     d_ff: int = option(
-        None, "width of the token networks, 0 for none (default: 4 x width)", "model",
-        **N | {"at_least": 0, "at_most": 2**18},
-    )  # fmt: skip
+        None, "width of the token networks, 0 for none (default: 4 x width)", "model", **D_FF
+    )
     positions: str = option(
         "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
     )
@@ -98,6 +114,7 @@ class CompareConfig:
     weight_decay: float = changed(Config, "weight_decay", 0.0)
     clip_norm: float = changed(Config, "clip_norm", 1.0)
     seeds: int = option(3, "runs of every mixer, seeds 0, 1, ...", **N)
+    quick: bool = option(False, "one seed and half the steps")
 
     backend: str = changed(Config, "backend", "numpy")
     threads: int = changed(Config, "threads", None)
@@ -106,38 +123,38 @@ class CompareConfig:
         **LENGTH | {"at_least": 64},
     )  # fmt: skip
 
-    RECIPES = {}
-
     def names(self):
-        """The mixers to compare, in order. Raises UserError for one that is unknown."""
-        asked = list(mixers.TABLE) if self.mixers == "all" else self.mixers.split(",")
-        asked = [name.strip() for name in asked if name.strip()]
-        for name in asked:
-            if name not in mixers.TABLE:
-                known = ", ".join(sorted(mixers.TABLE))
-                raise UserError(f"--mixers: unknown mixer {name!r}; known: {known}, or all")
+        """The mixers to compare, in order. UserError for one that is unknown."""
+        words = names(self.mixers)
+        kinds = ",".join(word.partition(":")[0] for word in words)
+        some_of([*mixers.TABLE, "all"], kinds, "mixers")
+        asked = [name for word in words for name in (mixers.TABLE if word == "all" else [word])]
         if self.without_projection:
             asked = [name for name in asked if name != NO_MIXING]
         elif NO_MIXING not in asked:
             asked.append(NO_MIXING)
         if not asked:
-            raise UserError("--mixers names no mixer")
+            raise UserError(f"--mixers {self.mixers} --without-projection: no mixer is left")
+        for name in asked:
+            mixers.parse_name(name)
         return list(dict.fromkeys(asked))
 
 
 def resolve(given):
     """The config with the task's defaults filled in; UserError for what it cannot use."""
     config = CompareConfig(**given)
-    for field in dataclasses.fields(config):
-        check_bounds(field, getattr(config, field.name))
+    config.check()
     own = SETTINGS[config.task]
+    optional = {field.name for field in dataclasses.fields(config) if field.default is None}
     foreign = {name for settings in SETTINGS.values() for name in settings} - own.keys()
-    for name in sorted(foreign & given.keys()):
+    for name in sorted(foreign & optional & given.keys()):
         raise UserError(f"{flag(name)} has no meaning for --task {config.task}")
-    missing = {name: value for name, value in own.items() if getattr(config, name) is None}
-    config = resolve_defaults(dataclasses.replace(config, **missing))
-    if config.width % config.heads:
-        raise UserError(f"--heads {config.heads} does not divide --width {config.width}")
+    config = dataclasses.replace(config, **own | given)
+    if config.quick:
+        quick = {"seeds": 1, "steps": max(1, config.steps // 2)}
+        config = dataclasses.replace(config, **quick | given)
+    config = resolve_defaults(config)
+    config.check_heads()
     config.names()
     return config
 
@@ -156,12 +173,12 @@ def compare(config, folder, report):
     cells = Cells(folder, settings)
     for seed in range(config.seeds):
         for mixer in names:
-            name = f"{mixer}-seed{seed}"
+            name = cell_name(mixer, seed)
             result = cells.done(name)
             if result is None:
                 result = cells.keep(name, train_cell(task, mixer, seed, report))
                 compare_report.cell_line(report, result, task.metric)
-    results = [cells.done(f"{mixer}-seed{s}") for mixer in names for s in range(config.seeds)]
+    results = [cells.done(cell_name(mixer, s)) for mixer in names for s in range(config.seeds)]
     scaling = []
     for mixer in names if config.scaling else ():
         name = f"scaling-{mixer}-{config.scaling}"
@@ -173,6 +190,11 @@ def compare(config, folder, report):
     compare_report.finish(report, folder, task, settings, results, baselines, scaling)
 
 
+def cell_name(mixer, seed):
+    """A file's name: without the colon, which some systems keep for themselves."""
+    return f"{mixer.replace(':', ' ')}-seed{seed}"
+
+
 def main(arguments=None):
     """Run a comparison; return the exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
     with run_with_exit_status() as outcome:
@@ -182,20 +204,16 @@ def main(arguments=None):
 
 def run(arguments):
     parser = parser_for(CompareConfig, "python -m train.compare", __doc__.split("\n\n", 1)[1])
-    parser.add_argument_group("command").add_argument(
-        "--out", metavar="DIR", help="folder of the comparison (default: runs/compare-TASK-TIME)"
-    )
-    given = vars(parser.parse_args(arguments))
+    add_out(parser, "folder of the comparison (default: runs/compare-TASK-TIME)")
+    given = parser.given(arguments)
     out = given.pop("out", None)
-    if out == "":
-        raise UserError("--out is empty: name a folder")
     config = resolve(given)
     folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
     report = Report()
     machine.keep_freed_memory()
-    with folder.claimed(), warnings.catch_warnings():
-        # An overflow shows in the loss, and the cell records the step.
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # An overflow shows in the loss, and the cell records the step.
+    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+    with folder.claimed(), quiet:
         try:
             compare(config, folder, report)
         except KeyboardInterrupt:

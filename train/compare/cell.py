@@ -9,11 +9,12 @@ from minisum import backend, machine, mixers
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
 from minisum.shards import Shards
+from train.bench.measure import timed
 from train.loop import STEPS_BETWEEN_READS
 
 WARM_UP = 3  # readings that the speed leaves out: caches, and kernels compiled on first use
 TAIL = 0.1  # fraction of the steps, at the end, that the training loss is averaged over
-SHORTEST, FACTOR = 64, 2  # lengths of the scaling: 64, 128, 256, ...
+SHORTEST = 64  # length of the scaling: 64, 128, 256, ...
 REPEATS, PATIENCE = 7, 2.0  # passes timed, fewer (but 3) if they take more seconds than this
 LONGEST_PASS = 10.0  # seconds; a mixer that took longer is not tried on longer texts
 
@@ -67,7 +68,7 @@ def train_cell(task, mixer, seed, report):
         "mixer": mixer,
         "seed": seed,
         "steps": len(losses),
-        task.metric: test_score(task, shards, params, xp) if finite else None,
+        **(test_scores(task, shards, params, xp) if finite else {task.metric: None}),
         "train_loss": float(np.mean(last)) if finite else None,
         "diverged_at": None if finite else diverged or len(losses),
         "parameters": params.count,
@@ -80,14 +81,11 @@ def train_cell(task, mixer, seed, report):
     }
 
 
-def test_score(task, shards, params, xp):
-    """The metric: the mean of the scores over all test targets."""
-    total, count = 0.0, 0
-    for batch in task.test_batches():
-        outputs = shards.predict(params, backend.to_device(batch, xp))
-        total += task.score(backend.to_numpy(outputs), batch)
-        count += batch["targets"].size
-    return total / count
+def test_scores(task, shards, params, xp):
+    """What the task measures on its test set."""
+    return task.test_scores(
+        lambda batch: backend.to_numpy(shards.predict(params, backend.to_device(batch, xp)))
+    )
 
 
 def state_numbers(task, mixer):
@@ -114,14 +112,13 @@ def scale_cell(task, mixer, longest):
     xp = backend.get(config.backend)
     causal = task.causal
     if causal is None:
-        causal = not mixers.TABLE[mixer].can_be_bidirectional
-    layer = mixers.build(
-        mixer, width=config.width, heads=config.heads, max_len=longest, causal=causal
-    )
+        causal = not mixers.TABLE[mixers.parse_name(mixer)[0]].can_be_bidirectional
+    sizes = {"width": config.width, "heads": config.heads, "max_len": longest}
+    layer = mixers.build(mixer, causal=causal, **sizes)
     rng = np.random.default_rng(0)
     params = Params.from_arrays(layer.init(rng), xp)
     rows = []
-    for n in lengths_to(longest):
+    for n in (SHORTEST << k for k in range((longest // SHORTEST).bit_length())):
         x, dy = (xp.asarray(rng.normal(size=(1, n, config.width)), dtype="float32") for _ in "xy")
 
         def both_ways(x=x, dy=dy):
@@ -135,22 +132,11 @@ def scale_cell(task, mixer, longest):
     return {"mixer": mixer, "causal": causal, "rows": rows, "slope": slope(rows)}
 
 
-def lengths_to(longest):
-    lengths = [SHORTEST]
-    while lengths[-1] * FACTOR <= longest:
-        lengths.append(lengths[-1] * FACTOR)
-    return lengths
-
-
 def median_seconds(work, xp):
-    work()
-    backend.synchronize(xp)
+    timed(work, xp)
     times = []
     while len(times) < 3 or (len(times) < REPEATS and sum(times) < PATIENCE):
-        clock = time.perf_counter()
-        work()
-        backend.synchronize(xp)
-        times.append(time.perf_counter() - clock)
+        times.append(timed(work, xp))
     return float(np.median(times))
 
 

@@ -3,9 +3,8 @@
 from minisum.backend import array_module
 from minisum.fast.cuda import compiling
 from minisum.fast.cuda.softmax import cross_entropy_back, softmax_loss
-from minisum.fast.host_losses import in_blocks, scored_in_blocks
 
-# Scores at a time: 128 MB in float32, so that the products are large.
+# Scores of a block: 128 MB in float32, so that the products are large.
 CACHED = 2**25
 
 
@@ -25,21 +24,9 @@ def cross_entropy(logits, targets, ignore=-1, total=None):
     return nll.sum() / total, back
 
 
-def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
-    """See `in_blocks`. Saved: dx, dW, db for dloss = 1."""
-    if not compiling.runs_on(x, W, b):
-        return NotImplemented
-    size, targets = max(1, CACHED // len(W)), targets.astype("int32")
-    return in_blocks(x, W, b, targets, ignore, total, size, _loss_and_dscores)
-
-
-def _loss_and_dscores(scores, b, targets, ignore, total):
+def loss_and_dscores(scores, b, targets, ignore, total):
+    """As in `minisum.fast.blocked_losses`."""
+    targets = targets.astype("int32")
     p, nll = softmax_loss(scores, b, targets, ignore, in_place=True)
     cross_entropy_back(p, targets, 1 / total, ignore, in_place=True)
     return nll.sum()
-
-
-def score_targets(x, W, b, targets, ignore=-1):
-    if not compiling.runs_on(x, W, b):
-        return NotImplemented
-    return scored_in_blocks(x, W, b, targets, ignore, max(1, CACHED // len(W)))

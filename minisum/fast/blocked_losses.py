@@ -8,6 +8,8 @@ import numpy as np
 
 from minisum.backend import array_module
 from minisum.fast import one_real_type
+from minisum.fast.cuda import compiling
+from minisum.fast.cuda import losses as cuda_losses
 from minisum.fast.cuda.linear import sum_rows
 from minisum.fast.cuda.recording import matmul
 from minisum.ops import losses
@@ -19,13 +21,6 @@ CACHED = 2**18
 
 
 def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
-    """See `in_blocks`. Saved: dx, dW, db for dloss = 1."""
-    if not one_real_type(x, W, b):
-        return NotImplemented
-    return in_blocks(x, W, b, targets, ignore, total, BLOCK, loss_and_dscores)
-
-
-def in_blocks(x, W, b, targets, ignore, total, size, loss_and_dscores):
     """`minisum.ops.linear_cross_entropy`, its gradient taken on the way forward.
 
     The loss is one number, so its gradient is known but for the factor dloss as soon as the
@@ -33,8 +28,13 @@ def in_blocks(x, W, b, targets, ignore, total, size, loss_and_dscores):
     dx = dscores @ W, dW = dscores.T @ x, db = Σ dscores. They are taken while the block's scores
     exist, since to make these again in the backward pass would cost another product with W.
 
-    size: tokens a block; loss_and_dscores turns x @ W.T of one into dscores in place.
+    Saved: dx, dW, db for dloss = 1.
     """
+    on_host = array_module(x) is np
+    if not (one_real_type(x, W, b) if on_host else compiling.runs_on(x, W, b)):
+        return NotImplemented
+    loss_and_dscores = _loss_and_dscores if on_host else cuda_losses.loss_and_dscores
+    size = BLOCK if on_host else max(1, cuda_losses.CACHED // len(W))
     xp, rows, targets = array_module(x), x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     counted = targets != ignore
     if total is None:
@@ -60,8 +60,8 @@ def in_blocks(x, W, b, targets, ignore, total, size, loss_and_dscores):
     return loss / total, back
 
 
-def loss_and_dscores(scores, b, targets, ignore, total):
-    """Σ -log softmax(scores + b)[target] over the targets that count; the scores turn to dscores.
+def _loss_and_dscores(scores, b, targets, ignore, total):
+    """Σ -log softmax(scores + b)[target] over targets that count; the scores turn into dscores.
 
     scores (r, V), targets (r). A few rows at a time, in the cache.
     """
@@ -84,13 +84,11 @@ def loss_and_dscores(scores, b, targets, ignore, total):
 
 
 def score_targets(x, W, b, targets, ignore=-1):
-    if not one_real_type(x, W, b):
+    """The textbook form, a block at a time."""
+    on_host = array_module(x) is np
+    if not (one_real_type(x, W, b) if on_host else compiling.runs_on(x, W, b)):
         return NotImplemented
-    return scored_in_blocks(x, W, b, targets, ignore, BLOCK)
-
-
-def scored_in_blocks(x, W, b, targets, ignore, size):
-    """The textbook form, `size` tokens at a time."""
+    size = BLOCK if on_host else max(1, cuda_losses.CACHED // len(W))
     rows, flat = x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     scored = array_module(x).zeros((len(rows), 2), x.dtype)
     for i in range(0, len(rows), size):
