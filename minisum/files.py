@@ -1,4 +1,4 @@
-"""Files of this program: written whole or not at all, read within bounds, JSON sealed by a digest.
+"""Files of this program: whole or not there, read within bounds, JSON sealed, one run a folder.
 
 Whoever reads back what a run has written must not take a torn or edited file for what was measured.
 Checkpoints carry a checksum of their own (minisum.checkpoint); JSON that is read back carries one
@@ -12,12 +12,15 @@ import json
 import math
 import os
 import stat
+import time
 from pathlib import Path
 
 from minisum.errors import UserError
 
 JSON_BYTES = 16 << 20
 SEAL = "sha256"
+# Seconds: a process that was killed a moment ago may still hold its lock.
+LOCK_WAIT = 2.0
 
 
 def write_bytes(path, data, previous=None):
@@ -128,6 +131,31 @@ def read_json(path, before=None):
     return content
 
 
+def write_lines(path, records):
+    """Write dicts as JSON lines, each with a digest of itself and of the lines before it."""
+    lines, before = [], ""
+    for record in map(finite, records):
+        before = digest([before, record])
+        lines.append(json.dumps(record | {SEAL: before}, allow_nan=False) + "\n")
+    write_text(path, "".join(lines))
+
+
+def read_lines(path):
+    """The dicts that `write_lines` wrote. UserError if one is damaged, edited or left out."""
+    records, before = [], ""
+    for number, line in enumerate(read_bytes(path, JSON_BYTES).splitlines(), start=1):
+        try:
+            record = parse_json(line)
+            found = record.pop(SEAL, None)
+        except (ValueError, AttributeError):
+            record, found = None, None
+        before = digest([before, record])
+        if found != before:
+            raise UserError(f"{path}, line {number}: it is damaged or was edited")
+        records.append(record)
+    return records
+
+
 def parse_json(data):
     """The value in JSON bytes. ValueError for all that is none, too deep, or not finite."""
 
@@ -152,3 +180,83 @@ def finite(value):
     if isinstance(value, (list, tuple)):
         return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def claimed(folder):
+    """Hold the lock of `folder`, made if it is missing, for this process.
+
+    UserError if another process has it, or if it cannot be written. A folder that was made here and
+    got no file is removed again.
+    """
+    new = not folder.exists()
+    path = folder / ".lock"
+    try:
+        file = taken(path)
+    except OSError as error:
+        raise UserError(f"cannot write to --out {folder}: {error.strerror}") from None
+    if file is None:
+        raise UserError(f"another run is writing to {folder} now: choose another --out")
+    with file:
+        for leftover in folder.glob("*.tmp"):  # of a process that was killed as it wrote
+            leftover.unlink()
+        try:
+            yield
+        finally:
+            if new and list(folder.iterdir()) == [path]:
+                path.unlink()  # while it is held: whoever opened it before notices
+                with contextlib.suppress(OSError):  # another has just put its own there
+                    folder.rmdir()
+
+
+def taken(path):
+    """The locked file at `path`, None if another process holds it for longer than LOCK_WAIT."""
+    end = time.monotonic() + LOCK_WAIT
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # the folder was removed in between
+            make_folder(path.parent)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            file = os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
+            if try_lock(file) and is_at(path, file):
+                return file
+            file.close()
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.05)
+
+
+def is_at(path, file):
+    """Whether the open file is the one at `path`: a lock on a removed file excludes nobody."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def try_lock(file):
+    """Take the exclusive lock of an open file without waiting; False if another holds it."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def inside(folder, *names):
+    """folder/name/..., the last of which need not exist. UserError if one of them is a link.
+
+    What is written or deleted there would be somewhere else.
+    """
+    path = Path(folder)
+    for name in names:
+        path = path / name
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, which no run makes: it is not followed")
+    return path

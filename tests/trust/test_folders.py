@@ -15,7 +15,6 @@ pytest.importorskip("tokenizers")
 from minisum import files
 from minisum.errors import UserError
 from train.reproduce import __main__ as reproduce
-from train.run import folder as lock
 from train.run.cells import Cells
 from train.run.folder import RunFolder
 
@@ -25,14 +24,14 @@ posix = pytest.mark.skipif(os.name != "posix", reason="links and locks of POSIX"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(lock, "LOCK_WAIT", 0.2)
+    monkeypatch.setattr(files, "LOCK_WAIT", 0.2)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
 
 @posix
 def test_a_lock_that_another_run_has_removed_is_not_taken(tmp_path, monkeypatch):
     """It opens the file, the other one ends and removes it with its empty folder, then it locks."""
-    folder, real, seen = tmp_path / "run", lock.try_lock, []
+    folder, real, seen = tmp_path / "run", files.try_lock, []
 
     def try_lock(file):
         if not seen:
@@ -41,11 +40,11 @@ def test_a_lock_that_another_run_has_removed_is_not_taken(tmp_path, monkeypatch)
             folder.rmdir()
         return real(file)
 
-    monkeypatch.setattr(lock, "try_lock", try_lock)
-    with lock.claimed(folder):
+    monkeypatch.setattr(files, "try_lock", try_lock)
+    with files.claimed(folder):
         monkeypatch.undo()
         assert (folder / ".lock").exists()
-        with pytest.raises(UserError, match="another run"), lock.claimed(folder):
+        with pytest.raises(UserError, match="another run"), files.claimed(folder):
             pass
     assert len(seen) == 1
 
@@ -53,26 +52,26 @@ def test_a_lock_that_another_run_has_removed_is_not_taken(tmp_path, monkeypatch)
 @posix
 def test_two_claims_of_a_removed_file_are_not_both_won(tmp_path, monkeypatch):
     """The file goes between one's opening and locking it, while a third has made it again."""
-    folder, real, others = tmp_path / "run", lock.try_lock, []
+    folder, real, others = tmp_path / "run", files.try_lock, []
 
     def try_lock(file):
-        monkeypatch.setattr(lock, "try_lock", real)
+        monkeypatch.setattr(files, "try_lock", real)
         (folder / ".lock").unlink()
-        others.append(lock.taken(folder / ".lock"))  # of another, which works on
+        others.append(files.taken(folder / ".lock"))  # of another, which works on
         return real(file)
 
-    monkeypatch.setattr(lock, "try_lock", try_lock)
-    with pytest.raises(UserError, match="another run"), lock.claimed(folder):
+    monkeypatch.setattr(files, "try_lock", try_lock)
+    with pytest.raises(UserError, match="another run"), files.claimed(folder):
         pass
     assert others[0] is not None
     others[0].close()
 
 
 def test_an_empty_folder_is_removed_and_a_used_one_stays(tmp_path):
-    with lock.claimed(tmp_path / "a" / "b"):
+    with files.claimed(tmp_path / "a" / "b"):
         pass
     assert not (tmp_path / "a" / "b").exists()
-    with lock.claimed(tmp_path / "c"):
+    with files.claimed(tmp_path / "c"):
         (tmp_path / "c" / "file").write_text("")
     assert (tmp_path / "c" / "file").exists()
 
@@ -106,7 +105,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "outside").write_text("kept")
     (tmp_path / "run" / ".lock").symlink_to(tmp_path / "outside")
-    with pytest.raises(UserError, match="cannot write to --out"), lock.claimed(tmp_path / "run"):
+    with pytest.raises(UserError, match="cannot write to --out"), files.claimed(tmp_path / "run"):
         pass
     assert (tmp_path / "outside").read_text() == "kept"
 
@@ -153,7 +152,7 @@ def test_only_regular_files_are_read(tmp_path, kind):
 
 def test_files_are_written_in_one_place():
     """No other module opens a file for writing: none can follow a link or leave half a file."""
-    allowed = {"minisum/files.py", "train/run/folder.py", "train/reproduce/__main__.py"}
+    allowed = {"minisum/files.py", "train/reproduce/__main__.py"}
     found = set()
     for room in ("minisum", "train", "data"):
         for path in (ROOT / room).rglob("*.py"):

@@ -2,7 +2,6 @@
 
 from minisum import files
 from minisum.errors import UserError
-from train.run.folder import inside
 from train.run.options import flag
 
 
@@ -47,7 +46,7 @@ class Cells:
         return content
 
     def path(self, name):
-        return inside(self.folder.path, "cells", f"{name}.json")
+        return files.inside(self.folder.path, "cells", f"{name}.json")
 
 
 def read_json(path):

@@ -24,9 +24,8 @@ def picture(width, height):
                 return False
             figure = Figure(figsize=(width, height), layout="constrained")
             draw(figure, *arguments)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a character that the font lacks is drawn as a box
-                content = io.BytesIO()
+            content = io.BytesIO()
+            with warnings.catch_warnings(action="ignore"):  # the font lacks a character: a box
                 figure.savefig(content, format="png", dpi=120)
             write_bytes(path, content.getvalue())
             return True

@@ -12,10 +12,8 @@
 import contextlib
 import datetime
 import hashlib
-import json
 import math
 import os
-import time
 from pathlib import Path
 
 from minisum import checkpoint, files
@@ -24,9 +22,6 @@ from train.run.options import FREE_ON_RESUME
 
 # What every result.json has, for the report.
 RESULT_NUMBERS = ("epochs", "parameters", "seconds", "tokens_per_second", "peak_memory_bytes")
-
-# Seconds: a process that was killed a moment ago may still hold its lock.
-LOCK_WAIT = 2.0
 
 
 class RunFolder:
@@ -46,7 +41,7 @@ class RunFolder:
     @contextlib.contextmanager
     def claimed(self):
         """Lock the folder for this process: a second run on it is refused."""
-        with claimed(self.path):
+        with files.claimed(self.path):
             yield self
 
     def refuse_if_used(self):
@@ -87,8 +82,7 @@ class RunFolder:
 
     def write_metrics(self, history):
         """Write one line an epoch, all lines atomically: none is ever incomplete."""
-        text = "".join(json.dumps(files.finite(record)) + "\n" for record in history)
-        files.write_text(self.metrics, text)
+        files.write_lines(self.metrics, history)
 
     def read_result(self):
         """The content of result.json, or None while the run is not finished or if it is damaged.
@@ -134,84 +128,4 @@ def new_path(parent, name):
     while path.exists():
         count += 1
         path = Path(parent) / f"{name}-{stamp}-{count}"
-    return path
-
-
-@contextlib.contextmanager
-def claimed(folder):
-    """Hold the lock of `folder`, made if it is missing, for this process.
-
-    UserError if another process has it, or if it cannot be written. A folder that was made here and
-    got no file is removed again.
-    """
-    new = not folder.exists()
-    path = folder / ".lock"
-    try:
-        file = taken(path)
-    except OSError as error:
-        raise UserError(f"cannot write to --out {folder}: {error.strerror}") from None
-    if file is None:
-        raise UserError(f"another run is writing to {folder} now: choose another --out")
-    with file:
-        for leftover in folder.glob("*.tmp"):  # of a process that was killed as it wrote
-            leftover.unlink()
-        try:
-            yield
-        finally:
-            if new and list(folder.iterdir()) == [path]:
-                path.unlink()  # while it is held: whoever opened it before notices
-                with contextlib.suppress(OSError):  # another has just put its own there
-                    folder.rmdir()
-
-
-def taken(path):
-    """The locked file at `path`, None if another process holds it for longer than LOCK_WAIT."""
-    end = time.monotonic() + LOCK_WAIT
-    while True:
-        with contextlib.suppress(FileNotFoundError):  # the folder was removed in between
-            files.make_folder(path.parent)
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-            file = os.fdopen(os.open(path, flags, 0o666), "rb+", buffering=0)
-            if try_lock(file) and is_at(path, file):
-                return file
-            file.close()
-        if time.monotonic() > end:
-            return None
-        time.sleep(0.05)
-
-
-def is_at(path, file):
-    """Whether the open file is the one at `path`: a lock on a removed file excludes nobody."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def try_lock(file):
-    """Take the exclusive lock of an open file without waiting; False if another holds it."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def inside(folder, *names):
-    """folder/name/..., the last of which need not exist. UserError if one of them is a link.
-
-    What is written or deleted there would be somewhere else.
-    """
-    path = Path(folder)
-    for name in names:
-        path = path / name
-        if path.is_symlink():
-            raise UserError(f"{path} is a link, which no run makes: it is not followed")
     return path
