@@ -8,6 +8,7 @@ pickle): reading a stranger's checkpoint is safe.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -47,18 +48,25 @@ def load(path):
     safetensors = _safetensors()
     path = Path(path)
     try:
+        # What the header says is checked before anything believes it, or takes memory for it.
+        length = int.from_bytes(read_bytes(path, MOST_BYTES, 8), "little")
+        if length > HEADER_BYTES:
+            raise ValueError("the header is longer than any of ours")
+        header = json.loads(read_bytes(path, MOST_BYTES, 8 + length)[8:])
+        entry = json.loads(header.pop("__metadata__")["minisum"])
+        end = max((array["data_offsets"][1] for array in header.values()), default=0)
+        if os.path.getsize(path) != 8 + length + end:
+            raise ValueError("the file is not as long as its header says")
         data = read_bytes(path, MOST_BYTES)
-    except OSError as error:
-        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
-    try:
-        # The header's length is checked here, before anything believes it.
-        length = int.from_bytes(data[:8], "little")
-        if len(data) < 8 or length > min(len(data) - 8, HEADER_BYTES):
-            raise ValueError("the header is longer than the file, or than any of ours")
-        entry = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["minisum"])
         arrays = safetensors.load(data)
         whole = entry["sha256"] == _digest(arrays, entry["meta"])
         meta = json.loads(entry["meta"])
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
+    except MemoryError:
+        raise UserError(f"there is not enough memory to read the checkpoint {path}") from None
     # Damage may surface as nearly any exception, in JSON, in safetensors or in between.
     except Exception as error:
         raise UserError(f"the checkpoint {path} is damaged or not one of minisum's") from error

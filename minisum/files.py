@@ -74,8 +74,8 @@ def sync_folder(folder):
             os.close(descriptor)
 
 
-def read_bytes(path, at_most):
-    """The content of a regular file of at most so many bytes.
+def read_bytes(path, at_most, first=None):
+    """The content of a regular file of at most so many bytes, or its `first` ones.
 
     Raises OSError if it cannot be read, UserError if it is no regular file (a pipe would wait for
     ever, a device never end) or larger.
@@ -86,7 +86,7 @@ def read_bytes(path, at_most):
     descriptor = os.open(path, flags)
     with open(descriptor, "rb") as file:
         size = require_regular(path, os.fstat(descriptor), at_most)
-        return file.read(size)
+        return file.read(size if first is None else min(first, size))
 
 
 def require_regular(path, status, at_most):
@@ -169,8 +169,8 @@ def parse_json(data):
 
 
 def digest(content):
-    """SHA-256 of a JSON-able value, in the order of its entries."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    """SHA-256 of a JSON-able value, whatever the order of its entries."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def finite(value):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import minisum
-from minisum import backend, checkpoint, files
+from minisum import backend, checkpoint, files, machine
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
@@ -174,6 +174,11 @@ def prepare(command, arguments, held, report):
             f"the run began on {engine(stored)} and goes on with {engine(identity(task))}: "
             "it stays the same to rounding, not to the bit"
         )
+    if resume and task.config.schedule == "cosine" and stored["epochs"] != task.config.epochs:
+        report.warn(
+            f"the cosine of the learning rate now ends after {task.config.epochs} epochs, not "
+            f"after {stored['epochs']}: no run from the start would have had these rates"
+        )
     if task.config.mixer != "all":
         return task, folder, [(None, folder, resume)]
     begin(task, folder, resume)
@@ -213,14 +218,16 @@ def begin(task, folder, begun):
 def identity(task):
     """The content of config.json."""
     what = {"format": checkpoint.FORMAT, "task": task.name, "data_sha256": task.data_sha256}
-    return what | dataclasses.asdict(task.config) | {"ranks": process_group.group().size}
+    how = {"ranks": process_group.group().size, "arithmetic": machine.arithmetic()}
+    return what | dataclasses.asdict(task.config) | how
 
 
 def engine(stored):
-    """What decides the order of sums, in words; from the content of config.json."""
+    """What decides the last bits, in words; from the content of config.json."""
     ranks = stored["ranks"]
     threads = f"{stored['threads']} thread" + "s" * (stored["threads"] != 1)
-    return threads + f" in each of {ranks} processes" * (ranks != 1)
+    group = f" in each of {ranks} processes" * (ranks != 1)
+    return f"{threads}{group} by {stored.get('arithmetic')}"
 
 
 def predict(command, chosen, given):

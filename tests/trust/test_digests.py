@@ -92,6 +92,23 @@ def test_a_result_of_another_model_is_measured_anew(run, tmp_path, capsys):
     assert tiny_runs.state_of(out) == tiny_runs.state_of(run)
 
 
+def test_every_digit_of_the_metrics(run, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    text = (run / "metrics.jsonl").read_text()
+    path.write_text(text)
+    right = files.read_lines(path)
+    assert [record["epoch"] for record in right] == [1, 2]
+    first, second = text.splitlines(keepends=True)
+    for content in [*with_a_changed_digit(text), second + first, second, first[:-9] + second]:
+        path.write_text(content)
+        try:
+            assert files.read_lines(path) == right  # the 17th digit may change no number
+        except UserError as error:
+            assert "damaged or was edited" in str(error)
+        else:
+            assert len(content) == len(text)
+
+
 def test_every_digit_of_cells_and_their_settings(tmp_path):
     folder = RunFolder(tmp_path)
     settings = {"task": "recall", "length": 64, "data_sha256": None}

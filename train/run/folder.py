@@ -57,7 +57,7 @@ class RunFolder:
         settings, digest = {}, None
         if self.config.is_file():
             stored = files.read_json(self.config)
-            free = {"format", "ranks", *FREE_ON_RESUME}
+            free = {"format", "ranks", "arithmetic", *FREE_ON_RESUME}
             settings = {name: value for name, value in stored.items() if name not in free}
         if self.tokenizer.is_file():
             content = files.read_bytes(self.tokenizer, checkpoint.TOKENIZER_BYTES)

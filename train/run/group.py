@@ -321,7 +321,7 @@ def attempt(work):
 
 def in_a_sentence(error):
     """The UserError for what the machine refused, a file or memory; None for any other error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "start new thread" in str(error):
         return UserError(f"not enough memory for a run of this size ({error})")
     return UserError(str(error)) if isinstance(error, OSError) else None
 
