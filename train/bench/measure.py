@@ -93,11 +93,7 @@ def describe_machine(xp, threads):
     }
     if xp is not np:
         found["cupy"] = f"{xp.__version__}, CUDA {xp.cuda.runtime.runtimeGetVersion()}"
-    kernels = (
-        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
-        for pool in machine.blas_pools()
-    )
-    found["BLAS of numpy"] = "; ".join(kernels) or "unknown (pip install threadpoolctl)"
+    found["BLAS of numpy"] = machine.blas_kernels()
     if "OPENBLAS_CORETYPE" in os.environ:
         found["OPENBLAS_CORETYPE"] = f"{os.environ['OPENBLAS_CORETYPE']} (set by hand)"
     if hasattr(os, "getloadavg"):
