@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+import minisum
 from minisum import backend
 from minisum.errors import UserError
 
@@ -83,6 +84,19 @@ def allocations(xp):
 
     with Count() as count:
         yield lambda: count.peak
+
+
+def use_gpu(number):
+    """Work on this GPU from now on, counted round if there are fewer."""
+    import cupy
+
+    cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()
+
+
+def versions(xp):
+    """name -> version of what numbers depend on: this library, Python, NumPy and the backend."""
+    found = {"minisum": minisum.__version__, "python": platform.python_version()}
+    return found | {module.__name__: module.__version__ for module in (np, xp)}
 
 
 def usable_cpus():

@@ -150,15 +150,7 @@ class ProcessGroup:
         return program
 
     def abort(self, status):
-        """End all ranks at once."""
         raise SystemExit(status)
-
-    def take_gpu(self):
-        """Work on the GPU of this rank from now on: number rank % count."""
-        import cupy
-
-        count = cupy.cuda.runtime.getDeviceCount()
-        cupy.cuda.Device(self.rank % count).use()
 
     def connect_gpus(self):
         """Join the ranks' GPUs by NCCL. UserError on every rank if it cannot be done."""
