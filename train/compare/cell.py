@@ -42,7 +42,7 @@ def train_cell(task, mixer, seed, report):
             noise = model.noise(np.random.default_rng([seed, step, 1]), batch)
             rate = learning_rate(step - 1, config.steps, config.lr, config.warmup, config.schedule)
             batch = batch | noise
-            on_device = model.to_device(batch, xp)
+            on_device = shards.to_device(batch, xp)
             if not unread:
                 clock, read = time.perf_counter(), 0
             unread.append(shards.loss_and_grads(params, grads, on_device))
