@@ -35,6 +35,7 @@ LATER = {
     "data/generated/state_tracking.py": 120,
     "data/generated/copying.py": 80,
     "train/compare/sequences.py": 180,
+    "train/compare/recall.py": 140,
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
     "minisum/ops/state_space.py": 60,

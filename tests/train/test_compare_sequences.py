@@ -10,6 +10,7 @@ pytest.importorskip("safetensors")
 from test_compare import TINY, call, cells, config_of
 
 from train.compare import cell as compare_cell
+from train.compare import recall
 from train.compare import tasks as compare_tasks
 from train.run.report import Report
 
@@ -168,3 +169,44 @@ def test_a_beta_of_two_learns_parity_and_a_beta_of_one_does_not():
     }
     assert scores[2.0]["whole"] > 0.9 and scores[2.0]["accuracy"] > 0.95
     assert scores[1.0]["whole"] == 0 and scores[1.0]["accuracy"] < 0.75
+
+
+SWEEP = ["--lengths", "16,32", "--widths", "8,16", "--rates", "1e-3,1e-2", "--steps", 2,
+         "--batch-size", 4, "--test-size", 8, "--vocab-size", 64, "--threads", 1,
+         "--mixers", "attention,deltanet:conv=0"]  # fmt: skip
+
+
+def test_a_sweep_keeps_the_rate_that_validation_likes(capsys, monkeypatch, tmp_path):
+    """Not the one that the test set likes; a second call does nothing again."""
+    seen = []
+
+    def train(task, mixer, seed, report):
+        config = task.config
+        seen.append((mixer, config.length, config.width, config.lr, config.positions))
+        good = config.lr == 1e-2
+        return {"accuracy": 0.25 if good else 0.5, "validation": 0.75 if good else 0.5,
+                "state_numbers": config.width}  # fmt: skip
+
+    monkeypatch.setattr(recall, "train_cell", train)
+    sweep = [str(word) for word in [*SWEEP, "--out", tmp_path / "a"]]
+    assert recall.main(sweep) == 0
+    assert len(seen) == len(set(seen)) == 16
+    assert {(mixer, positions) for mixer, *_, positions in seen} == {
+        ("attention", "add"), ("deltanet:conv=0", "none"),
+    }  # fmt: skip
+    rows = json.loads((tmp_path / "a" / "recall.json").read_text())["rows"]
+    assert len(rows) == 8
+    assert all((row["rate"], row["accuracy"]) == (1e-2, 0.25) for row in rows)
+    monkeypatch.setattr(recall, "train_cell", None)
+    assert recall.main(sweep) == 0
+    assert recall.main([*sweep, "--steps", "3"]) == 2
+    assert "--steps 3 contradicts" in capsys.readouterr().err
+
+
+def test_a_sweep(tmp_path):
+    sweep = [*SWEEP, "--widths", 8, "--lengths", 16, "--out", tmp_path / "a"]
+    assert recall.main([str(word) for word in sweep]) == 0
+    rows = json.loads((tmp_path / "a" / "recall.json").read_text())["rows"]
+    assert [row["state_numbers"] for row in rows] == [2 * 2 * 8 * 16, 2 * 8 * 8]
+    pytest.importorskip("matplotlib")
+    assert (tmp_path / "a" / "recall.png").read_bytes().startswith(b"\x89PNG")

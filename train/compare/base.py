@@ -19,7 +19,8 @@ from minisum.errors import UserError
 from minisum.models.encoder import EncoderReader
 from minisum.text import batches
 
-TEST_STREAM = (0, 0, 2)  # of no training batch and no initial parameters: those have two numbers
+# Of no training batch and no initial parameters: those have two numbers.
+TEST_STREAM, VALIDATION_STREAM = (0, 0, 2), (0, 0, 3)
 
 
 class Task:
@@ -37,11 +38,15 @@ class Task:
 
     def test_scores(self, predict):
         """name -> score over all test targets, after training.   predict(batch) -> outputs"""
+        return {self.metric: self.mean_score(predict, self.test_batches())}
+
+    def mean_score(self, predict, examples):
+        """Over all targets of some batches."""
         total, count = 0.0, 0
-        for batch in self.test_batches():
+        for batch in examples:
             total += self.score(predict(batch), batch)
             count += batch["targets"].size
-        return {self.metric: total / count}
+        return total / count
 
     def more(self, folder, results, baselines):
         """Lines below the table of a finished comparison, and pictures of the task's own."""

@@ -9,7 +9,7 @@ import numpy as np
 from data.generated.copying import KINDS, Copying
 from data.generated.state_tracking import GROUPS, StateTracking
 from minisum.errors import UserError
-from train.compare.base import TEST_STREAM, ReaderTask
+from train.compare.base import TEST_STREAM, VALIDATION_STREAM, ReaderTask
 from train.run.figures import finish, picture
 from train.run.report import aligned
 
@@ -63,7 +63,7 @@ class SequenceTask(ReaderTask):
             "first token": lambda batch: batch["ids"][:, self.first] + 0 * batch["places"],
             "last token": lambda batch: np.take_along_axis(batch["ids"], batch["places"], axis=1),
         }
-        train = self.test_set(stream=(0, 0, 3), rows=READERS)
+        train = self.test_set(stream=VALIDATION_STREAM, rows=READERS)
         test = self.test_set()
         scores = {"chance": 1 / len(np.unique(train["targets"]))}
         for name, token in tokens.items():

@@ -16,7 +16,14 @@ from minisum.models.encoder import EncoderClassifier, EncoderRegressor
 from minisum.text import batches
 from minisum.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 from train.compare import sequences
-from train.compare.base import TEST_STREAM, GeneratedTask, ReaderTask, Task, fingerprint
+from train.compare.base import (
+    TEST_STREAM,
+    VALIDATION_STREAM,
+    GeneratedTask,
+    ReaderTask,
+    Task,
+    fingerprint,
+)
 
 WORDS = {"length": 256, "vocab_size": 10_000, "train_size": None, "test_size": None}
 # task -> its own settings with their defaults; those of other tasks it refuses
@@ -90,12 +97,16 @@ class SetTask(Task):
 
 
 class RecallTask(ReaderTask):
-    """Accuracy at the questions."""
+    """Accuracy at the questions, of the test set and of validation texts."""
 
     def __init__(self, config):
         super().__init__(config, config.vocab_size, config.length)
         fill = config.filler == "random"
         self.source = Recall(config.vocab_size, config.length, config.pairs, random_filler=fill)
+
+    def test_scores(self, predict):
+        drawn = self.batches_of(self._draw(VALIDATION_STREAM, self.config.test_size))
+        return super().test_scores(predict) | {"validation": self.mean_score(predict, drawn)}
 
     def baselines(self):
         return {"chance": 2 / self.vocab, "any of its values": 1 / self.config.pairs}
