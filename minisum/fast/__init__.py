@@ -1,8 +1,8 @@
 """Faster forms of the operations, each equal to its textbook form, and how they are found.
 
-`minisum.ops` holds the lesson: formula and gradient as they are written on paper. A form of the
-same name and signature in this package does the same in place, in chunks that fit a cache, or in
-one GPU kernel. A module `host_*` is for NumPy, `cuda` for CuPy, and the others are for both.
+`minisum.ops` holds the lesson, as on paper. A form of the same name and signature in this package
+does the same in place, in chunks that fit a cache, or in one GPU kernel. A module `host_*` is for
+NumPy, `cuda` for CuPy, and the others are for both.
 
     layer_norm(x, gain, bias)          calls the first form that takes these arrays
     layer_norm.plain(x, gain, bias)    the textbook form
@@ -37,6 +37,7 @@ FORMS = {
     "score_targets": (["host_losses"], ["cuda.losses"]),
     "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),
     "unit_triangular_solve": ([], ["cuda.triangular"]),
+    "wkv": (["wkv_scan"], ["wkv_scan"]),
     "window_attention": (["blocked_window"], ["blocked_window"]),
 }
 

@@ -37,7 +37,7 @@ def table(tmp_path_factory):
 
 
 def call(*arguments):
-    return main(forecast.COMMAND, [str(argument) for argument in arguments])
+    return main(forecast.Forecasting, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -117,6 +117,7 @@ SEQUENCE = real(B, n, d)
 HEADS = (*QKV, real(B, H, n, 1), -real(B, H, n, 1))
 DIRECT = (ids(V, B, n), real(V, d), real(n, d), 1.0, real(o, d), mask())
 SCAN = (SEQUENCE, real(B, n, d, seed=1), -real(d, h), real(B, n, h), real(B, n, h, seed=1))
+WKV = (SEQUENCE, real(B, n, d, seed=1), -real(d), real(d))
 STATE = REAL * B * H * h * e
 # The same of forms that save something else than one another; None is the textbook form.
 FORMS_SAVED = {
@@ -150,6 +151,11 @@ FORMS_SAVED = {
     ("running_softmax_pool", "scans"): (
         (SEQUENCE, SEQUENCE), "v, y, Z, e^{k - M}, and what the decayed sum saves",
         4 * X + REAL * B * 2 * d * (n + 72 + 1)),
+    ("wkv", None): (
+        WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 3 * B * d)),
+    ("wkv", "wkv_scan"): (
+        WKV, "v, y, of every token 1 / z, past, now and e, and what the decayed sum saves",
+        6 * X + REAL * 2 * d * B * (n + 72 + 1)),
     ("selective_scan", None): (
         SCAN, "u, delta, A, B, C, h after every token",
         2 * X + REAL * (d * h + 2 * B * n * h + (n + 1) * B * d * h)),

@@ -22,8 +22,7 @@ from pathlib import Path
 from minisum import backend
 from minisum.errors import UserError
 from train.bench.compare import Bench
-from train.bench.lines import TABLE
-from train.bench.plot import curves_of, plot
+from train.bench.lines import TABLE, curves_of, plot
 from train.command_line import run_with_exit_status
 from train.run.options import Parser, some_of
 from train.run.report import aligned

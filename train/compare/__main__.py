@@ -211,9 +211,9 @@ def run(arguments):
     folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
     report = Report()
     machine.keep_freed_memory()
-    with folder.claimed(), warnings.catch_warnings():
-        # An overflow shows in the loss, and the cell records the step.
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # An overflow shows in the loss, and the cell records the step.
+    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+    with folder.claimed(), quiet:
         try:
             compare(config, folder, report)
         except KeyboardInterrupt:

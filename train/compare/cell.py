@@ -9,6 +9,7 @@ from minisum import backend, machine, mixers
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
 from minisum.shards import Shards
+from train.bench.measure import timed
 from train.loop import STEPS_BETWEEN_READS
 
 WARM_UP = 3  # readings that the speed leaves out: caches, and kernels compiled on first use
@@ -132,14 +133,10 @@ def scale_cell(task, mixer, longest):
 
 
 def median_seconds(work, xp):
-    work()
-    backend.synchronize(xp)
+    timed(work, xp)
     times = []
     while len(times) < 3 or (len(times) < REPEATS and sum(times) < PATIENCE):
-        clock = time.perf_counter()
-        work()
-        backend.synchronize(xp)
-        times.append(time.perf_counter() - clock)
+        times.append(timed(work, xp))
     return float(np.median(times))
 
 

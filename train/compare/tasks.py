@@ -3,7 +3,7 @@
 What a task is stands in base.py; sequences.py has those that are tested on longer texts.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -62,15 +62,12 @@ class SetTask(Task):
         self.more = more or {}
         parts = ((tokens.flat, tokens.offsets, labels) for tokens, labels in (train, test))
         self.sha256 = fingerprint(array for part in parts for array in part)
-        self.order = lru_cache(maxsize=1)(self._order)
+        self.order = lru_cache(maxsize=1)(partial(batches.epoch_order, len(train[1])))
 
     def model(self, mixer):
         config = self.config
         sizes = (self.vocab, config.width, self.classes, self.max_len)
         return EncoderClassifier(mixer, *sizes, encoder=self.encoder(), dropout=config.dropout)
-
-    def _order(self, seed, epoch):
-        return batches.epoch_order(len(self.train[1]), seed, epoch)
 
     def train_batch(self, seed, step):
         size = min(self.config.batch_size, len(self.train[1]))

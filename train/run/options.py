@@ -185,9 +185,6 @@ class Config(Settings):
         dataset = self.dataset if self.data is None else None
         return {"dataset": dataset, "data_file": self.data}
 
-    def to_dict(self):
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(Config):
@@ -332,6 +329,12 @@ def add_out(parser, help):
 
 class Parser(argparse.ArgumentParser):
     """argparse, but a wrong command line is a UserError like any other wrong input."""
+
+    @classmethod
+    def with_defaults(cls, program, description):
+        """A parser whose --help shows each flag's default."""
+        form = {"allow_abbrev": False, "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+        return cls(prog=program, description=description, **form)
 
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
