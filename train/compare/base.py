@@ -16,7 +16,6 @@ import numpy as np
 
 from data.fingerprint import data_sha256
 from minisum.errors import UserError
-from minisum.models.encoder import EncoderReader
 from minisum.text import batches
 
 # Of no training batch and no initial parameters: those have two numbers.
@@ -48,7 +47,7 @@ class Task:
             count += batch["targets"].size
         return total / count
 
-    def more(self, folder, results, baselines):
+    def summary(self, folder, results, baselines):
         """Lines below the table of a finished comparison, and pictures of the task's own."""
         return []
 
@@ -86,25 +85,6 @@ class GeneratedTask(Task):
     @property
     def sha256(self):
         return fingerprint([*self.train_batch(0, 1).values(), *self.test_set().values()])
-
-
-class ReaderTask(GeneratedTask):
-    """Accuracy at some places of a text, which the source calls `places` and `targets`.
-
-    Causal for every mixer: an answer is read as it is asked for.
-    """
-
-    causal = True
-
-    def __init__(self, config, vocab, max_len):
-        super().__init__(config, max_len)
-        self.vocab = vocab
-
-    def model(self, mixer):
-        return EncoderReader(mixer, self.vocab, self.config.width, self.max_len, **self.encoder())
-
-    def tokens(self, batch):
-        return batch["ids"].size
 
 
 def fingerprint(arrays):
