@@ -17,6 +17,7 @@ from minisum import machine, mixers
 from minisum.errors import UserError
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.compare import report as compare_report
+from train.compare import sequences
 from train.compare.cell import scale_cell, train_cell
 from train.compare.tasks import NAMES, SETTINGS, build
 from train.run.cells import Cells, claim_settings
@@ -121,7 +122,11 @@ class CompareConfig(Settings):
         words = names(self.mixers)
         kinds = ",".join(word.partition(":")[0] for word in words)
         some_of([*mixers.TABLE, "all"], kinds, "mixers")
-        asked = [name for word in words for name in (mixers.TABLE if word == "all" else [word])]
+        able = [
+            name for name, entry in mixers.TABLE.items()
+            if entry.can_be_causal or self.task not in sequences.TASKS
+        ]  # fmt: skip
+        asked = [name for word in words for name in (able if word == "all" else [word])]
         if self.without_projection:
             asked = [name for name in asked if name != NO_MIXING]
         elif NO_MIXING not in asked:
