@@ -154,7 +154,7 @@ FORMS_SAVED = {
         (SEQUENCE, SEQUENCE), "v, y, Z, e^{k - M}, and what the decayed sum saves",
         4 * X + REAL * B * 2 * d * (n + 72 + 1)),
     ("wkv", None): (
-        WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 3 * B * d)),
+        WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 2 * B * d)),
     ("wkv", "wkv_scan"): (
         WKV, "v, y, of every token 1 / z, past, now and e, and what the decayed sum saves",
         6 * X + REAL * 2 * d * B * (n + 72 + 1)),

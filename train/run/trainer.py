@@ -46,14 +46,8 @@ class Trainer:
         self.sliced = group.size > 1 and self.xp is np and config.clip_norm is None
         own = self.slice_of(self.params)
         self.own_grads = self.slice_of(self.grads)
-        self.adam = Adam(
-            own,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            clip_value=config.clip_value,
-            clip_norm=config.clip_norm,
-            workers=self.shards.workers,
-        )
+        rules = config.pick("weight_decay", "clip_value", "clip_norm")
+        self.adam = Adam(own, eps=config.epsilon, workers=self.shards.workers, **rules)
         # What is validated and kept: the parameters themselves, or their running average.
         self.average = Average(own, config.ema) if config.ema else None
         self.candidate = self.used = whole(self.average.params if self.average else own)
