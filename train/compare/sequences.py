@@ -26,6 +26,7 @@ WORDS = {
 PARITY = {"length": 40, "min_length": 3, "ask": "last", "test_length": 256, "steps": 300}
 COPIES = {
     "length": 64, "test_length": 256, "vocab_size": 16, "test_size": 512, "positions": "none",
+    "batch_size": 128, "lr": 3e-3,
 }  # fmt: skip
 SETTINGS = {
     "recall": {"length": 64, "vocab_size": 128, "pairs": 4, "filler": "random", "test_size": 3000},
