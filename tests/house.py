@@ -44,14 +44,15 @@ LATER = {
     "minisum/fast/wkv_scan.py": 50,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
-    "minisum/runs": 760,
+    "minisum/runs": 780,
     "minisum/text": 510,
     "minisum/columns.py": 90,
     "minisum/__main__.py": 40,
     "train/run/answers.py": 170,
+    "train/page": 190,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1891, "train": 6111}
+LARGER = {"train": 6111}
 
 
 def frames():

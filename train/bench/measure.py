@@ -62,16 +62,10 @@ def summary(seconds):
     return {"median": statistics.median(seconds), "min": min(seconds), "rounds": len(seconds)}
 
 
-def two_steps(build):
-    """What peak memory is measured of: build() makes a side, which is used, in an untimed run."""
-    side = build()
-    side.step(), side.step()
-
-
-def peak_memory(build, xp):
-    """The most bytes alive in two steps of what build() makes, by NumPy's or CuPy's account."""
+def peak_memory(work, xp):
+    """The most bytes alive that work() allocates, by NumPy's or CuPy's account."""
     with machine.allocations(xp) as peak:
-        two_steps(build)
+        work()
         synchronize(xp)
         return peak()
 

@@ -24,10 +24,7 @@ from train.run.cells import Cells, claim_settings
 from train.run.folder import RunFolder, new_path
 from train.run.options import (
     D_FF,
-    LAYERS,
     LENGTH,
-    RATE,
-    SIZE,
     Config,
     N,
     Settings,
@@ -96,16 +93,16 @@ class CompareConfig(Settings):
         metavar="NAMES",
     )  # fmt: skip
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
-    width: int = option(64, "width of the model", "model", **SIZE)
-    layers: int = option(2, "blocks", "model", **LAYERS)
-    heads: int = option(4, "heads", "model", **LAYERS)
+    width: int = changed(Config, "width", 64)
+    layers: int = changed(Config, "layers", 2, help="blocks")
+    heads: int = changed(Config, "heads", 4, help="heads")
     d_ff: int = option(
         None, "width of the token networks, 0 for none (default: 4 x width)", "model", **D_FF
     )
     positions: str = option(
         "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
     )
-    dropout: float = option(0.0, "dropout rate before the head", "model", **RATE)
+    dropout: float = changed(Config, "dropout", 0.0, help="dropout rate before the head")
 
     steps: int = option(1000, "training steps", **N)
     batch_size: int = changed(Config, "batch_size", 64)
