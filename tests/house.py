@@ -52,7 +52,7 @@ LATER = {
     "train/page": 190,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"train": 6111}
+LARGER = {}
 
 
 def frames():

@@ -77,12 +77,11 @@ def train_cell(task, mixer, seed, report):
         "step_memory_bytes": peak_memory(step, xp),
         "seconds": time.perf_counter() - started,
         "device": machine.device_name(xp),
-        "versions": report.versions(xp),
+        "versions": machine.versions(xp),
     }
 
 
 def test_scores(task, shards, params, xp):
-    """What the task measures on its test set."""
     return task.test_scores(
         lambda batch: backend.to_numpy(shards.predict(params, backend.to_device(batch, xp)))
     )
