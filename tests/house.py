@@ -40,6 +40,8 @@ LATER = {
     "minisum/ops/both_ways.py": 90,
     "minisum/ops/decaying_softmax.py": 80,
     "minisum/fast/wkv_scan.py": 50,
+    "minisum/ops/slots.py": 60,
+    "minisum/fast/chunked_slots.py": 80,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
     "minisum/runs": 440,

@@ -48,6 +48,7 @@ TABLE = {
     "mamba": Entry("mamba", "Mamba", can_be_bidirectional=False),
     "mamba2": Entry("mamba2", "Mamba2", can_be_bidirectional=False),
     "gla": Entry("gla", "GatedLinearAttention"),
+    "gsa": Entry("gsa", "GatedSlotAttention", can_be_bidirectional=False),
     "hgrn2": Entry("hgrn2", "HGRN2"),
     "rwkv4": Entry("rwkv4", "RWKV4", can_be_bidirectional=False),
     "cottention": Entry("cottention", "Cottention"),

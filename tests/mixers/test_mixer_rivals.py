@@ -298,6 +298,23 @@ def cottention(p, x, causal):
     return affine(p, join(cosines[0] @ cosines[1].mT * seen(causal) @ v), "o")
 
 
+def gsa(p, x, causal):
+    q, k, v = (F.silu(split(affine(p, x, name))) for name in "qkv")
+    keep = (F.logsigmoid(split(affine(p, x, "f"))) / 8).exp()
+
+    def update(t, state):
+        keys, values = state
+        f, new = keep[:, :, t], 1 - keep[:, :, t]
+        keys = keys * f[:, :, None] + k[:, :, t, :, None] * new[:, :, None]
+        values = f[..., None] * values + new[..., None] * v[:, :, t, None]
+        p = torch.einsum("bhk,bhkm->bhm", q[:, :, t], keys).softmax(-1)
+        return torch.einsum("bhm,bhmv->bhv", p, values), (keys, values)
+
+    zero = torch.zeros(B, H, d // H, d // H, dtype=torch.float64)
+    o = join(recur(update, (zero, zero)))
+    return affine(p, rms(F.silu(o), p["norm.gain"]), "o")
+
+
 def hgrn2(p, x, causal):
     q, z, v = (split(affine(p, x, name)) for name in "qfv")
     keep = z.sigmoid()

@@ -72,6 +72,26 @@ def test_blocks_attend_on_their_own(case):
 
 
 @given(case=sizes)
+def test_slots_that_fade_alike_are_a_product_with_decay(case):
+    q, k, v = qkv(case)
+    log_decay = case.uniform("B H n 1", -2, 0)
+    (y, S), _ = ops.slot_product(q, k, v, XP.broadcast_to(log_decay, v.shape))
+    (wanted, state), _ = ops.causal_product(q, k, v, log_decay)
+    close(y, wanted)
+    close(S, state)
+
+
+@given(case=sizes)
+def test_slots_are_keys_turned_round(case):
+    """One key: each slot is a decayed sum of its own."""
+    _, _, v = qkv(case)
+    one, log_decay = XP.ones(case.shape("B H n 1")), case.uniform("B H n d", -2, 0)
+    (y, _), _ = ops.slot_product(one, one, v, log_decay)
+    flat = [a.reshape(-1, *a.shape[2:]) for a in (v, log_decay)]
+    close(y.reshape(flat[0].shape), ops.decayed_sum(*flat)[0][0])
+
+
+@given(case=sizes)
 def test_wkv_without_decay_or_bonus_is_a_running_softmax(case):
     """Which is AFT-simple's."""
     k, v, zero = case.normal("B n d", 3.0), case.normal("B n d"), XP.zeros(case.shape("d"))

@@ -12,6 +12,7 @@ from minisum.fast import (
     blocked_window,
     chunked_delta_rule,
     chunked_product,
+    chunked_slots,
     chunks,
     host_activations,
     host_adam,
@@ -47,18 +48,17 @@ def set_chunks(monkeypatch, tokens):
     """Borders of chunks inside texts of a few tokens; attention in blocks from two chunks on."""
     sizes = [
         (chunked_delta_rule, "CHUNK"), (chunked_delta_rule, "CHUNK_BY_CHANNEL"),
-        (chunked_product, "CHUNK"),
+        (chunked_product, "CHUNK"), (chunked_slots, "CHUNK"), (pieces_of_scan, "LEAST"),
         (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention_blocked, "BLOCK"),
         (host_losses, "BLOCK"), (host_running, "CHUNK"),
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
-    monkeypatch.setattr(blocked_window, "LEAST_WINDOWS", 0)
-    for module, size in [
-        (chunks, "PIECE"),
-        (pieces_of_scan, "PIECE"),
-        (host_attention_blocked, "LEAST_KEYS"),
-    ]:
+    for module, limit in [
+        (blocked_window, "LEAST_WINDOWS"), (pieces_of_scan, "CACHED"), (pieces_of_scan, "BUSY"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(module, limit, 0)
+    for module, size in [(chunks, "PIECE"), (host_attention_blocked, "LEAST_KEYS")]:
         monkeypatch.setattr(module, size, 2 * tokens)
     # These count numbers, not tokens.
     for module, size in [

@@ -225,6 +225,13 @@ SMOOTH = {
     "both_ways_sum alike": lambda c: (
         ops.both_ways_sum, c.normal("B n d"), c.uniform("1 n 1", -2, 0)
     ),
+    "slot_product": lambda c: (
+        ops.slot_product, *product_arrays(c, c.normal), c.uniform("B H n o", -2, 0)
+    ),
+    "slot_product from a state": lambda c: (
+        ops.slot_product, *product_arrays(c, c.normal), c.uniform("1 H n o", -2, 0),
+        c.normal("B H h o"),
+    ),
     "wkv": wkv_case,
     "selective_scan": lambda c: (ops.selective_scan, *scan_arrays(c)),
     "selective_scan from a state": lambda c: (

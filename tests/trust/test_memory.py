@@ -151,6 +151,12 @@ FORMS_SAVED = {
     ("running_softmax_pool", "scans"): (
         (SEQUENCE, SEQUENCE), "v, y, Z, e^{k - M}, and what the decayed sum saves",
         4 * X + REAL * B * 2 * d * (n + 72 + 1)),
+    ("slot_product", None): (
+        (*QKV, -QKV[2]), "q, k, v, log_decay, the state after every token",
+        QKV_BYTES + REAL * B * H * n * e + (n + 1) * STATE),
+    ("slot_product", "chunked_slots"): (
+        (*QKV, -QKV[2]), "q, k, v, log_decay, y, one state a chunk",
+        QKV_BYTES + REAL * B * H * n * 2 * e + (n // 16 + 1) * STATE),
     ("wkv", None): (
         WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 2 * B * d)),
     ("wkv", "wkv_scan"): (
