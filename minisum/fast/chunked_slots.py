@@ -1,14 +1,6 @@
 """`slot_product` in chunks: the decays of `decayed_products`, turned from keys to values."""
 
-from minisum.fast import one_real_type
-from minisum.fast.chunks import (
-    back_chunk_decays,
-    carry,
-    chunk_decays,
-    in_pieces,
-    join_chunks,
-    split_chunks,
-)
+from minisum.fast import chunks, one_real_type
 from minisum.fast.cuda.recording import matmul
 from minisum.fast.decayed_products import decayed_products
 from minisum.ops.products import transposed
@@ -33,34 +25,36 @@ def slot_product(q, k, v, log_decay, state=None):
     """
     if not one_real_type(q, k, v, log_decay, state):
         return NotImplemented
-    return in_pieces(_slot_product, (q, k, v, log_decay), state)
+    return chunks.in_pieces(_slot_product, (q, k, v, log_decay), state)
 
 
 def _slot_product(q, k, v, log_decay, state):
     n = q.shape[2]
     C = min(CHUNK, n)
-    Q, K, V = (split_chunks(a, C) for a in (q, k, v))
-    b, from_start, to_end, keep = chunk_decays(log_decay, C)
+    Q, K, V = (chunks.split(a, C) for a in (q, k, v))
+    b, from_start, to_end, keep = chunks.decays(log_decay, C)
     keep = transposed(keep)
-    starts, last = carry(keep, matmul(transposed(K), V * to_end), state)
+    starts, last = chunks.carry(keep, matmul(transposed(K), V * to_end), state)
     within, _ = decayed_products(b)[1](matmul(Q, transposed(K)), V, V)
     Y = within + matmul(Q, starts) * from_start
 
     def back(gradients):
         dy, dlast = gradients
-        dY = split_chunks(dy, C)
-        b, from_start, to_end, keep = chunk_decays(log_decay, C)
+        dY = chunks.split(dy, C)
+        b, from_start, to_end, keep = chunks.decays(log_decay, C)
         products, back_products = decayed_products(b)
         read = dY * from_start
-        G, dstate = carry(transposed(keep), matmul(transposed(Q), read), dlast, backwards=True)
+        G, dstate = chunks.carry(
+            transposed(keep), matmul(transposed(Q), read), dlast, backwards=True
+        )
         _, dV = back_products(matmul(Q, transposed(K)), dY, V)
         dV += matmul(K, G) * to_end
         dP = products(dY, V)
         dQ = matmul(dP, K) + matmul(read, transposed(starts))
         dK = matmul(transposed(dP), Q) + matmul(V * to_end, transposed(G))
         states = (transposed(a) for a in (G, starts, last))
-        dlog_decay = back_chunk_decays(log_decay, Y * dY - V * dV, *states, n)
-        dq, dk, dv = (join_chunks(a, n) for a in (dQ, dK, dV))
+        dlog_decay = chunks.back_decays(log_decay, Y * dY - V * dV, *states, n)
+        dq, dk, dv = (chunks.join(a, n) for a in (dQ, dK, dV))
         return dq, dk, dv, dlog_decay, None if state is None else dstate
 
-    return (join_chunks(Y, n), last), back
+    return (chunks.join(Y, n), last), back
