@@ -42,6 +42,8 @@ LATER = {
     "minisum/ops/decaying_softmax.py": 80,
     "minisum/fast/wkv_scan.py": 50,
     "minisum/ops/slots.py": 60,
+    "minisum/ops/log_linear.py": 80,
+    "minisum/fast/log_linear_chunks.py": 130,
     "minisum/fast/chunked_slots.py": 80,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,

@@ -31,6 +31,7 @@ FORMS = {
     "layer_norm": (["host_norms"], ["cuda.norms"]),
     "linear": ([], ["cuda.linear"]),
     "linear_cross_entropy": (["blocked_losses"], ["blocked_losses"]),
+    "log_linear_product": (["log_linear_chunks"], ["log_linear_chunks"]),
     "normal_cdf": ([], ["cuda.activations"]),
     "score_targets": (["blocked_losses"], ["blocked_losses"]),
     "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),

@@ -47,6 +47,7 @@ TABLE = {
     "retnet": Entry("retnet", "RetNet"),
     "mamba": Entry("mamba", "Mamba", can_be_bidirectional=False),
     "mamba2": Entry("mamba2", "Mamba2", can_be_bidirectional=False),
+    "log_linear": Entry("log_linear", "LogLinear", can_be_bidirectional=False),
     "gla": Entry("gla", "GatedLinearAttention"),
     "gsa": Entry("gsa", "GatedSlotAttention", can_be_bidirectional=False),
     "hgrn2": Entry("hgrn2", "HGRN2"),

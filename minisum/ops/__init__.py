@@ -52,6 +52,7 @@ FILES = {
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "both_ways": ("both_ways_product", "both_ways_sum"),
+    "log_linear": ("log_linear_product",),
     "slots": ("slot_product",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),

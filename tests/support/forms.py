@@ -20,6 +20,7 @@ from minisum.fast import (
     host_attention,
     host_embedding,
     host_summation,
+    log_linear_chunks,
     pieces_of_scan,
     running,
 )
@@ -53,6 +54,7 @@ def set_chunks(monkeypatch, tokens):
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
+    monkeypatch.setattr(log_linear_chunks, "CHUNK", 1 << (tokens.bit_length() - 1))
     for module, limit in [
         (blocked_window, "LEAST_WINDOWS"), (pieces_of_scan, "CACHED"), (pieces_of_scan, "BUSY"),
     ]:  # fmt: skip
