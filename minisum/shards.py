@@ -138,7 +138,9 @@ class Shards:
     def _cut(self, params, batch):
         """The shards of a batch. On the host the model may also trim each of padding."""
         size, on_host = _size(batch), params.xp is np
-        rows = self.shard_rows(batch) if on_host else self.rows or max(1, size)
+        if not on_host and self.rows is None:
+            return [batch]
+        rows = self.shard_rows(batch) if on_host else self.rows
         shards = [
             {name: array[i : i + rows] for name, array in batch.items()}
             for i in range(0, max(1, size), rows)

@@ -34,7 +34,8 @@ LATER = {
     "minisum/fast/decayed_products.py": 70,
     "data/generated/state_tracking.py": 120,
     "data/generated/copying.py": 80,
-    "train/compare/sequences.py": 180,
+    "train/compare/sequences.py": 210,
+    "train/compare/recall.py": 140,
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
     "minisum/ops/state_space.py": 60,
@@ -55,7 +56,7 @@ LATER = {
     "train/page": 190,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"train": 6111}
+LARGER = {}
 
 
 def frames():

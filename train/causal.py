@@ -134,7 +134,6 @@ class LanguageModelling(Task):
         self.train_size = len(self.windows["train"])
 
     def cut(self, texts, split):
-        """The windows or rows of `texts`."""
         encoded = batches.Ragged.from_list(encode(self.tokenizer, texts))
         batches.check_ids(encoded, self.vocab)
         n = self.config.max_len

@@ -109,8 +109,6 @@ class ClassifierConfig(TextConfig):
 
 
 class Classification(Task):
-    """The classifier as a task for train.loop."""
-
     name = "classifier"
     config_class = ClassifierConfig
     description = "Train a text classifier by direct summation, or with another mixer."

@@ -20,7 +20,6 @@ from train.command_line import run_with_exit_status
 from train.run.options import Parser, some_of
 from train.run.report import aligned
 
-SECONDS = 20.0  # for the rounds of one comparison
 MODES = ("eager", "compiled", "reduce-overhead")
 
 
@@ -34,7 +33,7 @@ def parse(arguments):
     add("--only", metavar="NAME,...", help=f"some of the lines: {', '.join(TABLE)}")
     add("--modes", metavar="NAME,...", help="PyTorch as eager, compiled, reduce-overhead (all)")
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="threads of both sides")
-    add("--seconds", type=float, default=SECONDS, metavar="S", help="for a comparison's rounds")
+    add("--seconds", type=float, default=20.0, metavar="S", help="for a comparison's rounds")
     given = parser.parse_args(arguments)
     if given.threads < 1:
         raise UserError(f"--threads {given.threads}: it must be at least 1")

@@ -77,12 +77,11 @@ def train_cell(task, mixer, seed, report):
         "step_memory_bytes": peak_memory(step, xp),
         "seconds": time.perf_counter() - started,
         "device": machine.device_name(xp),
-        "versions": report.versions(xp),
+        "versions": machine.versions(xp),
     }
 
 
 def test_scores(task, shards, params, xp):
-    """What the task measures on its test set."""
     return task.test_scores(
         lambda batch: backend.to_numpy(shards.predict(params, backend.to_device(batch, xp)))
     )
@@ -91,6 +90,8 @@ def test_scores(task, shards, params, xp):
 def state_numbers(task, mixer):
     """Numbers that the causal form of the layers carries from token to token, after all of them."""
     config = task.config
+    if not mixers.TABLE[mixers.parse_name(mixer)[0]].can_be_causal:
+        return None
     sizes = {"width": config.width, "heads": config.heads, "max_len": task.max_len}
     layer = mixers.build(mixer, causal=True, **sizes)
     return config.layers * layer.state_size(task.max_len)
