@@ -18,12 +18,12 @@ def log_linear_product(q, k, v, log_decay, weights, state=None):
     read) -> y (B, H, n, V) and the state after the last token. Time O(n L K V), in chunks
     O(n (C + L) (K + V) + n K V). Guo et al. 2025, "Log-linear attention", section 3.
 
-    Before token t > 0 with m zeros at the end of its binary form, levels 0 to m merge into level
-    m + 1; then all fade by a_t, and level 0 becomes k_t.T @ v_t. Backward, with dS of each level
+    Before token t > 0 with m zeros at the end of its binary form, levels 0 to m merge into level m
+    + 1; then all fade by a_t, and level 0 becomes k_t.T @ v_t. Backward, with dS of each level
     carried from the end: dS^(l) += λ_tl q_t.T @ dy_t, dq_t = Σ_l λ_tl dy_t @ S^(l).T and
-    dweights_tl = (q_t @ S^(l))·dy_t; dk_t = v_t @ dS^(0).T, dv_t = k_t @ dS^(0), and dS^(0) = 0, as it was
-    overwritten; dlog_decay_t = Σ dS ⊙ S; dS fades by a_t; and each merged level gets the gradient
-    of level m + 1. The state is for generation: it has no gradient.
+    dweights_tl = (q_t @ S^(l))·dy_t; dk_t = v_t @ dS^(0).T, dv_t = k_t @ dS^(0), and dS^(0) = 0, as
+    it was overwritten; dlog_decay_t = Σ dS ⊙ S; dS fades by a_t; and each merged level gets the
+    gradient of level m + 1. The state is for generation: it has no gradient.
 
     Saved: q, k, v, log_decay, weights, the states after every token.
     """

@@ -165,7 +165,8 @@ FORMS_SAVED = {
         "q, k, v, log_decay, weights, the states after every token",
         QKV_BYTES + REAL * B * H * n * 8 + n * 7 * STATE),
     ("log_linear_product", "log_linear_chunks"): (
-        (*QKV, -real(B, H, n, 1), LEVELS), "q, k, v, log_decay, weights, the levels of the pairs of a chunk",
+        (*QKV, -real(B, H, n, 1), LEVELS),
+        "q, k, v, log_decay, weights, the levels of the pairs of a chunk",
         QKV_BYTES + REAL * B * H * n * 8 + ID * 64 * 64),
     ("wkv", None): (
         WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 2 * B * d)),
