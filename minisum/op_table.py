@@ -149,6 +149,13 @@ EXAMPLES = {
         *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0)
     ),
     "both_ways_sum": lambda draw: smooth(draw.normal("B n d"), draw.uniform("B n d", -2, 0)),
+    "slot_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n o", -2, 0), draw.normal("B H h o")
+    ),
+    "log_linear_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n 1", -2, 0), draw.uniform("B H n 13", 0, 1),
+        wrap=stateless,
+    ),
     "wkv": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", -1, 1), draw.uniform("d", -2, -0.1),
         draw.normal("d"),
