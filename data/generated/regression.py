@@ -8,7 +8,7 @@ One example with d = 2 and 3 pairs, noise apart, for w = (1, -2); a token is (x,
 
 x_i ~ N(0, I), w ~ N(0, I), y_i = w·x_i + ξ_i with ξ_i ~ N(0, σ²). The target is w·x of the last
 token, without noise, so that an error of zero would be perfect and no floor of σ² is in the way.
-With fixed noise all sequences have the same σ; with mixed noise each draws its own, from U(0, noise)
+With fixed noise all sequences have the same σ; with mixed noise each draws its own from U(0, noise)
 or one of several levels, and a model does well to tell from the examples how noisy they are.
 
 Source: Vladymyrov et al. 2024, "Linear Transformers are Versatile In-Context Learners".

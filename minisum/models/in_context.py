@@ -28,16 +28,16 @@ from minisum.params import add
 
 
 def full_layer(params, G):
-    """A = I + P G Q.   P, Q (K, D, D), symmetric G (K, B, D, D) -> A (K, B, D, D)
+    """A = I + P G Q.   P, Q (K, D, D), G (K, B, D, D) -> A (K, B, D, D)
 
-    With H = G Q: dP = Σ_B dA Hᵀ, dH = Pᵀ dA, dQ = Σ_B G dH, dG = dH Qᵀ.
+    With H = G Q: dP = Σ_B dA Hᵀ, dH = Pᵀ dA, dQ = Σ_B Gᵀ dH, dG = dH Qᵀ.
     """
     P, Q = params["P"][:, None], params["Q"][:, None]
     H = G @ Q
 
     def back(dA):
         dH = transposed(P) @ dA
-        dP, dQ = (dA @ transposed(H)).sum(axis=1), (G @ dH).sum(axis=1)
+        dP, dQ = (dA @ transposed(H)).sum(axis=1), (transposed(G) @ dH).sum(axis=1)
         return dH @ transposed(Q), {"P": dP, "Q": dQ}
 
     return identity(G) + P @ H, back

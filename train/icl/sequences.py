@@ -18,7 +18,8 @@ from data.generated.regression import Regression
 LAWS = {str(top): Regression(noise=float(top), mixed=True) for top in range(8)}
 LAWS |= {"1+3": Regression(noise=(1.0, 3.0)), "1+3+5": Regression(noise=(1.0, 3.0, 5.0))}
 DIMS, PAIRS = Regression.dims, Regression.pairs
-TEST_STREAM = 2**31  # not the seed of any model
+TEST_STREAM, TUNING_STREAM = 2**31, 2**31 + 1  # not the seeds of any model
+TEST_ROWS = 1000  # sequences of a test at a time
 
 
 def title(name):
@@ -35,6 +36,12 @@ def draw(streams, rows):
     drawn = [Regression().standard(np.random.default_rng(stream), rows) for stream in streams]
     x, w, noise, u = (np.stack(parts) for parts in zip(*drawn, strict=True))
     return x[:, :, :PAIRS], w, noise, u
+
+
+def tests(rows):
+    """The draws of `rows` test sequences, as from `draw` with S = 1, TEST_ROWS at a time."""
+    for start in range(0, rows, TEST_ROWS):
+        yield draw([[TEST_STREAM, start]], min(TEST_ROWS, rows - start))
 
 
 def scales(laws):

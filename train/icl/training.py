@@ -10,7 +10,6 @@ from minisum.optim import Adam, learning_rate
 from minisum.params import Params
 from train.icl import sequences
 
-TEST_ROWS = 1000  # sequences of a test at a time
 PROFILE_LEVELS, PROFILE_ROWS = 15, 4000  # noise levels of a profile, sequences for each
 
 
@@ -111,8 +110,7 @@ def test(learner, units, sigmas_of, rows):
     sigmas_of: random numbers (1, B) -> σ (N, 1, B).
     """
     xp, seeds, found = learner.params.xp, learner.config.seeds, []
-    for start in range(0, rows, TEST_ROWS):
-        drawn = sequences.draw([[sequences.TEST_STREAM, start]], min(TEST_ROWS, rows - start))
+    for drawn in sequences.tests(rows):
         problems = sequences.problems(drawn, sigmas_of(drawn[3]), units, xp)
         errors = learner.errors(*(xp.repeat(part, seeds, axis=0) for part in problems))
         found.append(backend.to_numpy(errors))

@@ -1,0 +1,103 @@
+"""What needs no training: ridge regression, ŵ(v) = (S + v I)⁻¹ α, and the best single layer.
+
+- ConstRR: one v for all sequences
+- AdaRR: v = σ̂², the residual variance of least squares
+- TunedRR: v = m · min(σ̂², c)
+
+In the eigenvectors of S = Xᵀ X, ŵ(v) is α / (s + v), so that v can be tried by the hundred. It, m
+and c are chosen on other sequences than those of the test.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from train.icl import sequences
+from train.icl.training import PROFILE_LEVELS, PROFILE_ROWS
+
+TUNING_ROWS = 20_000
+SHARES = np.linspace(0.01, 1, 100)  # v of ConstRR, as a share of the largest σ²
+FACTORS, CAPS = np.linspace(1, 2, 21), np.linspace(0.3, 1, 29)  # m; c as a share of the same
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Sequences in the eigenvectors of their S: s, alpha (B, d), and σ², σ̂² (B,)."""
+
+    s: np.ndarray
+    alpha: np.ndarray
+    noise: np.ndarray
+    estimate: np.ndarray
+
+    def errors(self, v):
+        """½ |ŵ(v) - ŵ_σ|² (B,)   v a number or (B,)"""
+        apart = 1 / (self.s + np.reshape(v, (-1, 1))) - 1 / (self.s + self.noise[:, None])
+        return ((self.alpha * apart) ** 2).sum(axis=1) / 2
+
+    def oracle(self):
+        """½ E[|ŵ_σ - w|² given the examples] (B,): half the trace of w's covariance."""
+        return (self.noise[:, None] / (self.s + self.noise[:, None])).sum(axis=1) / 2
+
+    def tuned(self, factor, cap):
+        return factor * np.minimum(self.estimate, cap)
+
+
+def spectrum(drawn, sigmas_of):
+    """drawn: as from sequences.draw for S = 1; sigmas_of: random numbers (B,) -> σ (B,)"""
+    x, w, noise, u = (part[0] for part in drawn)
+    sigmas = sigmas_of(u)
+    y = (x @ w[:, :, None])[:, :, 0] + sigmas[:, None] * noise
+    s, vectors = np.linalg.eigh(x.swapaxes(1, 2) @ x)
+    alpha = ((y[:, None] @ x) @ vectors)[:, 0]
+    residual = (y**2).sum(axis=1) - (alpha**2 / s).sum(axis=1)
+    estimate = np.maximum(residual, 0) / (sequences.PAIRS - sequences.DIMS)
+    return Spectrum(s, alpha, sigmas**2, estimate)
+
+
+def measure(name, rows):
+    """All baselines under one law of noise, on `rows` sequences; JSON-able."""
+    law = sequences.LAWS[name]
+    top = sequences.largest_noise(law) ** 2
+    tuning = spectrum(sequences.draw([[sequences.TUNING_STREAM]], TUNING_ROWS), law.sigmas)
+    shares = [tuning.errors(share * top).mean() for share in SHARES]
+    constant = top * SHARES[np.argmin(shares)]
+    trials = [[tuning.errors(tuning.tuned(m, c * top)).mean() for c in CAPS] for m in FACTORS]
+    i, j = np.unravel_index(np.argmin(trials), np.shape(trials))
+    factor, cap = FACTORS[i], top * CAPS[j]
+    if top == 0:  # every v is as good
+        constant, factor, cap = 0.0, 1.0, 0.0
+    choices = {
+        "ConstRR": lambda found: constant,
+        "AdaRR": lambda found: found.estimate,
+        "TunedRR": lambda found: found.tuned(factor, cap),
+    }
+    drawn = [np.concatenate(parts, axis=1) for parts in zip(*sequences.tests(rows), strict=True)]
+    found = spectrum(drawn, law.sigmas)
+    levels = np.linspace(0, sequences.largest_noise(law) + 1, PROFILE_LEVELS)
+    some = [part[:, :PROFILE_ROWS] for part in drawn]
+    fixed = [spectrum(some, lambda u, σ=σ: σ + 0 * u) for σ in levels]
+    result = {
+        "noise": name, "constant": constant, "factor": factor, "cap": cap,
+        "levels": levels.tolist(), "oracle": mean_and_error(found.oracle()),
+    }  # fmt: skip
+    for baseline, choose in choices.items():
+        profile = [float(at.errors(choose(at)).mean()) for at in fixed]
+        result[baseline] = mean_and_error(found.errors(choose(found))) | {"profile": profile}
+    loss, error = one_layer(law)["loss"] - result["oracle"]["loss"], result["oracle"]["error"]
+    result["one layer"] = {"loss": loss, "error": error}
+    return result
+
+
+def mean_and_error(errors):
+    return {"loss": float(errors.mean()), "error": float(errors.std() / len(errors) ** 0.5)}
+
+
+def one_layer(law):
+    """The best of all layers alone, by hand: ŵ = η α, since only ω_yx reaches the answer.
+
+    E⟨α, w⟩ = n d and E|α|² = n d (n + d + 1 + E σ²), so η = 1 / (n + d + 1 + E σ²) and the loss
+    ½ E|ŵ - w|² is ½ d (1 - n η). As a coefficient of G = (1/n) Σ e eᵀ, ω_yx = -n η.
+    """
+    n, d = sequences.PAIRS, sequences.DIMS
+    eta = 1 / (n + d + 1 + law.noise_variance())
+    return {"eta": eta, "omega_yx": -n * eta, "loss": d * (1 - n * eta) / 2}
