@@ -15,7 +15,7 @@ import numpy as np
 from train.icl import sequences
 from train.icl.training import PROFILE_LEVELS, PROFILE_ROWS
 
-TUNING_ROWS = 20_000
+TUNING_ROWS = 10_000  # or as many as the test has
 SHARES = np.linspace(0.01, 1, 100)  # v of ConstRR, as a share of the largest σ²
 FACTORS, CAPS = np.linspace(1, 2, 21), np.linspace(0.3, 1, 29)  # m; c as a share of the same
 
@@ -58,7 +58,9 @@ def measure(name, rows):
     """All baselines under one law of noise, on `rows` sequences; JSON-able."""
     law = sequences.LAWS[name]
     top = sequences.largest_noise(law) ** 2
-    tuning = spectrum(sequences.draw([[sequences.TUNING_STREAM]], TUNING_ROWS), law.sigmas)
+    tuning = spectrum(
+        sequences.draw([[sequences.TUNING_STREAM]], min(TUNING_ROWS, rows)), law.sigmas
+    )
     shares = [tuning.errors(share * top).mean() for share in SHARES]
     constant = top * SHARES[np.argmin(shares)]
     trials = [[tuning.errors(tuning.tuned(m, c * top)).mean() for c in CAPS] for m in FACTORS]

@@ -25,6 +25,7 @@ def draw(folder, config, results, known):
         "layers": loss_by_layers(config, results, known),
         "noise": loss_by_noise(config, results, known),
         "coefficients": coefficients(config, results),
+        "matrices": matrices(config, results),
     }
     for name, figure in made.items():
         if figure is not None:
@@ -60,20 +61,16 @@ def loss_by_layers(config, results, known):
                 there = published(form, name, layers)
                 if there:
                     ax.plot(layers, there, "x", color=color, markersize=6)
-        reference_lines(ax, [known[name][b]["loss"] for b in BASELINES], known[name])
+        ax.plot([], [], "kx", label="published")
+        for baseline in BASELINES:
+            loss, dashes = known[name][baseline]["loss"], DASHES[baseline]
+            if loss > FLOOR:
+                ax.axhline(loss, color="black", linewidth=0.9, linestyle=dashes, label=baseline)
         ax.set_yscale("log")
         ax.set_title(f"σ ~ {title(name)}", fontsize=9)
         ax.set_xticks(config.depths())
         ax.grid(alpha=0.3)
     return finished(figure, axes, "layers", "loss above the oracle's")
-
-
-def reference_lines(ax, losses, _):
-    for baseline, loss in zip(BASELINES, losses, strict=True):
-        if loss > FLOOR:
-            ax.axhline(
-                loss, color="black", linewidth=0.9, linestyle=DASHES[baseline], label=baseline
-            )
 
 
 def loss_by_noise(config, results, known):
@@ -104,11 +101,11 @@ def loss_by_noise(config, results, known):
 
 
 def coefficients(config, results):
-    """A panel a form: the four coefficients of each layer, for the last law and depth asked for."""
+    """A panel a form: the four coefficients of each layer, for U(0, 5) and the greatest depth."""
     forms = [form for form in config.forms if form != "full"]
     if not forms:
         return None
-    name, depth = config.noise[-1], config.depths()[-1]
+    name, depth = preferred("5", config.noise), config.depths()[-1]
     figure, axes = panels(len(forms), width=3.6, height=3.2, sharey=True)
     for ax, form in zip(axes, forms, strict=False):
         omega = omegas(results[form, name, depth])
@@ -121,6 +118,28 @@ def coefficients(config, results):
         ax.set_title(f"{NAMES[form]}, σ ~ {title(name)}", fontsize=9)
         ax.grid(alpha=0.3)
     return finished(figure, axes, "layer", "coefficient, for y of variance 1")
+
+
+def matrices(config, results):
+    """Q and P of each layer of the full form, for {1, 3} and 4 layers as in the paper."""
+    if "full" not in config.forms:
+        return None
+    name, depth = preferred("1+3", config.noise), preferred(4, config.depths())
+    found = results["full", name, depth]["parameters"]
+    figure, axes = panels(2 * depth, width=2.2, height=2.2, columns=depth, sharex=True, sharey=True)
+    for i, ax in enumerate(axes):
+        kind, l = "QP"[i // depth], i % depth
+        matrix = np.asarray(found[kind])[l]
+        top = np.abs(matrix).max()
+        shown = ax.imshow(matrix, cmap="PuOr", vmin=-top, vmax=top)
+        figure.colorbar(shown, ax=ax, shrink=0.8)
+        ax.set_title(f"{kind}, layer {l + 1}", fontsize=9)
+    return finished(figure, axes, f"number of the token, y last; σ ~ {title(name)}", "row")
+
+
+def preferred(value, values):
+    """`value` where it is among the values, else the last of them."""
+    return value if value in values else values[-1]
 
 
 def omegas(cell):
@@ -140,10 +159,11 @@ def finished(figure, axes, x, y):
     figure.supylabel(y, fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     for ax in axes[1:]:
-        more = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        for label, handle in more.items():
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             if label not in labels:
                 handles.append(handle)
                 labels.append(label)
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=8)
+    if labels:
+        columns = max(3, int(figure.get_figwidth() / 1.6))
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize=8)
     return figure

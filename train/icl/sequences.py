@@ -7,7 +7,7 @@ knows σ, is
 
     ½ E |ŵ - w|² - ½ E |ŵ_σ - w|² = ½ E |ŵ - ŵ_σ|²
 
-with the same gradient, no difference of large numbers, and a third of the standard error.
+with the same gradient, no difference of large numbers, and a third of the standard error or less.
 """
 
 import numpy as np

@@ -41,10 +41,11 @@ class Learner:
         norms = xp.sqrt(sum((v * v).sum(axis=a) for v, a in zip(views, axes, strict=True)))
         finite = xp.isfinite(norms)
         self.skipped += ~finite
-        scale = xp.minimum(1, self.config.clip_norm / xp.maximum(norms, 1e-300))
+        lengths = xp.where(finite, xp.maximum(norms, 1e-300), 1)
+        scale = xp.minimum(1, self.config.clip_norm / lengths)
         for view, axis in zip(views, axes, strict=True):
             shape = (-1, *(1 for _ in axis))
-            view[...] = xp.where(finite.reshape(shape), view * scale.reshape(shape), 0)
+            view[...] = xp.where(finite.reshape(shape), view, 0) * scale.reshape(shape)
 
     def errors(self, G, target):
         """½ |ŵ - ŵ_σ|² (K, B) of each sequence, in the unit of its model."""
@@ -82,7 +83,7 @@ def train(config, layers, forms, names, report):
     for learner in learners:
         shape = len(laws), config.seeds
         errors = test(learner, units, sigmas_of, config.test_size).reshape(*shape, -1)
-        levels, profiles = profile(learner, laws, units)
+        levels, profiles = profile(learner, laws, units, min(PROFILE_ROWS, config.test_size))
         skipped = backend.to_numpy(learner.skipped).reshape(shape)
         for i, name in enumerate(names):
             means = errors[i].mean(axis=-1)
@@ -117,12 +118,12 @@ def test(learner, units, sigmas_of, rows):
     return np.concatenate(found, axis=-1) * np.repeat(units**2, seeds)[:, None]
 
 
-def profile(learner, laws, units):
+def profile(learner, laws, units, rows):
     """Noise levels (N, levels) from 0 to 1 above those of training, and losses (N, S, levels)."""
     tops = np.array([sequences.largest_noise(law) + 1 for law in laws])
     levels = tops[:, None] * np.linspace(0, 1, PROFILE_LEVELS)
     losses = [
-        test(learner, units, lambda u, σ=σ: σ[:, None, None] + 0 * u, PROFILE_ROWS).mean(axis=-1)
+        test(learner, units, lambda u, σ=σ: σ[:, None, None] + 0 * u, rows).mean(axis=-1)
         for σ in levels.T
     ]
     return levels, np.stack(losses, axis=-1).reshape(len(laws), -1, PROFILE_LEVELS)
