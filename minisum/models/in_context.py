@@ -33,14 +33,14 @@ def full_layer(params, G):
     With H = G Q: dP = Σ_B dA Hᵀ, dH = Pᵀ dA, dQ = Σ_B Gᵀ dH, dG = dH Qᵀ.
     """
     P, Q = params["P"][:, None], params["Q"][:, None]
-    H = G @ Q
+    H = product(G, Q)
 
     def back(dA):
-        dH = transposed(P) @ dA
-        dP, dQ = (dA @ transposed(H)).sum(axis=1), (transposed(G) @ dH).sum(axis=1)
-        return dH @ transposed(Q), {"P": dP, "Q": dQ}
+        dH = product(transposed(P), dA)
+        dP, dQ = product(dA, transposed(H)), product(transposed(G), dH)
+        return product(dH, transposed(Q)), {"P": dP.sum(axis=1), "Q": dQ.sum(axis=1)}
 
-    return identity(G) + P @ H, back
+    return identity(G) + product(P, H), back
 
 
 def free_layer(params, G):
@@ -115,12 +115,12 @@ def by_gram(layer, params, G):
         As.append(A)
         backs.append(back_layer)
         if l < last:
-            AGs.append(A @ G)
-            G = AGs[l] @ transposed(A)
+            AGs.append(product(A, G))
+            G = product(AGs[l], transposed(A))
     r = [None] * last + [None, xp.zeros((*A.shape[:-1], 1), A.dtype)]  # columns
     r[-1][..., -1, 0] = 1
     for l in reversed(range(len(As))):
-        r[l] = transposed(As[l]) @ r[l + 1]
+        r[l] = product(transposed(As[l]), r[l + 1])
 
     def back(dw):
         dr = xp.zeros_like(r[0])
@@ -128,13 +128,13 @@ def by_gram(layer, params, G):
         dAs = []
         for l, A in enumerate(As):
             dAs.append(r[l + 1] * transposed(dr))
-            dr = A @ dr
+            dr = product(A, dr)
         gradients = [None] * len(As)
         dG, gradients[last] = backs[last](dAs[last])
         for l in reversed(range(last)):
-            dA = dAs[l] + (dG + transposed(dG)) @ AGs[l]
+            dA = dAs[l] + product(dG + transposed(dG), AGs[l])
             dG_layer, gradients[l] = backs[l](dA)
-            dG = transposed(As[l]) @ dG @ As[l] + dG_layer
+            dG = product(product(transposed(As[l]), dG), As[l]) + dG_layer
         return gradients, dG
 
     return -r[0][..., :-1, 0], back
@@ -166,6 +166,11 @@ def by_tokens(layer, params, E):
         return gradients, dE
 
     return -E[..., -1, -1], back
+
+
+def product(a, b):
+    """a @ b of many small matrices.   a (K, B, i, j), b (K, B, j, k), either K or B may be 1"""
+    return a @ b
 
 
 def identity(G):
