@@ -114,6 +114,9 @@ EXAMPLES = {
     "split_heads": lambda draw: exact(draw.grid("B n d"), heads=2),
     "merge_heads": lambda draw: exact(draw.grid("B H n h")),
     "attention": lambda draw: smooth(*draw.qkv(draw.normal), draw.mask()),
+    "window_attention": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.mask(), window=3, causal=True
+    ),
     "rotate": lambda draw: smooth(draw.normal("B H n 4"), np.arange(draw.sizes["n"])[None]),
     "full_product": lambda draw: exact(*draw.qkv(draw.grid), draw.grid("B H h o")),
     "causal_product": lambda draw: smooth(
@@ -124,11 +127,30 @@ EXAMPLES = {
         causal=True,
     ),
     "elu_plus_one": lambda draw: smooth(draw.normal("B n d")),
+    "hedgehog": lambda draw: smooth(
+        draw.normal("B H n h"), draw.normal("h h"), draw.normal("h")
+    ),
+    "focused": lambda draw: smooth(draw.uniform("B H n h", 0.1, 1), draw.normal("H h")),
+    "favor": lambda draw: smooth(draw.normal("B H n h"), omega=draw.normal("5 h")),
+    "log_normal_query": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
+    "log_normal_key": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
+    "norm_aware_query": lambda draw: smooth(draw.uniform("B n h", 0.1, 1)),
+    "norm_aware_key": lambda draw: smooth(draw.normal("B n h")),
+    "dpfp": lambda draw: smooth(draw.normal("B n h")),
+    "taylor": lambda draw: smooth(draw.normal("B n h")),
     "delta_rule": lambda draw: smooth(
         *draw.unit_keys(), draw.uniform("B H n 1", 0, 1), draw.uniform("B H n 1", -2, 0)
     ),
     "l2_norm": lambda draw: smooth(draw.normal("B n d")),
     "causal_conv": lambda draw: exact(draw.grid("B n d"), draw.grid("3 d")),
+    "both_ways_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0)
+    ),
+    "both_ways_sum": lambda draw: smooth(draw.normal("B n d"), draw.uniform("B n d", -2, 0)),
+    "selective_scan": lambda draw: smooth(
+        draw.normal("B n d"), draw.uniform("B n d", 0.1, 1), draw.uniform("d h", -2, -0.1),
+        draw.normal("B n h"), draw.normal("B n h"), draw.normal("B d h"),
+    ),
     "running_sum": lambda draw: exact(draw.grid("B n d"), draw.grid("B d")),
     "decayed_sum": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", -2, 0), draw.normal("B d")

@@ -26,13 +26,26 @@ LINES = {
     "minisum/fast": 1700,
     "minisum/models": 1500,
     "train": 6000,
-    "data": 2500,
+    "data": 1940,
 }
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
-LATER = {}
+LATER = {
+    "minisum/fast/decayed_products.py": 70,
+    "data/generated/state_tracking.py": 120,
+    "data/generated/copying.py": 80,
+    "minisum/ops/window.py": 50,
+    "minisum/ops/feature_maps.py": 240,
+    "minisum/ops/state_space.py": 60,
+    "minisum/ops/both_ways.py": 90,
+    "minisum/fast/pieces_of_scan.py": 80,
+    "minisum/fast/blocked_window.py": 100,
+    "minisum/runs": 440,
+    "minisum/text": 510,
+    "minisum/columns.py": 90,
+}
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1928, "train": 6692}
+LARGER = {"minisum/fast": 1891, "train": 6516}
 
 
 def frames():

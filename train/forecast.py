@@ -8,7 +8,6 @@ summation, no mixing at all, one linear map of the window, and two repetitions.
 import csv
 import dataclasses
 import datetime
-import io
 import sys
 from functools import cached_property
 
@@ -19,23 +18,21 @@ from data.sets.forecast import (
     NAMES,
     SPLITS,
     Windows,
-    fill_gaps,
     load_series,
     read_series,
     steps_in_a_day,
     time_step,
 )
-from data.text import batches
-from minisum import backend
 from minisum.errors import UserError
 from minisum.mixers import parse_pattern
 from minisum.models import forecaster
 from minisum.models.closed_form import LinearMap, Repeat
-from minisum.shards import Shards
+from minisum.runs.reading import build_model
+from minisum.text import batches
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, Config, N, changed, flag, option
-from train.run.predict import STANDARD_INPUT, best_of, matched, rows_of_standard_input
+from train.run.options import LIST, NAME, Config, LayerPattern, N, changed, option, recipes, refuse
+from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.report import csv_of
 from train.run.task import Task
 
@@ -48,7 +45,7 @@ PLOTTED_WINDOWS = 6  # in forecasts.png
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ForecastConfig(Config):
+class ForecastConfig(LayerPattern, Config):
     dataset: str = changed(Config, "dataset", DEFAULT, help="series by name", choices=NAMES)
     limit_train: int = option(None, "train on N windows only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N windows only, evenly spaced", "data", **N)
@@ -79,7 +76,7 @@ class ForecastConfig(Config):
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead, of any bidirectional mixer: "tssa*2,attention"', "model",
-        type=str, metavar="PATTERN",
+        metavar="PATTERN",
     )  # fmt: skip
     layers: int = changed(Config, "layers", 3, help="layers of --mixer")
     width: int = changed(Config, "width", 128)
@@ -89,7 +86,7 @@ class ForecastConfig(Config):
     stride: int = option(8, "time steps from patch to patch", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
-        "model", type=str, choices=forecaster.POSITIONS,
+        "model", choices=forecaster.POSITIONS,
     )  # fmt: skip
     position_bias: float = option(1.0, "added to positions that multiply", "model", metavar="X")
     normalise: str = option(
@@ -104,42 +101,22 @@ class ForecastConfig(Config):
     lr: float = changed(Config, "lr", 1e-4)
     clip_norm: float = changed(Config, "clip_norm", 1.0)
 
+    BEFORE_ATTENTION = "projection"
     WITH_DATA = ("time_column",)
-    RECIPES = {
-        "default": {},
-        "published": {
-            "split": "published", "separate": True, "window": 512, "horizon": 96, "layers": 3,
-            "width": 128, "heads": 8, "d_ff": 256, "patch": 16, "stride": 8, "position_bias": 0.0,
-            "normalise": "none", "dropout": 0.15, "epochs": 10, "batch_size": 32, "lr": 1e-4,
-            "clip_norm": 1.0, "select": "last",
-        },
-    }  # fmt: skip
+    RECIPES = recipes("forecast")
 
     def check(self, given=()):
         super().check(given)
-        if self.layers_pattern is not None:
-            for name in ("mixer", "layers"):
-                if name in given:
-                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
+        self.check_pattern(given)
         if self.mixer in SOLVED:
-            for name in ("epochs", "lr", "layers", "width", "heads", "dropout", "positions"):
-                if name in given:
-                    raise UserError(f"{flag(name)}: --mixer {self.mixer} is not trained")
-            if "normalise" in given and self.mixer != "linear":
-                raise UserError(f"--normalise: --mixer {self.mixer} repeats values as they are")
+            trained = ("epochs", "lr", "layers", "width", "heads", "dropout", "positions")
+            refuse(trained, given, f"--mixer {self.mixer} is not trained")
+            if self.mixer != "linear":
+                refuse(["normalise"], given, f"--mixer {self.mixer} repeats values as they are")
         for mixer in TRAINED if self.mixer == "all" else {self.mixer} - set(SOLVED):
-            build_model(dataclasses.replace(self, mixer=mixer), {})  # refuses what does not fit
+            build_model(**describe_model(dataclasses.replace(self, mixer=mixer)))  # if it fits
         if self.season is not None and self.season > self.window:
             raise UserError(f"--season {self.season} is longer than --window {self.window}")
-
-    @property
-    def pattern(self):
-        """The layers, first to last."""
-        if self.layers_pattern is not None:
-            return self.layers_pattern
-        if self.mixer == "hybrid":
-            return f"projection*{self.layers - 1},attention" if self.layers > 1 else "attention"
-        return f"{self.mixer}*{self.layers}"
 
 
 class Forecasting(Task):
@@ -169,7 +146,7 @@ class Forecasting(Task):
     def model(self):
         if self.config.mixer in self.baselines:
             return self.baselines[self.config.mixer][0]
-        return build_model(self.config, self.model_spec())
+        return super().model
 
     @staticmethod
     def resolve(config):
@@ -247,7 +224,11 @@ class Forecasting(Task):
         if self.config.mixer not in everything:
             everything = {"this model": errors} | everything
         curves = {name: e.by_step() for name, e in everything.items()}
-        (folder / "horizon.csv").write_text(csv_of(steps_table(curves)), encoding="utf-8")
+        table = {"step": np.arange(self.config.horizon) + 1}
+        for name, (mse, mae) in curves.items():
+            named = name.replace(" ", "_")
+            table |= {f"{named}_mse": mse, f"{named}_mae": mae}
+        (folder / "horizon.csv").write_text(csv_of(rows_of(table)), encoding="utf-8")
         mse = {name: both[0] for name, both in curves.items()}
         figures.errors_by_step(folder / "horizon.png", mse)
 
@@ -262,7 +243,7 @@ class Forecasting(Task):
         linear, _ = self.baselines["linear"]
         if self.config.mixer != "linear":
             by_model["linear"] = host_predict(linear)(batch)
-        panels, units = [], []
+        panels = []
         for i in range(len(rows)):
             c = i % len(columns)
             first = self.windows.firsts["test"][rows[i]]
@@ -271,10 +252,9 @@ class Forecasting(Task):
                 self.windows.mean[c] + self.windows.deviation[c] * values[i, :, c]
                 for values in (batch["windows"], batch["targets"], *by_model.values())
             )
-            panels.append((f"from {when}", past, truth, dict(zip(by_model, ahead, strict=True))))
-            units.append(columns[c])
-        past = 2 * self.config.horizon
-        figures.forecasts(path, panels, past, units)
+            named = dict(zip(by_model, ahead, strict=True))
+            panels.append((f"from {when}", columns[c], past, truth, named))
+        figures.forecasts(path, panels, 2 * self.config.horizon)
 
     def summary(self):
         train_end, val_end, test_end = self.windows.ends
@@ -298,11 +278,11 @@ class Forecasting(Task):
 
     def model_spec(self):
         return {
+            "model": describe_model(self.config, self.season),
             "columns": self.series.columns,
             "time_column": self.series.time_column,
             "mean": self.windows.mean.tolist(),
             "deviation": self.windows.deviation.tolist(),
-            "season": self.season,
         }
 
 
@@ -332,36 +312,23 @@ class Errors:
 
     def by_step(self):
         """MSE and MAE (horizon,) each, over all columns."""
-        count = np.maximum(self.count.sum(axis=1), 1)
-        return self.squared.sum(axis=1) / count, self.absolute.sum(axis=1) / count
+        return self._means(axis=1)
 
     def by_column(self, deviation):
         """A dict for each column: standardised errors, and those in its own units."""
-        count = np.maximum(self.count.sum(axis=0), 1)
-        mse, mae = self.squared.sum(axis=0) / count, self.absolute.sum(axis=0) / count
-        return [
-            {
-                "mse": float(mse[c]),
-                "mae": float(mae[c]),
-                "rmse_in_units": float(np.sqrt(mse[c]) * deviation[c]),
-                "mae_in_units": float(mae[c] * deviation[c]),
-            }
-            for c in range(len(deviation))
-        ]
+        mse, mae = self._means(axis=0)
+        in_units = {"rmse_in_units": np.sqrt(mse) * deviation, "mae_in_units": mae * deviation}
+        return rows_of({"mse": mse, "mae": mae, **in_units})
+
+    def _means(self, axis):
+        count = np.maximum(self.count.sum(axis), 1)
+        return self.squared.sum(axis) / count, self.absolute.sum(axis) / count
 
 
-def steps_table(curves):
-    """curves: name -> (MSE, MAE), (horizon,) each. A row (dict) a step ahead, counted from 1."""
-    horizon = len(next(iter(curves.values()))[0])
-    columns = {
-        f"{name.replace(' ', '_')}_{metric}": values
-        for name, both in curves.items()
-        for metric, values in zip(("mse", "mae"), both, strict=True)
-    }
-    return [
-        {"step": h + 1} | {name: float(values[h]) for name, values in columns.items()}
-        for h in range(horizon)
-    ]
+def rows_of(columns):
+    """A dict for each row of a table. columns: name -> values (N,)."""
+    rows = zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def load(config, folder, resume):
@@ -369,46 +336,30 @@ def load(config, folder, resume):
     return Forecasting(config, series)
 
 
-def build_model(config, spec):
+def describe_model(config, season=1):
+    """What makes the model: arguments of minisum.runs.reading.build_model."""
+    sizes = config.pick("window", "horizon")
     if config.mixer == "linear":
-        return LinearMap(config.window, config.horizon, config.normalise)
+        return {"kind": "linear_map", "normalise": config.normalise, **sizes}
     if config.mixer in SOLVED:
-        season = spec["season"] if config.mixer == "seasonal" else 1
-        return Repeat(config.window, config.horizon, season)
+        return {"kind": "repeat", "season": season if config.mixer == "seasonal" else 1, **sizes}
     layers = parse_pattern(config.pattern, causal=False)
     positions = config.positions or ("add" if set(layers) == {"attention"} else "multiply")
-    sizes = config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
-    return forecaster.Forecaster(
-        config.window, config.horizon, layers, positions=positions,
-        position_offset=config.position_bias, **sizes,
-    )  # fmt: skip
+    sizes |= {"layers": layers, "positions": positions, "position_offset": config.position_bias}
+    sizes |= config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
+    return {"kind": "forecaster", **sizes}
 
 
-def predict(folder, config):
-    """Print as csv what follows the rows of standard input, by the run's best parameters."""
-    arrays, spec = best_of(folder, "forecast")
-    rows = rows_of_standard_input()
-    series = read_series(rows, STANDARD_INPUT, spec["columns"], spec["time_column"])
-    if len(series.values) < config.window:
-        raise UserError(
-            f"{STANDARD_INPUT} has {len(series.values)} rows; the run in {folder} forecasts from "
-            f"{config.window}"
-        )
-    mean, deviation = np.array(spec["mean"]), np.array(spec["deviation"])
-    window = fill_gaps((series.values - mean) / deviation)[-config.window :]
-    xp = backend.get(config.backend)
-    model = build_model(config, spec)
-    params = matched(model, arrays, xp, folder)
-    shards = Shards(model, threads=1)
-    batch = backend.to_device({"windows": window[None].astype(np.float32)}, xp)
-    ahead = backend.to_numpy(shards.predict(params, batch))[0] * deviation + mean
+def predict(run):
+    """Print as csv what follows the rows of standard input."""
+    rows, time_column = rows_of_standard_input(), run.spec["time_column"]
+    series = read_series(rows, STANDARD_INPUT, run.columns, time_column)
+    ahead = run.forecast(series.values)
     steps = times_ahead(series.times, len(ahead))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([spec["time_column"] if series.times else "step", *spec["columns"]])
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([time_column if series.times else "step", *run.columns])
     for step, values in zip(steps, ahead, strict=True):
         writer.writerow([step, *(f"{value:.6g}" for value in values)])
-    sys.stdout.write(text.getvalue())
 
 
 def times_ahead(times, count):

@@ -211,6 +211,8 @@ class Run:
         earlier = self.group.from_rank_0(self.folder.read_result)
         if earlier and earlier.get("epochs") == done:
             return earlier
+        if earlier:
+            self.report.warn(f"the test set is used again, after epoch {earlier['epochs']} already")
         self.trainer.use(self.best)
         write_to = self.folder.path if self.group.rank == 0 else None
         test = self.task.evaluate("test", self.predict, write_to)
@@ -288,7 +290,7 @@ class Run:
         if done > self.config.epochs:
             raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")
         self.started -= self.at.seconds
-        if self.best is not None and not self.folder.best.exists():
+        if self.best is not None:
             self.save_best()
         self.folder.write_metrics(self.at.history)
 

@@ -8,9 +8,9 @@ import numpy as np
 from data.fingerprint import data_sha256
 from data.reading.columns import find_text_column, read_text
 from data.reading.rows import file_kind, read_rows
-from data.reading.splits import SPLITS, choose_subset, hold_out
 from data.sets import registry
 from minisum.errors import UserError
+from minisum.text.splits import SPLITS, choose_subset, hold_out
 
 NAMES = registry.names("language")
 DEFAULT = NAMES[0]
@@ -54,7 +54,7 @@ def load_language(
         else:
             chosen = choose_subset(np.zeros(len(texts)), limit, seed, stream)
             found[split] = [texts[i] for i in chosen]
-    splits = {split: found[split] for split in SPLITS}
+    splits = {split: found.get(split, []) for split in SPLITS}
     content = chain.from_iterable((len(texts), *texts) for texts in splits.values())
     return LanguageData(name, splits, data_sha256(content))
 
@@ -112,7 +112,7 @@ def split_running_text(text, validation, test, where) -> dict[str, list[str]]:
     )
     parts = {"train": text[:first], "val": text[first:second], "test": text[second:]}
     for name, part in parts.items():
-        if not part.strip() and (name != "test" or test):
+        if not part.strip() and {"val": validation, "test": test}.get(name, True):
             raise UserError(f"{where} has too few lines to be split: its {name} part is empty.")
     return {name: [part] for name, part in parts.items() if part}
 

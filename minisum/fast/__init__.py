@@ -35,7 +35,9 @@ FORMS = {
     "normal_cdf": ([], ["cuda.activations"]),
     "running_softmax_pool": (["scans"], ["scans"]),
     "score_targets": (["host_losses"], ["cuda.losses"]),
+    "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),
     "unit_triangular_solve": ([], ["cuda.triangular"]),
+    "window_attention": (["blocked_window"], ["blocked_window"]),
 }
 
 
@@ -65,7 +67,5 @@ def has_fast_forms(plain):
 
 def one_real_type(x, *others):
     """Whether all are float32 or all are float64, which is what forms take. None: no array."""
-    for other in others:
-        if other is not None and other.dtype != x.dtype:
-            return False
-    return x.dtype.char in "fd"
+    same = all(other is None or other.dtype == x.dtype for other in others)
+    return same and x.dtype.char in "fd"

@@ -37,7 +37,7 @@ class Attention(Mixer):
         if state is not None:
             concatenate = array_module(x).concatenate
             k, v = (concatenate(pair, axis=2) for pair in zip(state, (k, v), strict=True))
-        o, back_attend = attention(q, k, v, mask, self.causal)
+        o, back_attend = self.attend(q, k, v, mask)
         y, back_o = from_heads(params["o"], o)
         n = x.shape[1]
 
@@ -49,6 +49,9 @@ class Attention(Mixer):
             return dx, dparams | {"o": dparams_o}
 
         return (y, (k, v)), back
+
+    def attend(self, q, k, v, mask):
+        return attention(q, k, v, mask, self.causal)
 
     def state_size(self, tokens=None):
         return 2 * self.inner * (self.max_len if tokens is None else tokens)

@@ -156,11 +156,10 @@ def causal_block(name, width, heads, max_len, d_ff, sum_scale="none"):
     """
     if sum_scale not in SUM_SCALES:
         raise UserError(f"sum scale {sum_scale!r}: choose one of {', '.join(SUM_SCALES)}")
+    kind, _ = mixers.parse_name(name)
     # Attention is drawn like the model's other linear maps, which is how it was published.
-    options = {"draw": "uniform"} if name == "attention" else {}
+    options = {"draw": "uniform"} if kind == "attention" else {}
     mixer = mixers.build(name, width, heads, max_len, causal=True, **options)
-    activation = gelu if name == "projection" else relu
-    if name != "summation":
-        return Block(mixer, d_ff, activation)
     scale = 1 / max_len if sum_scale == "length" else 1.0
-    return Block(mixer, d_ff, activation, scale=scale, longest=max_len)
+    scaled = {"scale": scale, "longest": max_len} if kind == "summation" else {}
+    return Block(mixer, d_ff, gelu if kind == "projection" else relu, **scaled)

@@ -139,7 +139,7 @@ def test_the_last_value_is_always_in_a_patch():
     [
         ({"patch": 30}, "patches of 30 every 4 do not cover a window of 20"),
         ({"patch": 3}, "patches of 3 every 4"),
-        ({"layers": "gla"}, "'gla' is no bidirectional mixer"),
+        ({"layers": "deltanet"}, "'deltanet' is no bidirectional mixer"),
         ({"layers": "attention*0"}, "'0' is not a number from 1 to 1024"),
         ({"heads": 4}, "4 heads do not divide"),
         ({"normalise": "both"}, "choose one of none, last, standard"),

@@ -1,60 +1,24 @@
-"""What each word contributes to a summation model's decision.
-
-The features of a text are a sum over its tokens and the head is linear, so every logit is a sum of
-one number a token (and the head's bias): an exact account, where most models allow only estimates.
-"""
+"""What each word contributes to a decision (see minisum.runs.classifier), on paper."""
 
 import html
 import math
-
-import numpy as np
-
-from minisum import backend
-from minisum.errors import UserError
+from pathlib import Path
+from string import Template
 
 STRONGEST = 0.75  # of a background colour's opacity
 
 
-def contributions(model, params, ids, mask):
-    """(n, C): what each token of a text adds to each class's logit; with the bias, all of it.
-
-    ids (n,), mask (n,) bool. Padding adds nothing, unless the model was trained without a mask.
-    UserError for a model that does not sum its tokens.
-    """
-    if not hasattr(model, "contributions"):
-        raise UserError(
-            "exact contributions are for models that sum their tokens: summation, mean_embedding"
-        )
-    xp = params.xp
-    added = model.contributions(params, xp.asarray(ids)[None])[0]
-    counted = int(mask.sum()) if model.masked else len(ids)
-    parts = backend.to_numpy(added @ params["head"]["W"].T) / max(counted, 1) ** model.power
-    return np.where(mask[:, None], parts, 0) if model.masked else parts
-
-
-def explain(model, params, ids, mask, words, class_names):
-    """A JSON-able account of one text: its prediction, and every word's part in it.
-
-    words (n): how each token is written, None for one that is not shown.
-    """
-    parts = contributions(model, params, ids, mask)
-    bias = backend.to_numpy(params["head"]["b"])
-    logits = parts.sum(axis=0) + bias
-    chosen = int(logits.argmax())
-    probability = np.exp(logits - logits.max())
-    probability /= probability.sum()
-    # What speaks for the class is what it gains over the average class: logits have no zero.
-    towards = parts[:, chosen] - parts.mean(axis=1)
+def account_of(found):
+    """A JSON-able account of an Explanation: the prediction, and every word's part in it."""
     return {
-        "predicted": class_names[chosen],
-        "probability": float(probability[chosen]),
-        "bias": float(bias[chosen] - bias.mean()),
+        "predicted": found.label,
+        "probability": float(found.probabilities.max()),
+        "bias": float(found.bias[found.logits.argmax()] - found.bias.mean()),
         "words": [
             {"word": word, "contribution": float(value)}
-            for word, value in zip(words, towards, strict=True)
-            if word is not None
+            for word, value in zip(found.tokens, found.towards(), strict=True)
         ],
-        "logits": {name: float(v) for name, v in zip(class_names, logits, strict=True)},
+        "logits": {name: float(v) for name, v in zip(found.classes, found.logits, strict=True)},
     }
 
 
@@ -80,7 +44,8 @@ def in_terminal(account, coloured):
 def in_html(accounts, title):
     """A standalone page: every text with its words shaded, exact numbers on hovering."""
     texts = "\n".join(_article(account) for account in accounts)
-    return _PAGE.format(title=html.escape(title), texts=texts)
+    page = Path(__file__).with_name("words.html").read_text(encoding="utf-8")
+    return Template(page).substitute(title=html.escape(title), texts=texts)
 
 
 def _article(account):
@@ -111,24 +76,3 @@ def _scale(account):
     """The largest contribution of the text, which gets the strongest colour."""
     sizes = [abs(entry["contribution"]) for entry in account["words"]]
     return max(sizes, default=0.0) or math.inf
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.7 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; background: #fff }}
-article {{ border-top: 1px solid #ccc; padding: .6rem 0 }}
-h1 {{ font-size: 1.3rem }} h2 {{ font-size: 1.05rem; margin: .2rem 0 }}
-small, footer {{ color: #666; font-weight: normal; font-size: .85rem }}
-span {{ border-radius: 3px; padding: 0 2px }} p {{ margin: .2rem 0; overflow-wrap: anywhere }}
-.for {{ background: rgba(0,140,60,.5) }} .against {{ background: rgba(200,40,40,.5) }}
-</style></head><body>
-<h1>{title}</h1>
-<p>Each word's exact contribution to the logit of the predicted class, over the average class:
-<span class="for">for it</span> or <span class="against">against it</span>. Hover for numbers. The
-contributions and the bias sum to the logit less the mean over the classes.</p>
-{texts}
-</body></html>
-"""

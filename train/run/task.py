@@ -7,10 +7,13 @@ same for all of them and is in train.loop.
 
 import copy
 import dataclasses
+from functools import cached_property
 
-from data.text import batches
-from data.text.tokenizer import save_tokenizer
-from train.run.folder import TOKENIZER
+import numpy as np
+
+from minisum.checkpoint import TOKENIZER
+from minisum.text import batches
+from minisum.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.run.options import Config
 
 
@@ -19,7 +22,6 @@ class Task:
 
     name: str  # "classifier"
     config: Config
-    model: object  # see minisum.models.base
     dataset: str
     data_sha256: str
     tokenizer = None
@@ -29,9 +31,23 @@ class Task:
     compared: tuple  # the mixers that --mixer all trains
     report_metrics: tuple  # the keys that their comparison shows
 
+    @cached_property
+    def model(self):
+        """See minisum.models.base."""
+        from minisum.runs.reading import build_model
+
+        return build_model(**self.model_spec()["model"])
+
     def train_batch(self, rows):
         """The batch of these training rows, without noise."""
         return self.batch("train", rows)
+
+    def outputs(self, split, predict):
+        """(N, ...) float64: the outputs for a split, short texts first: little padding."""
+        order = np.argsort(self.texts[split].lengths, kind="stable")
+        chunks = batches.batches(order, self.config.batch_size)
+        outputs = np.concatenate([predict(self.batch(split, rows)) for rows in chunks])
+        return outputs[np.argsort(order)].astype(np.float64)
 
     def evaluate(self, split, predict, folder=None):
         """Metrics on split "val" or "test": a dict with "loss", `metric` and any others.
@@ -46,7 +62,10 @@ class Task:
         raise NotImplementedError
 
     def model_spec(self):
-        """What it takes to rebuild the model beside the config; kept in best.safetensors."""
+        """All that prediction needs beside the parameters and the tokenizer, as JSON.
+
+        "model": arguments of minisum.runs.reading.build_model. It is kept in best.safetensors.
+        """
         raise NotImplementedError
 
     def tokens(self, batch):
@@ -73,3 +92,10 @@ class Task:
     def resolve(config):
         """The config with the defaults that depend on the mixer filled in."""
         return config
+
+
+def tokenizer_of(config, folder, resume, texts, read=load_tokenizer, make=train_tokenizer):
+    """The tokenizer of a run: read from its folder on resuming, else made of the training texts."""
+    if resume and folder.tokenizer.exists():
+        return read(folder.tokenizer)
+    return make(texts, config.tokenizer, config.vocab_size)
