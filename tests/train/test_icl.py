@@ -121,7 +121,7 @@ def test_the_best_single_layer():
     """Its weights are η α to rounding, and its loss is where the quadratic in η is least."""
     law = sequences.LAWS["1+3+5"]
     found = baselines.one_layer(law)
-    n, d, s2 = 20, 10, law.noise_variance()
+    n, d, s2 = 20, 10, sequences.noise_variance(law)
     assert s2 == 35 / 3
     eta = found["eta"]
     np.testing.assert_allclose(eta * (n + d + 1 + s2), 1, rtol=1e-15)

@@ -101,5 +101,5 @@ def one_layer(law):
     ½ E|ŵ - w|² is ½ d (1 - n η). As a coefficient of G = (1/n) Σ e eᵀ, ω_yx = -n η.
     """
     n, d = sequences.PAIRS, sequences.DIMS
-    eta = 1 / (n + d + 1 + law.noise_variance())
+    eta = 1 / (n + d + 1 + sequences.noise_variance(law))
     return {"eta": eta, "omega_yx": -n * eta, "loss": d * (1 - n * eta) / 2}

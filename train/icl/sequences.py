@@ -31,6 +31,11 @@ def largest_noise(law):
     return float(np.max(law.noise))
 
 
+def noise_variance(law):
+    """E σ²"""
+    return law.noise**2 / 3 if law.mixed else float(np.mean(np.square(law.noise)))
+
+
 def draw(streams, rows):
     """x (S, B, n, d), w (S, B, d), ξ/σ (S, B, n), u (S, B) for S random streams; no questions."""
     drawn = [Regression().standard(np.random.default_rng(stream), rows) for stream in streams]
@@ -46,7 +51,7 @@ def tests(rows):
 
 def scales(laws):
     """(N,): the standard deviation of y under each law, the unit in which the models read it."""
-    return np.sqrt([DIMS + law.noise_variance() for law in laws])
+    return np.sqrt([DIMS + noise_variance(law) for law in laws])
 
 
 def problems(drawn, sigmas, units, xp=np):
