@@ -61,7 +61,8 @@ def head_layer(params, G):
 
     def back(dA):
         domega, dG = back_blocks(dA)
-        return dG, {"p": (domega @ q[:, :, None])[..., 0], "q": (p[:, None, :] @ domega)[:, 0]}
+        dp, dq = (domega * q[:, None, :]).sum(axis=2), (domega * p[:, :, None]).sum(axis=1)
+        return dG, {"p": dp, "q": dq}
 
     return A, back
 
@@ -124,7 +125,7 @@ def by_gram(layer, params, G):
 
     def back(dw):
         dr = xp.zeros_like(r[0])
-        dr[..., :-1, 0] = -dw
+        dr[..., :-1, :] = -dw[..., None]
         dAs = []
         for l, A in enumerate(As):
             dAs.append(r[l + 1] * transposed(dr))

@@ -54,6 +54,10 @@ EQUIVALENT = {
         "h.reshape(kept.shape[0], -1, h.shape[-1])",
         "minisum/fast/scans.py _scan: h.reshape(h.shape[0], -1, h.shape[-1]) -> "
         "h.reshape(h.shape[0], -1, kept.shape[-1])",
+        "minisum/models/in_context.py by_gram.back: xp.zeros_like(r[0]) -> xp.zeros_like(r[1])",
+        "minisum/models/in_context.py by_gram.back: xp.zeros_like(r[0]) -> xp.zeros_like(r[-1])",
+        "minisum/models/in_context.py InContextRegressor.loss.back: gradients[0] -> gradients[1]",
+        "minisum/models/in_context.py InContextRegressor.loss.back: gradients[0] -> gradients[-1]",
         "minisum/mixers/tssa.py token_statistics.back: "
         "(dD * (square - D)).sum(axis=-1) / P[..., 0] -> "
         "(dD * (square - D)).sum(axis=-1) / P[..., -1]",

@@ -258,7 +258,7 @@ def test_coefficients_are_those_of_the_layers():
     G = rng.normal(size=(1, 1, 11, 11))
     for form in ("free", "head", "gd"):
         arrays = InContextRegressor(form, 2).init(rng)
-        drawn = figures.omegas({"parameters": {name: a[0].tolist() for name, a in arrays.items()}})
+        drawn = figures.omegas({name: a[0].tolist() for name, a in arrays.items()})
         for l in range(2):
             A, _ = FORMS[form]({name: a[:, l] for name, a in arrays.items()}, G)
             B, _ = FORMS["free"]({"omega": drawn[None, l]}, G)
