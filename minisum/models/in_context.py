@@ -22,9 +22,9 @@ Source: Vladymyrov et al. 2024, "Linear Transformers are Versatile In-Context Le
 
 import numpy as np
 
-from minisum.backend import array_module, constant
+from minisum.backend import add_into, array_module, constant
+from minisum.fast.cuda.recording import matmul
 from minisum.models.base import Model
-from minisum.params import add
 
 
 def full_layer(params, G):
@@ -92,10 +92,10 @@ def scale_blocks(omega, G):
     """
     kinds = [0] * (G.shape[-1] - 1) + [1]  # of a token's numbers: x or y
     M = constant(np.eye(2)[kinds], array_module(G), G.dtype)  # (D, 2)
-    C = (M @ omega @ M.T)[:, None]
+    C = product(product(M, omega), M.T)[:, None]
 
     def back(dA):
-        return M.T @ (dA * G).sum(axis=1) @ M, C * dA
+        return product(product(M.T, (dA * G).sum(axis=1)), M), C * dA
 
     return identity(G) + C * G, back
 
@@ -170,8 +170,9 @@ def by_tokens(layer, params, E):
 
 
 def product(a, b):
-    """a @ b of many small matrices.   a (K, B, i, j), b (K, B, j, k), either K or B may be 1"""
-    return a @ b
+    """a @ b of many small matrices, whose leading axes are broadcast."""
+    xp, lead = array_module(a), np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return matmul(*(xp.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (a, b)))
 
 
 def identity(G):
@@ -224,8 +225,9 @@ class InContextRegressor(Model):
 
         def back(grads):
             gradients, _ = back_stack(dw)
-            stack = array_module(dw).stack
-            add(grads, {k: stack([own[k] for own in gradients], axis=1) for k in gradients[0]})
+            for l, own in enumerate(gradients):
+                for name, gradient in own.items():
+                    add_into(grads[name][:, l], gradient)
 
         return value, back
 

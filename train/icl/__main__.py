@@ -29,7 +29,6 @@ from train.run.folder import RunFolder, new_path
 from train.run.options import LIST, POSITIVE, Config, N, changed, check_bounds, option, parser_for
 from train.run.report import Report
 
-MAX_LAYERS = 7
 # What --quick changes: half an hour of the table in some minutes.
 QUICK = {"noise": ("5", "1+3"), "layers": ("1", "2", "4"), "seeds": 3, "steps": 600}
 QUICK |= {"test_size": 20_000}
@@ -39,16 +38,16 @@ OPEN = ("forms", "noise", "layers", "quick")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IclConfig:
-    forms: tuple = option(tuple(FORMS), "of a layer: full, free, head, gd", "table", **LIST)
-    noise: tuple = option(tuple(sequences.LAWS), "laws of the noise", "table", **LIST)
-    layers: tuple = option(tuple("1234567"), "depths", "table", **LIST)
+    forms: tuple = option(None, "of a layer: full, free, head, gd (default: all)", "table", **LIST)
+    noise: tuple = option(None, "0, ..., 7, 1+3, 1+3+5 (default: all)", "table", **LIST)
+    layers: tuple = option(None, "depths, 1, ..., 7 (default: all)", "table", **LIST)
     quick: bool = option(
         False, "noise 5,1+3, layers 1,2,4, three seeds, 600 steps, 20,000 test sequences", "table"
     )
     seeds: int = option(5, "models of every cell, seeds 0, 1, ...", **N)
     steps: int = option(3000, "training steps", **N)
     batch_size: int = changed(Config, "batch_size", 256)
-    lr: float = changed(Config, "lr", 0.03)
+    lr: float = changed(Config, "lr", 0.1, help="learning rate of Adam; full: a tenth of it")
     warmup: int = changed(Config, "warmup", 100)
     clip_norm: float = option(1.0, "clip the norm of each model's gradient", **POSITIVE)
     test_size: int = option(100_000, "test sequences", **N)
@@ -65,19 +64,17 @@ def resolve(given):
     config = IclConfig(**((QUICK if given.get("quick") else {}) | given))
     for field in dataclasses.fields(config):
         check_bounds(field, getattr(config, field.name))
-    known = {"forms": FORMS, "noise": sequences.LAWS, "layers": IclConfig.layers}
+    known = {"forms": tuple(FORMS), "noise": tuple(sequences.LAWS), "layers": tuple("1234567")}
     for name, values in known.items():
         asked = getattr(config, name)
-        for value in asked:
+        for value in asked or ():
             if value not in values:
                 raise UserError(f"--{name}: unknown {value!r}; known: {', '.join(values)}")
-        if not asked:
+        if asked == ():
             raise UserError(f"--{name} names nothing")
-    ordered = {
-        name: tuple(v for v in values if v in getattr(config, name))
-        for name, values in known.items()
-    }
-    return dataclasses.replace(config, **ordered)
+        if asked is not None:
+            known[name] = tuple(value for value in values if value in asked)
+    return dataclasses.replace(config, **known)
 
 
 def reproduce(config, folder, progress, arguments):
@@ -88,13 +85,12 @@ def reproduce(config, folder, progress, arguments):
     progress.say(f"minisum {minisum.__version__}, in-context regression")
     progress.table(settings | {"device": machine.device_name(xp)})
     cells = Cells(folder, settings)
-    known = {}
-    for name in config.noise:
-        known[name] = cells.done(f"baselines-{name}")
-        if known[name] is None:
-            measured = baselines.measure(name, config.test_size)
-            known[name] = cells.keep(f"baselines-{name}", measured)
-        report.baselines_line(progress, known[name])
+    known = {name: cells.done(f"baselines-{name}") for name in config.noise}
+    missing = [name for name in config.noise if known[name] is None]
+    for name, measured in baselines.measure(missing, config.test_size).items() if missing else ():
+        known[name] = cells.keep(f"baselines-{name}", measured)
+    for found in known.values():
+        report.baselines_line(progress, found)
     # Arrays of one law fit a processor's cache; a GPU is kept busy by all of them.
     groups = [[name] for name in config.noise] if config.backend == "numpy" else [config.noise]
     results = {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from train.icl import sequences
-from train.icl.training import PROFILE_LEVELS, PROFILE_ROWS
+from train.icl.training import PROFILE_ROWS
 
 TUNING_ROWS = 10_000  # or as many as the test has
 SHARES = np.linspace(0.01, 1, 100)  # v of ConstRR, as a share of the largest σ²
@@ -42,28 +42,37 @@ class Spectrum:
         return factor * np.minimum(self.estimate, cap)
 
 
-def spectrum(drawn, sigmas_of):
-    """drawn: as from sequences.draw for S = 1; sigmas_of: random numbers (B,) -> σ (B,)"""
+def decomposed(drawn):
+    """x, w, ξ/σ, u (B, ...) of what sequences.draw gives for S = 1; eigenvalues and vectors of S."""
     x, w, noise, u = (part[0] for part in drawn)
-    sigmas = sigmas_of(u)
+    return x, w, noise, u, *np.linalg.eigh(x.swapaxes(1, 2) @ x)
+
+
+def spectrum(draws, sigmas):
+    """draws: as from `decomposed`; sigmas (B,)"""
+    x, w, noise, _, s, vectors = draws
     y = (x @ w[:, :, None])[:, :, 0] + sigmas[:, None] * noise
-    s, vectors = np.linalg.eigh(x.swapaxes(1, 2) @ x)
     alpha = ((y[:, None] @ x) @ vectors)[:, 0]
     residual = (y**2).sum(axis=1) - (alpha**2 / s).sum(axis=1)
     estimate = np.maximum(residual, 0) / (sequences.PAIRS - sequences.DIMS)
     return Spectrum(s, alpha, sigmas**2, estimate)
 
 
-def measure(name, rows):
-    """All baselines under one law of noise, on `rows` sequences; JSON-able."""
+def measure(names, rows):
+    """{law: all baselines on `rows` sequences, JSON-able}"""
+    tuning = decomposed(sequences.draw([[sequences.TUNING_STREAM]], min(TUNING_ROWS, rows)))
+    parts = zip(*sequences.tests(rows), strict=True)
+    test = decomposed([np.concatenate(part, axis=1) for part in parts])
+    return {name: measure_law(name, tuning, test) for name in names}
+
+
+def measure_law(name, tuning, test):
     law = sequences.LAWS[name]
     top = sequences.largest_noise(law) ** 2
-    tuning = spectrum(
-        sequences.draw([[sequences.TUNING_STREAM]], min(TUNING_ROWS, rows)), law.sigmas
-    )
-    shares = [tuning.errors(share * top).mean() for share in SHARES]
+    tried = spectrum(tuning, law.sigmas(tuning[3]))
+    shares = [tried.errors(share * top).mean() for share in SHARES]
     constant = top * SHARES[np.argmin(shares)]
-    trials = [[tuning.errors(tuning.tuned(m, c * top)).mean() for c in CAPS] for m in FACTORS]
+    trials = [[tried.errors(tried.tuned(m, c * top)).mean() for c in CAPS] for m in FACTORS]
     i, j = np.unravel_index(np.argmin(trials), np.shape(trials))
     factor, cap = FACTORS[i], top * CAPS[j]
     if top == 0:  # every v is as good
@@ -73,20 +82,19 @@ def measure(name, rows):
         "AdaRR": lambda found: found.estimate,
         "TunedRR": lambda found: found.tuned(factor, cap),
     }
-    drawn = [np.concatenate(parts, axis=1) for parts in zip(*sequences.tests(rows), strict=True)]
-    found = spectrum(drawn, law.sigmas)
-    levels = np.linspace(0, sequences.largest_noise(law) + 1, PROFILE_LEVELS)
-    some = [part[:, :PROFILE_ROWS] for part in drawn]
-    fixed = [spectrum(some, lambda u, σ=σ: σ + 0 * u) for σ in levels]
+    found = spectrum(test, law.sigmas(test[3]))
+    few = [part[:PROFILE_ROWS] for part in test]
+    levels = sequences.levels(law)
+    profile = [spectrum(few, np.full(len(few[0]), sigma)) for sigma in levels]
+    oracle = mean_and_error(found.oracle())
     result = {
-        "noise": name, "constant": constant, "factor": factor, "cap": cap,
-        "levels": levels.tolist(), "oracle": mean_and_error(found.oracle()),
+        "noise": name, "constant": constant, "factor": factor, "cap": cap, "oracle": oracle,
+        "levels": levels.tolist(),
+        "one layer": {"loss": one_layer(law)["loss"] - oracle["loss"], "error": oracle["error"]},
     }  # fmt: skip
     for baseline, choose in choices.items():
-        profile = [float(at.errors(choose(at)).mean()) for at in fixed]
-        result[baseline] = mean_and_error(found.errors(choose(found))) | {"profile": profile}
-    loss, error = one_layer(law)["loss"] - result["oracle"]["loss"], result["oracle"]["error"]
-    result["one layer"] = {"loss": loss, "error": error}
+        result[baseline] = mean_and_error(found.errors(choose(found)))
+        result[baseline]["profile"] = [float(at.errors(choose(at)).mean()) for at in profile]
     return result
 
 

@@ -10,6 +10,9 @@ knows σ, is
 with the same gradient, no difference of large numbers, and a third of the standard error or less.
 """
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from data.generated.regression import Regression
@@ -20,6 +23,7 @@ LAWS |= {"1+3": Regression(noise=(1.0, 3.0)), "1+3+5": Regression(noise=(1.0, 3.
 DIMS, PAIRS = Regression.dims, Regression.pairs
 TEST_STREAM, TUNING_STREAM = 2**31, 2**31 + 1  # not the seeds of any model
 TEST_ROWS = 1000  # sequences of a test at a time
+LEVELS = 15
 
 
 def title(name):
@@ -29,6 +33,11 @@ def title(name):
 
 def largest_noise(law):
     return float(np.max(law.noise))
+
+
+def levels(law):
+    """Noise levels from 0 to 1 above what the law draws, for a profile of the loss."""
+    return np.linspace(0, largest_noise(law) + 1, LEVELS)
 
 
 def noise_variance(law):
@@ -41,6 +50,17 @@ def draw(streams, rows):
     drawn = [Regression().standard(np.random.default_rng(stream), rows) for stream in streams]
     x, w, noise, u = (np.stack(parts) for parts in zip(*drawn, strict=True))
     return x[:, :, :PAIRS], w, noise, u
+
+
+def ahead(function, count, threads):
+    """function(0), ..., function(count - 1), of which threads compute the next ones ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(function, i) for i in range(min(threads, count)))
+        for i in range(count):
+            found = waiting.popleft().result()
+            if i + threads < count:
+                waiting.append(pool.submit(function, i + threads))
+            yield found
 
 
 def tests(rows):

@@ -8,9 +8,12 @@ from minisum import backend
 from minisum.models.in_context import InContextRegressor
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
+from minisum.shards import Shards
 from train.icl import sequences
 
-PROFILE_LEVELS, PROFILE_ROWS = 15, 4000  # noise levels of a profile, sequences for each
+# Of the learning rate: the noise of 242 numbers a layer adds up, where that of four does not.
+FULL_RATE = 0.1
+PROFILE_ROWS = 4000  # sequences at each level of noise, for the figure
 
 
 class Learner:
@@ -20,19 +23,19 @@ class Learner:
         first = InContextRegressor(form, layers)
         arrays = [first.init(np.random.default_rng([seed, 0])) for seed in range(config.seeds)]
         arrays = {k: np.concatenate([a[k] for a in arrays] * laws) for k in arrays[0]}
-        self.form, self.config = form, config
+        self.form, self.clip_norm = form, config.clip_norm
         self.model = InContextRegressor(form, layers, models=laws * config.seeds)
         self.params = Params.from_arrays(arrays, xp, np.float64)
         self.grads = self.params.zeros_like()
+        # One shard; on a GPU the step is recorded, for its many small kernels wait for Python.
+        self.shards = Shards(self.model, rows=self.model.models)
         self.adam = Adam(self.params)
         self.skipped = xp.zeros(self.model.models, int)
 
     def step(self, batch, rate):
-        self.grads.vector[...] = 0
-        _, back = self.model.loss(self.params, batch, self.model.count_targets(batch))
-        back(self.grads)
+        self.shards.loss_and_grads(self.params, self.grads, batch)
         self.clip()
-        self.adam.step(self.grads, rate)
+        self.adam.step(self.grads, rate * (FULL_RATE if self.form == "full" else 1))
 
     def clip(self):
         """Scale each model's gradient to a norm of at most clip_norm; drop one that overflowed."""
@@ -42,7 +45,7 @@ class Learner:
         finite = xp.isfinite(norms)
         self.skipped += ~finite
         lengths = xp.where(finite, xp.maximum(norms, 1e-300), 1)
-        scale = xp.minimum(1, self.config.clip_norm / lengths)
+        scale = xp.minimum(1, self.clip_norm / lengths)
         for view, axis in zip(views, axes, strict=True):
             shape = (-1, *(1 for _ in axis))
             view[...] = xp.where(finite.reshape(shape), view, 0) * scale.reshape(shape)
@@ -50,7 +53,7 @@ class Learner:
     def errors(self, G, target):
         """½ |ŵ - ŵ_σ|² (K, B) of each sequence, in the unit of its model."""
         difference = self.model.weights(self.params, G) - target
-        return (difference * difference).sum(axis=-1) / 2
+        return backend.to_numpy((difference * difference).sum(axis=-1) / 2)
 
 
 def train(config, layers, forms, names, report):
@@ -60,9 +63,12 @@ def train(config, layers, forms, names, report):
     are trained beside it.
     """
     xp = backend.get(config.backend)
-    laws = [sequences.LAWS[name] for name in names]
+    laws, seeds = [sequences.LAWS[name] for name in names], config.seeds
     units = sequences.scales(laws)
     learners = [Learner(form, layers, len(laws), config, xp) for form in forms]
+
+    def drawn_at(step):
+        return sequences.draw([[seed, step + 1] for seed in range(seeds)], config.batch_size)
 
     def sigmas_of(u):
         return np.stack([law.sigmas(u) for law in laws])
@@ -70,8 +76,8 @@ def train(config, layers, forms, names, report):
     started = time.perf_counter()
     what = f"{layers} layer{'s' * (layers > 1)}, {', '.join(map(sequences.title, names))}"
     with report.bar(what, config.steps, 0) as advance:
-        for step in range(config.steps):
-            drawn = sequences.draw([[s, step + 1] for s in range(config.seeds)], config.batch_size)
+        draws = sequences.ahead(drawn_at, config.steps, 1 if xp is np else 4)
+        for step, drawn in enumerate(draws):
             G, target = sequences.problems(drawn, sigmas_of(drawn[3]), units, xp)
             rate = learning_rate(step, config.steps, config.lr, config.warmup, "cosine")
             for learner in learners:
@@ -79,25 +85,29 @@ def train(config, layers, forms, names, report):
             advance(None)
     backend.synchronize(xp)
     seconds = (time.perf_counter() - started) / len(learners) / len(laws)
+    errors = test(learners, seeds, units, sigmas_of, config.test_size)
+    levels = np.stack([sequences.levels(law) for law in laws])
+    rows = min(PROFILE_ROWS, config.test_size)
+    profile = [
+        test(learners, seeds, units, lambda u, σ=σ: σ[:, None, None] + 0 * u, rows).mean(axis=-1)
+        for σ in levels.T
+    ]
     results = {}
-    for learner in learners:
-        shape = len(laws), config.seeds
-        errors = test(learner, units, sigmas_of, config.test_size).reshape(*shape, -1)
-        levels, profiles = profile(learner, laws, units, min(PROFILE_ROWS, config.test_size))
-        skipped = backend.to_numpy(learner.skipped).reshape(shape)
+    for f, learner in enumerate(learners):
+        skipped = backend.to_numpy(learner.skipped).reshape(-1, seeds)
         for i, name in enumerate(names):
-            means = errors[i].mean(axis=-1)
-            best = int(np.nanargmin(np.append(means, np.inf)) % config.seeds)
+            found = errors[f, i]  # (S, sequences)
+            means = found.mean(axis=-1)
+            best = int(np.argmin(np.where(np.isnan(means), np.inf, means)))
             results[learner.form, name] = {
                 "form": learner.form, "noise": name, "layers": layers,
                 "losses": means.tolist(),
-                "standard_errors": (errors[i].std(axis=-1) / errors.shape[-1] ** 0.5).tolist(),
-                "largest": errors[i].max(axis=-1).tolist(),
+                "standard_errors": (found.std(axis=-1) / found.shape[-1] ** 0.5).tolist(),
+                "largest": found.max(axis=-1).tolist(),
                 "skipped_steps": skipped[i].tolist(),
-                "levels": levels[i].tolist(),
-                "profile": profiles[i, best].tolist(),
+                "profile": [float(losses[f, i, best]) for losses in profile],
                 "parameters": {
-                    k: backend.to_numpy(a).reshape(*shape, *a.shape[1:])[i, best].tolist()
+                    k: backend.to_numpy(a)[i * seeds + best].tolist()
                     for k, a in learner.params.flat.items()
                 },
                 "seconds": seconds,
@@ -105,25 +115,15 @@ def train(config, layers, forms, names, report):
     return results
 
 
-def test(learner, units, sigmas_of, rows):
-    """Errors (N·S, rows) on sequences that no model was trained on, in the unit of the data.
+def test(learners, seeds, units, sigmas_of, rows):
+    """Errors (forms, N, S, rows) on sequences not trained on, in the unit of the data.
 
     sigmas_of: random numbers (1, B) -> σ (N, 1, B).
     """
-    xp, seeds, found = learner.params.xp, learner.config.seeds, []
+    xp, found = learners[0].params.xp, []
     for drawn in sequences.tests(rows):
         problems = sequences.problems(drawn, sigmas_of(drawn[3]), units, xp)
-        errors = learner.errors(*(xp.repeat(part, seeds, axis=0) for part in problems))
-        found.append(backend.to_numpy(errors))
-    return np.concatenate(found, axis=-1) * np.repeat(units**2, seeds)[:, None]
-
-
-def profile(learner, laws, units, rows):
-    """Noise levels (N, levels) from 0 to 1 above those of training, and losses (N, S, levels)."""
-    tops = np.array([sequences.largest_noise(law) + 1 for law in laws])
-    levels = tops[:, None] * np.linspace(0, 1, PROFILE_LEVELS)
-    losses = [
-        test(learner, units, lambda u, σ=σ: σ[:, None, None] + 0 * u, rows).mean(axis=-1)
-        for σ in levels.T
-    ]
-    return levels, np.stack(losses, axis=-1).reshape(len(laws), -1, PROFILE_LEVELS)
+        problems = [xp.repeat(part, seeds, axis=0) for part in problems]
+        found.append([learner.errors(*problems) for learner in learners])
+    errors = np.concatenate(found, axis=-1)  # (forms, N·S, rows)
+    return errors.reshape(len(learners), len(units), seeds, -1) * (units**2)[:, None, None]
