@@ -33,7 +33,7 @@ from train.run.report import Report
 QUICK = {"noise": ("5", "1+3"), "layers": ("1", "2", "4"), "seeds": 3, "steps": 600}
 QUICK |= {"test_size": 20_000}
 # What may differ between calls that add to one table.
-OPEN = ("forms", "noise", "layers", "quick")
+OPEN = ("forms", "noise", "layers", "quick", "backend")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

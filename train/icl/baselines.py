@@ -43,7 +43,7 @@ class Spectrum:
 
 
 def decomposed(drawn):
-    """x, w, ξ/σ, u (B, ...) of what sequences.draw gives for S = 1; eigenvalues and vectors of S."""
+    """x, w, ξ/σ, u (B, ...), of sequences.draw for S = 1; eigenvalues and vectors of S."""
     x, w, noise, u = (part[0] for part in drawn)
     return x, w, noise, u, *np.linalg.eigh(x.swapaxes(1, 2) @ x)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from minisum import backend, machine
 from train.icl import sequences
 from train.run.report import aligned, duration
 
@@ -93,7 +92,6 @@ def seeds_table(config, results):
 
 def finish(progress, folder, config, results, known, arguments):
     """Print the table; write results.json and the two tables as the pages want measurements."""
-    xp = backend.get(config.backend)
     titles, rows = table(config, results, known)
     progress.say()
     for line in aligned([titles, *rows]):
@@ -103,8 +101,8 @@ def finish(progress, folder, config, results, known, arguments):
         "command": [f"python -m train.icl {shlex.join(arguments)}".strip()],
         "date": datetime.date.today().isoformat(),
         "commit": None,
-        "device": machine.device_name(xp),
-        "versions": progress.versions(xp),
+        "device": ", ".join(sorted({cell["device"] for cell in results.values()})),
+        "versions": {k: v for cell in results.values() for k, v in cell["versions"].items()},
     }
     best = {"what": "Half the squared error minus the oracle's: the best of the seeds, and in "
             "brackets the published number."}  # fmt: skip

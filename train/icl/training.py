@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from minisum import backend
+from minisum import backend, machine
 from minisum.models.in_context import InContextRegressor
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
@@ -110,7 +110,8 @@ def train(config, layers, forms, names, report):
                     k: backend.to_numpy(a)[i * seeds + best].tolist()
                     for k, a in learner.params.flat.items()
                 },
-                "seconds": seconds,
+                "seconds": seconds, "device": machine.device_name(xp),
+                "versions": report.versions(xp),
             }  # fmt: skip
     return results
 
