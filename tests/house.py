@@ -44,7 +44,7 @@ LATER = {
     "minisum/text": 510,
     "minisum/columns.py": 90,
     "minisum/models/in_context.py": 250,
-    "train/icl": 600,
+    "train/icl": 760,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
 LARGER = {"minisum/fast": 1891, "train": 6516}

@@ -219,7 +219,7 @@ def test_files_of_a_table(tmp_path, capsys):
     assert call(*flags) == 0
     said = capsys.readouterr().out
     assert "2 layers, full" in said and "U(0, 2)" in said and "(0.202)" in said
-    table = json.loads((out / "table.json").read_text())
+    table = json.loads((out / "table1.json").read_text())
     assert table["columns"] == ["", "U(0, 2)", "{1, 3}"]
     rows = {row[0]: row[1:] for row in table["rows"]}
     assert list(rows) == [
@@ -322,7 +322,16 @@ def test_ctrl_c_keeps_the_cells(tmp_path):
     assert not list(out.rglob("*.tmp"))
 
 
-def test_the_report_is_no_longer_than_its_numbers():
+def test_numbers_as_they_are_printed():
     numbers = {0.0459: "0.0459", 0.2419: "0.242", 1.774: "1.774", 3.2e-10: "3e-10", 0.0: "0.0000"}
     assert {value: report.number(value) for value in numbers} == numbers
-    assert report.number(float("nan")) == "-" and report.pair(0.24, None) == "0.240"
+    assert report.pair(0.24, None) == "0.240" and report.pair(0.24, 0.242) == "0.240 (0.242)"
+
+
+def test_a_model_that_diverged_is_reported():
+    losses, largest = [None, 0.5, 0.3], [None, 12.0, 7.0]
+    cell = {"form": "head", "noise": "5", "layers": 4, "losses": losses, "largest": largest}
+    assert report.best(cell) == "0.300 (0.059)"
+    assert report.spread(cell) == "0.400 ± 0.100; 12; 1 diverged"
+    assert report.best(cell | {"losses": [None]}) == "nan (0.059)"
+    assert training.numbers([0.5, np.nan, np.inf]) == [0.5, None, None]

@@ -60,11 +60,18 @@ def loss_by_layers(axes, config, results, known):
     for ax, name in zip(axes, config.noise, strict=True):
         for form in config.forms:
             color, mark = STYLES[form]
-            losses = np.array([results[form, name, layers]["losses"] for layers in depths])
-            losses = np.maximum(losses, FLOOR)
+            losses = [results[form, name, layers]["losses"] for layers in depths]
+            losses = np.maximum(np.array(losses, float), FLOOR)
             there = [published(form, name, layers) or np.nan for layers in depths]
             ax.plot(depths, losses, ".", color=color, markersize=3)
-            ax.plot(depths, losses.min(axis=1), color=color, marker=mark, ms=4, label=NAMES[form])
+            ax.plot(
+                depths,
+                np.fmin.reduce(losses, axis=1),
+                color=color,
+                marker=mark,
+                ms=4,
+                label=NAMES[form],
+            )
             ax.plot(depths, there, "x", color=color, markersize=7)
         ax.plot([], [], "kx", label="published")
         for baseline, dashes in DASHES.items():
@@ -83,6 +90,7 @@ def loss_by_noise(axes, config, results, known):
         law, levels = LAWS[name], known[name]["levels"]
         for form in config.forms:
             (color, mark), profile = STYLES[form], results[form, name, depth]["profile"]
+            profile = np.array(profile, float)
             ax.plot(levels, profile, color=color, marker=mark, markersize=3, label=NAMES[form])
         for baseline, dashes in DASHES.items():
             ax.plot(

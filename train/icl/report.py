@@ -23,12 +23,33 @@ def published(row, noise, layers=None):
 
 
 def number(value):
-    """.0459, .242, 1.17, 3e-10: no more digits than a test sequence or two can decide."""
-    if value is None or not np.isfinite(value):
-        return "-"
+    """0.0459, 0.242, 3e-10: about as many digits as 100,000 sequences decide."""
     if value and abs(value) < 5e-4:
         return f"{value:.0e}"
     return f"{value:.4f}" if abs(value) < 0.1 else f"{value:.3f}"
+
+
+def pair(value, there):
+    """Our number, and the published one in brackets."""
+    return number(value) if there is None else f"{number(value)} ({there:.3g})"
+
+
+def finite(values):
+    """Without the None of models that diverged."""
+    return [value for value in values if value is not None] or [np.nan]
+
+
+def best(cell):
+    """The least loss of the seeds, and the published number in brackets."""
+    there = published(cell["form"], cell["noise"], cell["layers"])
+    return pair(min(finite(cell["losses"])), there)
+
+
+def spread(cell):
+    """Mean ± standard deviation of the seeds; the largest error of any of them."""
+    losses, gone = finite(cell["losses"]), cell["losses"].count(None)
+    text = f"{number(np.mean(losses))} ± {number(np.std(losses))}; "
+    return text + f"{max(finite(cell['largest'])):.2g}" + f"; {gone} diverged" * (gone > 0)
 
 
 def baselines_line(progress, found):
@@ -37,81 +58,55 @@ def baselines_line(progress, found):
 
 
 def cell_line(progress, cell):
-    losses = cell["losses"]
-    best = int(np.argmin(losses))
-    there = published(cell["form"], cell["noise"], cell["layers"])
     skipped = f", {sum(cell['skipped_steps'])} steps overflowed" * any(cell["skipped_steps"])
     progress.say(
-        f"{NAMES[cell['form']]}, {sequences.title(cell['noise'])}, layers {cell['layers']}: "
-        f"best {pair(losses[best], there)} ± {number(cell['standard_errors'][best])}, "
-        f"mean {number(np.mean(losses))} of {len(losses)} seeds, "
-        f"largest error {max(cell['largest']):.3g}{skipped}, {duration(cell['seconds'])}"
+        f"{name_of(cell['layers'], cell['form'])}, {sequences.title(cell['noise'])}: best "
+        f"{best(cell)} ± {number(min(finite(cell['standard_errors'])))}, all {spread(cell)} "
+        f"largest error{skipped}, {duration(cell['seconds'])}"
     )
 
 
-def pair(value, there):
-    """Our number, and the published one in brackets."""
-    return number(value) if there is None else f"{number(value)} ({there:.3g})"
+def name_of(layers, form):
+    return f"{layers} layer{'s' * (layers > 1)}, {NAMES[form]}"
 
 
-def table(config, results, known):
-    """(titles, rows) of the best seeds, the published numbers in brackets."""
-    rows = []
-    for layers in config.depths():
-        for form in config.forms:
-            row = [f"{layers} layer{'s' * (layers > 1)}, {NAMES[form]}"]
-            for name in config.noise:
-                best = min(results[form, name, layers]["losses"])
-                row.append(pair(best, published(form, name, layers)))
-            rows.append(row)
-    exact = [number(known[name]["one layer"]["loss"]) for name in config.noise]
-    rows.append(["1 layer, closed form", *exact])
-    for baseline in BASELINES:
-        losses = [
-            (known[name][baseline]["loss"], published(baseline, name)) for name in config.noise
-        ]
-        rows.append([baseline, *(pair(*both) for both in losses)])
-    return ["", *map(sequences.title, config.noise)], rows
-
-
-def seeds_table(config, results):
-    """(titles, rows): mean ± standard deviation over the seeds, and the largest error of any."""
-    titles, rows = [""], []
-    for name in config.noise:
-        titles += [sequences.title(name), f"largest, {sequences.title(name)}"]
-    for layers in config.depths():
-        for form in config.forms:
-            row = [f"{layers} layer{'s' * (layers > 1)}, {NAMES[form]}"]
-            for name in config.noise:
-                cell = results[form, name, layers]
-                spread = f"{number(np.mean(cell['losses']))} ± {number(np.std(cell['losses']))}"
-                row += [spread, f"{max(cell['largest']):.2g}"]
-            rows.append(row)
-    return titles, rows
+def table(config, results, show):
+    """A row for each depth and form, with show(cell) for each law."""
+    return [
+        [name_of(n, form), *(show(results[form, name, n]) for name in config.noise)]
+        for n in config.depths()
+        for form in config.forms
+    ]
 
 
 def finish(progress, folder, config, results, known, arguments):
-    """Print the table; write results.json and the two tables as the pages want measurements."""
-    titles, rows = table(config, results, known)
+    """Print the table; write results.json and, as the pages want measurements, two tables."""
+    rows = table(config, results, best)
+    exact = (known[name]["one layer"]["loss"] for name in config.noise)
+    rows.append(["1 layer, closed form", *map(number, exact)])
+    for baseline in BASELINES:
+        losses = (
+            (known[name][baseline]["loss"], published(baseline, name)) for name in config.noise
+        )
+        rows.append([baseline, *(pair(*both) for both in losses)])
+    titles = ["", *map(sequences.title, config.noise)]
     progress.say()
     for line in aligned([titles, *rows]):
         progress.say(line)
     progress.say("best seed of each cell, the published number in brackets")
+    cells = list(results.values())
     made = {
         "command": [f"python -m train.icl {shlex.join(arguments)}".strip()],
         "date": datetime.date.today().isoformat(),
         "commit": None,
-        "device": ", ".join(sorted({cell["device"] for cell in results.values()})),
-        "versions": {k: v for cell in results.values() for k, v in cell["versions"].items()},
+        "device": ", ".join(sorted({cell["device"] for cell in cells})),
+        "versions": {k: v for cell in cells for k, v in cell["versions"].items()},
+        "columns": titles,
     }
-    best = {"what": "Half the squared error minus the oracle's: the best of the seeds, and in "
-            "brackets the published number."}  # fmt: skip
-    seeds = {"what": "The same: mean ± standard deviation of the seeds, and the largest error of a "
-             "single sequence."}  # fmt: skip
-    titles_seeds, rows_seeds = seeds_table(config, results)
-    write = folder.write_json
-    write(folder.path / "table.json", best | made | {"columns": titles, "rows": rows})
-    more = {"columns": titles_seeds, "rows": rows_seeds}
-    write(folder.path / "seeds.json", seeds | made | more)
-    cells = list(results.values())
-    write(folder.path / "results.json", made | {"baselines": known, "cells": cells})
+    what = "Half the squared error minus the oracle's, best of the seeds; in brackets as published."
+    again = "Mean ± standard deviation of the seeds; the largest error of one sequence."
+    tables = {"table1": (what, rows), "seeds": (again, table(config, results, spread))}
+    for name, (text, rows) in tables.items():
+        folder.write_json(folder.path / f"{name}.json", {"what": text} | made | {"rows": rows})
+    content = made | {"baselines": known, "cells": cells}
+    folder.write_json(folder.path / "results.json", content)

@@ -98,14 +98,14 @@ def train(config, layers, forms, names, report):
         for i, name in enumerate(names):
             found = errors[f, i]  # (S, sequences)
             means = found.mean(axis=-1)
-            best = int(np.argmin(np.where(np.isnan(means), np.inf, means)))
+            best = int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
             results[learner.form, name] = {
                 "form": learner.form, "noise": name, "layers": layers,
-                "losses": means.tolist(),
-                "standard_errors": (found.std(axis=-1) / found.shape[-1] ** 0.5).tolist(),
-                "largest": found.max(axis=-1).tolist(),
+                "losses": numbers(means),
+                "standard_errors": numbers(found.std(axis=-1) / found.shape[-1] ** 0.5),
+                "largest": numbers(found.max(axis=-1)),
                 "skipped_steps": skipped[i].tolist(),
-                "profile": [float(losses[f, i, best]) for losses in profile],
+                "profile": numbers(losses[f, i, best] for losses in profile),
                 "parameters": {
                     k: backend.to_numpy(a)[i * seeds + best].tolist()
                     for k, a in learner.params.flat.items()
@@ -114,6 +114,11 @@ def train(config, layers, forms, names, report):
                 "versions": report.versions(xp),
             }  # fmt: skip
     return results
+
+
+def numbers(values):
+    """A list, with None in the place of what is not finite."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def test(learners, seeds, units, sigmas_of, rows):
