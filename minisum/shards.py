@@ -60,6 +60,10 @@ class Shards:
         self.workers = Workers(threads)
         self.spare = []
 
+    def to_device(self, batch, xp):
+        """`batch`, on the host, as the model reads it on `xp`."""
+        return self.model.to_device(batch, xp, whole=self.rows is None)
+
     def loss_and_grads(self, params, grads, batch, total=None):
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.
 

@@ -19,14 +19,11 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
+from minisum.ops.losses import cross_entropy
 from minisum.text.tokenizer import TextReader
-from train.command_line import Command, main
+from train.command_line import main
 from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
 from train.run.task import Task, tokenizer_of
-
-LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
-EPOCHS, MOST_EPOCHS = 15, 100
-LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,8 +66,7 @@ class ClassifierConfig(TextConfig):
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
     max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
-        None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
-        **N,
+        None, "passes over the training rows (default: 15, or enough for 3,000 steps)", **N,
     )  # fmt: skip
     lr: float = option(
         None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
@@ -116,15 +112,32 @@ class Classification(Task):
     """The classifier as a task for train.loop."""
 
     name = "classifier"
+    config_class = ClassifierConfig
+    description = "Train a text classifier by direct summation, or with another mixer."
     metric = "accuracy"
     compared = tuple(models.MODELS)
     report_metrics = ("accuracy", "macro_f1")
+    predict_flags = ("data", "text_column", "format", "write", "top_k")
+    predict_help = (
+        "print the class of each text in standard input or in --data FILE: a text a line, or a "
+        "table (csv, tsv, jsonl, parquet), whose other columns are kept"
+    )
     higher_is_better = True
 
+    @classmethod
+    def load(cls, config, folder, resume):
+        from minisum.runs.estimator import enough_epochs
+
+        data = load_data(config)
+        train = data.splits["train"]
+        epochs = config.epochs or enough_epochs(len(train), config.batch_size)
+        config = dataclasses.replace(config, epochs=epochs)
+        config = config if config.mixer == "all" else cls.resolve(config)
+        return cls(config, data, tokenizer_of(config, folder, resume, train.texts))
+
     def __init__(self, config, data, tokenizer):
-        self.config, self.data, self.tokenizer = config, data, tokenizer
-        self.dataset, self.data_sha256 = data.name, data.sha256
-        self.vocab = tokenizer.get_vocab_size()
+        super().__init__(config, data, tokenizer)
+        self.data = data
         self.reader = TextReader(tokenizer, **describe_reader(config))
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
@@ -133,7 +146,9 @@ class Classification(Task):
     @staticmethod
     def resolve(config):
         """The learning rate filled in: each kind of model has its own scale of gradients."""
-        rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
+        from minisum.runs.estimator import learning_rate
+
+        rate = learning_rate("encoder" if config.is_encoder else config.mixer)
         return dataclasses.replace(config, lr=config.lr or rate)
 
     def batch(self, split, rows):
@@ -144,7 +159,7 @@ class Classification(Task):
         logits, labels = self.outputs(split, predict), self.labels[split]
         chosen = logits.argmax(axis=1)
         return {
-            "loss": float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
+            "loss": float(cross_entropy(logits, labels)[0]),
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
@@ -166,26 +181,19 @@ class Classification(Task):
             "model": describe_model(self.config, self.vocab, len(names)),
             "text": describe_reader(self.config),
             "class_names": names,
+            "columns": self.data.columns,
         }
+
+    @staticmethod
+    def predict(run, chosen):
+        from train.run.answers import answer_texts
+
+        answer_texts(run, chosen)
 
 
 def load_data(config):
     columns = config.pick("text_column", "label_column")
     return load_classification(**config.source(), **columns, **config.split())
-
-
-def load(config, folder, resume):
-    """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
-    data = load_data(config)
-    train = data.splits["train"]
-    config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
-    config = config if config.mixer == "all" else Classification.resolve(config)
-    return Classification(config, data, tokenizer_of(config, folder, resume, train.texts))
-
-
-def enough_epochs(config, rows):
-    steps = -(-rows // config.batch_size)
-    return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
 
 
 def describe_model(config, vocab, classes):
@@ -205,11 +213,6 @@ def describe_reader(config):
     return config.pick("max_len", "padding", "drop_unknown") | {"full": config.padding == "left"}
 
 
-def log_softmax(logits):
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
 def macro_f1(chosen, labels, classes):
     """The mean of 2 TP / (2 TP + FP + FN) over the classes that occur in either."""
     hits = np.bincount(labels[chosen == labels], minlength=classes)
@@ -218,25 +221,5 @@ def macro_f1(chosen, labels, classes):
     return float((2 * hits[occurring] / occurrences[occurring]).mean())
 
 
-def predict(run):
-    """Answer standard input with a trained classifier."""
-    from train.run.predict import answer_lines
-
-    def classify(texts):
-        probabilities = run.predict_proba(texts)
-        for row, best in zip(probabilities, probabilities.argmax(axis=1), strict=True):
-            yield str(run.classes[best]), row[best]
-
-    answer_lines(classify, run.batch_size)
-
-
-COMMAND = Command(
-    task="classifier",
-    description="Train a text classifier by direct summation, or with another mixer.",
-    config_class=ClassifierConfig,
-    load=load,
-    predict=predict,
-)
-
 if __name__ == "__main__":
-    sys.exit(main(COMMAND))
+    sys.exit(main(Classification))

@@ -10,7 +10,6 @@ import dataclasses
 import math
 import sys
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 
@@ -22,12 +21,13 @@ from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
 from minisum.runs.reading import build_model
 from minisum.text.tokenizer import TextReader
-from train.command_line import Command, main
+from train.command_line import main
 from train.run import figures
+from train.run.answers import table_rows, write_answers
 from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
-from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.task import Task, tokenizer_of
 
+REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
 # What a closed-form solution has no use for.
@@ -92,16 +92,31 @@ class Multimodal(Task):
     """The regression as a task for train.loop. Inside, targets have mean 0 and deviation 1."""
 
     name = "multimodal"
+    config_class = MultimodalConfig
+    description = (
+        "Predict a number from a text and some numbers, by direct summation with one "
+        "shared channel, or by another mixer."
+    )
+    predict_help = (
+        "print a number for each row of standard input or of --data FILE (csv, tsv, jsonl, "
+        "parquet), which has the text and numeric columns of the run in DIR"
+    )
+    predict_flags = ("data", "format", "write")
     metric = "rmse"
     compared = tuple(models.MIXERS)
     report_metrics = ("mae", "rmse", "r2")
     higher_is_better = False
 
+    @classmethod
+    def load(cls, config, folder, resume):
+        columns = config.pick("text_column", "numeric_columns", "target")
+        data = load_multimodal(**config.source(), **columns, **config.split())
+        texts = data.splits["train"].texts
+        return cls(config, data, tokenizer_of(config, folder, resume, texts))
+
     def __init__(self, config, data, tokenizer):
-        self.config, self.data, self.tokenizer = self.resolve(config), data, tokenizer
-        self.dataset, self.data_sha256 = data.name, data.sha256
-        self.vocab = tokenizer.get_vocab_size()
-        self.tables = data.splits
+        super().__init__(self.resolve(config), data, tokenizer)
+        self.data, self.tables = data, data.splits
         known = self.tables["train"]
         self.train_size = len(known)
         self.standardise = Standardiser.fit(known.numbers, data.columns.numbers)
@@ -174,9 +189,7 @@ class Multimodal(Task):
             "text": columns.text,
             "numbers": ", ".join(columns.numbers),
             "target": columns.target,
-            "missing_numbers": f"{missing:,}, each replaced by its column's mean and flagged"
-            if self.standardise.flagged
-            else missing,
+            "missing_numbers": f"{missing:,}{REPLACED}" if self.standardise.flagged else missing,
             "rows_left_out": self.data.left_out,
             "vocabulary": self.vocab,
             **{f"mean_{name}": value for name, value in mean.items()},
@@ -210,6 +223,19 @@ class Multimodal(Task):
         unmasked = self.config.unmasked
         return {"max_len": self.config.max_len, "full": unmasked, "unmasked": unmasked}
 
+    @staticmethod
+    def predict(run, chosen):
+        """Print a number for each row; with --write, beside the row's other columns."""
+        columns = Columns(run.columns["text"], tuple(run.columns["numbers"]), None)
+        rows, where = table_rows(chosen)
+
+        def answer(chunk, start):
+            table = read_table(chunk, where, columns, start)
+            values = run.predict_columns(table.texts, table.numbers)
+            return [{"predicted": float(f"{value:.6g}")} for value in values]
+
+        write_answers(rows, answer, run.batch_size, columns.text, chosen["write"])
+
 
 def errors(true, predicted):
     """MAE, MSE, RMSE and R², the fraction of the targets' variance that is explained."""
@@ -224,36 +250,5 @@ def errors(true, predicted):
     }
 
 
-def load(config, folder, resume):
-    """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
-    columns = config.pick("text_column", "numeric_columns", "target")
-    data = load_multimodal(**config.source(), **columns, **config.split())
-    texts = data.splits["train"].texts
-    return Multimodal(config, data, tokenizer_of(config, folder, resume, texts))
-
-
-def predict(run):
-    """Print a number for each row of standard input."""
-    columns = Columns(run.columns["text"], tuple(run.columns["numbers"]), None)
-    rows, start = rows_of_standard_input(), 1
-    while chunk := list(islice(rows, run.batch_size)):
-        table = read_table(chunk, STANDARD_INPUT, columns, start)
-        for value in run.predict_columns(table.texts, table.numbers):
-            print(f"{value:.6g}")
-        sys.stdout.flush()
-        start += len(chunk)
-
-
-COMMAND = Command(
-    task="multimodal",
-    description="Predict a number from a text and some numbers, by direct summation with one "
-    "shared channel, or by another mixer.",
-    config_class=MultimodalConfig,
-    load=load,
-    predict=predict,
-    predict_help="read rows (csv with a header, or JSON lines) with the text and numeric columns "
-    "of the run in DIR from standard input, and print a number for each",
-)
-
 if __name__ == "__main__":
-    sys.exit(main(COMMAND))
+    sys.exit(main(Multimodal))

@@ -13,8 +13,9 @@ import numpy as np
 
 from minisum import backend
 from minisum.errors import UserError
+from minisum.params import Params
 from minisum.runs.base import Run
-from minisum.text.batches import batches
+from minisum.text.batches import Ragged, batches
 from minisum.text.tokenizer import PAD, UNKNOWN_ID, TextReader
 
 
@@ -23,7 +24,8 @@ class Explanation:
     """The account of one decision: logits = shares.sum(axis=0) + bias.
 
     tokens: the n tokens that were read, as the text spells them. shares (n, C): what each adds to
-    the logit of each class. bias (C,): what the head adds without any.
+    the logit of each class. bias (C,): what the head adds without any. temperature: what the logits
+    are divided by to give probabilities.
     """
 
     text: str
@@ -31,6 +33,7 @@ class Explanation:
     tokens: list[str]
     shares: np.ndarray
     bias: np.ndarray
+    temperature: float = 1.0
 
     @property
     def logits(self) -> np.ndarray:
@@ -38,7 +41,7 @@ class Explanation:
 
     @property
     def probabilities(self) -> np.ndarray:
-        return softmax(self.logits)
+        return softmax(self.logits / self.temperature)
 
     @property
     def label(self) -> Any:
@@ -56,9 +59,16 @@ class Explanation:
 class ClassifierRun(Run):
     """A trained classifier of texts."""
 
-    def __init__(self, model, params, tokenizer, spec, **settings):
+    def __init__(
+        self, model: Any, params: Params, tokenizer: Any, spec: dict[str, Any], **settings: Any
+    ):
         super().__init__(model, params, tokenizer, spec, **settings)
         self.reader = TextReader(tokenizer, **spec["text"])
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by: 1, or what --calibrate found on the validation texts."""
+        return self.spec.get("temperature", 1.0)
 
     @property
     def classes(self) -> list[Any]:
@@ -67,7 +77,10 @@ class ClassifierRun(Run):
 
     def logits(self, texts: Iterable[str]) -> np.ndarray:
         """(N, C) float64: the score of each class for each text."""
-        encoded = self.reader.encode(several(texts))
+        return self.logits_of(self.reader.encode(several(texts)))
+
+    def logits_of(self, encoded: Ragged) -> np.ndarray:
+        """The same for texts that the reader has encoded."""
         logits = np.empty((len(encoded), len(self.classes)))
         by_length = np.argsort(encoded.lengths, kind="stable")  # little padding a batch
         for rows in batches(by_length, self.batch_size):
@@ -76,7 +89,7 @@ class ClassifierRun(Run):
 
     def predict_proba(self, texts: Iterable[str]) -> np.ndarray:
         """(N, C): the probability of each class for each text."""
-        return softmax(self.logits(texts))
+        return softmax(self.logits(texts) / self.temperature)
 
     def predict(self, texts: Iterable[str]) -> list[Any]:
         """The likeliest class of each text."""
@@ -95,7 +108,8 @@ class ClassifierRun(Run):
         spelled[mask] = self.spelled(text, int(mask.sum()))
         shown = mask if self.model.masked else np.ones(len(ids), bool)
         bias = backend.to_numpy(self.params["head"]["b"])
-        return Explanation(text, self.classes, list(spelled[shown]), shares[shown], bias)
+        tokens = list(spelled[shown])
+        return Explanation(text, self.classes, tokens, shares[shown], bias, self.temperature)
 
     def spelled(self, text: str, count: int) -> list[str]:
         """The `count` tokens of a text that the model reads, as the text spells them."""
@@ -108,7 +122,7 @@ class ClassifierRun(Run):
         return tokens[len(tokens) - count :] if self.reader.padding == "left" else tokens[:count]
 
 
-def contributions(model, params, ids, mask) -> np.ndarray:
+def contributions(model: Any, params: Params, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """(n, C): what each token of a text adds to each class's logit; with the bias, all of it.
 
     ids (n,), mask (n,) bool. Padding adds nothing, unless the model was trained without a mask.
@@ -131,7 +145,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def several(texts: Iterable[str]) -> list[str]:
-    """A list of texts. UserError for a single one, whose letters would be taken for texts."""
+    """A list of texts. UserError for what is not text, and for a single one: it has letters."""
     if isinstance(texts, str):
         raise UserError("a list of texts is needed, not one text: put it in brackets")
-    return list(texts)
+    found = list(texts)
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UserError(f"text {number} is not a text but of type {type(text).__name__}")
+    return [str(text) for text in found]

@@ -216,11 +216,11 @@ def test_a_kernel_reads_one_type_without_gaps(device):
     assert not RUNS_ON(single, None, double)
     for arrays in ((single, double), (single, np.ones(4, "f4")), (single.astype("f2"),)):
         assert not RUNS_ON(*arrays)
-    nowhere = ("", "kernel", np.dtype("f4"), (0, 1, 1), (1, 1, 1))
+    nowhere = ("file.kernel", (0,), (1,), single)
     for array in (double, single.T[1:], single.astype("i8")):
         with pytest.raises(ValueError, match="float32 in row-major order"):
             compiling.launch(*nowhere, array, 1, 2.0)
-    compiling.launch(*nowhere, single, None, single.astype("i4"), single > 0, 1, 2.0)
+    compiling.launch(*nowhere, None, single.astype("i4"), single > 0, 1, 2.0)
 
 
 def drawn_like(rng, part):

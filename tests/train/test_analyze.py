@@ -1,6 +1,7 @@
 """Looking inside: the contributions are exact, the geometry is what its names say."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -122,7 +123,7 @@ def classified(tmp_path_factory):
     (folder / "rows.tsv").write_text("text\tlabel\n" + "\n".join(lines), encoding="utf-8")
     flags = ["--data", folder / "rows.tsv", "--width", 8, "--epochs", 3, "--max-len", 6,
              "--threads", 1, "--out", folder / "run"]  # fmt: skip
-    assert main(classifier.COMMAND, [str(flag) for flag in flags]) == 0
+    assert main(classifier.Classification, [str(flag) for flag in flags]) == 0
     return folder / "run"
 
 
@@ -144,7 +145,7 @@ def test_layers_of_language_models(tmp_path, capsys):
         flags = ["--data", tmp_path / "text.txt", "--width", 16, "--layers", 2, "--max-len", 16,
                  "--heads", 2, "--vocab-size", 300, "--epochs", 1, "--threads", 1,
                  "--mixer", mixer, "--out", tmp_path / mixer]  # fmt: skip
-        assert main(causal.COMMAND, [str(flag) for flag in flags]) == 0
+        assert main(causal.LanguageModelling, [str(flag) for flag in flags]) == 0
     out = tmp_path / "out"
     assert run(tmp_path / "hybrid", tmp_path / "attention", "--out", out, "--tokens", 50) == 0
     numbers = json.loads((out / "layers.json").read_text())
@@ -167,6 +168,15 @@ def test_bad_input_is_told_in_one_sentence(classified, tmp_path, capsys, argumen
     assert run(*(places.get(argument, argument) for argument in arguments)) == 2
     errors = capsys.readouterr().err
     assert words in errors and errors.startswith("error: ") and errors.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_refused_model_leaves_no_folder(classified, tmp_path):
+    run_of_another = tmp_path / "run"
+    shutil.copytree(classified, run_of_another)
+    (run_of_another / "best.safetensors").unlink()
+    assert run(run_of_another, "--out", tmp_path / "o") == 2
+    assert not (tmp_path / "o").exists()
 
 
 def test_runs_of_two_tasks_are_refused(classified, tmp_path, capsys):

@@ -23,20 +23,16 @@ def account_of(found):
 
 
 def in_terminal(account, coloured):
-    """The text, its words green for the predicted class and red against it, or with numbers."""
-    scale = _scale(account)
+    """The text, its words blue for the predicted class and orange against it, or with numbers."""
     painted = []
-    for entry in account["words"]:
-        word, value = entry["word"], entry["contribution"]
+    for word, value, strength in _shades(account):
         if not coloured:
             painted.append(f"{word}({value:+.2f})")
-            continue
-        strength = abs(value) / scale
-        if strength < 0.1:
+        elif strength < 0.1:
             painted.append(word)
         else:
             level = round(60 + 140 * strength)
-            colour = f"0;{level};0" if value > 0 else f"{level};0;0"
+            colour = f"0;{level // 2};{level}" if value > 0 else f"{level};{level // 2};0"
             painted.append(f"\x1b[48;2;{colour}m\x1b[38;2;255;255;255m{word}\x1b[0m")
     return f"{account['predicted']} ({account['probability']:.1%}): " + " ".join(painted)
 
@@ -49,15 +45,12 @@ def in_html(accounts, title):
 
 
 def _article(account):
-    scale = _scale(account)
     words = []
-    for entry in account["words"]:
-        value = entry["contribution"]
-        opacity = STRONGEST * abs(value) / scale
-        colour = "0,140,60" if value > 0 else "200,40,40"
+    for word, value, strength in _shades(account):
+        colour = "0,114,178" if value > 0 else "213,94,0"
         words.append(
-            f'<span style="background:rgba({colour},{opacity:.2f})" '
-            f'title="{value:+.4f}">{html.escape(entry["word"])}</span>'
+            f'<span style="background:rgba({colour},{STRONGEST * strength:.2f})" '
+            f'title="{value:+.4f}">{html.escape(word)}</span>'
         )
     known = ""
     if "true" in account:
@@ -72,7 +65,8 @@ def _article(account):
     )
 
 
-def _scale(account):
-    """The largest contribution of the text, which gets the strongest colour."""
-    sizes = [abs(entry["contribution"]) for entry in account["words"]]
-    return max(sizes, default=0.0) or math.inf
+def _shades(account):
+    """(word, contribution, its size from 0 to 1, the largest of the text) of every word."""
+    found = [(entry["word"], entry["contribution"]) for entry in account["words"]]
+    scale = max((abs(value) for _, value in found), default=0.0) or math.inf
+    return [(word, value, abs(value) / scale) for word, value in found]

@@ -9,7 +9,7 @@ import numpy as np
 from minisum import backend
 from minisum.shards import Workers
 from train.bench.measure import bandwidth, describe_machine, interleaved, peak_memory, summary
-from train.bench.sides import Ours
+from train.bench.sides import Ours, two_steps
 
 VECTORS = 7  # that a step must read or write once: g, and θ, m, v both ways
 # Largest relative difference between the outputs of the two sides, before and after a step.
@@ -108,31 +108,40 @@ class Bench:
         traffic = VECTORS * 4 * sides["ours"].params.count
         found["limit_seconds"] = seconds["ours products"]["median"] + traffic / self.bandwidth
         del sides, runs
-        found["peak_bytes"] = {"ours": peak_memory(makers["ours"], self.xp)}
+        found["peak_bytes"] = {"ours": peak_memory(partial(two_steps, makers["ours"]), self.xp)}
         if "eager" in makers:
-            found["peak_bytes"]["eager"] = self.torch.peak_memory(makers["eager"], self.device)
+            work = partial(two_steps, makers["eager"])
+            found["peak_bytes"]["eager"] = self.torch.peak_memory(work, self.device)
         return found
+
+    def theirs(self, found):
+        """mode -> summary of the seconds of each of PyTorch's modes that ran."""
+        return {mode: found["seconds"][mode] for mode in self.modes if mode in found["seconds"]}
+
+    def line(self, name, what, ours, theirs, found, target):
+        """The line of `ours` against the fastest of `theirs`, name -> summary of seconds."""
+        line = Line(name, what, milliseconds(ours), self.why_not or "", details=found)
+        if theirs:
+            best = min(theirs, key=lambda name: theirs[name]["median"])
+            line.theirs = f"{best} {milliseconds(theirs[best])}"
+            line.ratio, line.target = theirs[best]["median"] / ours["median"], target
+        return line
 
     def lines(self, name, what, found, target=None):
         """The line of the time of a step against PyTorch's fastest mode, and of its memory."""
-        seconds, notes = found["seconds"], []
-        ours = seconds["ours"]
-        line = Line(name, what, milliseconds(ours), self.why_not or "", details=found, notes=notes)
-        theirs = {mode: seconds[mode] for mode in self.modes if mode in seconds}
+        ours, theirs = found["seconds"]["ours"], self.theirs(found)
+        line = self.line(name, what, ours, theirs, found, target)
         if theirs:
-            best = fastest(theirs)
-            line.theirs = f"{best} {milliseconds(theirs[best])}"
-            line.ratio = theirs[best]["median"] / ours["median"]
-            line.target = target
             least = min(their["min"] for their in theirs.values()) / ours["min"]
-            notes.append(f"PyTorch: {listed(theirs)}; ratio of the minima {least:.2f}")
-        notes.append(self.products_note(found))
+            line.notes.append(f"PyTorch: {listed(theirs)}; ratio of the minima {least:.2f}")
+        line.notes.append(self.products_note(found))
         differ = found.get("outputs_differ")
         if differ is not None:
-            notes.append(f"outputs agree to {differ:.0e} of their size")
+            note = f"outputs agree to {differ:.0e} of their size"
             if not differ <= (AGREEMENT_TF32 if self.tf32 else AGREEMENT):
-                notes[-1] = f"THE OUTPUTS DIFFER by {differ:.0e} of their size: no comparison"
+                note = f"THE OUTPUTS DIFFER by {differ:.0e} of their size: no comparison"
                 line.target = line.ratio = None
+            line.notes.append(note)
         return [line, *self.memory_lines(name, what, found)]
 
     def products_note(self, found):
@@ -181,10 +190,6 @@ def disagreement(sides):
 
 def relative(a, b):
     return float(np.abs(a - b).max() / np.abs(b).max())
-
-
-def fastest(seconds):
-    return min(seconds, key=lambda name: seconds[name]["median"])
 
 
 def listed(seconds):

@@ -1,8 +1,11 @@
 """The lines of the benchmark: which workloads, against what, and how fast they should be."""
 
-from train.bench.compare import Line, fastest, listed, megabytes, milliseconds
+from functools import partial
+
+from train.bench.compare import Line, listed, megabytes, milliseconds
 from train.bench.measure import peak_memory
-from train.bench.sides import Workload
+from train.bench.sides import Workload, two_steps
+from train.run.figures import finish, picture
 
 
 def step(bench):
@@ -23,26 +26,13 @@ def attention(bench):
     lines = []
     for what, (workload, target) in others.items():
         found = bench.compare(workload, beside=summation)
-        seconds = found["seconds"]
-        ours, summations = seconds["ours"], seconds["beside"]
-        theirs = {f"PyTorch {mode}": seconds[mode] for mode in bench.modes if mode in seconds}
-        sides = theirs
-        if workload.head_width or not theirs:
-            sides = theirs | {"our attention": ours}
-        best = fastest(sides)
-        line = Line(
-            "attention",
-            f"summation against attention, 64 x 512, {what}",
-            milliseconds(summations),
-            f"{best} {milliseconds(sides[best])}",
-            sides[best]["median"] / summations["median"],
-            None if bench.on_device else target,
-            details=found,
-            notes=[
-                listed({"our attention": ours} | theirs),
-                "attention's " + bench.products_note(found),
-            ],
-        )
+        ours = {"our attention": found["seconds"]["ours"]}
+        theirs = {f"PyTorch {mode}": seconds for mode, seconds in bench.theirs(found).items()}
+        sides = theirs | ours if workload.head_width or not theirs else theirs
+        named = "attention", f"summation against attention, 64 x 512, {what}"
+        goal = None if bench.on_device else target
+        line = bench.line(*named, found["seconds"]["beside"], sides, found, goal)
+        line.notes += [listed(ours | theirs), "attention's " + bench.products_note(found)]
         lines += [line, *bench.memory_lines(f"attention, {what}", what, found)]
     return lines
 
@@ -56,7 +46,7 @@ def document(bench):
         steps[n] = make().step
         if n in (short, long):
             size = sum(a.nbytes for a in workload.data.values())
-            peaks[n] = peak_memory(make, bench.xp) + size
+            peaks[n] = peak_memory(partial(two_steps, make), bench.xp) + size
     steps.pop(short)
     times = bench.times(steps)
     growth = {n: times[n]["median"] / times[n // 2]["median"] for n in times if n // 2 in times}
@@ -109,6 +99,37 @@ def curve_point(bench, what, found):
     for one in memory:
         one.target = None
     return [line, *memory]
+
+
+def curves_of(records):
+    """(model, side) -> [(tokens of a text, microseconds a token)] of bench.json's sweep."""
+    curves = {}
+    for record in records:
+        found = record["details"]
+        if record["name"] != "sweep" or "workload" not in found:
+            continue
+        workload = found["workload"]
+        tokens = workload["batch"] * workload["tokens"]
+        for side, seconds in found["seconds"].items():
+            if "products" not in side and "inference" not in side:
+                key = (workload["model"], "minisum" if side == "ours" else f"PyTorch {side}")
+                microseconds = seconds["median"] / tokens * 1e6
+                curves.setdefault(key, []).append((workload["tokens"], microseconds))
+    return curves
+
+
+@picture(7, 4.5)
+def plot(figure, curves):
+    """Time of a step against the length of a text, both logarithmic: slope 1 is linear."""
+    axes = figure.subplots()
+    for (model, side), points in sorted(curves.items()):
+        style = "-" if side == "minisum" else "--"
+        color = "C0" if model == "summation" else "C1"
+        mark = "o" if side in ("minisum", "PyTorch eager") else "x"
+        label = f"{model}, {side}"
+        axes.plot(*zip(*points, strict=True), style, marker=mark, color=color, label=label)
+    axes.set(xscale="log", yscale="log")
+    finish(axes, "tokens of a text", "microseconds a token, training step")
 
 
 TABLE = {

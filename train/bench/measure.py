@@ -27,7 +27,7 @@ def interleaved(runs, xp, budget):
     steps, repetition = {}, HOST_SECONDS if xp is np else DEVICE_SECONDS
     for name, run in runs.items():
         for _ in range(WARM_UP):
-            seconds = timed(run, xp, 1)
+            seconds = timed(run, xp)
             if seconds > SLOW:
                 break
         steps[name] = max(1, min(100, int(repetition / seconds)))
@@ -42,7 +42,8 @@ def interleaved(runs, xp, budget):
     return times
 
 
-def timed(run, xp, steps):
+def timed(run, xp, steps=1):
+    """Seconds of a step, from one synchronisation to the next."""
     synchronize(xp)
     start = time.perf_counter()
     for _ in range(steps):
@@ -61,16 +62,10 @@ def summary(seconds):
     return {"median": statistics.median(seconds), "min": min(seconds), "rounds": len(seconds)}
 
 
-def two_steps(build):
-    """What peak memory is measured of: build() makes a side, which is used, in an untimed run."""
-    side = build()
-    side.step(), side.step()
-
-
-def peak_memory(build, xp):
-    """The most bytes alive in two steps of what build() makes, by NumPy's or CuPy's account."""
+def peak_memory(work, xp):
+    """The most bytes alive that work() allocates, by NumPy's or CuPy's account."""
     with machine.allocations(xp) as peak:
-        two_steps(build)
+        work()
         synchronize(xp)
         return peak()
 
@@ -84,7 +79,7 @@ def bandwidth(xp, workers):
         source, target = pairs[worker]
         target[...] = source
 
-    best = min(timed(lambda: workers.each(copy), xp, 1) for _ in range(7))
+    best = min(timed(lambda: workers.each(copy), xp) for _ in range(7))
     return 2 * 4 * size * workers.count / best
 
 
@@ -98,18 +93,13 @@ def describe_machine(xp, threads):
     }
     if xp is not np:
         found["cupy"] = f"{xp.__version__}, CUDA {xp.cuda.runtime.runtimeGetVersion()}"
-    found["BLAS of numpy"] = blas_kernel()
+    kernels = (
+        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
+        for pool in machine.blas_pools()
+    )
+    found["BLAS of numpy"] = "; ".join(kernels) or "unknown (pip install threadpoolctl)"
     if "OPENBLAS_CORETYPE" in os.environ:
         found["OPENBLAS_CORETYPE"] = f"{os.environ['OPENBLAS_CORETYPE']} (set by hand)"
     if hasattr(os, "getloadavg"):
         found["load"] = "{:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg())
     return found
-
-
-def blas_kernel():
-    """Name, version and the processor kernel chosen by the BLAS behind NumPy."""
-    named = (
-        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
-        for pool in machine.blas_pools()
-    )
-    return "; ".join(named) or "unknown (pip install threadpoolctl)"

@@ -3,7 +3,6 @@
 import itertools
 import sys
 
-from data.reading.rows import MAX_LINE_BYTES, read_lines
 from minisum.errors import UserError
 from train.run.report import emit
 
@@ -12,31 +11,26 @@ MAX_LINE = 1 << 24  # bytes
 STANDARD_INPUT = "standard input"
 
 
-def answer_lines(classify, batch_size):
-    """Print label, tab, probability for every line of standard input.
+def answer_lines(classify, batch_size, first=b""):
+    """Print label, tab, probability for every line of standard input, of which `first` is read.
 
-    classify(texts) gives (label, probability) pairs. A batch is what has arrived, up to
-    `batch_size` lines, so a slow writer is answered at once and a fast one in full batches.
+    classify(texts) gives a list of (label, probability) for each text. A batch is what has
+    arrived, up to `batch_size` lines, so a slow writer is answered at once.
     """
-    require_streams("type a text and press Enter")
     sys.stdout.reconfigure(encoding="utf-8")
-    for texts in arriving_texts(sys.stdin.buffer, batch_size):
-        for label, probability in classify(texts):
+    for texts in arriving_texts(sys.stdin.buffer, batch_size, first):
+        for best in classify(texts):
             # A label with a line break or a tab in it stays one field of one line.
-            print(" ".join(label.split()), f"{probability:.6f}", sep="\t")
+            print(*(f"{' '.join(label.split())}\t{p:.6f}" for label, p in best), sep="\t")
         sys.stdout.flush()
 
 
-def arriving_texts(stream, limit):
+def arriving_texts(stream, limit, first=b""):
     """Yield lists of at most `limit` texts, without line ends. UserError names a line not UTF-8."""
-    number = 0
-    for lines in arriving_lines(stream):
+    before, numbers = [[first.removesuffix(b"\n")]] if first else [], itertools.count(1)
+    for lines in itertools.chain(before, arriving_lines(stream)):
         for start in range(0, len(lines), limit):
-            texts = []
-            for line in lines[start : start + limit]:
-                number += 1
-                texts.append(decode(line, number))
-            yield texts
+            yield [decode(line, next(numbers)) for line in lines[start : start + limit]]
 
 
 def arriving_lines(stream):
@@ -58,21 +52,6 @@ def decode(line, number):
         return line.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError:
         raise UserError(f"line {number} of standard input is not UTF-8 text") from None
-
-
-def rows_of_standard_input():
-    """The rows (dicts) of standard input as they arrive; UserError names the damaged line.
-
-    They are csv, tsv or JSON lines: the first line shows which.
-    """
-    require_streams("reading rows from the terminal (csv or JSON lines)")
-    lines = iter(lambda: sys.stdin.buffer.readline(MAX_LINE_BYTES + 1), b"")
-    first = next(lines, b"")
-    lines = itertools.chain([first] if first else [], lines)
-    kind = ".tsv" if b"\t" in first else ".csv"
-    if first.lstrip(b"\xef\xbb\xbf \t").startswith(b"{"):
-        kind = ".jsonl"
-    return read_lines(lines, kind, STANDARD_INPUT)
 
 
 def require_streams(prompt):

@@ -20,7 +20,12 @@ from train.run.options import Config
 class Task:
     """Batches are dicts of host arrays with a leading axis B. Subclasses are picklable."""
 
-    name: str  # "classifier"
+    name: str  # "classifier": python -m train.classifier
+    config_class: type
+    description: str  # for --help
+    predict = None  # a static method: (minisum.runs.Run, flags given for it by name) -> None
+    predict_help: str
+    predict_flags = ("data", "format")
     config: Config
     dataset: str
     data_sha256: str
@@ -30,6 +35,15 @@ class Task:
     higher_is_better: bool
     compared: tuple  # the mixers that --mixer all trains
     report_metrics: tuple  # the keys that their comparison shows
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        """The task of `config` with its data. On resuming, the tokenizer is the RunFolder's."""
+
+    def __init__(self, config, data, tokenizer=None):
+        self.config, self.dataset, self.data_sha256 = config, data.name, data.sha256
+        if tokenizer is not None:
+            self.tokenizer, self.vocab = tokenizer, tokenizer.get_vocab_size()
 
     @cached_property
     def model(self):
@@ -55,18 +69,15 @@ class Task:
         predict(batch) gives the model's outputs as host arrays. folder: a path for tables and
         figures of the test split; None writes none.
         """
-        raise NotImplementedError
 
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
-        raise NotImplementedError
 
     def model_spec(self):
         """All that prediction needs beside the parameters and the tokenizer, as JSON.
 
         "model": arguments of minisum.runs.reading.build_model. It is kept in best.safetensors.
         """
-        raise NotImplementedError
 
     def tokens(self, batch):
         """Tokens of a batch, for the speed."""
