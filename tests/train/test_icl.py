@@ -227,7 +227,7 @@ def test_files_of_a_table(tmp_path, capsys):
         "1 layer, closed form", *report.BASELINES,
     ]  # fmt: skip
     assert rows["2 layers, full"][1].endswith("(0.202)")
-    assert rows["TunedRR"][0].endswith("(0.01)")
+    assert rows["TunedRR"][0].endswith("(0.010)")
     results = json.loads((out / "results.json").read_text())
     assert len(results["cells"]) == 8 and set(results["baselines"]) == {"2", "1+3"}
     assert table["command"] == [f"python -m train.icl {' '.join(map(str, flags))}"]

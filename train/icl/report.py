@@ -31,7 +31,9 @@ def number(value):
 
 def pair(value, there):
     """Our number, and the published one in brackets."""
-    return number(value) if there is None else f"{number(value)} ({there:.3g})"
+    if there is None:
+        return number(value)
+    return f"{number(value)} ({there:.3f})" if there > 5e-4 else f"{number(value)} ({there:.0g})"
 
 
 def finite(values):
