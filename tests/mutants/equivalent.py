@@ -100,6 +100,9 @@ EQUIVALENT = {
         "minisum/mixers/tssa.py TSSA.mix.back: keep_real(dw, mask) -> dw",
         "minisum/mixers/deltanet.py queries_keys_values.back: keep_real(dbeta, mask) -> dbeta",
     ],
+    "broadcasts already, but for the product that a GPU records": [
+        "minisum/models/in_context.py product: xp.broadcast_to(x, (*lead, *x.shape[-2:])) -> x",
+    ],
     "NumPy's form of direct summation reads the mask row by row in any shape": [
         "minisum/models/long_document.py LongDocumentClassifier.features.read: "
         "mask[b, start:stop].reshape(-1, columns) -> mask[b, start:stop]",

@@ -334,4 +334,6 @@ def test_a_model_that_diverged_is_reported():
     assert report.best(cell) == "0.300 (0.059)"
     assert report.spread(cell) == "0.400 ± 0.100; 12; 1 diverged"
     assert report.best(cell | {"losses": [None]}) == "nan (0.059)"
+    close = [cell | {"losses": [loss]} for loss in (0.0648, 0.0533, 0.0651, None)]
+    assert report.agreement([*close, cell | {"form": "free"}]).startswith("2 of 4 losses are")
     assert training.numbers([0.5, np.nan, np.inf]) == [0.5, None, None]

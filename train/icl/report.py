@@ -54,6 +54,14 @@ def spread(cell):
     return text + f"{max(finite(cell['largest'])):.2g}" + f"; {gone} diverged" * (gone > 0)
 
 
+def agreement(cells):
+    """How many of the published numbers are found again, in a sentence."""
+    pairs = [(c, published(c["form"], c["noise"], c["layers"])) for c in cells]
+    pairs = [(min(finite(c["losses"])), there) for c, there in pairs if there is not None]
+    close = sum(abs(loss - there) <= max(0.1 * there, 0.003) for loss, there in pairs)
+    return f"{close} of {len(pairs)} losses are within 10 % or 0.003 of the published ones."
+
+
 def baselines_line(progress, found):
     beside = [f"{b} {pair(found[b]['loss'], published(b, found['noise']))}" for b in BASELINES]
     progress.say(f"{sequences.title(found['noise'])}: {', '.join(beside)}")
@@ -95,8 +103,8 @@ def finish(progress, folder, config, results, known, arguments):
     progress.say()
     for line in aligned([titles, *rows]):
         progress.say(line)
-    progress.say("best seed of each cell, the published number in brackets")
     cells = list(results.values())
+    progress.say(f"Best seed of each, in brackets as published. {agreement(cells)}")
     made = {
         "command": [f"python -m train.icl {shlex.join(arguments)}".strip()],
         "date": datetime.date.today().isoformat(),
@@ -107,8 +115,9 @@ def finish(progress, folder, config, results, known, arguments):
     }
     what = "Half the squared error minus the oracle's, best of the seeds; in brackets as published."
     again = "Mean ± standard deviation of the seeds; the largest error of one sequence."
-    tables = {"table1": (what, rows), "seeds": (again, table(config, results, spread))}
-    for name, (text, rows) in tables.items():
-        folder.write_json(folder.path / f"{name}.json", {"what": text} | made | {"rows": rows})
+    tables = {"table1": {"what": what, "rows": rows, "notes": [agreement(cells)]}}
+    tables["seeds"] = {"what": again, "rows": table(config, results, spread)}
+    for name, content in tables.items():
+        folder.write_json(folder.path / f"{name}.json", made | content)
     content = made | {"baselines": known, "cells": cells}
     folder.write_json(folder.path / "results.json", content)
