@@ -55,8 +55,6 @@ LATER = {
     "minisum/runs/schema.py": 130,
     "data/reading/times.py": 70,
     "train/run/children.py": 130,
-    "minisum/text": 510,
-    "minisum/columns.py": 90,
     "minisum/models/in_context.py": 250,
     "train/icl": 770,
     "minisum/__main__.py": 40,
@@ -64,7 +62,7 @@ LATER = {
     "train/page": 190,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {}
+LARGER = {"train": 6037}
 
 
 def frames():
