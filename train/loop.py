@@ -8,12 +8,13 @@ the same bits as one that was never stopped.
 """
 
 import dataclasses
+import hashlib
 import math
 import time
 
 import numpy as np
 
-from minisum import backend, checkpoint, machine
+from minisum import backend, checkpoint, files, machine
 from minisum.errors import UserError
 from minisum.optim import learning_rate
 from minisum.shards import ahead
@@ -218,7 +219,7 @@ class Run:
         """Test the epoch that is kept; the only use of the test split, unless that chose it."""
         done = len(self.at.history)
         earlier = self.group.from_rank_0(self.folder.read_result)
-        if earlier and earlier.get("epochs") == done:
+        if earlier and earlier["epochs"] == done and earlier.get("model") == self.best_digest():
             return earlier
         if earlier:
             self.report.warn(f"the test set is used again, after epoch {earlier['epochs']} already")
@@ -239,6 +240,7 @@ class Run:
             "ranks": self.group.size,
             "seed": self.config.seed,
             "parameters": self.trainer.params.count,
+            "model": self.best_digest(),
             "epochs": len(self.at.history),
             "best_epoch": kept["epoch"],
             "epoch_chosen_by": self.config.select,
@@ -251,8 +253,12 @@ class Run:
             "versions": machine.versions(xp),
             "data_sha256": self.task.data_sha256,
         }
-        self.folder.write_json(self.folder.result, result)
+        files.write_json(self.folder.result, result, sealed=True)
         return result
+
+    def best_digest(self):
+        """What was measured: a hash of the parameters that are kept."""
+        return hashlib.sha256(self.best.tobytes()).hexdigest()
 
     def save(self):
         """Write the whole state, if it is one worth coming back to."""
@@ -282,18 +288,20 @@ class Run:
 
     def restore(self):
         """Go back to the newest whole checkpoint; without one, stay at the beginning."""
+        from minisum.runs.schema import wrong_state
+
         state = self.folder.newest_state(self.report.warn)
         if state is None:
             self.report.warn(f"{self.folder} has no checkpoint yet: starting at epoch 1")
             return
         arrays, meta = state
+        vectors = {name: params.vector.shape for name, params in self.trainer.state().items()}
+        if wrong_state(meta, self.selection_metric, arrays, vectors):
+            raise UserError(f"the checkpoint in {self.folder} is of another model")
         self.folder.require_origin(meta)
-        try:
-            self.at = Position(**meta["position"])
-            self.trainer.load(arrays, meta["adam_steps"])
-            self.best = arrays.get("best")
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"the checkpoint in {self.folder} is of another model") from None
+        self.at = Position(**meta["position"])
+        self.trainer.load(arrays, meta["adam_steps"])
+        self.best = arrays.get("best")
         done = len(self.at.history) + (self.at.step > 0)
         if done > self.config.epochs:
             raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")

@@ -20,7 +20,7 @@ from train.run.options import Config
 from train.run.report import Report
 from train.run.signals import Interrupted
 
-TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes")
+TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes", "sha256")
 
 
 class Line(Model):
