@@ -2,15 +2,20 @@
 
 import contextlib
 import ctypes
+import hashlib
+import os
 import platform
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 
+import minisum
 from minisum import backend
 from minisum.errors import UserError
 
+UNKNOWN_BLAS = "unknown (pip install threadpoolctl)"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -82,6 +87,36 @@ def allocations(xp):
         yield lambda: count.peak
 
 
+def use_gpu(number):
+    """Work on this GPU from now on, counted round if there are fewer."""
+    import cupy
+
+    cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()
+
+
+def versions(xp):
+    """name -> version of what numbers depend on: this library, Python, NumPy and the backend."""
+    found = {"minisum": minisum.__version__, "python": platform.python_version()}
+    return found | {module.__name__: module.__version__ for module in (np, xp)}
+
+
+def usable_cpus():
+    """Numbers of the CPUs that this process may use."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:
+        return set(range(os.cpu_count() or 1))
+
+
+def cores(cpus):
+    """How many cores these CPUs are: two hyperthreads share one core's vector units."""
+    siblings = set()
+    for cpu in cpus:
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings.add(path.read_text() if path.exists() else cpu)
+    return len(siblings)
+
+
 def blas_pools():
     """threadpoolctl's description of each BLAS that NumPy loaded; [] without threadpoolctl."""
     try:
@@ -98,7 +133,28 @@ def blas():
         + "s" * (pool["num_threads"] != 1)
         for pool in blas_pools()
     )
-    return "; ".join(named) or "unknown (pip install threadpoolctl)"
+    return "; ".join(named) or UNKNOWN_BLAS
+
+
+def blas_kernels():
+    """Name, version and the processor kernel that each BLAS behind NumPy chose, for a log line."""
+    named = (
+        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
+        for pool in blas_pools()
+    )
+    return "; ".join(named) or UNKNOWN_BLAS
+
+
+def arithmetic():
+    """What decides the last bits of a sum here, as a word that is another where they are.
+
+    The processor chooses the kernels of BLAS and of NumPy, and their versions the order of sums:
+    the bits of a few products and functions tell them apart.
+    """
+    x = np.random.default_rng(0).normal(size=(96, 257)).astype(np.float32)
+    found = [x @ x.T, x[0] @ x[1], x[:, :64].T @ x[:, 64:128], x.sum(0), np.exp(x), np.tanh(x)]
+    digest = hashlib.sha256(b"".join(array.tobytes() for array in found)).hexdigest()[:8]
+    return f"arithmetic {digest} of NumPy {np.__version__}"
 
 
 def report(name):

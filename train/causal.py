@@ -14,7 +14,7 @@ import numpy as np
 from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
 from data.windows import PackedWindows, RowWindows
 from minisum import backend, mixers
-from minisum.errors import UserError
+from minisum.errors import UserError, visible
 from minisum.models import language_model
 from minisum.runs import load as load_run
 from minisum.runs.reading import build_model
@@ -134,7 +134,6 @@ class LanguageModelling(Task):
         self.train_size = len(self.windows["train"])
 
     def cut(self, texts, split):
-        """The windows or rows of `texts`."""
         encoded = batches.Ragged.from_list(encode(self.tokenizer, texts))
         batches.check_ids(encoded, self.vocab)
         n = self.config.max_len
@@ -267,7 +266,7 @@ def write(chosen):
 
 
 def show(text):
-    sys.stdout.write(text)
+    sys.stdout.write(visible(text))
     sys.stdout.flush()
 
 

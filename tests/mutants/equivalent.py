@@ -27,18 +27,15 @@ EQUIVALENT = {
         "minisum/ops/running.py running_softmax_pool.back: xp.empty_like(y) -> xp.empty_like(w)",
         "minisum/ops/running.py running_softmax_pool.back: xp.empty_like(y) -> "
         "xp.empty_like(w) (1)",
-        "minisum/ops/delta.py delta_rule.back: (q, k, v, beta, beta) -> (k, k, v, beta, beta)",
-        "minisum/ops/delta.py delta_rule.back: ddecay[:, :, t, 0] -> ddecay[:, :, t, -1]",
+        "minisum/ops/delta.py delta_rule.back: (q, k, v, beta, k, k) -> (k, k, v, beta, k, k)",
         "minisum/ops/products.py causal_product.back: (q, k, v, k) -> (k, k, v, k)",
         "minisum/fast/chunks.py in_pieces.back: parts[0] is None -> parts[1] is None",
         "minisum/fast/chunks.py in_pieces.back: parts[0] is None -> parts[-1] is None",
         "minisum/fast/chunks.py carry: added[:, :, 0] -> added[:, :, -1]",
         "minisum/fast/chunked_delta_rule.py _delta_rule.back: range(K.shape[2]) -> "
         "range(V.shape[2])",
-        "minisum/fast/chunked_product.py _weights: C = Q.shape[-2] -> C = K.shape[-2]",
-        "minisum/fast/chunked_product.py _weights: Q.shape[:-1] -> K.shape[:-1]",
-        "minisum/fast/chunked_product.py _back_weights: C = Q.shape[-2] -> C = K.shape[-2]",
-        "minisum/fast/chunked_product.py _back_weights: xp.zeros_like(Q) -> xp.zeros_like(K)",
+        "minisum/fast/decayed_products.py decayed_products.back:  for a in (x, y) -> "
+        " for a in (y, y)",
         "minisum/fast/scans.py _scan: range(1, h.shape[2]) -> range(1, kept.shape[2])",
         "minisum/fast/scans.py _scan: range(h.shape[1]) -> range(kept.shape[1])",
         "minisum/models/in_context.py by_gram.back: xp.zeros_like(r[0]) -> xp.zeros_like(r[1])",
@@ -70,10 +67,6 @@ EQUIVALENT = {
         "minisum/fast/chunks.py back_decays: db, through_state = "
         "(db.sum(-1, keepdims=True), through_state.sum(-1, keepdims=True)) -> pass",
         "minisum/ops/linear_attention.py kernel_attention.back: if clamp: -> if True:",
-        "minisum/fast/chunked_product.py _weights: b.shape[-1] == 1 -> b.shape[-1] == 0",
-        "minisum/fast/chunked_product.py _weights: if b.shape[-1] == 1: -> if False:",
-        "minisum/fast/chunked_product.py _back_weights: b.shape[-1] == 1 -> b.shape[-1] == 0",
-        "minisum/fast/chunked_product.py _back_weights: b is None or b.shape[-1] == 1 -> b is None",
     ],
     "without a decay its gradient is computed for nothing, and not returned": [
         "minisum/ops/products.py causal_product.back: if log_decay is not None: -> if True:",

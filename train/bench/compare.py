@@ -61,7 +61,6 @@ class Bench:
         self.bandwidth = bandwidth(self.xp, workers)
 
     def conditions(self):
-        """What the numbers depend on, name -> text."""
         torch = self.torch.description(self.device) if self.torch else self.why_not
         return describe_machine(self.xp, self.threads) | {
             "PyTorch": torch,

@@ -9,7 +9,6 @@ from train.run.figures import finish, picture
 
 
 def step(bench):
-    """The classifier's step."""
     n, target = (512, 3.0) if bench.on_device else (256, 2.0)
     what = f"summation classifier step, 64 x {n} tokens, width 256"
     found = bench.compare(Workload("summation", 64, n))
@@ -68,7 +67,6 @@ def document(bench):
 
 
 def causal(bench):
-    """The language model's step."""
     found = bench.compare(Workload("causal", 8, 256, width=512, vocab=8192, heads=8))
     what = "causal LM step (3 summation + 1 attention), 8 x 256, width 512"
     return bench.lines("causal", what, found, 1.5 if bench.on_device else 1.6)

@@ -136,7 +136,6 @@ class Theirs:
         return self.infer().cpu().numpy()
 
     def products(self):
-        """A function that does the matrix products of a step and no more."""
         put = lambda a: torch.from_numpy(a).to(self.device)  # noqa: E731
         return torch.inference_mode()(products_of(self.workload, self.workload.batch, 1, put))
 

@@ -41,8 +41,7 @@ def train_cell(task, mixer, seed, report):
             batch = task.train_batch(seed, step)
             noise = model.noise(np.random.default_rng([seed, step, 1]), batch)
             rate = learning_rate(step - 1, config.steps, config.lr, config.warmup, config.schedule)
-            batch = batch | noise
-            on_device = shards.to_device(batch, xp)
+            on_device = shards.to_device(batch | noise, xp)
             if not unread:
                 clock, read = time.perf_counter(), 0
             unread.append(shards.loss_and_grads(params, grads, on_device))
@@ -77,12 +76,11 @@ def train_cell(task, mixer, seed, report):
         "step_memory_bytes": peak_memory(step, xp),
         "seconds": time.perf_counter() - started,
         "device": machine.device_name(xp),
-        "versions": report.versions(xp),
+        "versions": machine.versions(xp),
     }
 
 
 def test_scores(task, shards, params, xp):
-    """What the task measures on its test set."""
     return task.test_scores(
         lambda batch: backend.to_numpy(shards.predict(params, backend.to_device(batch, xp)))
     )
@@ -91,6 +89,8 @@ def test_scores(task, shards, params, xp):
 def state_numbers(task, mixer):
     """Numbers that the causal form of the layers carries from token to token, after all of them."""
     config = task.config
+    if not mixers.TABLE[mixers.parse_name(mixer)[0]].can_be_causal:
+        return None
     sizes = {"width": config.width, "heads": config.heads, "max_len": task.max_len}
     layer = mixers.build(mixer, causal=True, **sizes)
     return config.layers * layer.state_size(task.max_len)

@@ -18,6 +18,7 @@ import warnings
 
 import numpy as np
 
+from minisum import machine
 from minisum.backend import array_module
 from minisum.errors import UserError
 from train.run.signals import Interrupted
@@ -44,28 +45,28 @@ def group():
 def join(group):
     """Make `group` the one of this process, and learn which of its ranks are on this host."""
     global _group
-    seats = group.all_gather_object((socket.gethostname(), _usable_cpus()))
+    seats = group.all_gather_object((socket.gethostname(), machine.usable_cpus()))
     group.neighbours = [cpus for host, cpus in seats if host == seats[group.rank][0]]
     _group = group
 
 
 def _from_environment():
     for size, rank in LAUNCHERS:
-        if int(os.environ.get(size, 1)) > 1:
+        if (started := _variable(size, 1)) > 1:
             try:
-                return MpiGroup(int(os.environ[size]))
+                return MpiGroup(started)
             except UserError:
-                if int(os.environ.get(rank, 0)):  # rank 0 reports it
+                if _variable(rank, 0):  # rank 0 reports it
                     raise SystemExit(2) from None
                 raise
     return ProcessGroup()
 
 
-def _usable_cpus():
+def _variable(name, default):
     try:
-        return os.sched_getaffinity(0)
-    except AttributeError:
-        return set(range(os.cpu_count() or 1))
+        return int(os.environ.get(name, default))
+    except ValueError:
+        raise UserError(f"the variable {name} is no number, as a launcher sets it") from None
 
 
 class ProcessGroup:
@@ -156,15 +157,7 @@ class ProcessGroup:
         return program
 
     def abort(self, status):
-        """End all ranks at once."""
         raise SystemExit(status)
-
-    def take_gpu(self):
-        """Work on the GPU of this rank from now on: number rank % count."""
-        import cupy
-
-        count = cupy.cuda.runtime.getDeviceCount()
-        cupy.cuda.Device(self.rank % count).use()
 
     def connect_gpus(self):
         """Join the ranks' GPUs by NCCL. UserError on every rank if it cannot be done."""
@@ -314,7 +307,7 @@ def attempt(work):
 
 def in_a_sentence(error):
     """The UserError for what the machine refused, a file or memory; None for any other error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "start new thread" in str(error):
         return UserError(f"not enough memory for a run of this size ({error})")
     return UserError(str(error)) if isinstance(error, OSError) else None
 

@@ -10,15 +10,13 @@ import csv
 import dataclasses
 import io
 import os
-import platform
 import sys
 import textwrap
 import time
 
-import numpy as np
-
 import minisum
 from minisum import machine
+from minisum.errors import visible
 
 BETWEEN_LINES = 60.0  # seconds, of the lines that replace a bar
 
@@ -31,14 +29,13 @@ class Report:
 
     def say(self, text=""):
         if not self.silent:
-            emit(sys.stdout, text)
+            emit(sys.stdout, visible(text))
 
     def warn(self, text):
         if not self.silent:
-            emit(sys.stderr, f"note: {text}")
+            emit(sys.stderr, f"note: {visible(text)}")
 
     def header(self, task, more):
-        """What the run is, before it starts."""
         if self.silent:
             return
         rows = {"dataset": f"{task.dataset} (sha256 {task.data_sha256[:12]})"}
@@ -145,14 +142,6 @@ class Report:
             emit(sys.stderr, f"{title}: step {done:,} of {total:,}{so_far}, {left} left")
 
         return advance
-
-    @staticmethod
-    def versions(xp):
-        versions = {"minisum": minisum.__version__, "python": platform.python_version()}
-        versions["numpy"] = np.__version__
-        if xp is not np:
-            versions[xp.__name__] = xp.__version__
-        return versions
 
 
 def emit(stream, text):

@@ -19,7 +19,6 @@ class ParameterSlice:
     """The part of a Params that one rank's optimiser updates; to Adam it is a Params."""
 
     def __init__(self, whole, part):
-        """part: a slice of the vector."""
         self.whole, self.part = whole, part
         self.xp, self.dtype, self.vector = whole.xp, whole.dtype, whole.vector[part]
 
@@ -35,7 +34,7 @@ class Trainer:
         self.task, self.group = task, group
         config = task.config
         if group.size > 1 and config.backend == "cupy":
-            group.take_gpu()
+            machine.use_gpu(group.rank)
         self.xp = backend.get(config.backend)
         initial = task.model.init(np.random.default_rng([config.seed, 0]))
         self.params = Params.from_arrays(initial, xp=self.xp)
@@ -59,8 +58,8 @@ class Trainer:
         return ParameterSlice(params, self.group.local_shard(params.vector))
 
     def local_batch(self, batch):
-        """This rank's part of a batch, on its device."""
-        return self.shards.to_device(self.group.local_batch(batch), self.xp)
+        """This rank's part of a batch, on the host, as its device takes it."""
+        return self.shards.prepare(self.group.local_batch(batch), self.xp)
 
     def reduce_grads(self):
         """Replace the gradient of this rank's part, where Adam reads it, by the sum over ranks."""
