@@ -17,6 +17,7 @@ import numpy as np
 from minisum import backend, checkpoint, files, machine
 from minisum.errors import UserError
 from minisum.optim import learning_rate
+from minisum.shards import ahead
 from train.run import group as process_group
 from train.run.signals import Interrupted, interruptible
 from train.run.trainer import Trainer
@@ -46,29 +47,40 @@ def train(task, folder, report, resume=False):
     """
     with interruptible() as received:
         run = Run(task, folder, report, received, resume)
-        config, model, trainer = task.config, task.model, run.trainer
+        trainer = run.trainer
         shards, params, grads = trainer.shards, trainer.params, trainer.grads
         try:
             for epoch in run.epochs():
-                order = task.order(epoch)
-                for step, rate in run.steps():
-                    rows = order[(step - 1) * config.batch_size : step * config.batch_size]
-                    batch = task.train_batch(rows)
-                    # All ranks draw the whole batch's noise: the same for any number of ranks.
-                    # Steps count from 1: to NumPy [seed, epoch, 0] is the same as [seed, epoch].
-                    batch |= model.noise(np.random.default_rng([config.seed, epoch, step]), batch)
-                    targets = model.count_targets(batch)
-                    part = trainer.local_batch(batch)
+                steps = range(run.at.step + 1, run.steps_an_epoch + 1)
+                batches = ahead(batch_maker(task, trainer, epoch), steps)
+                for rate, (part, targets, tokens) in zip(run.rates(), batches, strict=False):
+                    part = backend.to_device(part, trainer.xp)
                     loss = shards.loss_and_grads(params, grads, part, max(1, targets))
                     trainer.reduce_grads()
                     trainer.adam.step(trainer.own_grads, rate, trainer.average)
                     trainer.gather_params()
-                    run.count(loss, targets, task.tokens(batch))
+                    run.count(loss, targets, tokens)
                 run.close_epoch()
             return run.finish()
         except Interrupted:
             run.save()
             raise
+
+
+def batch_maker(task, trainer, epoch):
+    """make(step) -> this rank's part of a batch, on the host; targets and real tokens of it all."""
+    config, model, order = task.config, task.model, task.order(epoch)
+
+    def make(step):
+        rows = order[(step - 1) * config.batch_size : step * config.batch_size]
+        batch = task.train_batch(rows)
+        tokens = task.tokens(batch)
+        # All ranks draw the whole batch's noise: the same for any number of ranks.
+        # Steps count from 1: to NumPy [seed, epoch, 0] is the same as [seed, epoch].
+        batch |= model.noise(np.random.default_rng([config.seed, epoch, step]), batch)
+        return trainer.local_batch(batch), model.count_targets(batch), tokens
+
+    return make
 
 
 class Run:
@@ -99,8 +111,8 @@ class Run:
         while self.at.epoch <= self.config.epochs and not self.stalled():
             yield self.at.epoch
 
-    def steps(self):
-        """(step, learning rate) of the steps that are left in the epoch, both counted from 1."""
+    def rates(self):
+        """The learning rates of the steps that are left in the epoch."""
         config, at = self.config, self.at
         rate_scale = 0.5 ** plateaus(self.scores(), config.plateau)
         total = self.steps_an_epoch * config.epochs
@@ -111,7 +123,7 @@ class Run:
                 self.check()
                 done = self.trainer.adam.steps
                 rate = learning_rate(done, total, config.lr, config.warmup, config.schedule)
-                yield at.step + 1, rate_scale * rate
+                yield rate_scale * rate
                 if len(self.unread) == STEPS_BETWEEN_READS:
                     self.read_losses()
                 advance(at.loss_sum / max(1, at.targets))

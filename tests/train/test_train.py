@@ -73,6 +73,7 @@ class LineTask:
         return {"x": self.x[rows], "y": self.y[rows]}
 
     def tokens(self, batch):
+        assert "shake" not in batch  # real tokens count, whatever the noise does to them
         return len(batch["x"])
 
     def evaluate(self, split, predict, folder=None):
