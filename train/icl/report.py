@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from minisum import files
-
 from train.icl import sequences
 from train.run.report import aligned, duration
 
