@@ -16,7 +16,7 @@ from itertools import product
 
 import numpy as np
 
-from minisum import machine
+from minisum import files, machine
 from train.command_line import run_with_exit_status
 from train.compare.__main__ import OPEN, CompareConfig, cell_name, resolve
 from train.compare.cell import train_cell
@@ -86,8 +86,8 @@ def sweep(config, folder, report):
         rows.append(best_rate(runs) | {"length": length, "width": width, "mixer": mixer})
     columns = ("mixer", "length", "width", "rate", "validation", "accuracy", "state_numbers")
     report.say("\n".join(aligned([columns, *([str(row[k]) for k in columns] for row in rows)])))
-    folder.write_json(folder.path / "recall.json", {"settings": settings, "rows": rows})
-    (folder.path / "recall.csv").write_text(csv_of(rows), encoding="utf-8")
+    files.write_json(folder.path / "recall.json", {"settings": settings, "rows": rows})
+    files.write_text(folder.path / "recall.csv", csv_of(rows))
     draw(folder.path / "recall.png", rows, config)
 
 
