@@ -72,6 +72,42 @@ def test_blocks_attend_on_their_own(case):
 
 
 @given(case=sizes)
+def test_a_linformer_that_mixes_nothing_is_attention(case):
+    linformer, params, x = build("linformer", case, rank=case.n)
+    for name in ("k_along", "v_along"):
+        params[name]["W"][...] = 0.0
+        params[name]["W"][: case.n] = XP.eye(case.n)
+    attention, plain, _ = build("attention", case)
+    for name in "qkv":
+        plain[name]["W"][...] = params[name]["W"]
+        plain[name]["b"][...] = 0.0
+    plain["o"]["W"][...], plain["o"]["b"][...] = params["o"]["W"], params["o"]["b"]
+    close(linformer(params, x)[0], attention(plain, x)[0])
+
+
+@given(case=sizes)
+def test_rala_without_regard_for_the_queries_is_linear_attention(case):
+    """Keys that agree with the mean query alike: weights 1/n, and the guard n times as large."""
+    mixer, params, x = build("rala", case)
+    params["q"]["W"][...], params["q"]["b"][...] = 0.0, 0.0  # queries of one
+    params["k"]["W"][...], params["k"]["b"][...] = 0.0, 0.5  # keys alike
+    params["gate"]["W"][...], params["gate"]["b"][...] = 0.0, 1.0
+    v = x @ params["v"]["W"].T + params["v"]["b"]
+    sums = 4 * 1.5
+    mean = v.mean(axis=1, keepdims=True) * sums / (sums + 1e-6)
+    wanted = XP.broadcast_to(mean, v.shape) @ params["o"]["W"].T + params["o"]["b"]
+    close(mixer(params, x)[0], wanted)
+
+
+@pytest.mark.parametrize("name", ["isab", "rala", "fastformer"])
+@given(case=sizes)
+def test_a_set_has_no_order(name, case):
+    mixer, params, x = build(name, case)
+    order = case.rng.permutation(case.n)
+    close(mixer(params, x[:, order])[0], mixer(params, x)[0][:, order])
+
+
+@given(case=sizes)
 def test_levels_that_weigh_alike_are_one_state(case):
     """All weights 1: Mamba-2's product, and the states add up to its state."""
     q, k, v = qkv(case)
