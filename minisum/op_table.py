@@ -269,7 +269,9 @@ def page(name):
 
 def main(arguments=None):
     """Print the table or a page; the exit status is 1 if a gradient is wrong."""
-    parser = argparse.ArgumentParser("python -m minisum.ops", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m minisum.ops", description=__doc__)
+    if __doc__ is None:
+        parser.error("Python's -OO leaves out the docstrings that the table is made of")
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this operation alone")
     name = parser.parse_args(arguments).name
     if name is not None and name not in EXAMPLES:
@@ -285,6 +287,8 @@ def main(arguments=None):
             else:
                 print(line, flush=True)
         print(*wrong, sep="\n", end="\n" if wrong else "", flush=True)
-    except BrokenPipeError:  # as in `| head`; nothing is left to be written at exit either
+    except OSError as error:  # nothing is left to be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # as in `| head`
+            parser.error(f"cannot write: {error.strerror}")
     return 1 if wrong else 0

@@ -14,7 +14,7 @@ import numpy as np
 from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
 from data.windows import PackedWindows, RowWindows
 from minisum import backend, mixers
-from minisum.errors import UserError
+from minisum.errors import UserError, visible
 from minisum.models import language_model
 from minisum.runs import load as load_run
 from minisum.runs.reading import build_model
@@ -266,7 +266,7 @@ def write(chosen):
 
 
 def show(text):
-    sys.stdout.write(text)
+    sys.stdout.write(visible(text))
     sys.stdout.flush()
 
 

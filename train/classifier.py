@@ -19,7 +19,6 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
-from minisum.ops.losses import cross_entropy
 from minisum.text.tokenizer import TextReader
 from train.command_line import main
 from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
@@ -154,10 +153,17 @@ class Classification(Task):
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
-        logits, labels = self.outputs(split, predict), self.labels[split]
-        chosen = logits.argmax(axis=1)
+        labels = self.labels[split]
+
+        def judge(logits, rows):  # of many classes, the logits of a whole split would not fit
+            top, own = logits.max(axis=1), logits[np.arange(len(rows)), labels[rows]]
+            losses = top - own + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+            return np.stack([losses, logits.argmax(axis=1)], axis=1)
+
+        losses, chosen = self.outputs(split, predict, judge).T
+        chosen = chosen.astype(int)
         return {
-            "loss": float(cross_entropy(logits, labels)[0]),
+            "loss": float(losses.mean()),
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
