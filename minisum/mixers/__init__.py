@@ -52,6 +52,7 @@ TABLE = {
     "gsa": Entry("gsa", "GatedSlotAttention", can_be_bidirectional=False),
     "hgrn2": Entry("hgrn2", "HGRN2"),
     "rwkv4": Entry("rwkv4", "RWKV4", can_be_bidirectional=False),
+    "rwkv6": Entry("rwkv6", "RWKV6", can_be_bidirectional=False),
     "cottention": Entry("cottention", "Cottention"),
     "fastformer": Entry("fastformer", "Fastformer", can_be_causal=False),
     "linformer": Entry("linformer", "Linformer", can_be_causal=False),

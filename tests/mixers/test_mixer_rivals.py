@@ -369,6 +369,25 @@ def hgrn2(p, x, causal):
     return affine(p, rms(o, p["norm.gain"]), "o")
 
 
+def rwkv6(p, x, causal):
+    delta = F.pad(x, (0, 0, 1, 0))[:, :-1] - x
+    low = affine(p, x + delta * p["mu"], "blend1").tanh().unflatten(-1, (5, 32))
+    shares = p["blend"][:, None, None] + torch.einsum("bnir,idr->ibnd", low, p["blend2"])
+    w, k, v, r, g = x + delta * shares
+    r, k, v = (split(affine(p, z, name)) for z, name in ((r, "r"), (k, "k"), (v, "v")))
+    w = split(-(p["decay"] + affine(p, affine(p, w, "decay1").tanh(), "decay2")).exp())
+    bonus = p["bonus"][:, :, None]
+
+    def update(t, S):
+        written = k[:, :, t, :, None] * v[:, :, t, None]
+        y = torch.einsum("bhk,bhkv->bhv", r[:, :, t], S + bonus * written)
+        return y, w[:, :, t].exp()[..., None] * S + written
+
+    o = recur(update, torch.zeros(B, H, d // H, d // H, dtype=torch.float64))
+    normed = join(F.layer_norm(o, (d // H,), eps=64e-5))
+    return affine(p, (p["norm.gain"] * normed + p["norm.bias"]) * F.silu(affine(p, g, "g")), "o")
+
+
 def rwkv4(p, x, causal):
     shifted = F.pad(x, (0, 0, 1, 0))[:, :-1]
     r, k, v = (

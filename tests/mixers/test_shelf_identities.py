@@ -8,6 +8,7 @@ from mixer_forms import close, same
 
 from minisum import mixers, ops
 from minisum.backend import to_numpy
+from minisum.mixers.rwkv6 import late_product
 from minisum.params import Params
 from minisum.strategies import cases
 
@@ -152,6 +153,17 @@ def test_slots_are_keys_turned_round(case):
     (y, _), _ = ops.slot_product(one, one, v, log_decay)
     flat = [a.reshape(-1, *a.shape[2:]) for a in (v, log_decay)]
     close(y.reshape(flat[0].shape), ops.decayed_sum(*flat)[0][0])
+
+
+@given(case=sizes)
+def test_a_late_product_with_a_bonus_of_one_and_no_decay_is_the_product(case):
+    """What a token reads before it writes, and its own value once: all up to itself."""
+    q, k, v = (case.normal("B H n h") for _ in "qkv")
+    zero = XP.zeros_like(k)
+    (y, last), _ = late_product(q, k, v, zero, XP.ones(case.shape("H h")), None)
+    (wanted, state), _ = ops.causal_product(q, k, v)
+    close(y, wanted)
+    close(last, state)
 
 
 @given(case=sizes)
