@@ -74,6 +74,10 @@ class ClassifierConfig(TextConfig):
     )  # fmt: skip
     ema: float = changed(TextConfig, "ema", 0.999)
     patience: int = changed(TextConfig, "patience", 10)
+    calibrate: bool = option(
+        False, "after training, fit a temperature on the validation rows: probabilities that are "
+        "as often right as they say",
+    )  # fmt: skip
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")
@@ -81,6 +85,8 @@ class ClassifierConfig(TextConfig):
 
     def check(self, given=()):
         super().check(given)
+        if self.calibrate and self.select == "test":
+            raise UserError("--calibrate needs validation rows, and --select test leaves none")
         if self.is_encoder:
             self.check_encoder(given)
         elif self.d_ff is not None:
@@ -143,6 +149,7 @@ class Classification(Task):
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
+        self.temperature, self.details = 1.0, {"class_names": data.class_names}
 
     @staticmethod
     def resolve(config):
@@ -157,13 +164,27 @@ class Classification(Task):
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
-        logits, labels = self.outputs(split, predict), self.labels[split]
+        logits, labels = self.outputs(split, predict) / self.temperature, self.labels[split]
         chosen = logits.argmax(axis=1)
-        return {
+        found = {
             "loss": float(cross_entropy(logits, labels)[0]),
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
+        if folder:
+            from train.run import scores
+
+            texts, names = self.data.splits[split].texts, self.data.class_names
+            found["calibration_error"] = scores.report(folder, logits, labels, texts, names)
+        return found
+
+    def fit_after(self, predict):
+        if self.config.calibrate:
+            from train.run.scores import fit_temperature
+
+            self.temperature = fit_temperature(self.outputs("val", predict), self.labels["val"])
+            self.details = self.details | {"temperature": self.temperature}
+        return self.config.calibrate
 
     def summary(self):
         counts = np.bincount(self.labels["train"], minlength=len(self.data.class_names))
@@ -183,6 +204,7 @@ class Classification(Task):
             "text": describe_reader(self.config),
             "class_names": names,
             "columns": self.data.columns,
+            "temperature": self.temperature,
         }
 
     @staticmethod

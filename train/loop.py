@@ -214,6 +214,8 @@ class Run:
         if earlier:
             self.report.warn(f"the test set is used again, after epoch {earlier['epochs']} already")
         self.trainer.used = self.trainer.params_of(self.best)
+        if self.task.fit_after(self.predict):
+            self.group.from_rank_0(self.save_best)
         write_to = self.folder.path if self.group.rank == 0 else None
         test = self.task.evaluate("test", self.predict, write_to)
         return self.group.from_rank_0(lambda: self.write_result(test))
@@ -236,6 +238,7 @@ class Run:
             self.selection_metric: kept[self.selection_metric],
             **{f"test_{name}": value for name, value in test.items()},
             **self.task.summary(),
+            **self.task.details,
             "seconds": self.elapsed(),
             "tokens_per_second": float(np.median(speeds)),
             "peak_memory_bytes": self.trainer.peak_memory(),
@@ -289,7 +292,7 @@ class Run:
         if done > self.config.epochs:
             raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")
         self.started -= self.at.seconds
-        if self.best is not None:
+        if self.best is not None and not self.folder.best.exists():
             self.save_best()
         self.folder.write_metrics(self.at.history)
 

@@ -52,7 +52,7 @@ def read_model(
     if not isinstance(found, dict) or "model" not in found:
         raise UserError(
             f"{best} does not say what model it holds, as earlier versions of minisum did not: "
-            "--resume the run once, and it will"
+            "delete it and --resume the run, which writes it again"
         )
     spec = {"task": meta["task"], **found}
     if task not in (None, spec["task"]):

@@ -54,6 +54,7 @@ class Line(Model):
 class LineTask:
     name, dataset, data_sha256 = "line", "toy", "0" * 64
     metric, higher_is_better = "loss", False
+    details = {}
     train_size = 23
 
     def __init__(self, **settings):
@@ -86,6 +87,9 @@ class LineTask:
 
     def model_spec(self):
         return {}
+
+    def fit_after(self, predict):
+        return False
 
 
 class Silent(Report):

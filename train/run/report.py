@@ -81,7 +81,7 @@ class Report:
         rows = {
             name.replace("_", " "): readable(value)
             for name, value in result.items()
-            if name.startswith(("best_", "val_", "test_", "majority_"))
+            if name.startswith(("best_", "val_", "test_", "majority_", "temperature"))
             and not name.endswith("_examples")
         }
         rows["parameters"] = readable(result["parameters"])

@@ -35,6 +35,7 @@ class Task:
     higher_is_better: bool
     compared: tuple  # the mixers that --mixer all trains
     report_metrics: tuple  # the keys that their comparison shows
+    details = {}  # what result.json has beside the summary
 
     @classmethod
     def load(cls, config, folder, resume):
@@ -66,6 +67,10 @@ class Task:
         figures of the test split; None writes none.
         """
         raise NotImplementedError
+
+    def fit_after(self, predict):
+        """Fit what is fitted on the validation split after training; whether anything was."""
+        return False
 
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
