@@ -178,6 +178,11 @@ class Classification(Task):
             found["calibration_error"] = scores.report(folder, logits, labels, texts, names)
         return found
 
+    def draw(self, folder):
+        from train.run import scores
+
+        scores.draw(folder)
+
     def fit_after(self, predict):
         if self.config.calibrate:
             from train.run.scores import fit_temperature

@@ -6,6 +6,7 @@ SIGINT and SIGTERM with the state saved.
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import sys
 import traceback
@@ -50,8 +51,9 @@ def main(command, arguments=None):
         results = []
         for mixer, part, begun in parts:
             variant = task.with_mixer(mixer) if mixer else task
-            group.from_rank_0(lambda: begin(variant, part, begun))  # noqa: B023
-            results.append(train(variant, part, report, begun))
+            whole = [(task, folder, True)] if mixer else []
+            settings = functools.partial(begin, [*whole, (variant, part, begun)])
+            results.append(train(variant, part, report, begun, settings))
             report.result(results[-1], part)
         if len(parts) > 1:
             report.comparison(results, task.report_metrics)
@@ -171,7 +173,6 @@ def prepare(command, arguments, held, report):
         )
     if task.config.mixer != "all":
         return task, folder, [(None, folder, resume)]
-    begin(task, folder, resume)
     parts = []
     for mixer in task.compared:
         part = RunFolder(folder.path / mixer)
@@ -189,6 +190,8 @@ def read_settings(command, chosen, given):
         if out is None:
             raise UserError("--resume needs --out DIR: the folder of the run to go on with")
         config, stored = from_run(command.config_class, command.name, out, given)
+        if config.data is not None and not Path(config.data).exists():
+            raise UserError(f"{config.data} is not there any more: name its new place with --data")
         if stored.get("ranks", 1) != process_group.group().size and "threads" not in given:
             config = dataclasses.replace(config, threads=None)
     else:
@@ -198,11 +201,13 @@ def read_settings(command, chosen, given):
     return resolve_defaults(config), stored, RunFolder(out)
 
 
-def begin(task, folder, begun):
-    """Write down what the run is. A folder with a config.json holds a run."""
-    if not (begun and folder.tokenizer.exists()):
-        task.save(folder.path)
-    folder.write_json(folder.config, identity(task))
+def begin(runs):
+    """Write down what runs are: (task, folder, begun). A folder with a config.json holds a run."""
+    for task, folder, begun in runs:
+        if not (begun and folder.tokenizer.exists()):
+            task.save(folder.path)
+        folder.write_json(folder.config, identity(task))
+        folder.mark_latest()
 
 
 def identity(task):

@@ -35,16 +35,22 @@ class Position:
     step_seconds: float = 0.0  # spent in those steps
     seconds: float = 0.0  # spent on the run, breaks not counted
     history: list = dataclasses.field(default_factory=list)  # the lines of metrics.jsonl
+    logged: list = dataclasses.field(default_factory=list)  # its lines between epochs
+    logged_sum: float = 0.0  # of the losses since the last of them
+    logged_targets: int = 0
 
 
-def train(task, folder, report, resume=False):
+def train(task, folder, report, resume=False, begin=None):
     """Train `task` in a claimed RunFolder and return the content of result.json.
 
+    begin(): called on rank 0 as soon as it is clear that the run goes on.
     Raises Interrupted (state saved) after SIGINT or SIGTERM, UserError if the loss is not finite;
     both on all ranks or on none.
     """
     with interruptible() as received:
         run = Run(task, folder, report, received, resume)
+        if begin is not None:
+            run.group.from_rank_0(begin)
         config, model, trainer = task.config, task.model, run.trainer
         shards, params, grads = trainer.shards, trainer.params, trainer.grads
         try:
@@ -116,6 +122,7 @@ class Run:
                 if len(self.unread) == STEPS_BETWEEN_READS:
                     self.read_losses()
                 advance(at.loss_sum / max(1, at.targets))
+                self.evaluate_between()
                 if self.save_due:
                     self.save()
         self.read_losses()
@@ -136,10 +143,38 @@ class Run:
                 raise UserError(self.diverged(f"the loss is {loss}", step))
             self.at.loss_sum += loss * targets
             self.at.targets += targets
+            self.at.logged_sum += loss * targets
+            self.at.logged_targets += targets
+            if self.due(self.config.log_every, step):
+                self.log(step, {"loss": self.at.logged_sum / max(1, self.at.logged_targets)})
+                self.at.logged_sum, self.at.logged_targets = 0.0, 0
         self.unread.clear()
         now = time.perf_counter()
         self.at.step_seconds += now - self.clock
         self.clock = now
+
+    def due(self, every, step):
+        """Whether a step of this epoch is one of every `every` of the run."""
+        return every and (self.steps_an_epoch * (self.at.epoch - 1) + step) % every == 0
+
+    def log(self, step, measured):
+        """Write a line between epochs into metrics.jsonl."""
+        place = {"epoch": self.at.epoch, "step": self.steps_an_epoch * (self.at.epoch - 1) + step}
+        self.at.logged.append(place | measured)
+        self.group.from_rank_0(self.write_metrics)
+
+    def write_metrics(self):
+        lines = [*self.at.logged, *self.at.history]
+        self.folder.write_metrics(sorted(lines, key=lambda line: line["step"]))
+
+    def evaluate_between(self):
+        """Validate within an epoch, where --eval-every asks for it; the epoch's end chooses."""
+        if self.at.step < self.steps_an_epoch and self.due(self.config.eval_every, self.at.step):
+            self.read_losses()
+            self.trainer.gather_state()
+            measured = self.task.evaluate(self.selection_split, self.predict)
+            named = {f"{self.selection_split}_{name}": v for name, v in measured.items()}
+            self.log(self.at.step, named)
 
     def check(self):
         """Raise Interrupted if any rank was asked to end; see whether it is time to save.
@@ -186,13 +221,14 @@ class Run:
         }
         # The same on all ranks: it decides how the run goes on.
         record = self.group.from_rank_0(lambda: record)
-        self.at = Position(epoch=at.epoch + 1, history=[*at.history, record])
+        kept = {n: getattr(at, n) for n in ("logged", "logged_sum", "logged_targets")}
+        self.at = Position(epoch=at.epoch + 1, history=[*at.history, record], **kept)
         is_best = self.kept_record() is record
         if is_best:
             self.best = backend.to_numpy(self.trainer.candidate.vector).copy()
             self.group.from_rank_0(self.save_best)
         self.save()
-        self.group.from_rank_0(lambda: self.folder.write_metrics(self.at.history))
+        self.group.from_rank_0(self.write_metrics)
         left = record["seconds"] / at.epoch * (self.config.epochs - at.epoch)
         self.report.epoch(record, self.config.epochs, left, is_best)
 
@@ -246,6 +282,8 @@ class Run:
             "data_sha256": self.task.data_sha256,
         }
         self.folder.write_json(self.folder.result, result)
+        self.folder.draw_metrics()
+        self.task.draw(self.folder.path)
         return result
 
     def save(self):
@@ -294,7 +332,7 @@ class Run:
         self.started -= self.at.seconds
         if self.best is not None and not self.folder.best.exists():
             self.save_best()
-        self.folder.write_metrics(self.at.history)
+        self.write_metrics()
 
     def broadcast_state(self):
         """Give all ranks the state of rank 0."""

@@ -91,6 +91,9 @@ class LineTask:
     def fit_after(self, predict):
         return False
 
+    def draw(self, folder):
+        self.drawn_in = folder
+
 
 class Silent(Report):
     def __init__(self):

@@ -2,7 +2,8 @@
 
 - config.json: the settings, the task and the hash of the data
 - tokenizer.json: how texts become token numbers, where the task has texts
-- metrics.jsonl: a line an epoch
+- metrics.jsonl: a line an epoch, and those that --log-every and --eval-every ask for
+- curves.svg: its losses and metrics, drawn at the end
 - result.json: the test metrics, written once at the end
 - best.safetensors: the parameters of the best epoch, by name
 - last.safetensors: the whole state of training, for --resume
@@ -99,7 +100,8 @@ class RunFolder:
         """
         now = self.origin()
         then = meta.get("origin", now)
-        for name, value in then["settings"].items():
+        for name in then["settings"].keys() - FREE_ON_RESUME:
+            value = then["settings"][name]
             if (found := now["settings"].get(name)) != value:
                 raise UserError(
                     f"the model in {self} is not the one that its config.json describes: it was "
@@ -108,10 +110,25 @@ class RunFolder:
         if now["tokenizer"] and now["tokenizer"] != then["tokenizer"]:
             raise UserError(f"{self} holds a tokenizer that its model was not trained with")
 
-    def write_metrics(self, history):
-        """Write one line an epoch, all lines atomically: none is ever incomplete."""
-        text = "".join(json.dumps(record) + "\n" for record in history)
+    def write_metrics(self, records):
+        """Write one line a record, all lines atomically: none is ever incomplete."""
+        text = "".join(json.dumps(record) + "\n" for record in records)
         checkpoint.write_bytes(self.metrics, text.encode("utf-8"))
+
+    def draw_metrics(self):
+        from train.run.curves import learning_curves
+
+        picture = learning_curves(self.metrics)
+        (self.path / "curves.svg").write_text(picture, encoding="utf-8")
+
+    def mark_latest(self):
+        """Make runs/latest point to this folder, if it is in runs and the system has links."""
+        link = self.path.parent / "latest"
+        if self.path.parent.name == "runs" and self.path.name != "latest":
+            with contextlib.suppress(OSError):
+                if link.is_symlink():
+                    link.unlink()
+                link.symlink_to(self.path.name, target_is_directory=True)
 
     def read_result(self):
         """The content of result.json, or None while the run is not finished or if it is damaged."""

@@ -164,6 +164,12 @@ class Config(Settings):
     save_every: float = option(
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
     )
+    log_every: int = option(
+        None, "steps between losses in metrics.jsonl (default: an epoch's)", "running", **N
+    )
+    eval_every: int = option(
+        None, "steps between validations in metrics.jsonl; the best epoch is kept", "running", **N
+    )
 
     RECIPES = {"default": {}}
     # flags that describe --data FILE, and mean nothing without it
@@ -360,8 +366,11 @@ def from_flags(config_class, given):
     return config
 
 
-# Settings that a resumed run may change: how long and on what it runs, not what it learns.
-FREE_ON_RESUME = {"epochs", "patience", "threads", "save_every"}
+# Settings that a resumed run may change: how long and on what it runs, not what it learns. What the
+# data is, its SHA-256 decides, wherever it is.
+FREE_ON_RESUME = {
+    "epochs", "patience", "threads", "save_every", "log_every", "eval_every", "data", "test_data",
+}  # fmt: skip
 
 
 def from_run(config_class, task, folder, given):
@@ -393,6 +402,7 @@ def from_run(config_class, task, folder, given):
         if not fits(field, values[field.name]):
             raise UserError(f"{path} is damaged: {field.name} in it is of the wrong type")
     for name, value in given.items():
+        value = list(value) if isinstance(value, tuple) else value  # config.json has lists
         if name not in FREE_ON_RESUME and values[name] != value:
             raise UserError(
                 f"{flag(name)} {value} contradicts the run in {folder}, which has {values[name]}: "

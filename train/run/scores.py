@@ -14,7 +14,7 @@ SHOWN_CLASSES = 40  # in the picture; more could not be read
 
 
 def report(folder, logits, labels, texts, class_names):
-    """Write classes.csv, confusion.json, confusion.png and predictions.csv of N test examples.
+    """Write classes.csv, confusion.json and predictions.csv of N test examples.
 
     logits (N, C), divided by the temperature; labels (N,). Returns the calibration error.
     """
@@ -32,8 +32,14 @@ def report(folder, logits, labels, texts, class_names):
         for row, text in enumerate(texts):
             found = class_names[labels[row]], class_names[chosen[row]]
             writer.writerow([*found, f"{probabilities[row, chosen[row]]:.6f}", text])
-    draw_confusion(folder / "confusion.png", confusion, class_names)
     return calibration_error(probabilities, labels)
+
+
+def draw(folder):
+    """Write confusion.png of confusion.json, where matplotlib is installed."""
+    content = json.loads((folder / "confusion.json").read_text(encoding="utf-8"))
+    confusion = np.array(content["rows_true_columns_predicted"])
+    draw_confusion(folder / "confusion.png", confusion, content["classes"])
 
 
 def by_class(confusion, class_names):

@@ -72,6 +72,9 @@ class Task:
         """Fit what is fitted on the validation split after training; whether anything was."""
         return False
 
+    def draw(self, folder):
+        """Draw what `evaluate` wrote into `folder`: once the result is safe."""
+
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
         raise NotImplementedError
