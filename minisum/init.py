@@ -23,6 +23,6 @@ def linear(rng, fan_out, fan_in, draw="uniform", bias=True):
     return {"W": W, "b": b} if bias else {"W": W}
 
 
-def norm(width):
-    """{"gain", "bias"} of a layer norm: it changes nothing at first."""
-    return {"gain": np.ones(width), "bias": np.zeros(width)}
+def norm(width, bias=True):
+    """{"gain", "bias"} of a layer norm, or the gain of an RMSNorm: it changes nothing at first."""
+    return {"gain": np.ones(width)} | ({"bias": np.zeros(width)} if bias else {})

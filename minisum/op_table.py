@@ -7,6 +7,7 @@ operation's faster forms gain is measured too, at a real size. With NAME: its do
 
 import argparse
 import difflib
+import functools
 import inspect
 import os
 import sys
@@ -64,14 +65,15 @@ def summation(op):
     return lambda ids, table, positions, W, mask: op(ids, table, positions, 1.0, W, mask)
 
 
-def running_pool(op):
+def stateless(op):
     """The state, which has no gradient, left out."""
 
-    def stateless(k, v, mask):
-        (y, _), back = op(k, v, mask)
+    @functools.wraps(op)
+    def without(*arguments):
+        (y, _), back = op(*arguments)
         return y, lambda dy: back((dy, None))
 
-    return stateless
+    return without
 
 
 def exact(*arguments, wrap=None, **constants):
@@ -147,6 +149,11 @@ EXAMPLES = {
         *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0)
     ),
     "both_ways_sum": lambda draw: smooth(draw.normal("B n d"), draw.uniform("B n d", -2, 0)),
+    "wkv": lambda draw: smooth(
+        draw.normal("B n d"), draw.uniform("B n d", -1, 1), draw.uniform("d", -2, -0.1),
+        draw.normal("d"),
+        wrap=stateless,
+    ),
     "selective_scan": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", 0.1, 1), draw.uniform("d h", -2, -0.1),
         draw.normal("B n h"), draw.normal("B n h"), draw.normal("B d h"),
@@ -157,7 +164,7 @@ EXAMPLES = {
     ),
     "softmax_pool": lambda draw: smooth(draw.normal("B n d"), draw.normal("B n d"), draw.mask()),
     "running_softmax_pool": lambda draw: smooth(
-        draw.normal("B n d"), draw.normal("B n d"), draw.mask(), wrap=running_pool
+        draw.normal("B n d"), draw.normal("B n d"), draw.mask(), wrap=stateless
     ),
 }  # fmt: skip
 

@@ -34,10 +34,14 @@ LATER = {
     "minisum/fast/decayed_products.py": 70,
     "data/generated/state_tracking.py": 120,
     "data/generated/copying.py": 80,
+    "train/compare/sequences.py": 210,
+    "train/compare/recall.py": 140,
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
     "minisum/ops/state_space.py": 60,
     "minisum/ops/both_ways.py": 90,
+    "minisum/ops/decaying_softmax.py": 80,
+    "minisum/fast/wkv_scan.py": 50,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
     "minisum/runs": 780,
@@ -49,7 +53,7 @@ LATER = {
     "train/page": 190,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1891, "train": 6081}
+LARGER = {}
 
 
 def frames():

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import minisum
-from minisum import backend, checkpoint
+from minisum import backend, checkpoint, machine
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
@@ -213,7 +213,7 @@ def begin(runs):
 def identity(task):
     """The content of config.json."""
     what = {"format": checkpoint.FORMAT, "task": task.name, "data_sha256": task.data_sha256}
-    return what | task.config.to_dict() | {"ranks": process_group.group().size}
+    return what | dataclasses.asdict(task.config) | {"ranks": process_group.group().size}
 
 
 def engine(stored):
@@ -247,10 +247,4 @@ def resolve_defaults(config):
 def cores():
     """How many cores this process may use: divided with the others of its group on this host."""
     neighbours = process_group.group().neighbours
-    usable = set().union(*neighbours)
-    # Two hyperthreads share one core's vector units: count cores.
-    siblings = set()
-    for cpu in usable:
-        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        siblings.add(path.read_text() if path.exists() else cpu)
-    return max(1, len(siblings) // len(neighbours))
+    return max(1, machine.cores(set().union(*neighbours)) // len(neighbours))

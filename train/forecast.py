@@ -41,6 +41,7 @@ TRAINED = ("hybrid", "attention", "summation", "projection")
 SOLVED = ("linear", "seasonal", "last_value")
 ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear map, chosen by validation
 BASELINE_ROWS = 200_000  # rows that the linear map is solved on, at most
+FILLED = ", each filled with the last value before it, and never a target"
 PLOTTED_WINDOWS = 6  # in forecasts.png
 
 
@@ -143,13 +144,11 @@ class Forecasting(Task):
         return cls(config, series)
 
     def __init__(self, config, series):
-        self.config, self.series = self.resolve(config), series
-        self.dataset, self.data_sha256 = series.name, series.sha256
-        self.windows = Windows(
-            series,
-            **config.pick("split", "window", "horizon", "separate"),
-            **config.pick("limit_train", "limit_test", "seed"),
-        )
+        super().__init__(self.resolve(config), series)
+        self.series = series
+        limits = config.pick("limit_train", "limit_test", "seed")
+        sizes = config.pick("split", "window", "horizon", "separate")
+        self.windows = Windows(series, **sizes, **limits)
         self.lengths = {split: len(firsts) for split, firsts in self.windows.firsts.items()}
         self.train_size = self.lengths["train"]
         season = config.season or steps_in_a_day(series.times) or SEASON
@@ -182,30 +181,29 @@ class Forecasting(Task):
         The test split is also described by horizon.csv, columns.csv and two figures in `folder`.
         """
         errors = self.errors(split, predict)
-        mse, mae = errors.overall()
+        mse, mae = map(float, mse_and_mae(errors))
         metrics = {"loss": mse, "mse": mse, "mae": mae}
         if split == "test":
-            units = errors.by_column(self.windows.deviation)
-            metrics["mae_in_units"] = float(np.mean([row["mae_in_units"] for row in units]))
-            metrics["rmse_in_units"] = float(np.mean([row["rmse_in_units"] for row in units]))
+            units = by_column(errors, self.windows.deviation)
+            for name in ("mae_in_units", "rmse_in_units"):
+                metrics[name] = float(units[name].mean())
             # Windows spread over the split are drawn.
             rows = np.linspace(0, self.lengths["test"] - 1, PLOTTED_WINDOWS).astype(int)
             batch = self.windows.batch("test", rows)
             forecasts = predict(batch)  # on every rank
             if folder:
-                names = self.series.columns
-                columns = [{"column": c} | u for c, u in zip(names, units, strict=True)]
-                (folder / "columns.csv").write_text(csv_of(columns), encoding="utf-8")
+                table = csv_of(rows_of({"column": self.series.columns} | units))
+                (folder / "columns.csv").write_text(table, encoding="utf-8")
                 self.write_steps(folder, errors)
                 self.draw_windows(folder / "forecasts.png", rows, batch, forecasts)
         return metrics
 
     def errors(self, split, predict, step=1):
-        """The errors of `predict` on the windows of a split, or on every `step`-th."""
-        errors = Errors(self.config.horizon, len(self.series.columns))
+        """The error sums of `predict` on the windows of a split, or on every `step`-th."""
+        errors = 0
         for rows in batches.batches(np.arange(0, self.lengths[split], step), 128):
             batch = self.windows.batch(split, rows)
-            errors.add(predict(batch), batch["targets"])
+            errors = errors + error_sums(predict(batch), batch["targets"])
         return errors
 
     def fit_baselines(self):
@@ -225,13 +223,13 @@ class Forecasting(Task):
         step = -(-self.train_size * channels // BASELINE_ROWS)
         chunks = batches.batches(np.arange(0, self.train_size, step), 128)
         moments = model.moments(self.windows.batch("train", rows) for rows in chunks)
-        found = []
         step = max(1, self.lengths["val"] * channels // 20_000)
-        for alpha in ALPHAS:
-            model.solution = model.solve(*moments, alpha)
-            mse, _ = self.errors("val", host_predict(model), step).overall()
-            found.append((mse, alpha, model.solution))
-        model.solution = min(found, key=lambda one: one[0])[2]
+
+        def val_mse(solution):
+            model.solution = solution
+            return mse_and_mae(self.errors("val", host_predict(model), step))[0]
+
+        model.solution = min((model.solve(*moments, alpha) for alpha in ALPHAS), key=val_mse)
         return model
 
     def write_steps(self, folder, errors):
@@ -239,7 +237,7 @@ class Forecasting(Task):
         everything = {name: e for name, (_, e) in self.baselines.items()}
         if self.config.mixer not in everything:
             everything = {"this model": errors} | everything
-        curves = {name: e.by_step() for name, e in everything.items()}
+        curves = {name: mse_and_mae(sums, axis=1) for name, sums in everything.items()}
         table = {"step": np.arange(self.config.horizon) + 1}
         for name, (mse, mae) in curves.items():
             named = name.replace(" ", "_")
@@ -272,16 +270,14 @@ class Forecasting(Task):
         gaps = int(np.isnan(self.series.values[:test_end]).sum())
         scores = {}
         for name, (_, errors) in self.baselines.items():
-            scores[f"{name}_mse"], scores[f"{name}_mae"] = errors.overall()
+            scores[f"{name}_mse"], scores[f"{name}_mae"] = map(float, mse_and_mae(errors))
         return {
             "columns_forecast": ", ".join(self.series.columns),
             "train_rows": train_end,
             "val_rows": val_end - train_end,
             "test_rows": test_end - val_end,
             **{f"{split}_windows": count for split, count in self.lengths.items()},
-            "gaps": f"{gaps:,}, each filled with the last value before it, and never a target"
-            if gaps
-            else 0,
+            "gaps": f"{gaps:,}{FILLED}" if gaps else 0,
             "season_steps": self.season,
             **({"layer_pattern": self.config.pattern} if self.config.mixer in TRAINED else {}),
             **scores,
@@ -315,37 +311,26 @@ def host_predict(model):
     return lambda batch: model.predict(params, batch)
 
 
-class Errors:
-    """Squared and absolute errors by step and column, summed over batches; gaps do not count."""
+def error_sums(forecasts, targets):
+    """(3, horizon, C): squared errors, absolute ones and their count, over B; gaps do not count."""
+    known = ~np.isnan(targets)  # (B, horizon, C), like both
+    off = np.where(known, forecasts - targets, 0).astype(np.float64)
+    return np.stack([off * off, np.abs(off), known]).sum(axis=1)
 
-    def __init__(self, horizon, columns):
-        self.squared, self.absolute, self.count = np.zeros((3, horizon, columns))
 
-    def add(self, forecasts, targets):
-        """Both (B, horizon, C)."""
-        known = ~np.isnan(targets)
-        off = np.where(known, forecasts - targets, 0).astype(np.float64)
-        self.squared += (off * off).sum(axis=0)
-        self.absolute += np.abs(off).sum(axis=0)
-        self.count += known.sum(axis=0)
+def mse_and_mae(sums, axis=None):
+    """Means of error sums: over everything, or over the steps (axis 0) or the columns (1)."""
+    squared, absolute, count = (part.sum(axis) for part in sums)
+    if axis is not None:
+        count = np.maximum(count, 1)
+    return squared / count, absolute / count
 
-    def overall(self):
-        count = self.count.sum()
-        return float(self.squared.sum() / count), float(self.absolute.sum() / count)
 
-    def by_step(self):
-        """MSE and MAE (horizon,) each, over all columns."""
-        return self._means(axis=1)
-
-    def by_column(self, deviation):
-        """A dict for each column: standardised errors, and those in its own units."""
-        mse, mae = self._means(axis=0)
-        in_units = {"rmse_in_units": np.sqrt(mse) * deviation, "mae_in_units": mae * deviation}
-        return rows_of({"mse": mse, "mae": mae, **in_units})
-
-    def _means(self, axis):
-        count = np.maximum(self.count.sum(axis), 1)
-        return self.squared.sum(axis) / count, self.absolute.sum(axis) / count
+def by_column(sums, deviation):
+    """name -> (C,): standardised errors, and those in each column's own units."""
+    mse, mae = mse_and_mae(sums, axis=0)
+    in_units = {"rmse_in_units": np.sqrt(mse) * deviation, "mae_in_units": mae * deviation}
+    return {"mse": mse, "mae": mae, **in_units}
 
 
 def rows_of(columns):

@@ -22,8 +22,10 @@ class Window(Packed, Attention):
     Backward: that of Attention with `ops.window_attention` in the place of its core.
     """
 
-    def __init__(self, *sizes, window=64, **options):
-        super().__init__(*sizes, **options)
+    def __init__(
+        self, width, heads=1, max_len=512, causal=False, window=64, head_width=None, draw="glorot"
+    ):
+        super().__init__(width, heads, max_len, causal, head_width, draw)
         if window < 1:
             raise UserError(f"a window is a number of tokens from 1 on, not {window}")
         self.window = window

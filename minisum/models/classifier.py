@@ -8,15 +8,7 @@ from minisum import init, mixers
 from minisum.errors import UserError
 from minisum.layers import linear_layer, position_layer
 from minisum.models.base import TextModel
-from minisum.ops import (
-    cross_entropy,
-    direct_summation,
-    dropout,
-    embed,
-    mean_tokens,
-    modulate,
-    relu,
-)
+from minisum.ops import cross_entropy, direct_summation, dropout, embed, mean_tokens, modulate, relu
 from minisum.params import add
 
 # Powers of the token count that the sum over tokens is divided by.
@@ -88,7 +80,7 @@ class Classifier(TextModel):
 class SummationClassifier(Classifier):
     """features = Σ_t relu((E[ids[t]] ⊙ (P[t] + 1)) @ W.T): tokens contribute vectors. O(n d²)."""
 
-    default_pooling = "sum"
+    default_pooling, packs = "sum", True
 
     def init_features(self, rng):
         return {
@@ -118,8 +110,8 @@ class SummationClassifier(Classifier):
         return relu(projected)[0]
 
     def activation_size(self, batch):
-        # A quarter of one layer's array: the op works in place, and products like long factors.
-        return super().activation_size(batch) // 4
+        # The op works in chunks of its own, on some of the tokens, and products like long factors.
+        return super().activation_size(batch) // 16
 
 
 class AttentionClassifier(Classifier):

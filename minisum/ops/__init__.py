@@ -52,6 +52,7 @@ FILES = {
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "both_ways": ("both_ways_product", "both_ways_sum"),
+    "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
     "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),
 }  # fmt: skip

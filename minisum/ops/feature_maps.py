@@ -6,6 +6,7 @@ All read the heads of queries or keys, (B, H, n, h). `minisum.mixers.linear_atte
 import math
 
 from minisum.backend import array_module, constant
+from minisum.ops.linear import linear
 from minisum.ops.softmax_attention import softmax
 
 # The largest exponent of a feature that has no other bound: e^60 n h is no infinity in float32.
@@ -24,14 +25,12 @@ def hedgehog(x, W, b):
     Saved: x, W, y.
     """
     xp, h = array_module(x), x.shape[-1]
-    z = 2 * (x @ W.T + b)
-    y = softmax(xp.concatenate([z, -z], axis=-1))
+    z, back_linear = linear(x, W, b)
+    y = softmax(xp.concatenate([2 * z, -2 * z], axis=-1))
 
     def back(dy):
         u = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
-        dz = 2 * (u[..., :h] - u[..., h:])
-        flat = dz.reshape(-1, h)
-        return dz @ W, flat.T @ x.reshape(-1, h), flat.sum(axis=0)
+        return back_linear(2 * (u[..., :h] - u[..., h:]))
 
     return y, back
 
@@ -88,12 +87,13 @@ def favor(x, omega, c=0.0):
     """
     xp, scale = array_module(x), x.shape[-1] ** -0.25
     omega, x = constant(omega, xp, x.dtype), x * scale
-    E = xp.exp(x @ omega.T - (x * x).sum(axis=-1, keepdims=True) / 2 - c)
+    directions, back_linear = linear(x, omega)
+    E = xp.exp(directions - (x * x).sum(axis=-1, keepdims=True) / 2 - c)
     root = 1 / math.sqrt(len(omega))
 
     def back(dy):
         u = dy * E * root
-        return scale * (u @ omega - x * u.sum(axis=-1, keepdims=True))
+        return scale * (back_linear(u)[0] - x * u.sum(axis=-1, keepdims=True))
 
     return (E + 1e-4) * root, back
 

@@ -273,6 +273,56 @@ def mamba2(p, x, causal):
     return affine(p, rms(join(o) * F.silu(z), p["norm.gain"]), "o")
 
 
+def fastformer(p, x, causal):
+    q, k = affine(p, x, "q"), affine(p, x, "k")
+
+    def pool(z, layer):
+        weights = (affine(p, z, layer) / math.sqrt(d // H)).softmax(dim=1)
+        return (weights.repeat_interleave(d // H, dim=-1) * z).sum(dim=1, keepdim=True)
+
+    return affine(p, pool(k * pool(q, "alpha"), "beta") * q, "o") + q
+
+
+def cottention(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    cosines = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    count = torch.full((n,), n)
+    if causal:
+        half = q.shape[-1] // 2
+        rates = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
+        turn = torch.arange(n)[:, None] * rates
+        turn = torch.polar(torch.ones_like(turn), turn)
+        q, k = (torch.complex(a[..., :half], a[..., half:]) * turn for a in cosines)
+        cosines, count = [torch.cat([a.real, a.imag], -1) for a in (q, k)], torch.arange(1, n + 1)
+    v = v / count[:, None] ** p["m"].sigmoid()[:, None, None]
+    return affine(p, join(cosines[0] @ cosines[1].mT * seen(causal) @ v), "o")
+
+
+def hgrn2(p, x, causal):
+    q, z, v = (split(affine(p, x, name)) for name in "qfv")
+    keep = z.sigmoid()
+    if causal:
+        sums = keep.log().cumsum(-2)
+        weights = (sums[..., None, :] - sums[..., None, :, :]).clamp(max=0).exp()
+    else:
+        weights = fade(keep.log())
+    weights = torch.einsum("bhtk,bhsk,bhtsk->bhts", F.silu(q), 1 - keep, weights) * seen(causal)
+    o = join(weights @ v / math.sqrt(q.shape[-1]))
+    return affine(p, rms(o, p["norm.gain"]), "o")
+
+
+def rwkv4(p, x, causal):
+    shifted = F.pad(x, (0, 0, 1, 0))[:, :-1]
+    r, k, v = (
+        affine(p, p[f"{name}.mu"] * x + (1 - p[f"{name}.mu"]) * shifted, name) for name in "rkv"
+    )
+    apart = (torch.arange(n)[:, None] - torch.arange(n) - 1)[..., None]
+    logits = k[:, None] - apart * p["decay"].exp()
+    own = torch.eye(n, dtype=torch.bool)[..., None]
+    logits = torch.where(own, k[:, None] + p["bonus"], logits) + seen(True).log()[..., None]
+    return affine(p, r.sigmoid() * (logits.softmax(dim=2) * v[:, None]).sum(dim=2), "o")
+
+
 FORMS = [
     (name, causal)
     for name, mixer in mixers.TABLE.items()

@@ -7,6 +7,7 @@ from hypothesis import given
 from mixer_forms import close, same
 
 from minisum import mixers, ops
+from minisum.backend import to_numpy
 from minisum.params import Params
 from minisum.strategies import cases
 
@@ -68,6 +69,66 @@ def test_blocks_attend_on_their_own(case):
     for start in range(0, case.n, 3):
         block = slice(start, start + 3)
         close(y[:, :, block], ops.attention(q[:, :, block], k[:, :, block], v[:, :, block])[0])
+
+
+@given(case=sizes)
+def test_wkv_without_decay_or_bonus_is_a_running_softmax(case):
+    """Which is AFT-simple's."""
+    k, v, zero = case.normal("B n d", 3.0), case.normal("B n d"), XP.zeros(case.shape("d"))
+    (y, _), _ = ops.wkv(k, v, zero, zero)
+    close(y, ops.running_softmax_pool(k, v)[0][0])
+
+
+@given(case=cases(XP, B=(1, 2), n=(2, 9), d=(1, 4)))
+def test_wkv_does_not_mind_large_keys(case):
+    k, v = case.normal("B n d", 3.0), case.normal("B n d")
+    w, u = case.uniform("d", -9, 0), case.normal("d")
+    (y, _), _ = ops.wkv(k, v, w, u)
+    (louder, _), _ = ops.wkv(k + 1e4, v, w, u)
+    np.testing.assert_allclose(to_numpy(louder), to_numpy(y), rtol=1e-9, atol=1e-9)
+
+
+@given(case=sizes)
+def test_a_bonus_without_end_leaves_the_present_alone(case):
+    k, v = case.normal("B n d"), case.normal("B n d")
+    w = case.uniform("d", -2, -0.1)
+    (y, _), _ = ops.wkv(k, v, w, XP.full_like(w, 1e3))
+    close(y, v)
+
+
+@given(case=sizes)
+def test_hgrn2_is_gated_linear_attention_that_writes_what_it_forgets(case):
+    mixer, params, x = build("hgrn2", case, causal=True, lower_bound=0.25)
+    heads = (case.B, case.n, case.H, -1)
+    q, z, v = ((x @ params[name]["W"].T).reshape(heads).swapaxes(1, 2) for name in "qfv")
+    keep = 0.25 + 0.75 / (1 + XP.exp(-z))
+    (o, _), _ = ops.causal_product(ops.silu(q)[0] / 2, 1 - keep, v, XP.log(keep))
+    normed, _ = ops.rms_norm(ops.merge_heads(o)[0], params["norm"]["gain"], 1e-5)
+    close(mixer(params, x)[0], normed @ params["o"]["W"].T)
+
+
+@given(case=sizes)
+def test_cottention_that_divides_by_nothing_is_a_product_of_unit_vectors(case):
+    """And does not see how long queries and keys are."""
+    mixer, params, x = build("cottention", case)
+    params["m"][...] = -1e3
+    y, _ = mixer(params, x)
+    heads = (case.B, case.n, case.H, -1)
+    q, k, v = ((x @ params[name]["W"].T).reshape(heads).swapaxes(1, 2) for name in "qkv")
+    q, k = (a / XP.sqrt((a * a).sum(axis=-1, keepdims=True)) for a in (q, k))
+    joined, _ = ops.merge_heads(ops.full_product(q, k, v)[0][0])
+    close(y, joined @ params["o"]["W"].T)
+
+
+@given(case=sizes)
+def test_fastformer_with_level_pools_multiplies_by_means(case):
+    """Logits of zero: both pools are means over the text."""
+    mixer, params, x = build("fastformer", case)
+    for name in ("alpha", "beta"):
+        params[name]["W"][...] = 0.0
+    q, k = x @ params["q"]["W"].T, x @ params["k"]["W"].T
+    p = k * q.mean(axis=1, keepdims=True)
+    close(mixer(params, x)[0], (p.mean(axis=1, keepdims=True) * q) @ params["o"]["W"].T + q)
 
 
 @given(case=sizes)

@@ -32,6 +32,7 @@ FORMS += [
     ("window", {"causal": True, "window": 2}),
     ("window", {"causal": False, "window": 3}),
     ("window", {"causal": True, "window": 1, "head_width": 3}),
+    ("hgrn2", {"causal": True, "lower_bound": 0.3}),
     ("mamba", {"causal": True, "expand": 1, "state_width": 3, "conv": 2}),
     ("mamba2", {"causal": True, "expand": 1, "state_width": 3, "conv": 1}),
     ("retnet", {"causal": True, "expand_v": 1}),

@@ -123,6 +123,19 @@ def scan_arrays(c):
     )  # fmt: skip
 
 
+def wkv_case(c):
+    """From a state, which is constant: that of two tokens before."""
+    w, u = c.uniform("d", -2, -0.1), c.normal("d")
+    (_, state), _ = ops.wkv(c.normal("B 2 d", 2.0), c.normal("B 2 d"), w, u)
+
+    def wkv(k, v, w, u):
+        before = tuple(a.astype(k.dtype) for a in state)
+        (y, _), back = ops.wkv(k, v, w, u, before)
+        return y, lambda dy: back((dy, None))
+
+    return wkv, c.normal("B n d", 2.0), c.normal("B n d"), w, u
+
+
 def attention_case(causal, masked):
     def make(c):
         arrays = [c.normal("B H n h"), c.normal("B H n h"), c.normal("B H n o")]
@@ -212,6 +225,7 @@ SMOOTH = {
     "both_ways_sum alike": lambda c: (
         ops.both_ways_sum, c.normal("B n d"), c.uniform("1 n 1", -2, 0)
     ),
+    "wkv": wkv_case,
     "selective_scan": lambda c: (ops.selective_scan, *scan_arrays(c)),
     "selective_scan from a state": lambda c: (
         ops.selective_scan, *scan_arrays(c), c.normal("B d h")

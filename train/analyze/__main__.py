@@ -89,12 +89,15 @@ def explain_words(run, chosen, out):
 
 def follow_layers(chosen, out):
     """The published figure and its numbers, for language models on their own validation text."""
-    measured = {}
+    planes, measured = {}, {}
     for run in chosen.runs:
-        layers = token_vectors(run, chosen.tokens)
-        name = causal_name(run, measured)
+        config, _ = from_run(causal.CausalConfig, "causal", run, {})
+        layers = token_vectors(run, config, chosen.tokens)
+        name = config.layers_pattern or config.mixer
+        if name in measured:
+            name += f" ({Path(run).name})"
+        planes[name] = geometry.principal_plane(layers)
         measured[name] = {
-            "plane": geometry.principal_plane(layers),
             "cosines": geometry.consecutive_cosines(layers),
             "participation": geometry.participation_ratios(layers),
             "tokens": len(layers[0]),
@@ -102,27 +105,16 @@ def follow_layers(chosen, out):
         emit(sys.stdout, f"{name}: {len(layers[0]):,} tokens")
         for key in ("cosines", "participation"):
             emit(sys.stdout, f"  {key:<14}" + " ".join(f"{v:8.3f}" for v in measured[name][key]))
-    numbers = {
-        name: {key: value for key, value in found.items() if key != "plane"}
-        for name, found in measured.items()
-    }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "layers.json").write_text(json.dumps(numbers, indent=1), encoding="utf-8")
-    if not layer_figures.layer_geometry(out / "layers.png", measured):
+    (out / "layers.json").write_text(json.dumps(measured, indent=1), encoding="utf-8")
+    if not layer_figures.layer_geometry(out / "layers.png", planes, measured):
         emit(sys.stderr, "note: no picture without matplotlib (pip install matplotlib)")
     emit(sys.stdout, f"in {out}")
 
 
-def causal_name(run, taken):
-    config, _ = from_run(causal.CausalConfig, "causal", run, {})
-    name = config.layers_pattern or config.mixer
-    return name if name not in taken else f"{name} ({Path(run).name})"
-
-
-def token_vectors(run, tokens):
+def token_vectors(run, config, tokens):
     """Vectors (T, d) of up to `tokens` validation tokens after the input and after each layer."""
     trained = minisum.load(run, task="causal")
-    config, _ = from_run(causal.CausalConfig, "causal", run, {})
     task = causal.LanguageModelling.load(resolve_defaults(config), RunFolder(run), resume=True)
     windows = task.windows["val"]
     found, count = [], 0
@@ -137,7 +129,6 @@ def token_vectors(run, tokens):
 
 
 def main(arguments=None):
-    """Run the analysis; return the exit status."""
     with run_with_exit_status() as outcome:
         analyze(parser().parse_args(arguments))
     return outcome.status

@@ -1,12 +1,14 @@
 """The lines of the benchmark: which workloads, against what, and how fast they should be."""
 
+from functools import partial
+
 from train.bench.compare import Line, listed, megabytes, milliseconds
 from train.bench.measure import peak_memory
-from train.bench.sides import Workload
+from train.bench.sides import Workload, two_steps
+from train.run.figures import finish, picture
 
 
 def step(bench):
-    """The classifier's step."""
     n, target = (512, 3.0) if bench.on_device else (256, 2.0)
     what = f"summation classifier step, 64 x {n} tokens, width 256"
     found = bench.compare(Workload("summation", 64, n))
@@ -43,7 +45,7 @@ def document(bench):
         steps[n] = make().step
         if n in (short, long):
             size = sum(a.nbytes for a in workload.data.values())
-            peaks[n] = peak_memory(make, bench.xp) + size
+            peaks[n] = peak_memory(partial(two_steps, make), bench.xp) + size
     steps.pop(short)
     times = bench.times(steps)
     growth = {n: times[n]["median"] / times[n // 2]["median"] for n in times if n // 2 in times}
@@ -65,7 +67,6 @@ def document(bench):
 
 
 def causal(bench):
-    """The language model's step."""
     found = bench.compare(Workload("causal", 8, 256, width=512, vocab=8192, heads=8))
     what = "causal LM step (3 summation + 1 attention), 8 x 256, width 512"
     return bench.lines("causal", what, found, 1.5 if bench.on_device else 1.6)
@@ -96,6 +97,37 @@ def curve_point(bench, what, found):
     for one in memory:
         one.target = None
     return [line, *memory]
+
+
+def curves_of(records):
+    """(model, side) -> [(tokens of a text, microseconds a token)] of bench.json's sweep."""
+    curves = {}
+    for record in records:
+        found = record["details"]
+        if record["name"] != "sweep" or "workload" not in found:
+            continue
+        workload = found["workload"]
+        tokens = workload["batch"] * workload["tokens"]
+        for side, seconds in found["seconds"].items():
+            if "products" not in side and "inference" not in side:
+                key = (workload["model"], "minisum" if side == "ours" else f"PyTorch {side}")
+                microseconds = seconds["median"] / tokens * 1e6
+                curves.setdefault(key, []).append((workload["tokens"], microseconds))
+    return curves
+
+
+@picture(7, 4.5)
+def plot(figure, curves):
+    """Time of a step against the length of a text, both logarithmic: slope 1 is linear."""
+    axes = figure.subplots()
+    for (model, side), points in sorted(curves.items()):
+        style = "-" if side == "minisum" else "--"
+        color = "C0" if model == "summation" else "C1"
+        mark = "o" if side in ("minisum", "PyTorch eager") else "x"
+        label = f"{model}, {side}"
+        axes.plot(*zip(*points, strict=True), style, marker=mark, color=color, label=label)
+    axes.set(xscale="log", yscale="log")
+    finish(axes, "tokens of a text", "microseconds a token, training step")
 
 
 TABLE = {

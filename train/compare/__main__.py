@@ -17,22 +17,22 @@ from minisum import machine, mixers
 from minisum.errors import UserError
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.compare import report as compare_report
+from train.compare import sequences
 from train.compare.cell import scale_cell, train_cell
 from train.compare.tasks import NAMES, SETTINGS, build
 from train.run.cells import Cells, claim_settings
 from train.run.folder import RunFolder, new_path
 from train.run.options import (
+    COUNT,
     D_FF,
-    LAYERS,
     LENGTH,
-    RATE,
-    SIZE,
     Config,
     N,
     Settings,
     add_out,
     changed,
     flag,
+    names,
     option,
     parser_for,
     some_of,
@@ -42,54 +42,63 @@ from train.run.report import Report
 DEFAULT_MIXERS = "summation,attention,tssa,linear_attention,gated_deltanet"
 NO_MIXING = "projection"
 # What may differ between calls that add to one comparison.
-OPEN = ("mixers", "seeds", "scaling", "without_projection")
+OPEN = ("mixers", "seeds", "scaling", "without_projection", "quick")
+
+
+def own(help, **limits):
+    """A setting of some tasks: None until `resolve` fills in the task's own default."""
+    return option(None, help, "task", **limits)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareConfig(Settings):
-    """Settings of a task are None until `resolve` fills in the task's own defaults."""
-
     task: str = option("recall", "what is learned", "task", choices=NAMES)
-    dataset: str = option(
-        None, "corpus of --task bytes (default: python_docs)", "task", choices=classification.NAMES
+    dataset: str = own(
+        "corpus of --task bytes (default: python_docs)", choices=classification.NAMES
     )
-    length: int = option(
-        None, "tokens of an example at most; ListOps: fewer than this", "task",
-        **N | {"at_least": 2, "at_most": 2**20},
+    length: int = own(
+        "tokens of an example at most; ListOps: fewer than this; state tracking and copying: "
+        "elements and letters in training", **N | {"at_least": 2, "at_most": 2**20},
     )  # fmt: skip
-    min_length: int = option(None, "ListOps: more tokens than this", "task", **N | {"at_least": 0})
-    max_depth: int = option(None, "ListOps: levels of a tree", "task", **N, at_most=100)
-    vocab_size: int = option(
-        None, "recall: keys and values together; texts: words kept", "task", **N | {"at_least": 4}
+    test_length: int = own("state tracking and copying: the longest tested", **N)
+    min_length: int = own("ListOps: more tokens than this; parity: the shortest word", **COUNT)
+    ask: str = own(
+        "state tracking: what is trained, the state after every element or the last",
+        choices=("every", "last"),
     )
-    pairs: int = option(None, "recall: keys with values; regression: examples", "task", **N)
-    filler: str = option(
-        None, "recall: between questions are random numbers or 0", "task",
-        choices=("random", "blank"),
-    )  # fmt: skip
-    dims: int = option(None, "regression: numbers of x", "task", **N)
-    noise: float = option(
-        None, "regression: standard deviation of y", "task", at_least=0, metavar="X"
+    letters: int = own("selective copying: letters to be copied", **N)
+    max_depth: int = own("ListOps: levels of a tree", **N, at_most=100)
+    vocab_size: int = own(
+        "recall: keys and values together; copying: letters and two more; texts: words kept",
+        **N | {"at_least": 4},
     )
-    noise_kind: str = option(
-        None, "regression: the same for all sequences, or up to --noise", "task",
-        choices=("fixed", "mixed"),
-    )  # fmt: skip
-    train_size: int = option(None, "training examples, where they are a fixed set", "task", **N)
-    test_size: int = option(None, "test examples", "task", **N)
+    pairs: int = own("recall: keys with values; regression: examples", **N)
+    filler: str = own(
+        "recall: between questions are random numbers or 0", choices=("random", "blank")
+    )
+    dims: int = own("regression: numbers of x", **N)
+    noise: float = own("regression: standard deviation of y", at_least=0, metavar="X")
+    noise_kind: str = own(
+        "regression: the same for all sequences, or up to --noise", choices=("fixed", "mixed")
+    )
+    train_size: int = own("training examples, where they are a fixed set", **N)
+    test_size: int = own("test examples", **N)
 
-    mixers: str = option(DEFAULT_MIXERS, "names with commas, or all", "model", metavar="NAMES")
+    mixers: str = option(
+        DEFAULT_MIXERS, "names with commas, as deltanet:beta_max=2 with options, or all", "model",
+        metavar="NAMES",
+    )  # fmt: skip
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
-    width: int = option(64, "width of the model", "model", **SIZE)
-    layers: int = option(2, "blocks", "model", **LAYERS)
-    heads: int = option(4, "heads", "model", **LAYERS)
+    width: int = changed(Config, "width", 64)
+    layers: int = changed(Config, "layers", 2, help="blocks")
+    heads: int = changed(Config, "heads", 4, help="heads")
     d_ff: int = option(
         None, "width of the token networks, 0 for none (default: 4 x width)", "model", **D_FF
     )
     positions: str = option(
         "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
     )
-    dropout: float = option(0.0, "dropout rate before the head", "model", **RATE)
+    dropout: float = changed(Config, "dropout", 0.0, help="dropout rate before the head")
 
     steps: int = option(1000, "training steps", **N)
     batch_size: int = changed(Config, "batch_size", 64)
@@ -99,6 +108,7 @@ class CompareConfig(Settings):
     weight_decay: float = changed(Config, "weight_decay", 0.0)
     clip_norm: float = changed(Config, "clip_norm", 1.0)
     seeds: int = option(3, "runs of every mixer, seeds 0, 1, ...", **N)
+    quick: bool = option(False, "one seed and half the steps")
 
     backend: str = changed(Config, "backend", "numpy")
     threads: int = changed(Config, "threads", None)
@@ -109,16 +119,23 @@ class CompareConfig(Settings):
 
     def names(self):
         """The mixers to compare, in order. UserError for one that is unknown."""
-        asked = some_of([*mixers.TABLE, "all"], self.mixers, "mixers")
-        if "all" in asked:
-            asked = [*mixers.TABLE]
+        words = names(self.mixers)
+        kinds = ",".join(word.partition(":")[0] for word in words)
+        some_of([*mixers.TABLE, "all"], kinds, "mixers")
+        able = [
+            name for name, entry in mixers.TABLE.items()
+            if entry.can_be_causal or self.task not in sequences.TASKS
+        ]  # fmt: skip
+        asked = [name for word in words for name in (able if word == "all" else [word])]
         if self.without_projection:
             asked = [name for name in asked if name != NO_MIXING]
         elif NO_MIXING not in asked:
             asked.append(NO_MIXING)
         if not asked:
             raise UserError(f"--mixers {self.mixers} --without-projection: no mixer is left")
-        return asked
+        for name in asked:
+            mixers.parse_name(name)
+        return list(dict.fromkeys(asked))
 
 
 def resolve(given):
@@ -126,11 +143,15 @@ def resolve(given):
     config = CompareConfig(**given)
     config.check()
     own = SETTINGS[config.task]
+    optional = {field.name for field in dataclasses.fields(config) if field.default is None}
     foreign = {name for settings in SETTINGS.values() for name in settings} - own.keys()
-    for name in sorted(foreign & given.keys()):
+    for name in sorted(foreign & optional & given.keys()):
         raise UserError(f"{flag(name)} has no meaning for --task {config.task}")
-    missing = {name: value for name, value in own.items() if getattr(config, name) is None}
-    config = resolve_defaults(dataclasses.replace(config, **missing))
+    config = dataclasses.replace(config, **own | given)
+    if config.quick:
+        quick = {"seeds": 1, "steps": max(1, config.steps // 2)}
+        config = dataclasses.replace(config, **quick | given)
+    config = resolve_defaults(config)
     config.check_heads()
     config.names()
     return config
@@ -150,12 +171,12 @@ def compare(config, folder, report):
     cells = Cells(folder, settings)
     for seed in range(config.seeds):
         for mixer in names:
-            name = f"{mixer}-seed{seed}"
+            name = cell_name(mixer, seed)
             result = cells.done(name)
             if result is None:
                 result = cells.keep(name, train_cell(task, mixer, seed, report))
                 compare_report.cell_line(report, result, task.metric)
-    results = [cells.done(f"{mixer}-seed{s}") for mixer in names for s in range(config.seeds)]
+    results = [cells.done(cell_name(mixer, s)) for mixer in names for s in range(config.seeds)]
     scaling = []
     for mixer in names if config.scaling else ():
         name = f"scaling-{mixer}-{config.scaling}"
@@ -165,6 +186,11 @@ def compare(config, folder, report):
             compare_report.scaling_line(report, row)
         scaling.append(row)
     compare_report.finish(report, folder, task, settings, results, baselines, scaling)
+
+
+def cell_name(mixer, seed):
+    """A file's name: without the colon, which some systems keep for themselves."""
+    return f"{mixer.replace(':', ' ')}-seed{seed}"
 
 
 def main(arguments=None):

@@ -10,12 +10,9 @@ import csv
 import dataclasses
 import io
 import os
-import platform
 import sys
 import textwrap
 import time
-
-import numpy as np
 
 import minisum
 from minisum import machine
@@ -38,7 +35,6 @@ class Report:
             emit(sys.stderr, f"note: {text}")
 
     def header(self, task, more):
-        """What the run is, before it starts."""
         if self.silent:
             return
         rows = {"dataset": f"{task.dataset} (sha256 {task.data_sha256[:12]})"}
@@ -94,24 +90,19 @@ class Report:
 
     def comparison(self, results, metrics):
         """The mixers side by side by these test metrics; time relative to the first."""
-        self.say()
-        self.say(
-            f"{'mixer':<16}"
-            + "".join(f"{'test ' + metric.replace('_', ' '):>16}" for metric in metrics)
-            + f"{'parameters':>14}{'tokens/s':>14}{'time':>8}{'best epoch':>12}"
-        )
+        scores = [f"test {metric.replace('_', ' ')}" for metric in metrics]
+        lines = [["mixer", *scores, "parameters", "tokens/s", "time", "best epoch"]]
         for result in results:
             # Speeds, not total times: the mixers may stop after different numbers of epochs.
             ratio = results[0]["tokens_per_second"] / result["tokens_per_second"]
-            self.say(
-                f"{result['mixer']:<16}"
-                + "".join(f"{result[f'test_{metric}']:>16.4f}" for metric in metrics)
-                + f"{result['parameters']:>14,}{result['tokens_per_second']:>14,.0f}"
-                f"{ratio:>7.2f}x{result['best_epoch']:>12}"
-            )
-        baseline = results[0].get("majority_accuracy")
-        if baseline is not None:
-            self.say(f"{'majority class':<16}{baseline:>16.4f}")
+            scores = [f"{result[f'test_{metric}']:.4f}" for metric in metrics]
+            costs = [f"{result['parameters']:,}", f"{result['tokens_per_second']:,.0f}"]
+            last = [f"{ratio:.2f}x", str(result["best_epoch"])]
+            lines.append([result["mixer"], *scores, *costs, *last])
+        if baseline := results[0].get("majority_accuracy"):
+            blank = [""] * (len(lines[0]) - 2)
+            lines.append(["majority class", f"{baseline:.4f}", *blank])
+        self.say("\n".join(["", *aligned(lines)]))
 
     @contextlib.contextmanager
     def bar(self, title, total, done):
@@ -150,14 +141,6 @@ class Report:
             emit(sys.stderr, f"{title}: step {done:,} of {total:,}{so_far}, {left} left")
 
         return advance
-
-    @staticmethod
-    def versions(xp):
-        versions = {"minisum": minisum.__version__, "python": platform.python_version()}
-        versions["numpy"] = np.__version__
-        if xp is not np:
-            versions[xp.__name__] = xp.__version__
-        return versions
 
 
 def emit(stream, text):

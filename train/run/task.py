@@ -40,7 +40,11 @@ class Task:
     @classmethod
     def load(cls, config, folder, resume):
         """The task of `config` with its data. On resuming, the tokenizer is the RunFolder's."""
-        raise NotImplementedError
+
+    def __init__(self, config, data, tokenizer=None):
+        self.config, self.dataset, self.data_sha256 = config, data.name, data.sha256
+        if tokenizer is not None:
+            self.tokenizer, self.vocab = tokenizer, tokenizer.get_vocab_size()
 
     @cached_property
     def model(self):
@@ -66,7 +70,6 @@ class Task:
         predict(batch) gives the model's outputs as host arrays. folder: a path for tables and
         figures of the test split; None writes none.
         """
-        raise NotImplementedError
 
     def fit_after(self, predict):
         """Fit what is fitted on the validation split after training; whether anything was."""
@@ -77,14 +80,12 @@ class Task:
 
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
-        raise NotImplementedError
 
     def model_spec(self):
         """All that prediction needs beside the parameters and the tokenizer, as JSON.
 
         "model": arguments of minisum.runs.reading.build_model. It is kept in best.safetensors.
         """
-        raise NotImplementedError
 
     def tokens(self, batch):
         """Tokens of a batch, for the speed."""
