@@ -49,8 +49,9 @@ LATER = {
     "minisum/columns.py": 90,
     "minisum/__main__.py": 40,
     "train/run/answers.py": 250,
-    "train/run/scores.py": 120,
-    "train/page": 190,
+    "train/run/scores.py": 110,
+    "train/run/curves.py": 80,
+    "train/page": 130,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
 LARGER = {}
