@@ -26,7 +26,7 @@ LINES = {
     "minisum/fast": 1700,
     "minisum/models": 1500,
     "train": 6000,
-    "data": 1950,
+    "data": 1960,
 }
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
@@ -44,11 +44,13 @@ LATER = {
     "minisum/fast/wkv_scan.py": 50,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
-    "minisum/runs": 780,
+    "minisum/runs": 830,
     "minisum/text": 510,
     "minisum/columns.py": 90,
     "minisum/__main__.py": 40,
-    "train/run/answers.py": 250,
+    "data/reading/folder.py": 30,
+    "train/write.py": 100,
+    "train/run/answers.py": 230,
     "train/run/scores.py": 110,
     "train/run/curves.py": 80,
     "train/page": 130,

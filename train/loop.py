@@ -228,6 +228,8 @@ class Run:
         self.group.from_rank_0(self.write_metrics)
         left = record["seconds"] / at.epoch * (self.config.epochs - at.epoch)
         self.report.epoch(record, self.config.epochs, left, is_best)
+        if self.group.rank == 0 and (sample := self.task.sample(self.trainer.candidate)):
+            self.report.sample(sample)
 
     def predict(self, batch):
         self.check()

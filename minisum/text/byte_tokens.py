@@ -21,8 +21,8 @@ HUB = "hub:"
 def make(texts, kind="bpe", vocab_size=8192):
     """A tokenizer with a separator token: trained on `texts`, or loaded if kind is "hub:NAME".
 
-    A trained one has at most `vocab_size` tokens. Raises UserError if the hub cannot be reached,
-    or has a tokenizer that does not work on bytes.
+    kind: "bpe" or "character". A trained one has at most `vocab_size` tokens. Raises UserError if
+    the hub cannot be reached, or has a tokenizer that does not work on bytes.
     """
     if kind.startswith(HUB):
         name = kind.removeprefix(HUB)

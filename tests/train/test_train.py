@@ -94,6 +94,9 @@ class LineTask:
     def draw(self, folder):
         self.drawn_in = folder
 
+    def sample(self, params):
+        return "drawn"
+
 
 class Silent(Report):
     def __init__(self):

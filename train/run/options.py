@@ -17,7 +17,7 @@ from pathlib import Path
 
 from minisum import backend, checkpoint
 from minisum.errors import UserError
-from minisum.text.tokenizer import least_vocabulary
+from minisum.text.tokenizer import KINDS, least_vocabulary
 
 # Bounds of an option, and what holds between a value and each.
 BOUNDS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
@@ -198,7 +198,7 @@ class TextConfig(Config):
     validation: float = option(
         0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
     )
-    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
+    tokenizer: str = option("word", "unit of text", "data", choices=KINDS)
     vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
     max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
 
@@ -216,9 +216,9 @@ class TextConfig(Config):
 
     def check(self, given=()):
         super().check(given)
-        least = least_vocabulary("bpe") + self.MORE_TOKENS
-        if self.tokenizer == "bpe" and self.vocab_size < least:
-            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
+        kind = self.tokenizer if self.tokenizer in KINDS else "word"
+        if self.vocab_size < (least := least_vocabulary(kind) + self.MORE_TOKENS):
+            raise UserError(f"--vocab-size {self.vocab_size}: {kind} needs at least {least}")
         if "validation" in given and self.select == "test":
             raise UserError("--validation has no meaning with --select test: leave one out")
 
@@ -363,6 +363,7 @@ def from_flags(config_class, given):
 # data is, its SHA-256 decides, wherever it is.
 FREE_ON_RESUME = {
     "epochs", "patience", "threads", "save_every", "log_every", "eval_every", "data", "test_data",
+    "sample",
 }  # fmt: skip
 
 

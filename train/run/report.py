@@ -68,6 +68,10 @@ class Report:
         line = "  ".join(c.rjust(w) for c, w in zip(cells.values(), widths, strict=True))
         self.say(line + (" *" if is_best else ""))
 
+    def sample(self, text):
+        """What a model writes, on one line."""
+        self.say("  " + textwrap.shorten(text, 76, placeholder=" ..."))
+
     def table(self, rows):
         for name, value in rows.items():
             self.say(f"  {name:<18} {value}")

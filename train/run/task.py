@@ -75,6 +75,9 @@ class Task:
         """Fit what is fitted on the validation split after training; whether anything was."""
         return False
 
+    def sample(self, params):
+        """What the model writes after an epoch, for a person to read; None for nothing."""
+
     def draw(self, folder):
         """Draw what `evaluate` wrote into `folder`: once the result is safe."""
 
