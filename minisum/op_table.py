@@ -149,6 +149,13 @@ EXAMPLES = {
         *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0)
     ),
     "both_ways_sum": lambda draw: smooth(draw.normal("B n d"), draw.uniform("B n d", -2, 0)),
+    "slot_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n o", -2, 0), draw.normal("B H h o")
+    ),
+    "log_linear_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n 1", -2, 0), draw.uniform("B H n 13", 0, 1),
+        wrap=stateless,
+    ),
     "wkv": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", -1, 1), draw.uniform("d", -2, -0.1),
         draw.normal("d"),
@@ -256,7 +263,9 @@ def page(name):
 
 def main(arguments=None):
     """Print the table or a page; the exit status is 1 if a gradient is wrong."""
-    parser = argparse.ArgumentParser("python -m minisum.ops", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m minisum.ops", description=__doc__)
+    if __doc__ is None:
+        parser.error("Python's -OO leaves out the docstrings that the table is made of")
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this operation alone")
     name = parser.parse_args(arguments).name
     if name is not None and name not in EXAMPLES:
@@ -272,6 +281,8 @@ def main(arguments=None):
             else:
                 print(line, flush=True)
         print(*wrong, sep="\n", end="\n" if wrong else "", flush=True)
-    except BrokenPipeError:  # as in `| head`; nothing is left to be written at exit either
+    except OSError as error:  # nothing is left to be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # as in `| head`
+            parser.error(f"cannot write: {error.strerror}")
     return 1 if wrong else 0

@@ -19,7 +19,6 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
-from minisum.ops.losses import cross_entropy
 from minisum.text.tokenizer import TextReader
 from train.command_line import main
 from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
@@ -161,10 +160,18 @@ class Classification(Task):
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
-        logits, labels = self.outputs(split, predict) / self.temperature, self.labels[split]
-        chosen = logits.argmax(axis=1)
+        labels = self.labels[split]
+
+        def judge(logits, rows):  # of many classes, the logits of a whole split would not fit
+            logits = logits / self.temperature
+            top, own = logits.max(axis=1), logits[np.arange(len(rows)), labels[rows]]
+            normaliser = np.log(np.exp(logits - top[:, None]).sum(axis=1))
+            return np.stack([top - own + normaliser, logits.argmax(axis=1), -normaliser], axis=1)
+
+        losses, chosen, logs = self.outputs(split, predict, judge).T
+        chosen = chosen.astype(int)
         found = {
-            "loss": float(cross_entropy(logits, labels)[0]),
+            "loss": float(losses.mean()),
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
@@ -172,7 +179,9 @@ class Classification(Task):
             from train.run import scores
 
             texts, names = self.data.splits[split].texts, self.data.class_names
-            found["calibration_error"] = scores.report(folder, logits, labels, texts, names)
+            found["calibration_error"] = scores.report(
+                folder, chosen, np.exp(logs), labels, texts, names
+            )
         return found
 
     def draw(self, folder):

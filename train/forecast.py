@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from data.reading.times import steps_in_a_day, time_step
 from data.sets.forecast import (
     DEFAULT,
     NAMES,
@@ -20,10 +21,9 @@ from data.sets.forecast import (
     Windows,
     load_series,
     read_series,
-    steps_in_a_day,
-    time_step,
 )
 from minisum.errors import UserError
+from minisum.files import write_text
 from minisum.mixers import parse_pattern
 from minisum.models import forecaster
 from minisum.models.closed_form import LinearMap, Repeat
@@ -41,6 +41,7 @@ TRAINED = ("hybrid", "attention", "summation", "projection")
 SOLVED = ("linear", "seasonal", "last_value")
 ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear map, chosen by validation
 BASELINE_ROWS = 200_000  # rows that the linear map is solved on, at most
+UNORDERED = "neither numbers nor ISO 8601: the rows are taken to be in order"
 FILLED = ", each filled with the last value before it, and never a target"
 PLOTTED_WINDOWS = 6  # in forecasts.png
 
@@ -193,7 +194,7 @@ class Forecasting(Task):
             forecasts = predict(batch)  # on every rank
             if folder:
                 table = csv_of(rows_of({"column": self.series.columns} | units))
-                (folder / "columns.csv").write_text(table, encoding="utf-8")
+                write_text(folder / "columns.csv", table)
                 self.write_steps(folder, errors)
                 self.draw_windows(folder / "forecasts.png", rows, batch, forecasts)
         return metrics
@@ -242,7 +243,7 @@ class Forecasting(Task):
         for name, (mse, mae) in curves.items():
             named = name.replace(" ", "_")
             table |= {f"{named}_mse": mse, f"{named}_mae": mae}
-        (folder / "horizon.csv").write_text(csv_of(rows_of(table)), encoding="utf-8")
+        write_text(folder / "horizon.csv", csv_of(rows_of(table)))
         mse = {name: both[0] for name, both in curves.items()}
         figures.errors_by_step(folder / "horizon.png", mse)
 
@@ -279,6 +280,7 @@ class Forecasting(Task):
             **{f"{split}_windows": count for split, count in self.lengths.items()},
             "gaps": f"{gaps:,}{FILLED}" if gaps else 0,
             "season_steps": self.season,
+            **({} if self.series.ordered else {"times": UNORDERED}),
             **({"layer_pattern": self.config.pattern} if self.config.mixer in TRAINED else {}),
             **scores,
         }

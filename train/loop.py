@@ -8,14 +8,16 @@ the same bits as one that was never stopped.
 """
 
 import dataclasses
+import hashlib
 import math
 import time
 
 import numpy as np
 
-from minisum import backend, checkpoint, machine
+from minisum import backend, checkpoint, files, machine
 from minisum.errors import UserError
 from minisum.optim import learning_rate
+from minisum.shards import ahead
 from train.run import group as process_group
 from train.run.signals import Interrupted, interruptible
 from train.run.trainer import Trainer
@@ -56,19 +58,24 @@ def train(task, folder, report, resume=False, begin=None):
         try:
             for epoch in run.epochs():
                 order = task.order(epoch)
-                for step, rate in run.steps():
+
+                def make_batch(step, epoch=epoch, order=order):
                     rows = order[(step - 1) * config.batch_size : step * config.batch_size]
                     batch = task.train_batch(rows)
+                    tokens = task.tokens(batch)
                     # All ranks draw the whole batch's noise: the same for any number of ranks.
                     # Steps count from 1: to NumPy [seed, epoch, 0] is the same as [seed, epoch].
                     batch |= model.noise(np.random.default_rng([config.seed, epoch, step]), batch)
-                    targets = model.count_targets(batch)
-                    part = trainer.local_batch(batch)
+                    return trainer.local_batch(batch), model.count_targets(batch), tokens
+
+                batches = ahead(make_batch, range(run.at.step + 1, run.steps_an_epoch + 1))
+                for rate, (part, targets, tokens) in zip(run.rates(), batches, strict=False):
+                    part = backend.to_device(part, trainer.xp)
                     loss = shards.loss_and_grads(params, grads, part, max(1, targets))
                     trainer.reduce_grads()
                     trainer.adam.step(trainer.own_grads, rate, trainer.average)
                     trainer.gather_params()
-                    run.count(loss, targets, task.tokens(batch))
+                    run.count(loss, targets, tokens)
                 run.close_epoch()
             return run.finish()
         except Interrupted:
@@ -93,7 +100,11 @@ class Run:
         self.at = Position()
         self.best = None  # the best epoch's vector, on the host
         self.unread = []  # (step, loss of this rank's part, targets), the losses on the device
-        self.save_due = False
+        self.save_due, self.lines = False, None
+        if config.log_every or config.eval_every:
+            from train.run.lines import Lines
+
+            self.lines = Lines(self)
         self.started = self.saved = time.perf_counter()
         if resume:
             self.group.from_rank_0(self.restore)
@@ -104,8 +115,8 @@ class Run:
         while self.at.epoch <= self.config.epochs and not self.stalled():
             yield self.at.epoch
 
-    def steps(self):
-        """(step, learning rate) of the steps that are left in the epoch, both counted from 1."""
+    def rates(self):
+        """The learning rates of the steps that are left in the epoch."""
         config, at = self.config, self.at
         rate_scale = 0.5 ** plateaus(self.scores(), config.plateau)
         total = self.steps_an_epoch * config.epochs
@@ -116,11 +127,12 @@ class Run:
                 self.check()
                 done = self.trainer.adam.steps
                 rate = learning_rate(done, total, config.lr, config.warmup, config.schedule)
-                yield at.step + 1, rate_scale * rate
+                yield rate_scale * rate
                 if len(self.unread) == STEPS_BETWEEN_READS:
                     self.read_losses()
                 advance(at.loss_sum / max(1, at.targets))
-                self.evaluate_between()
+                if self.lines:
+                    self.lines.evaluate()
                 if self.save_due:
                     self.save()
         self.read_losses()
@@ -140,38 +152,12 @@ class Run:
                 raise UserError(self.diverged(f"the loss is {loss}", step))
             self.at.loss_sum += loss * targets
             self.at.targets += targets
-            self.at.logged_sum += loss * targets
-            self.at.logged_targets += targets
-            if self.due(self.config.log_every, step):
-                self.log(step, {"loss": self.at.logged_sum / max(1, self.at.logged_targets)})
-                self.at.logged_sum, self.at.logged_targets = 0.0, 0
+            if self.lines:
+                self.lines.add_loss(step, loss, targets)
         self.unread.clear()
         now = time.perf_counter()
         self.at.step_seconds += now - self.clock
         self.clock = now
-
-    def due(self, every, step):
-        """Whether a step of this epoch is one of every `every` of the run."""
-        return every and (self.steps_an_epoch * (self.at.epoch - 1) + step) % every == 0
-
-    def log(self, step, measured):
-        """Write a line between epochs into metrics.jsonl."""
-        place = {"epoch": self.at.epoch, "step": self.steps_an_epoch * (self.at.epoch - 1) + step}
-        self.at.logged.append(place | measured)
-        self.group.from_rank_0(self.write_metrics)
-
-    def write_metrics(self):
-        lines = [*self.at.logged, *self.at.history]
-        self.folder.write_metrics(sorted(lines, key=lambda line: line["step"]))
-
-    def evaluate_between(self):
-        """Validate within an epoch, where --eval-every asks for it; the epoch's end chooses."""
-        if self.at.step < self.steps_an_epoch and self.due(self.config.eval_every, self.at.step):
-            self.read_losses()
-            self.trainer.gather_state()
-            measured = self.task.evaluate(self.selection_split, self.predict)
-            named = {f"{self.selection_split}_{name}": v for name, v in measured.items()}
-            self.log(self.at.step, named)
 
     def check(self):
         """Raise Interrupted if any rank was asked to end; see whether it is time to save.
@@ -183,6 +169,10 @@ class Run:
         self.save_due = dues[0]
         if number := next(filter(None, signals), None):
             raise Interrupted(number)
+
+    def write_metrics(self):
+        lines = [*self.at.logged, *self.at.history]
+        self.folder.write_metrics(sorted(lines, key=lambda line: line["step"]))
 
     def require_finite(self):
         """A step's damage shows in the loss of the next one; before saving, look directly."""
@@ -244,7 +234,7 @@ class Run:
         """Test the epoch that is kept; the only use of the test split, unless that chose it."""
         done = len(self.at.history)
         earlier = self.group.from_rank_0(self.folder.read_result)
-        if earlier and earlier.get("epochs") == done:
+        if earlier and earlier["epochs"] == done and earlier.get("model") == self.best_digest():
             return earlier
         if earlier:
             self.report.warn(f"the test set is used again, after epoch {earlier['epochs']} already")
@@ -267,6 +257,7 @@ class Run:
             "ranks": self.group.size,
             "seed": self.config.seed,
             "parameters": self.trainer.params.count,
+            "model": self.best_digest(),
             "epochs": len(self.at.history),
             "best_epoch": kept["epoch"],
             "epoch_chosen_by": self.config.select,
@@ -280,10 +271,16 @@ class Run:
             "versions": machine.versions(xp),
             "data_sha256": self.task.data_sha256,
         }
-        self.folder.write_json(self.folder.result, result)
-        self.folder.draw_metrics()
+        files.write_json(self.folder.result, result, sealed=True)
+        from train.run.lines import draw
+
+        draw(self.folder)
         self.task.draw(self.folder.path)
         return result
+
+    def best_digest(self):
+        """What was measured: a hash of the parameters that are kept."""
+        return hashlib.sha256(self.best.tobytes()).hexdigest()
 
     def save(self):
         """Write the whole state, if it is one worth coming back to."""
@@ -313,18 +310,20 @@ class Run:
 
     def restore(self):
         """Go back to the newest whole checkpoint; without one, stay at the beginning."""
+        from minisum.runs.schema import wrong_state
+
         state = self.folder.newest_state(self.report.warn)
         if state is None:
             self.report.warn(f"{self.folder} has no checkpoint yet: starting at epoch 1")
             return
         arrays, meta = state
+        vectors = {name: params.vector.shape for name, params in self.trainer.state().items()}
+        if wrong_state(meta, self.selection_metric, arrays, vectors):
+            raise UserError(f"the checkpoint in {self.folder} is of another model")
         self.folder.require_origin(meta)
-        try:
-            self.at = Position(**meta["position"])
-            self.trainer.load(arrays, meta["adam_steps"])
-            self.best = arrays.get("best")
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"the checkpoint in {self.folder} is of another model") from None
+        self.at = Position(**meta["position"])
+        self.trainer.load(arrays, meta["adam_steps"])
+        self.best = arrays.get("best")
         done = len(self.at.history) + (self.at.step > 0)
         if done > self.config.epochs:
             raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 from minisum import backend
-from minisum.errors import UserError
+from minisum.errors import UserError, visible
 from minisum.runs import load
 from train.run.options import Parser, utf8
 from train.run.report import emit
@@ -88,5 +88,5 @@ def prompts(chosen):
 
 
 def show(text):
-    sys.stdout.write(text)
+    sys.stdout.write(visible(text))
     sys.stdout.flush()

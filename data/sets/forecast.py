@@ -5,7 +5,6 @@ validation or test may look back past the start of its split into the rows befor
 forecaster in service would; its targets never leave the split. Gaps are filled from the past only.
 """
 
-import datetime
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +13,9 @@ from data.fingerprint import data_sha256
 from data.generated import hourly
 from data.reading.columns import guess_column, listed, require_columns
 from data.reading.rows import read_rows
+from data.reading.times import require_order
 from data.sets import registry
-from minisum.columns import column_statistics, fill_gaps, read_number
+from minisum.columns import column_statistics, fill_gaps, read_number, require_moderate
 from minisum.errors import UserError
 
 NAMES = registry.names("forecast")
@@ -29,7 +29,8 @@ MONTH = 30 * 24  # hours, as the field counts them
 class Series:
     """N time steps of C columns: values (N, C) float64, NaN where nothing was measured.
 
-    times: N strings in ascending order, or None for a series without a time column.
+    times: N strings in ascending order, or None for a series without a time column. ordered: False
+    if the times are of no known form, so that the order of the rows had to be believed.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Series:
     values: np.ndarray
     times: list[str] | None = None
     time_column: str | None = None
+    ordered: bool = True
 
     @property
     def sha256(self) -> str:
@@ -78,16 +80,16 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
         place = f"{where}, row {number}"
         values.append([read_number(row.get(name), name, place) for name in names])
         if time_column:
-            times.append(str(row.get(time_column)))
+            times.append(row.get(time_column))
     if not values:
         raise UserError(f"{where} has no rows.")
     if not names:
         raise UserError(f"{where} has no column of numbers beside {time_column!r}.")
     if len(set(names)) < len(names):
         raise UserError(f"{where}: a column is named twice among {listed(names)}.")
-    if time_column:
-        _require_order(times, where)
-    return Series(where, names, np.array(values), times or None, time_column)
+    ordered = require_order(times, where)
+    times = [str(time) for time in times] or None
+    return Series(where, names, np.array(values), times, time_column, ordered)
 
 
 def split_ends(series, split="standard") -> tuple[int, int, int]:
@@ -125,6 +127,7 @@ class Windows:
         mean, deviation = column_statistics(series.values[: self.ends[0]], series.columns)
         self.mean, self.deviation = mean, np.where(deviation == 0, 1.0, deviation)
         scaled = (series.values - self.mean) / self.deviation
+        require_moderate(scaled, series.columns)
         self.targets = scaled.astype(np.float32)
         self.inputs = fill_gaps(scaled).astype(np.float32)
         self.firsts = {}  # where the targets of each window begin
@@ -156,36 +159,3 @@ class Windows:
             "windows": self.inputs[firsts + np.arange(-self.window, 0)],
             "targets": self.targets[firsts + np.arange(self.horizon)],
         }
-
-
-def steps_in_a_day(times) -> int | None:
-    """How many rows make a day, None if the times do not tell (no ISO, or days apart)."""
-    step = time_step(times)
-    if step is None or not datetime.timedelta(0) < step < datetime.timedelta(days=1):
-        return None
-    return round(datetime.timedelta(days=1) / step)
-
-
-def time_step(times) -> datetime.timedelta | None:
-    """The median distance of the first rows' times, None if they are not ISO times."""
-    gaps = sorted(_gaps((times or [])[:100]))
-    return gaps[len(gaps) // 2] if gaps else None
-
-
-def _require_order(times, where):
-    """Refuse times that go back. Those that are not ISO times are taken to be in order."""
-    for row, gap in enumerate(_gaps(times), start=1):
-        if gap <= datetime.timedelta(0):
-            raise UserError(
-                f"{where}, row {row + 1}: its time {times[row]} does not come after "
-                f"{times[row - 1]}; sort the rows by time, each time once."
-            )
-
-
-def _gaps(times):
-    """The time from each row to the next; empty if the times are not ISO times."""
-    try:
-        parsed = [datetime.datetime.fromisoformat(time) for time in times]
-        return [b - a for a, b in zip(parsed, parsed[1:], strict=False)]
-    except (ValueError, TypeError):
-        return []

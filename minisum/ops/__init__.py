@@ -52,6 +52,8 @@ FILES = {
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "both_ways": ("both_ways_product", "both_ways_sum"),
+    "log_linear": ("log_linear_product",),
+    "slots": ("slot_product",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
     "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),

@@ -7,6 +7,7 @@ allow only estimates.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,10 @@ class ClassifierRun(Run):
 
     def predict(self, texts: Iterable[str]) -> list[Any]:
         """The likeliest class of each text."""
-        return [self.classes[best] for best in self.logits(texts).argmax(axis=1)]
+        texts, found = iter(several(texts)), []
+        while group := list(islice(texts, 1024)):  # their logits take memory, of many classes
+            found += [self.classes[best] for best in self.logits(group).argmax(axis=1)]
+        return found
 
     def explain(self, text: str) -> Explanation:
         """What each token of a text adds to the decision, exactly.

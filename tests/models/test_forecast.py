@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_models import assert_backward_adds, assert_writes_to_nothing
 
+from data.reading import times
 from data.sets import forecast
 from data.sets.forecast import Series, Windows
 from minisum import backend, mixers
@@ -319,17 +320,17 @@ def test_reading_a_series():
     series = read(rows)
     assert series.columns == ("a", "b") and series.time_column == "date"
     np.testing.assert_array_equal(series.values, [[1, 2.5], [math.nan] * 2])
-    assert forecast.steps_in_a_day(series.times) == 96
+    assert times.steps_in_a_day(series.times) == 96
     assert read(rows, columns=("b",)).values.shape == (2, 1)
-    assert forecast.steps_in_a_day(["yesterday", "today"]) is None
-    assert forecast.steps_in_a_day(["2024-01-01", "2024-01-02"]) is None
+    assert times.steps_in_a_day(["yesterday", "today"]) is None
+    assert times.steps_in_a_day(["2024-01-01", "2024-01-02"]) is None
 
 
 @pytest.mark.parametrize(
     ("row", "options", "message"),
     [
         ({"date": "2024-01-02", "a": "1,5"}, {}, "row 2, column 'a': '1,5' is not a number"),
-        ({"date": "2024-01-02", "a": "inf"}, {}, "row 2, column 'a': infinity"),
+        ({"date": "2024-01-02", "a": "inf"}, {}, "row 2, column 'a': 'inf' is too large"),
         ({"date": "2024-01-01", "a": "1"}, {}, "row 2: its time 2024-01-01 does not come after"),
         ({"date": "2024-01-02", "a": "1"}, {"columns": ("z",)}, "no column 'z'"),
         ({"date": "2024-01-02", "a": "1"}, {"columns": ("a", "a")}, "named twice"),
@@ -349,7 +350,7 @@ def test_the_generated_series_is_what_it_says():
     detrended = heat[6:] + 0.0006 * np.arange(6, 5000)
     assert np.corrcoef(detrended, load[:-6])[0, 1] > 0.75
     assert abs(np.diff(drift).std() - 0.1) < 0.005
-    assert forecast.steps_in_a_day(series.times) == 24
+    assert times.steps_in_a_day(series.times) == 24
 
 
 def test_errors_add_up_over_batches():

@@ -74,14 +74,13 @@ def test_by_class():
 
 
 def test_calibration_error_of_known_predictions():
-    sure = np.array([[0.95, 0.05]] * 10)
-    assert calibration_error(sure, np.zeros(10, int)) == pytest.approx(0.05)
-    assert calibration_error(sure, np.ones(10, int)) == pytest.approx(0.95)
+    sure, yes = np.full(10, 0.95), np.ones(10, bool)
+    assert calibration_error(sure, yes) == pytest.approx(0.05)
+    assert calibration_error(sure, ~yes) == pytest.approx(0.95)
     # Over- and underconfidence do not cancel between bins.
-    mixed = np.concatenate([[[0.9, 0.1]] * 4, [[0.55, 0.45]] * 4])
-    labels = np.array([0, 0, 1, 1, 0, 0, 0, 0])
-    assert calibration_error(mixed, labels) == pytest.approx((0.4 * 4 + 0.45 * 4) / 8)
-    assert calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
+    mixed, right = np.array([0.9] * 4 + [0.55] * 4), np.array([1, 1, 0, 0, 1, 1, 1, 1]) > 0
+    assert calibration_error(mixed, right) == pytest.approx((0.4 * 4 + 0.45 * 4) / 8)
+    assert calibration_error(np.ones(1), yes[:1]) == 0
 
 
 @given(seed=st.integers(0, 2**32 - 1), true=st.floats(0.3, 5))

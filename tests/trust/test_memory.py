@@ -118,6 +118,7 @@ HEADS = (*QKV, real(B, H, n, 1), -real(B, H, n, 1))
 DIRECT = (ids(V, B, n), real(V, d), real(n, d), 1.0, real(o, d), mask())
 SCAN = (SEQUENCE, real(B, n, d, seed=1), -real(d, h), real(B, n, h), real(B, n, h, seed=1))
 WKV = (SEQUENCE, real(B, n, d, seed=1), -real(d), real(d))
+LEVELS = real(B, H, n, 7)
 STATE = REAL * B * H * h * e
 # The same of forms that save something else than one another; None is the textbook form.
 FORMS_SAVED = {
@@ -153,6 +154,20 @@ FORMS_SAVED = {
     ("running_softmax_pool", "scans"): (
         (SEQUENCE, SEQUENCE), "v, y, Z, e^{k - M}, and what the decayed sum saves",
         4 * X + REAL * B * 2 * d * (n + 72 + 1)),
+    ("slot_product", None): (
+        (*QKV, -QKV[2]), "q, k, v, log_decay, the state after every token",
+        QKV_BYTES + REAL * B * H * n * e + (n + 1) * STATE),
+    ("slot_product", "chunked_slots"): (
+        (*QKV, -QKV[2]), "q, k, v, log_decay, y, one state a chunk",
+        QKV_BYTES + REAL * B * H * n * 2 * e + (n // 16 + 1) * STATE),
+    ("log_linear_product", None): (
+        (*QKV, -real(B, H, n, 1), LEVELS),
+        "q, k, v, log_decay, weights, the states after every token",
+        QKV_BYTES + REAL * B * H * n * 8 + n * 7 * STATE),
+    ("log_linear_product", "log_linear_chunks"): (
+        (*QKV, -real(B, H, n, 1), LEVELS),
+        "q, k, v, log_decay, weights, the levels of the pairs of a chunk",
+        QKV_BYTES + REAL * B * H * n * 8 + ID * 64 * 64),
     ("wkv", None): (
         WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 2 * B * d)),
     ("wkv", "wkv_scan"): (

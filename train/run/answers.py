@@ -12,7 +12,7 @@ import sys
 
 from data.reading.columns import LABEL_NAMES, TEXT_NAMES, find_text_column, read_text
 from data.reading.rows import MAX_LINE_BYTES, file_kind, read_lines, read_rows
-from minisum.errors import UserError
+from minisum.errors import UserError, visible
 from train.run.report import emit
 
 FORMATS = ("lines", "csv", "tsv", "jsonl")
@@ -182,7 +182,8 @@ def answer_lines(classify, batch_size, first=b""):
     for texts in arriving_texts(sys.stdin.buffer, batch_size, first):
         for best in classify(texts):
             # A label with a line break or a tab in it stays one field of one line.
-            print(*(f"{' '.join(label.split())}\t{p:.6f}" for label, p in best), sep="\t")
+            named = ((visible(" ".join(label.split())), p) for label, p in best)
+            print(*(f"{label}\t{p:.6f}" for label, p in named), sep="\t")
         sys.stdout.flush()
 
 

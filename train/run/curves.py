@@ -1,7 +1,8 @@
 """Learning curves as SVG, without a library: beside every result, and in pages."""
 
 import html
-import json
+
+from minisum.files import read_lines
 
 WIDTH, HEIGHT, LEFT, BOTTOM, GAP = 380, 220, 56, 34, 24
 # Told apart by the colour-blind, and in grey by their dashes.
@@ -17,7 +18,8 @@ def learning_curves(path):
     """An SVG of panels from a metrics.jsonl: the losses, and each other validation metric."""
     records = []
     if path.exists():
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = read_lines(path)  # what is not finite is null there
+        records = [{n: v for n, v in record.items() if v is not None} for record in found]
     found = dict.fromkeys(name for record in records for name in record)
     names = [name for name in found if name == "loss" or name.partition("_")[0] in SPLITS]
     losses = [name for name in names if name.endswith("loss")]

@@ -13,13 +13,12 @@ BINS = 15
 SHOWN_CLASSES = 40  # in the picture; more could not be read
 
 
-def report(folder, logits, labels, texts, class_names):
+def report(folder, chosen, confidence, labels, texts, class_names):
     """Write classes.csv, confusion.json and predictions.csv of N test examples.
 
-    logits (N, C), divided by the temperature; labels (N,). Returns the calibration error.
+    chosen (N,) are the predicted classes and confidence (N,) their probabilities; labels (N,).
+    Returns the calibration error.
     """
-    probabilities = softmax(logits)
-    chosen = probabilities.argmax(axis=1)
     confusion = np.zeros((len(class_names),) * 2, int)
     np.add.at(confusion, (labels, chosen), 1)
     (folder / "classes.csv").write_text(csv_of(by_class(confusion, class_names)), encoding="utf-8")
@@ -31,8 +30,8 @@ def report(folder, logits, labels, texts, class_names):
         writer.writerow(["true", "predicted", "probability", "text"])
         for row, text in enumerate(texts):
             found = class_names[labels[row]], class_names[chosen[row]]
-            writer.writerow([*found, f"{probabilities[row, chosen[row]]:.6f}", text])
-    return calibration_error(probabilities, labels)
+            writer.writerow([*found, f"{confidence[row]:.6f}", text])
+    return calibration_error(confidence, chosen == labels)
 
 
 def draw(folder):
@@ -57,16 +56,15 @@ def by_class(confusion, class_names):
     ]
 
 
-def calibration_error(probabilities, labels):
+def calibration_error(confidence, right):
     """How far a prediction's probability is from how often it is right, on average.
 
     Σ_b n_b / N |accuracy_b - confidence_b| over bins of equal width of the highest probability.
     Guo et al. 2017, "On calibration of modern neural networks", equation 3.
     """
-    confidence, chosen = probabilities.max(axis=1), probabilities.argmax(axis=1)
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, (chosen == labels) - confidence, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    gaps = np.bincount(bins, right - confidence, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def fit_temperature(logits, labels):
