@@ -45,11 +45,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
         )
     library = tokenizers_library()
     options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
-    tokenizer, trainer = (_word if kind == "word" else _bpe)(library, options)
-    if kind == "character":
-        alone = library.pre_tokenizers.Split(library.Regex("(?m:.)"), behavior="isolated")
-        bytes_of = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        tokenizer.pre_tokenizer = library.pre_tokenizers.Sequence([alone, bytes_of])
+    tokenizer, trainer = _makers()[kind](library, options)
     tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
     if tokenizer.get_vocab_size() < least:
         raise UserError("The texts hold no word to make a vocabulary of.")
@@ -156,7 +152,7 @@ def _form(tokenizer):
 
 def _forms():
     """What the tokenizers of this program do, as this version of the library writes it."""
-    for make in (_word, _bpe):
+    for make in _makers().values():
         tokenizer, _ = make(tokenizers_library(), {})
         tokenizer.add_special_tokens([PAD, UNKNOWN])
         yield _form(tokenizer)
@@ -222,6 +218,23 @@ def _bpe(library, options):
     tokenizer.decoder = library.decoders.ByteLevel()
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
     return tokenizer, library.trainers.BpeTrainer(initial_alphabet=alphabet, **options)
+
+
+def _character(library, options):
+    tokenizer, trainer = _bpe(library, options)
+    tokenizer.pre_tokenizer = split_characters(library)
+    return tokenizer, trainer
+
+
+def split_characters(library):
+    """What keeps byte pairs within one character."""
+    alone = library.pre_tokenizers.Split(library.Regex("(?m:.)"), behavior="isolated")
+    bytes_of = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return library.pre_tokenizers.Sequence([alone, bytes_of])
+
+
+def _makers():
+    return dict(zip(KINDS, (_word, _bpe, _character), strict=True))
 
 
 def ready(tokenizer):
