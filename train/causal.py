@@ -21,7 +21,6 @@ from minisum.runs.reading import build_model
 from minisum.text import batches, byte_tokens
 from minisum.text.tokenizer import encode
 from train import command_line
-from train.command_line import run_with_exit_status
 from train.run.options import LayerPattern, N, TextConfig, changed, option, recipes
 from train.run.task import Task, tokenizer_of
 
@@ -228,12 +227,9 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not any(word.partition("=")[0] == "--generate" for word in arguments):
         return command_line.main(LanguageModelling, arguments)
-    from train.write import write
+    from train import write
 
-    asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
-    with run_with_exit_status() as outcome:
-        outcome.status = write(["--help"] if asks_for_help else arguments)
-    return outcome.status
+    return write.main(arguments)
 
 
 if __name__ == "__main__":

@@ -191,10 +191,10 @@ class Classification(Task):
 
     def fit_after(self, predict):
         if self.config.calibrate:
-            from train.run.scores import fit_temperature
+            from train.run.scores import fit_temperature as fit
 
-            self.temperature = fit_temperature(self.outputs("val", predict), self.labels["val"])
-            self.details = self.details | {"temperature": self.temperature}
+            self.temperature = fit(self.outputs("val", predict), self.labels["val"])
+            self.details["temperature"] = self.temperature
         return self.config.calibrate
 
     def summary(self):

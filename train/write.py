@@ -7,6 +7,7 @@ import numpy as np
 from minisum import backend
 from minisum.errors import UserError, visible
 from minisum.runs import load
+from train.command_line import run_with_exit_status
 from train.run.options import Parser, utf8
 from train.run.report import emit
 
@@ -45,13 +46,21 @@ def check(chosen):
             raise UserError(what)
 
 
-def write(arguments):
+def main(arguments):
+    """Write text as `arguments` say; return the exit status."""
+    asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
+    with run_with_exit_status() as outcome:
+        chosen = parser().parse_args(["--help"] if asks_for_help else arguments)
+        check(chosen)
+        outcome.status = write(chosen)
+    return outcome.status
+
+
+def write(chosen):
     """Print each prompt and its continuations; return the exit status.
 
     A prompt is read in one pass; then tokens are drawn one at a time and shown at once.
     """
-    chosen = parser().parse_args(arguments)
-    check(chosen)
     run = load(chosen.out, chosen.backend, task="causal")
     if sys.stdout is None:
         raise UserError("--generate needs standard output, and it is closed")

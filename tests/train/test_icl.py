@@ -111,7 +111,7 @@ def test_baselines_are_the_published_ones():
             apart = abs(found[baseline]["loss"] - there)
             allowed = 0.04 * there + 0.0005 + 3 * found[baseline]["error"]
             assert apart < allowed, (name, baseline, found[baseline])
-            assert len(found[baseline]["profile"]) == len(found["levels"])
+            assert len(found["profiles"][baseline]) == len(found["levels"])
         there = report.published("head", name, 1)
         assert abs(found["one layer"]["loss"] - there) < 0.02 * there + 3 * found["oracle"]["error"]
 
@@ -325,15 +325,18 @@ def test_ctrl_c_keeps_the_cells(tmp_path):
 def test_numbers_as_they_are_printed():
     numbers = {0.0459: "0.0459", 0.2419: "0.242", 1.774: "1.774", 3.2e-10: "3e-10", 0.0: "0.0000"}
     assert {value: report.number(value) for value in numbers} == numbers
-    assert report.pair(0.24, None) == "0.240" and report.pair(0.24, 0.242) == "0.240 (0.242)"
+    assert report.beside(0.24, 0.001, None) == "0.240 ± 0.0010"
+    assert report.beside(0.24, 0, 0.242) == "0.240 (0.242)"
+    assert report.beside(1e-6, 0, 1.19e-4) == "1e-06 (1e-04)"
 
 
 def test_a_model_that_diverged_is_reported():
-    losses, largest = [None, 0.5, 0.3], [None, 12.0, 7.0]
-    cell = {"form": "head", "noise": "5", "layers": 4, "losses": losses, "largest": largest}
-    assert report.best(cell) == "0.300 (0.059)"
+    cell = {"form": "head", "noise": "5", "layers": 4, "losses": [None, 0.5, 0.3]}
+    cell |= {"standard_errors": [None, 0.02, 0.01], "largest": [None, 12.0, 7.0]}
+    assert report.best(cell) == "0.300 ± 0.0100 (0.059)"
     assert report.spread(cell) == "0.400 ± 0.100; 12; 1 diverged"
-    assert report.best(cell | {"losses": [None]}) == "nan (0.059)"
+    nothing = {"losses": [None], "standard_errors": [None]}
+    assert report.best(cell | nothing) == "nan (0.059)"
     close = [cell | {"losses": [loss]} for loss in (0.0648, 0.0533, 0.0651, None)]
     assert report.agreement([*close, cell | {"form": "free"}]).startswith("2 of 4 losses are")
     assert training.numbers([0.5, np.nan, np.inf]) == [0.5, None, None]

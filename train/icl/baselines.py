@@ -89,12 +89,13 @@ def measure_law(name, tuning, test):
     oracle = mean_and_error(found.oracle())
     result = {
         "noise": name, "constant": constant, "factor": factor, "cap": cap, "oracle": oracle,
-        "levels": levels.tolist(),
+        "levels": levels.tolist(), "profiles": {},
         "one layer": {"loss": one_layer(law)["loss"] - oracle["loss"], "error": oracle["error"]},
     }  # fmt: skip
     for baseline, choose in choices.items():
         result[baseline] = mean_and_error(found.errors(choose(found)))
-        result[baseline]["profile"] = [float(at.errors(choose(at)).mean()) for at in profile]
+        losses = [float(at.errors(choose(at)).mean()) for at in profile]
+        result["profiles"][baseline] = losses
     return result
 
 

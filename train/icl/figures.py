@@ -95,13 +95,13 @@ def loss_by_noise(axes, config, results, known):
             ax.plot(levels, profile, color=color, marker=mark, markersize=3, label=NAMES[form])
         for baseline, dashes in DASHES.items():
             ax.plot(
-                levels, known[name][baseline]["profile"], "k", lw=0.9, ls=dashes, label=baseline
+                levels, known[name]["profiles"][baseline], "k", lw=0.9, ls=dashes, label=baseline
             )
         for low, high in (
             [(0, law.noise)] if law.mixed else [(s - 0.05, s + 0.05) for s in law.noise]
         ):
             ax.axvspan(low, high, color="0.9", zorder=0)
-        ax.set_ylim(0, 1.8 * np.max(known[name]["AdaRR"]["profile"]))
+        ax.set_ylim(0, 1.8 * np.max(known[name]["profiles"]["AdaRR"]))
         finish(ax, f"σ ~ {title(name)}, {depth} layers")
     return "σ of the sequence", LOSS
 

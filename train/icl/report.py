@@ -24,16 +24,17 @@ def published(row, noise, layers=None):
 
 def number(value):
     """0.0459, 0.242, 3e-10: about as many digits as 100,000 sequences decide."""
-    if value and abs(value) < 5e-4:
+    if value and abs(value) < 5e-5:
         return f"{value:.0e}"
     return f"{value:.4f}" if abs(value) < 0.1 else f"{value:.3f}"
 
 
-def pair(value, there):
-    """Our number, and the published one in brackets."""
+def beside(loss, error, there):
+    """Loss ± standard error, and the published number, if there is one, in brackets."""
+    text = f"{number(loss)} ± {number(error)}" if error else number(loss)
     if there is None:
-        return number(value)
-    return f"{number(value)} ({there:.3f})" if there > 5e-4 else f"{number(value)} ({there:.0g})"
+        return text
+    return f"{text} ({there:.3f})" if there > 5e-4 or not there else f"{text} ({there:.0e})"
 
 
 def finite(values):
@@ -42,9 +43,10 @@ def finite(values):
 
 
 def best(cell):
-    """The least loss of the seeds, and the published number in brackets."""
-    there = published(cell["form"], cell["noise"], cell["layers"])
-    return pair(min(finite(cell["losses"])), there)
+    """The least loss of the seeds ± its standard error, and the published one in brackets."""
+    pairs = zip(cell["losses"], cell["standard_errors"], strict=True)
+    loss, error = min(((a, b) for a, b in pairs if a is not None), default=(np.nan, 0))
+    return beside(loss, error, published(cell["form"], cell["noise"], cell["layers"]))
 
 
 def spread(cell):
@@ -62,17 +64,20 @@ def agreement(cells):
     return f"{close} of {len(pairs)} losses are within 10 % or 0.003 of the published ones."
 
 
+def baseline(found, name):
+    return beside(**found[name], there=published(name, found["noise"]))
+
+
 def baselines_line(progress, found):
-    beside = [f"{b} {pair(found[b]['loss'], published(b, found['noise']))}" for b in BASELINES]
-    progress.say(f"{sequences.title(found['noise'])}: {', '.join(beside)}")
+    text = ", ".join(f"{name} {baseline(found, name)}" for name in BASELINES)
+    progress.say(f"{sequences.title(found['noise'])}: {text}")
 
 
 def cell_line(progress, cell):
     skipped = f", {sum(cell['skipped_steps'])} steps overflowed" * any(cell["skipped_steps"])
     progress.say(
         f"{name_of(cell['layers'], cell['form'])}, {sequences.title(cell['noise'])}: best "
-        f"{best(cell)} ± {number(min(finite(cell['standard_errors'])))}, all {spread(cell)} "
-        f"largest error{skipped}, {duration(cell['seconds'])}"
+        f"{best(cell)}, all {spread(cell)} largest error{skipped}, {duration(cell['seconds'])}"
     )
 
 
@@ -92,19 +97,15 @@ def table(config, results, show):
 def finish(progress, folder, config, results, known, arguments):
     """Print the table; write results.json and, as the pages want measurements, two tables."""
     rows = table(config, results, best)
-    exact = (known[name]["one layer"]["loss"] for name in config.noise)
-    rows.append(["1 layer, closed form", *map(number, exact)])
-    for baseline in BASELINES:
-        losses = (
-            (known[name][baseline]["loss"], published(baseline, name)) for name in config.noise
-        )
-        rows.append([baseline, *(pair(*both) for both in losses)])
+    for row in ("one layer", *BASELINES):
+        name = "1 layer, closed form" if row == "one layer" else row
+        rows.append([name, *(baseline(known[law], row) for law in config.noise)])
     titles = ["", *map(sequences.title, config.noise)]
     progress.say()
     for line in aligned([titles, *rows]):
         progress.say(line)
     cells = list(results.values())
-    progress.say(f"Best seed of each, in brackets as published. {agreement(cells)}")
+    progress.say(f"Best seed ± standard error, in brackets as published. {agreement(cells)}")
     made = {
         "command": [f"python -m train.icl {shlex.join(arguments)}".strip()],
         "date": datetime.date.today().isoformat(),
@@ -113,7 +114,9 @@ def finish(progress, folder, config, results, known, arguments):
         "versions": {k: v for cell in cells for k, v in cell["versions"].items()},
         "columns": titles,
     }
-    what = "Half the squared error minus the oracle's, best of the seeds; in brackets as published."
+    what = (
+        "Half the squared error minus the oracle's: best of the seeds ± standard error (published)."
+    )
     again = "Mean ± standard deviation of the seeds; the largest error of one sequence."
     tables = {"table1": {"what": what, "rows": rows, "notes": [agreement(cells)]}}
     tables["seeds"] = {"what": again, "rows": table(config, results, spread)}
