@@ -30,7 +30,9 @@ LINES = {
 }
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
-LATER = {}
+LATER = {
+    "minisum/models/series_baselines.py": 90,
+}
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
 LARGER = {"minisum/fast": 1928, "train": 6692}
 

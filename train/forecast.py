@@ -30,7 +30,7 @@ from minisum import backend
 from minisum.errors import UserError
 from minisum.mixers import parse_pattern
 from minisum.models import forecaster
-from minisum.models.closed_form import LinearMap, Repeat
+from minisum.models.series_baselines import LinearMap, Repeat
 from minisum.shards import Shards
 from train.command_line import Command, main
 from train.run import figures
