@@ -114,6 +114,9 @@ EXAMPLES = {
     "split_heads": lambda draw: exact(draw.grid("B n d"), heads=2),
     "merge_heads": lambda draw: exact(draw.grid("B H n h")),
     "attention": lambda draw: smooth(*draw.qkv(draw.normal), draw.mask()),
+    "attention_with_dropout": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.ids("B H n n") > 2, rate=0.5
+    ),
     "rotate": lambda draw: smooth(draw.normal("B H n 4"), np.arange(draw.sizes["n"])[None]),
     "full_product": lambda draw: exact(*draw.qkv(draw.grid), draw.grid("B H h o")),
     "causal_product": lambda draw: smooth(
@@ -129,6 +132,10 @@ EXAMPLES = {
     ),
     "l2_norm": lambda draw: smooth(draw.normal("B n d")),
     "causal_conv": lambda draw: exact(draw.grid("B n d"), draw.grid("3 d")),
+    "coding_rate": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("B H n", 0, 1)),
+    "coding_rate_bound": lambda draw: smooth(
+        draw.normal("B H n h"), draw.uniform("B H n", 0, 1)
+    ),
     "running_sum": lambda draw: exact(draw.grid("B n d"), draw.grid("B d")),
     "decayed_sum": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", -2, 0), draw.normal("B d")

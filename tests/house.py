@@ -31,7 +31,9 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
+    "minisum/models/bag.py": 70,
     "minisum/models/series_baselines.py": 90,
+    "minisum/ops/coding_rate.py": 80,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
 LARGER = {"minisum/fast": 1928, "train": 6692}

@@ -43,13 +43,17 @@ class Block:
         return params
 
     def __call__(self, params, x, mask=None, keep=None, mix=None):
-        """mask (B, n) bool or None. keep: dropout's survivors inside and after the token network,
-        while training. mix: what stands in the mixer's place, mix(params, h) -> mixed, back.
+        """mask (B, n) bool or None. keep: dropout's survivors while training, "inner" and "outer",
+        inside and after the token network, and "weights" of an attention that has dropout. mix:
+        what stands in the mixer's place, mix(params, h) -> mixed, back.
         """
+        keep = keep or {}
+        noise = {"keep": keep["weights"]} if "weights" in keep else {}
         h = x
         if self.norm_first:
             h, back_norm1 = norm_layer(params["norm1"], h)
-        mixed, back_mix = mix(params["mixer"], h) if mix else self.mixer(params["mixer"], h, mask)
+        mix = mix or partial(self.mixer, mask=mask, **noise)
+        mixed, back_mix = mix(params["mixer"], h)
         z = x + mixed * self.scale
         if not self.norm_first:
             z, back_norm1 = norm_layer(params["norm1"], z)
@@ -73,11 +77,11 @@ class Block:
             h, back_norm2 = norm_layer(params["norm2"], h)
         inner, back_up = linear_layer(params["up"], h)  # (B, n, d_ff)
         active, back_active = self.activation(inner)
-        if keep:
-            active, back_inner = dropout(active, keep[0], self.dropout)
+        if "inner" in keep:
+            active, back_inner = dropout(active, keep["inner"], self.dropout)
         outer, back_down = linear_layer(params["down"], active)  # (B, n, d)
-        if keep:
-            outer, back_outer = dropout(outer, keep[1], self.dropout)
+        if "outer" in keep:
+            outer, back_outer = dropout(outer, keep["outer"], self.dropout)
         y = z + outer
         if not self.norm_first:
             y, back_norm2 = norm_layer(params["norm2"], y)
@@ -86,9 +90,9 @@ class Block:
             dparams = {}
             if not self.norm_first:
                 dy, dparams["norm2"] = back_norm2(dy)
-            douter = back_outer(dy)[0] if keep else dy
+            douter = back_outer(dy)[0] if "outer" in keep else dy
             dactive, dparams["down"] = back_down(douter)
-            if keep:
+            if "inner" in keep:
                 dactive, _ = back_inner(dactive)
             dh, dparams["up"] = back_up(back_active(dactive))
             if self.norm_first:

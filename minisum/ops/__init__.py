@@ -40,12 +40,15 @@ FILES = {
     "losses": (
         "cross_entropy", "binary_cross_entropy", "mean_squared_error", "linear_cross_entropy",
     ),
-    "softmax_attention": ("attention", "split_heads", "merge_heads"),
+    "softmax_attention": (
+        "attention", "attention_with_dropout", "split_heads", "merge_heads",
+    ),
     "rotary": ("rotate",),
     "products": ("full_product", "causal_product"),
     "linear_attention": ("kernel_attention", "elu_plus_one"),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
+    "coding_rate": ("coding_rate", "coding_rate_bound"),
     "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),
 }  # fmt: skip
 FILE_OF = {name: file for file, names in FILES.items() for name in names}
@@ -60,6 +63,7 @@ def __getattr__(name):
     return op
 
 
-# Two ops have their file's name. Bound at once, or the name would come to mean the file.
+# Three ops have their file's name. Bound at once, or the name would come to mean the file.
+from minisum.ops.coding_rate import coding_rate  # noqa: E402, F401
 from minisum.ops.dropout import dropout  # noqa: E402, F401
 from minisum.ops.linear import linear  # noqa: E402, F401

@@ -66,6 +66,20 @@ def test_gradient_of_the_whole_model(normalise, positions, dropout):
             assert host(g).any(), name
 
 
+def test_gradient_with_dropped_attention_weights():
+    for dropout in (0.0, 0.3):
+        model = build(attention_dropout=0.4, dropout=dropout)
+        params, batch = parameters(model, 1), make_batch(model, seed=2)
+        assert batch["keep.1.weights"].shape == (2, 2 * 2 * 4, 4) and "keep.0.weights" not in batch
+        assert gradcheck(loss_op(model, params, batch), params.vector, entries=25, seed=3)
+        whole = batch | {"keep.1.weights": batch["keep.1.weights"] | True}
+        without = {name: a for name, a in batch.items() if name != "keep.1.weights"}
+        plain = build(dropout=dropout).loss(params, without, 11)[0]
+        assert float(model.loss(params, batch, 11)[0]) != float(plain)
+        scaled = build(attention_dropout=1e-12, dropout=dropout).loss(params, whole, 11)[0]
+        assert float(scaled) == pytest.approx(float(plain), rel=1e-9)
+
+
 @pytest.mark.parametrize("mixer", BIDIRECTIONAL)
 def test_gradient_with_every_mixer(mixer):
     """One layer of each; the seeds are fixed, away from the kinks of those that have any."""
@@ -132,6 +146,8 @@ def test_the_last_value_is_always_in_a_patch():
         for stride in (1, 3, 4, 6):
             index = build(window=window, stride=stride).index
             assert index[-1, -1] == window - 1 and 0 <= index[0, 0] < stride
+            published = build(window=window, stride=stride, patches_from="start").index
+            assert published.shape == index.shape and published[0, 0] == 0
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,15 @@ def attention_case(causal, masked):
     return make
 
 
+def dropped_attention_case(causal, masked):
+    def make(c):
+        op, *arrays = attention_case(causal, masked)(c)
+        op = named(ops.attention_with_dropout, rate=0.3, causal=causal)
+        return op, *arrays[:3], c.keep("B H n n"), *arrays[3:]
+
+    return make
+
+
 SMOOTH = {
     "gelu": lambda c: (ops.gelu, c.normal("B n d", 2.0)),
     "sigmoid": lambda c: (ops.sigmoid, c.normal("B n d", 2.0)),
@@ -138,6 +147,12 @@ SMOOTH = {
     "attention masked": attention_case(False, True),
     "attention causal": attention_case(True, False),
     "attention causal masked": attention_case(True, True),
+    "attention_with_dropout": dropped_attention_case(False, True),
+    "attention_with_dropout causal": dropped_attention_case(True, False),
+    "coding_rate": lambda c: (ops.coding_rate, c.normal("B H n h"), c.uniform("B H n", 0, 1)),
+    "coding_rate_bound": lambda c: (
+        ops.coding_rate_bound, c.normal("B H n h"), c.uniform("B H n", 0, 1)
+    ),
     "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True),
     "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False),
     "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True),
