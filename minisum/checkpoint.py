@@ -20,6 +20,9 @@ from minisum.errors import UserError
 # Of checkpoints and of config.json. 2: the parameter names of minisum 0.2.
 FORMAT = 2
 
+# Files in the folder of a run: the parameters of its best epoch, and what reads its texts.
+BEST, TOKENIZER = "best.safetensors", "tokenizer.json"
+
 
 def save(path, arrays, meta, previous=None):
     """Write host arrays and JSON-able `meta` to `path`, atomically.

@@ -108,7 +108,7 @@ def decayed_sum(u, a):
 
 
 def epoch_order(seed, epoch, rows):
-    """train/loop.py, data/text/batches.py: the order in which an epoch reads its rows.
+    """train/loop.py, minisum/text/batches.py: the order in which an epoch reads its rows.
 
     -> a permutation of 0 ... rows - 1, different for every epoch and every seed. A run that is
     resumed in this epoch must get the same one without repeating the epochs before.

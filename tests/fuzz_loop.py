@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 from data.reading.rows import read_rows  # noqa: E402
 from data.sets import classification, forecast, language, multimodal  # noqa: E402
 from minisum import checkpoint  # noqa: E402
+from minisum.columns import Standardiser  # noqa: E402
 from minisum.errors import UserError  # noqa: E402
 
 LOADERS = ("rows", "classification", "language", "multimodal", "forecast")
@@ -122,7 +123,7 @@ def read(loader, path):
                 data_file=path, text_column="text", numeric_columns=["size"], target="price"
             )
             numbers = data.splits["train"].numbers
-            fit = multimodal.Standardiser.fit(numbers, data.columns.numbers)
+            fit = Standardiser.fit(numbers, data.columns.numbers)
             assert np.isfinite(fit(numbers)).all() and len(data.sha256) == 64
         elif loader == "forecast":
             forecast.Windows(forecast.load_series(data_file=path), "standard", 4, 2)

@@ -26,7 +26,7 @@ LINES = {
     "minisum/fast": 1700,
     "minisum/models": 1500,
     "train": 6000,
-    "data": 2500,
+    "data": 1940,
 }
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
@@ -34,9 +34,12 @@ LATER = {
     "minisum/models/bag.py": 70,
     "minisum/models/series_baselines.py": 90,
     "minisum/ops/coding_rate.py": 80,
+    "minisum/runs": 440,
+    "minisum/text": 510,
+    "minisum/columns.py": 90,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1928, "train": 6692}
+LARGER = {"minisum/fast": 1928, "train": 6516}
 
 
 def frames():

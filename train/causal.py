@@ -7,26 +7,23 @@ hybrid under one budget. `--generate "prompt" --out RUN` continues a text with a
 
 import argparse
 import dataclasses
-import itertools
 import math
 import sys
-from functools import cached_property
 
 import numpy as np
 
 from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
-from data.text import batches, byte_tokens
-from data.text.tokenizer import encode
-from data.text.windows import PackedWindows, RowWindows
+from data.windows import PackedWindows, RowWindows
 from minisum import backend, mixers
 from minisum.errors import UserError
 from minisum.models import language_model
-from minisum.models.generation import generate
+from minisum.runs import load as load_run
+from minisum.runs.reading import build_model
+from minisum.text import batches, byte_tokens
+from minisum.text.tokenizer import encode
 from train import command_line
 from train.command_line import Command, run_with_exit_status
-from train.run.folder import RunFolder
-from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, utf8
-from train.run.predict import best_of, matched, one_model, require_tokenizer
+from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, recipes, utf8
 from train.run.task import Task
 
 MIXERS = ("summation", "attention", "hybrid", "all")
@@ -62,14 +59,14 @@ class CausalConfig(TextConfig):
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead: "summation*3,attention", "projection*2,attention"',
-        "model", type=str, metavar="PATTERN",
+        "model", metavar="PATTERN",
     )  # fmt: skip
     layers: int = changed(TextConfig, "layers", 4, help="layers of --mixer")
     heads: int = changed(TextConfig, "heads", 8)
     d_ff: int = option(None, "width inside the token networks (default: --width)", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
-        "model", type=str, choices=language_model.POSITIONS,
+        "model", choices=language_model.POSITIONS,
     )  # fmt: skip
     sum_scale: str = option(
         "length", "divide the sums by --max-len, or leave them as published: none", "model",
@@ -83,14 +80,7 @@ class CausalConfig(TextConfig):
 
     WITH_DATA = ("test_data", "text_column")
     MORE_TOKENS = 1  # the separator of documents
-    RECIPES = {
-        "default": {},
-        "published": {
-            "lr": 1e-4, "epochs": 10, "batch_size": 8, "width": 512, "layers": 4, "heads": 8,
-            "max_len": 256, "tokenizer": "hub:gpt2", "rows": True, "sum_scale": "none",
-            "limit_train": 5000, "first_rows": True, "select": "last",
-        },
-    }  # fmt: skip
+    RECIPES = recipes("causal")
 
     def check(self, given=()):
         super().check(given)
@@ -132,10 +122,6 @@ class LanguageModelling(Task):
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
         self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
         self.train_size = len(self.windows["train"])
-
-    @cached_property
-    def model(self):
-        return build_model(self.config, self.model_spec())
 
     def cut(self, texts, split):
         """The windows or rows of `texts`."""
@@ -184,7 +170,8 @@ class LanguageModelling(Task):
         return self.config.layers_pattern or self.config.mixer
 
     def model_spec(self):
-        return {"vocab": self.vocab}
+        text = self.config.pick("rows", "reset")
+        return {"model": describe_model(self.config, self.vocab), "text": text}
 
 
 def measures(nll, hits, targets, size):
@@ -210,7 +197,7 @@ def load(config, folder, resume):
     """The task of `config`. The tokenizer is made of the training text, or read when resuming."""
     for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
         # An impossible model is refused before anything is read or written.
-        build_model(dataclasses.replace(config, mixer=mixer), {"vocab": 1})
+        build_model(**describe_model(dataclasses.replace(config, mixer=mixer), 1))
     data = load_language(
         **config.source(),
         **config.pick("text_column", "first_rows", "validation"),
@@ -225,9 +212,10 @@ def load(config, folder, resume):
     return LanguageModelling(config, data, tokenizer)
 
 
-def build_model(config, spec):
+def describe_model(config, vocab):
+    """What makes the model: arguments of minisum.runs.reading.build_model."""
     sizes = config.pick("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale")
-    return language_model.LanguageModel(vocab=spec["vocab"], layers=config.pattern, **sizes)
+    return {"kind": "language_model", "vocab": vocab, "layers": config.pattern, **sizes}
 
 
 COMMAND = Command(
@@ -277,30 +265,18 @@ def write(chosen):
     The prompt is read in one pass; then tokens are drawn one at a time and shown at once.
     """
     check(chosen)
-    model, params, tokenizer, config = load_run(chosen.out, chosen.backend)
+    run = load_run(chosen.out, chosen.backend, task="causal")
     text = utf8(chosen.generate)
-    prompt = encode(tokenizer, [text])[0]
-    separator = byte_tokens.separator_id(tokenizer)
-    if not config.rows:  # packed, a separator precedes every document
-        prompt = np.append(separator, prompt)
-    tokens = generate(
-        model,
-        params,
-        prompt,
-        np.random.default_rng(chosen.seed),
-        chosen.temperature,
-        chosen.top_k,
-        forget_at=separator if config.reset else None,
-    )
+    drawing = {name: getattr(chosen, name) for name in ("tokens", "temperature", "top_k", "seed")}
+    pieces = run.stream(text, **drawing)
     if sys.stdout is None:
         raise UserError("--generate needs standard output, and it is closed")
     sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     show(text)
-    stream = byte_tokens.TextStream(tokenizer)
     status = 0
     try:
-        for token in itertools.islice(tokens, chosen.tokens):
-            show(stream.read(token))
+        for piece in pieces:
+            show(piece)
     except KeyboardInterrupt:
         status = 130
     show("\n")
@@ -321,17 +297,6 @@ def check(chosen):
 def show(text):
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def load_run(path, backend_name="numpy"):
-    """(model, params, tokenizer, config) of the best epoch of the run in folder `path`."""
-    folder, config = RunFolder(path), one_model(CausalConfig, "causal", path)
-    if not folder.best.exists():
-        raise UserError(f"{path} has no trained model yet: its first epoch is not done")
-    arrays, spec = best_of(folder, "causal")
-    tokenizer = require_tokenizer(byte_tokens.load(folder.tokenizer), spec, folder)
-    model = build_model(config, spec)
-    return model, matched(model, arrays, backend.get(backend_name), folder), tokenizer, config
 
 
 if __name__ == "__main__":

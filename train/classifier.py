@@ -12,19 +12,17 @@ asks for an encoder: pre-norm blocks around the mixer, then the mean over the to
 
 import dataclasses
 import sys
-from functools import cached_property
 
 import numpy as np
 
 from data.sets.classification import DEFAULT, NAMES, load_classification
-from data.text import batches
-from data.text.tokenizer import encode, load_tokenizer, train_tokenizer
-from minisum import backend, mixers
+from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
-from minisum.shards import Shards
+from minisum.text import batches
+from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
 from train.command_line import Command, main
-from train.run.options import NAME, POSITIVE, RATE, N, TextConfig, changed, option
+from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
 from train.run.task import Task
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
@@ -58,7 +56,7 @@ class ClassifierConfig(TextConfig):
     )
     d_ff: int = option(
         None, "width of an encoder's token networks, 0 for none (default: 4 x width)", "model",
-        type=int, at_least=0, at_most=2**18, metavar="N",
+        **D_FF,
     )  # fmt: skip
     head_width: str = option(
         "split", "split the width among the heads, or give each the full one", "model",
@@ -66,7 +64,7 @@ class ClassifierConfig(TextConfig):
     )  # fmt: skip
     pooling: str = option(
         None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
-        type=str, choices=tuple(models.POOLING),
+        choices=tuple(models.POOLING),
     )  # fmt: skip
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
@@ -84,15 +82,7 @@ class ClassifierConfig(TextConfig):
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")
-    RECIPES = {
-        "default": {},
-        "published": {
-            "lr": 1e-4, "epsilon": 1e-7, "clip_value": 1.0, "epochs": 20, "patience": 0,
-            "batch_size": 64, "dropout": 0.0, "token_dropout": 0.0, "ema": 0.0, "unmasked": True,
-            "width": 256, "max_len": 256, "heads": 4, "head_width": "full", "vocab_size": 10_000,
-            "drop_unknown": True, "padding": "left",
-        },
-    }  # fmt: skip
+    RECIPES = recipes("classifier")
 
     def check(self, given=()):
         super().check(given)
@@ -101,8 +91,8 @@ class ClassifierConfig(TextConfig):
         elif self.d_ff is not None:
             raise UserError("--d-ff belongs to an encoder: add --encoder, or --layers 2 or more")
         uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
-        if uses_heads and self.head_width == "split" and self.width % self.heads:
-            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+        if uses_heads and self.head_width == "split":
+            self.check_heads()
 
     @property
     def is_encoder(self):
@@ -136,18 +126,10 @@ class Classification(Task):
         self.config, self.data, self.tokenizer = config, data, tokenizer
         self.dataset, self.data_sha256 = data.name, data.sha256
         self.vocab = tokenizer.get_vocab_size()
-        self.texts = {split: self.encode(part.texts) for split, part in data.splits.items()}
+        self.reader = TextReader(tokenizer, **describe_reader(config))
+        self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
-
-    @cached_property
-    def model(self):
-        return build_model(self.config, self.model_spec())
-
-    def encode(self, texts):
-        encoded = encode_texts(self.config, self.tokenizer, texts)
-        batches.check_ids(encoded, self.vocab)
-        return encoded
 
     @staticmethod
     def resolve(config):
@@ -156,7 +138,7 @@ class Classification(Task):
         return dataclasses.replace(config, lr=config.lr or rate)
 
     def batch(self, split, rows):
-        batch = make_batch(self.config, self.texts[split].take(rows))
+        batch = self.reader.batch(self.texts[split].take(rows))
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
@@ -184,7 +166,12 @@ class Classification(Task):
         }
 
     def model_spec(self):
-        return {"vocab": self.vocab, "class_names": self.data.class_names}
+        names = self.data.class_names
+        return {
+            "model": describe_model(self.config, self.vocab, len(names)),
+            "text": describe_reader(self.config),
+            "class_names": names,
+        }
 
 
 def load_data(config):
@@ -211,31 +198,21 @@ def enough_epochs(config, rows):
     return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
 
 
-def build_model(config, spec):
-    sizes = {"vocab": spec["vocab"], "classes": len(spec["class_names"])}
+def describe_model(config, vocab, classes):
+    """What makes the model: arguments of minisum.runs.reading.build_model."""
+    sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes}
     sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout")
     if config.is_encoder:
-        from minisum.models.encoder import EncoderClassifier
-
         encoder = config.pick("layers", "heads", "d_ff")
-        return EncoderClassifier(config.mixer, encoder=encoder, **sizes)
+        return {"kind": "encoder_classifier", "encoder": encoder, **sizes}
     head_width = config.width if config.head_width == "full" else None
     attention = {"heads": config.heads, "head_width": head_width}
-    return models.build(config.mixer, **attention, masked=not config.unmasked, **sizes)
+    return {"kind": "classifier", "masked": not config.unmasked, **attention, **sizes}
 
 
-def encode_texts(config, tokenizer, texts):
-    """Token numbers of `texts`, each cut to what the model reads, as Ragged."""
-    keep = "last" if config.padding == "left" else "first"
-    encoded = batches.Ragged.from_list(encode(tokenizer, texts, config.drop_unknown))
-    return encoded.truncate(config.max_len, keep)
-
-
-def make_batch(config, texts):
-    left = config.padding == "left"
-    pad_to = config.max_len if left else None
-    ids, mask = batches.pad(texts, config.max_len, side=config.padding, pad_to=pad_to)
-    return {"ids": ids, "mask": mask}
+def describe_reader(config):
+    """How texts are read: arguments of TextReader."""
+    return config.pick("max_len", "padding", "drop_unknown") | {"full": config.padding == "left"}
 
 
 def log_softmax(logits):
@@ -251,32 +228,16 @@ def macro_f1(chosen, labels, classes):
     return float((2 * hits[occurring] / occurrences[occurring]).mean())
 
 
-def predict(folder, config):
-    """Answer standard input with the best parameters of the run in `folder`."""
+def predict(run):
+    """Answer standard input with a trained classifier."""
     from train.run.predict import answer_lines
 
-    model, params, tokenizer, spec = load_model(folder, config)
-    shards = Shards(model, threads=config.threads, rows=config.shard_rows)
-
     def classify(texts):
-        batch = make_batch(config, encode_texts(config, tokenizer, texts))
-        logits = backend.to_numpy(shards.predict(params, model.to_device(batch, params.xp)))
-        probabilities = np.exp(log_softmax(logits.astype(np.float64)))
-        best = probabilities.argmax(axis=1)
-        for row, label in enumerate(best):
-            yield spec["class_names"][label], probabilities[row, label]
+        probabilities = run.predict_proba(texts)
+        for row, best in zip(probabilities, probabilities.argmax(axis=1), strict=True):
+            yield str(run.classes[best]), row[best]
 
-    answer_lines(classify, config.batch_size)
-
-
-def load_model(folder, config):
-    """(model, params, tokenizer, model_spec) of the best epoch of the run in `folder`."""
-    from train.run.predict import best_of, matched, require_tokenizer
-
-    arrays, spec = best_of(folder, "classifier")
-    tokenizer = require_tokenizer(load_tokenizer(folder.tokenizer), spec, folder)
-    model = build_model(config, spec)
-    return model, matched(model, arrays, backend.get(config.backend), folder), tokenizer, spec
+    answer_lines(classify, run.batch_size)
 
 
 COMMAND = Command(

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+import minisum
 from minisum import backend, checkpoint
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
 from train.run.folder import RunFolder, new_path
-from train.run.options import flag, from_flags, from_run, parser_for
+from train.run.options import add_out, flag, from_flags, from_run, parser_for
 from train.run.report import Report, emit, silence
 from train.run.signals import Interrupted
 
@@ -35,7 +36,7 @@ class Command:
     description: str
     config_class: type
     load: object  # (config, folder, resume) -> Task
-    predict: object = None  # (folder, config) -> None, reads standard input
+    predict: object = None  # (minisum.runs.Run) -> None, reads standard input
     predict_help: str = (
         "read texts from standard input, one a line, and print the prediction of the run in DIR"
     )
@@ -142,12 +143,7 @@ def quoted(path):
 
 def build_parser(command):
     parser = parser_for(command.config_class, command.program, command.description)
-    group = parser.add_argument_group("command")
-    group.add_argument(
-        "--out",
-        metavar="DIR",
-        help="folder for the run's files (default: runs/TASK-DATASET-MIXER-TIME)",
-    )
+    group = add_out(parser, "folder for the run's files (default: runs/TASK-DATASET-MIXER-TIME)")
     group.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, with its own settings"
     )
@@ -162,7 +158,7 @@ def prepare(command, arguments, held, report):
     held: an ExitStack for the locks of the folders. Returns (task, its RunFolder, what to train:
     tuples of a mixer of --mixer all or None, a RunFolder, and whether a run has begun in it).
     """
-    given = vars(build_parser(command).parse_args(arguments))
+    given = build_parser(command).given(arguments)
     chosen = {name: given.pop(name, None) for name in COMMAND_FLAGS}
     if chosen["predict"] is not None:
         predict(command, chosen, given)
@@ -200,8 +196,6 @@ def prepare(command, arguments, held, report):
 def read_settings(command, chosen, given):
     """(config, content of config.json if the run is resumed, RunFolder)"""
     out, stored = chosen["out"], {}
-    if out == "":
-        raise UserError("--out is empty: name a folder")
     if chosen["resume"]:
         if out is None:
             raise UserError("--resume needs --out DIR: the folder of the run to go on with")
@@ -237,17 +231,12 @@ def engine(stored):
 
 def predict(command, chosen, given):
     """Answer standard input with the run in --predict DIR, on this machine's settings."""
-    folder = chosen["predict"]
     for name in [*given, *(name for name in ("out", "resume") if chosen[name])]:
         if name not in ("backend", "threads", "batch_size"):
             raise UserError(f"{flag(name)} has no meaning with --predict: the run has its settings")
-    config, _ = from_run(command.config_class, command.task, folder, {})
-    if config.mixer == "all":
-        raise UserError(f"{folder} compares several mixers: choose one of the folders in it")
-    here = {"backend": "numpy", "threads": None, **given}
-    config = dataclasses.replace(config, **here)
-    config.check()
-    command.predict(RunFolder(folder), resolve_defaults(config))
+    here = resolve_defaults(from_flags(command.config_class, given))
+    settings = here.pick("backend", "threads", "batch_size")
+    command.predict(minisum.load(chosen["predict"], task=command.task, **settings))
 
 
 def resolve_defaults(config):

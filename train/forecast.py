@@ -19,23 +19,21 @@ from data.sets.forecast import (
     NAMES,
     SPLITS,
     Windows,
-    fill_gaps,
     load_series,
     read_series,
     steps_in_a_day,
     time_step,
 )
-from data.text import batches
-from minisum import backend
 from minisum.errors import UserError
 from minisum.mixers import parse_pattern
 from minisum.models import forecaster
 from minisum.models.series_baselines import LinearMap, Repeat
-from minisum.shards import Shards
+from minisum.runs.reading import build_model
+from minisum.text import batches
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, Config, N, changed, flag, option
-from train.run.predict import STANDARD_INPUT, best_of, matched, rows_of_standard_input
+from train.run.options import LIST, NAME, Config, N, changed, flag, option, recipes
+from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.report import csv_of
 from train.run.task import Task
 
@@ -79,7 +77,7 @@ class ForecastConfig(Config):
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead, of any bidirectional mixer: "tssa*2,attention"', "model",
-        type=str, metavar="PATTERN",
+        metavar="PATTERN",
     )  # fmt: skip
     layers: int = changed(Config, "layers", 3, help="layers of --mixer")
     width: int = changed(Config, "width", 128)
@@ -89,7 +87,7 @@ class ForecastConfig(Config):
     stride: int = option(8, "time steps from patch to patch", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
-        "model", type=str, choices=forecaster.POSITIONS,
+        "model", choices=forecaster.POSITIONS,
     )  # fmt: skip
     position_bias: float = option(1.0, "added to positions that multiply", "model", metavar="X")
     normalise: str = option(
@@ -105,15 +103,7 @@ class ForecastConfig(Config):
     clip_norm: float = changed(Config, "clip_norm", 1.0)
 
     WITH_DATA = ("time_column",)
-    RECIPES = {
-        "default": {},
-        "published": {
-            "split": "published", "separate": True, "window": 512, "horizon": 96, "layers": 3,
-            "width": 128, "heads": 8, "d_ff": 256, "patch": 16, "stride": 8, "position_bias": 0.0,
-            "normalise": "none", "dropout": 0.15, "epochs": 10, "batch_size": 32, "lr": 1e-4,
-            "clip_norm": 1.0, "select": "last",
-        },
-    }  # fmt: skip
+    RECIPES = recipes("forecast")
 
     def check(self, given=()):
         super().check(given)
@@ -128,7 +118,7 @@ class ForecastConfig(Config):
             if "normalise" in given and self.mixer != "linear":
                 raise UserError(f"--normalise: --mixer {self.mixer} repeats values as they are")
         for mixer in TRAINED if self.mixer == "all" else {self.mixer} - set(SOLVED):
-            build_model(dataclasses.replace(self, mixer=mixer), {})  # refuses what does not fit
+            build_model(**describe_model(dataclasses.replace(self, mixer=mixer)))  # if it fits
         if self.season is not None and self.season > self.window:
             raise UserError(f"--season {self.season} is longer than --window {self.window}")
 
@@ -169,7 +159,7 @@ class Forecasting(Task):
     def model(self):
         if self.config.mixer in self.baselines:
             return self.baselines[self.config.mixer][0]
-        return build_model(self.config, self.model_spec())
+        return super().model
 
     @staticmethod
     def resolve(config):
@@ -262,7 +252,7 @@ class Forecasting(Task):
         linear, _ = self.baselines["linear"]
         if self.config.mixer != "linear":
             by_model["linear"] = host_predict(linear)(batch)
-        panels, units = [], []
+        panels = []
         for i in range(len(rows)):
             c = i % len(columns)
             first = self.windows.firsts["test"][rows[i]]
@@ -271,10 +261,9 @@ class Forecasting(Task):
                 self.windows.mean[c] + self.windows.deviation[c] * values[i, :, c]
                 for values in (batch["windows"], batch["targets"], *by_model.values())
             )
-            panels.append((f"from {when}", past, truth, dict(zip(by_model, ahead, strict=True))))
-            units.append(columns[c])
-        past = 2 * self.config.horizon
-        figures.forecasts(path, panels, past, units)
+            named = dict(zip(by_model, ahead, strict=True))
+            panels.append((f"from {when}", columns[c], past, truth, named))
+        figures.forecasts(path, panels, 2 * self.config.horizon)
 
     def summary(self):
         train_end, val_end, test_end = self.windows.ends
@@ -298,11 +287,11 @@ class Forecasting(Task):
 
     def model_spec(self):
         return {
+            "model": describe_model(self.config, self.season),
             "columns": self.series.columns,
             "time_column": self.series.time_column,
             "mean": self.windows.mean.tolist(),
             "deviation": self.windows.deviation.tolist(),
-            "season": self.season,
         }
 
 
@@ -369,43 +358,29 @@ def load(config, folder, resume):
     return Forecasting(config, series)
 
 
-def build_model(config, spec):
+def describe_model(config, season=1):
+    """What makes the model: arguments of minisum.runs.reading.build_model."""
+    sizes = config.pick("window", "horizon")
     if config.mixer == "linear":
-        return LinearMap(config.window, config.horizon, config.normalise)
+        return {"kind": "linear_map", "normalise": config.normalise, **sizes}
     if config.mixer in SOLVED:
-        season = spec["season"] if config.mixer == "seasonal" else 1
-        return Repeat(config.window, config.horizon, season)
+        return {"kind": "repeat", "season": season if config.mixer == "seasonal" else 1, **sizes}
     layers = parse_pattern(config.pattern, causal=False)
     positions = config.positions or ("add" if set(layers) == {"attention"} else "multiply")
-    sizes = config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
-    return forecaster.Forecaster(
-        config.window, config.horizon, layers, positions=positions,
-        position_offset=config.position_bias, **sizes,
-    )  # fmt: skip
+    sizes |= {"layers": layers, "positions": positions, "position_offset": config.position_bias}
+    sizes |= config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
+    return {"kind": "forecaster", **sizes}
 
 
-def predict(folder, config):
-    """Print as csv what follows the rows of standard input, by the run's best parameters."""
-    arrays, spec = best_of(folder, "forecast")
-    rows = rows_of_standard_input()
-    series = read_series(rows, STANDARD_INPUT, spec["columns"], spec["time_column"])
-    if len(series.values) < config.window:
-        raise UserError(
-            f"{STANDARD_INPUT} has {len(series.values)} rows; the run in {folder} forecasts from "
-            f"{config.window}"
-        )
-    mean, deviation = np.array(spec["mean"]), np.array(spec["deviation"])
-    window = fill_gaps((series.values - mean) / deviation)[-config.window :]
-    xp = backend.get(config.backend)
-    model = build_model(config, spec)
-    params = matched(model, arrays, xp, folder)
-    shards = Shards(model, threads=1)
-    batch = backend.to_device({"windows": window[None].astype(np.float32)}, xp)
-    ahead = backend.to_numpy(shards.predict(params, batch))[0] * deviation + mean
+def predict(run):
+    """Print as csv what follows the rows of standard input."""
+    rows, time_column = rows_of_standard_input(), run.spec["time_column"]
+    series = read_series(rows, STANDARD_INPUT, run.columns, time_column)
+    ahead = run.forecast(series.values)
     steps = times_ahead(series.times, len(ahead))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([spec["time_column"] if series.times else "step", *spec["columns"]])
+    writer.writerow([time_column if series.times else "step", *run.columns])
     for step, values in zip(steps, ahead, strict=True):
         writer.writerow([step, *(f"{value:.6g}" for value in values)])
     sys.stdout.write(text.getvalue())

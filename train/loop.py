@@ -288,7 +288,7 @@ class Run:
         if done > self.config.epochs:
             raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")
         self.started -= self.at.seconds
-        if self.best is not None and not self.folder.best.exists():
+        if self.best is not None:
             self.save_best()
         self.folder.write_metrics(self.at.history)
 

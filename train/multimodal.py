@@ -14,25 +14,19 @@ from itertools import islice
 
 import numpy as np
 
-from data.sets.multimodal import DEFAULT, NAMES, Columns, Standardiser, load_multimodal, read_table
-from data.text import batches
-from data.text.tokenizer import encode, load_tokenizer, train_tokenizer
-from minisum import backend
+from data.sets.multimodal import DEFAULT, NAMES, Columns, load_multimodal, read_table
+from minisum.columns import Standardiser
 from minisum.errors import UserError
 from minisum.models import multimodal as models
 from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
-from minisum.shards import Shards
+from minisum.runs.reading import build_model
+from minisum.text import batches
+from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option
-from train.run.predict import (
-    STANDARD_INPUT,
-    best_of,
-    matched,
-    require_tokenizer,
-    rows_of_standard_input,
-)
+from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option, recipes
+from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.task import Task
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -69,7 +63,7 @@ class MultimodalConfig(TextConfig):
     pooling: str = option(
         None,
         "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
-        "attention; published: sum for summation, mean for attention)", "model", type=str,
+        "attention; published: sum for summation, mean for attention)", "model",
         choices=(*POOLING, "published"),
     )  # fmt: skip
     unmasked: bool = option(
@@ -85,21 +79,13 @@ class MultimodalConfig(TextConfig):
     patience: int = changed(TextConfig, "patience", 5)
     plateau: int = changed(TextConfig, "plateau", 3)
 
-    RECIPES = {
-        "default": {},
-        "published": {
-            "lr": 1e-4, "epsilon": 1e-7, "ema": 0.0, "epochs": 30, "batch_size": 64, "dropout": 0.2,
-            "token_dropout": 0.0, "pooling": "published", "width": 256, "max_len": 300, "heads": 4,
-            "vocab_size": 5000, "patience": 5, "plateau": 3, "validation": 0.25,
-            "limit_train": 8000, "limit_test": 2000, "unmasked": True, "unshuffled": True,
-        },
-    }  # fmt: skip
+    RECIPES = recipes("multimodal")
 
     def check(self, given=()):
         super().check(given)
         uses_heads = self.mixer in ("attention", "all") or "heads" in given
-        if uses_heads and self.width % self.heads:
-            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+        if uses_heads:
+            self.check_heads()
         for name in TRAINING if self.mixer == "ridge" else ():
             if name in given:
                 raise UserError(f"{flag(name)}: --mixer ridge is solved, not trained")
@@ -125,14 +111,16 @@ class Multimodal(Task):
         self.mean, self.deviation = float(known.targets.mean()), float(known.targets.std())
         if self.deviation == 0:
             raise UserError(f"{data.name}: the training rows are too few to differ in the target")
+        self.reader = TextReader(tokenizer, **self.describe_reader())
         self.texts, self.numbers = {}, {}
         for name, table in self.tables.items():
-            self.texts[name] = encode_texts(config, tokenizer, table.texts)
+            self.texts[name] = self.reader.encode(table.texts)
             self.numbers[name] = self.standardise(table.numbers)
 
     @cached_property
     def model(self):
-        return build_model(self.config, self.model_spec(), self.ridge if self.solved else None)
+        solution = self.ridge if self.solved else None
+        return build_model(**self.model_spec()["model"], solution=solution)
 
     @property
     def solved(self):
@@ -159,8 +147,8 @@ class Multimodal(Task):
         return dataclasses.replace(config, epochs=1) if config.mixer == "ridge" else config
 
     def batch(self, split, rows):
-        batch = make_batch(self.config, self.texts[split].take(rows), self.numbers[split][rows])
-        return {**batch, "targets": self.targets(split)[rows]}
+        batch = self.reader.batch(self.texts[split].take(rows))
+        return batch | {"numbers": self.numbers[split][rows], "targets": self.targets(split)[rows]}
 
     def evaluate(self, split, predict, folder=None):
         """Errors in the data's own units; "loss" is squared and standardised, like the training's.
@@ -208,12 +196,30 @@ class Multimodal(Task):
 
     def model_spec(self):
         return {
-            "vocab": self.vocab,
+            "model": self.describe_model(),
+            "text": self.describe_reader(),
             "columns": dataclasses.asdict(self.data.columns),
             "standardiser": dataclasses.asdict(self.standardise),
             "mean": self.mean,
             "deviation": self.deviation,
         }
+
+    def describe_model(self):
+        config = self.config
+        pooling = config.pooling or TUNED_POOLING.get(config.mixer)
+        return {
+            "kind": "regressor",
+            "mixer": config.mixer,
+            "vocab": self.vocab,
+            "columns": len(self.data.columns.numbers),
+            "inputs": self.standardise.inputs,
+            "pooling": None if pooling == "published" else pooling,
+            **config.pick("width", "max_len", "heads", "dropout", "token_dropout"),
+        }
+
+    def describe_reader(self):
+        unmasked = self.config.unmasked
+        return {"max_len": self.config.max_len, "full": unmasked, "unmasked": unmasked}
 
 
 def errors(true, predicted):
@@ -242,47 +248,13 @@ def load(config, folder, resume):
     return Multimodal(config, data, tokenizer)
 
 
-def build_model(config, spec, solution=None):
-    pooling = config.pooling or TUNED_POOLING.get(config.mixer)
-    return models.build(
-        config.mixer,
-        vocab=spec["vocab"],
-        columns=len(spec["columns"]["numbers"]),
-        inputs=Standardiser(**spec["standardiser"]).inputs,
-        solution=solution,
-        pooling=None if pooling == "published" else pooling,
-        **config.pick("width", "max_len", "heads", "dropout", "token_dropout"),
-    )
-
-
-def encode_texts(config, tokenizer, texts):
-    """Token numbers of `texts`, each cut to what the model reads, as Ragged."""
-    return batches.Ragged.from_list(encode(tokenizer, texts)).truncate(config.max_len)
-
-
-def make_batch(config, texts, numbers):
-    pad_to = config.max_len if config.unmasked else None
-    ids, mask = batches.pad(texts, config.max_len, pad_to=pad_to)
-    return {"ids": ids, "mask": mask | config.unmasked, "numbers": numbers}
-
-
-def predict(folder, config):
-    """Print a number for each row of standard input, by the best parameters of the run."""
-    arrays, spec = best_of(folder, "multimodal")
-    tokenizer = require_tokenizer(load_tokenizer(folder.tokenizer), spec, folder)
-    columns = Columns(spec["columns"]["text"], tuple(spec["columns"]["numbers"]), None)
-    standardise = Standardiser(**spec["standardiser"])
-    xp = backend.get(config.backend)
-    model = build_model(config, spec)
-    params = matched(model, arrays, xp, folder)
-    shards = Shards(model, threads=config.threads, rows=config.shard_rows)
+def predict(run):
+    """Print a number for each row of standard input."""
+    columns = Columns(run.columns["text"], tuple(run.columns["numbers"]), None)
     rows, start = rows_of_standard_input(), 1
-    while chunk := list(islice(rows, config.batch_size)):
+    while chunk := list(islice(rows, run.batch_size)):
         table = read_table(chunk, STANDARD_INPUT, columns, start)
-        texts = encode_texts(config, tokenizer, table.texts)
-        batch = make_batch(config, texts, standardise(table.numbers))
-        outputs = backend.to_numpy(shards.predict(params, model.to_device(batch, xp)))
-        for value in outputs * spec["deviation"] + spec["mean"]:
+        for value in run.predict_columns(table.texts, table.numbers):
             print(f"{value:.6g}")
         sys.stdout.flush()
         start += len(chunk)

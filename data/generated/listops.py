@@ -23,8 +23,8 @@ from statistics import median
 
 import numpy as np
 
-from data.text.batches import Ragged
 from minisum.errors import UserError
+from minisum.text.batches import Ragged
 
 OPERATORS = {
     "[MIN": min,

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.reading.splits import text_key
 from minisum.errors import UserError
+from minisum.text.splits import text_key
 
 CLASSES = 20
 MIN_WORDS = 5

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from data.generated.python_docs import parsed_sources, writable
-from data.reading.splits import text_key
+from minisum.text.splits import text_key
 
 MIN_WORDS = 3
 TEXT, TARGET = "docstring", "log_lines"

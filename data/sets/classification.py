@@ -7,9 +7,9 @@ import numpy as np
 
 from data.fingerprint import data_sha256
 from data.reading.columns import class_order, number_labels, read_labelled
-from data.reading.splits import choose_subset, hold_out_test, hold_out_validation
 from data.sets import registry
 from minisum.errors import UserError
+from minisum.text.splits import choose_subset, hold_out_test, hold_out_validation
 
 NAMES = registry.names("classification")
 DEFAULT = NAMES[0]

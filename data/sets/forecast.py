@@ -13,9 +13,9 @@ import numpy as np
 from data.fingerprint import data_sha256
 from data.generated import hourly
 from data.reading.columns import guess_column, listed, require_columns
-from data.reading.numbers import column_statistics, read_number
 from data.reading.rows import read_rows
 from data.sets import registry
+from minisum.columns import column_statistics, fill_gaps, read_number
 from minisum.errors import UserError
 
 NAMES = registry.names("forecast")
@@ -156,14 +156,6 @@ class Windows:
             "windows": self.inputs[firsts + np.arange(-self.window, 0)],
             "targets": self.targets[firsts + np.arange(self.horizon)],
         }
-
-
-def fill_gaps(scaled):
-    """NaN replaced by the last number before it in the column, 0 (the mean) before the first."""
-    places = np.where(np.isnan(scaled), 0, np.arange(1, len(scaled) + 1)[:, None])
-    latest = np.maximum.accumulate(places, axis=0)
-    padded = np.concatenate([np.zeros((1, scaled.shape[1])), scaled])
-    return np.take_along_axis(padded, latest, axis=0)
 
 
 def steps_in_a_day(times) -> int | None:

@@ -8,9 +8,9 @@ import numpy as np
 from data.fingerprint import data_sha256
 from data.reading.columns import find_text_column, read_text
 from data.reading.rows import file_kind, read_rows
-from data.reading.splits import SPLITS, choose_subset, hold_out
 from data.sets import registry
 from minisum.errors import UserError
+from minisum.text.splits import SPLITS, choose_subset, hold_out
 
 NAMES = registry.names("language")
 DEFAULT = NAMES[0]

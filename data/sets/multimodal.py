@@ -1,7 +1,7 @@
 """Tables of a text, some numbers and a number to predict, from any of their sources.
 
-A numeric cell may be missing: empty, null, NaN, "NA", "-" and the like; `Standardiser` says how the
-models see it. A row whose target is missing is left out.
+A numeric cell may be missing: empty, null, NaN, "NA", "-" and the like; `Standardiser` (in
+minisum.columns) says how the models see it. A row whose target is missing is left out.
 """
 
 import math
@@ -13,11 +13,11 @@ import numpy as np
 from data.fingerprint import data_sha256
 from data.generated import python_functions
 from data.reading.columns import find_text_column, read_text, require_columns
-from data.reading.numbers import column_statistics, read_number
 from data.reading.rows import read_rows
-from data.reading.splits import choose_subset, hold_out_test, hold_out_validation
 from data.sets import registry
+from minisum.columns import read_number
 from minisum.errors import UserError
+from minisum.text.splits import choose_subset, hold_out_test, hold_out_validation
 
 NAMES = registry.names("multimodal")
 DEFAULT = NAMES[0]
@@ -146,42 +146,6 @@ def read_table(rows, where, columns: Columns, start=1) -> Table:
         targets.append(target)
     shape = (len(texts), len(columns.numbers))
     return Table(texts, np.array(numbers, np.float64).reshape(shape), np.array(targets), left_out)
-
-
-@dataclass(frozen=True)
-class Standardiser:
-    """Columns to mean 0 and deviation 1, as measured on the training rows.
-
-    A missing value becomes the mean, 0. If any is missing in training, every cell is described by
-    two numbers, its value and whether it is missing, so that a model can tell it from an average
-    one. A column that never changes becomes 0 throughout.
-    """
-
-    mean: list[float]
-    deviation: list[float]
-    flagged: bool
-
-    @classmethod
-    def fit(cls, numbers, names) -> "Standardiser":
-        """numbers (N, k), names of the k columns. UserError as of `column_statistics`."""
-        mean, deviation = column_statistics(numbers, names)
-        return cls(mean.tolist(), deviation.tolist(), bool(np.isnan(numbers).any()))
-
-    @property
-    def inputs(self) -> int:
-        """Numbers that describe a cell."""
-        return 2 if self.flagged else 1
-
-    def __call__(self, numbers) -> np.ndarray:
-        """numbers (N, k) with NaN -> (N, k, inputs) float32."""
-        deviation = np.array(self.deviation)
-        varies = deviation > 0
-        scaled = (numbers - self.mean) / np.where(varies, deviation, 1)
-        missing = np.isnan(numbers)
-        described = [np.where(missing | ~varies, 0, scaled)]
-        if self.flagged:
-            described.append(missing)
-        return np.stack(described, axis=2).astype(np.float32)
 
 
 def _columns(entry, chosen, data_file):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data.generated import python_docs, python_functions
-from data.sets.multimodal import Columns, Standardiser, load_multimodal, read_table
+from data.sets.multimodal import Columns, load_multimodal, read_table
+from minisum.columns import Standardiser
 from minisum.errors import UserError
 
 COLUMNS = Columns("text", ("a", "b"), "y")

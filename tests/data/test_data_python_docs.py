@@ -10,9 +10,9 @@ import pytest
 from labelled_files import without_hub
 
 from data.generated import python_docs
-from data.reading.splits import text_key
 from data.sets.classification import load_classification
 from minisum.errors import UserError
+from minisum.text.splits import text_key
 
 ROOT = Path(__file__).parents[2]
 

@@ -324,13 +324,14 @@ def test_refuses_an_unknown_mixer():
 )
 def test_which_classifier_the_flags_mean(given, is_encoder):
     pytest.importorskip("safetensors")
+    from minisum.runs.reading import build_model
     from train import classifier
     from train.run.options import from_flags
 
     config = from_flags(classifier.ClassifierConfig, given)
     assert config.is_encoder == is_encoder
     if config.mixer != "all":
-        model = classifier.build_model(config, {"vocab": V, "class_names": ["a", "b"]})
+        model = build_model(**classifier.describe_model(config, vocab=V, classes=2))
         assert isinstance(model, EncoderClassifier) == is_encoder
         if is_encoder:
             assert len(model.encoder.blocks) == config.layers

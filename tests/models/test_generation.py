@@ -86,8 +86,8 @@ def test_draws_follow_the_softmax():
 
 tokenizers = pytest.importorskip("tokenizers")
 
-from data.text import byte_tokens  # noqa: E402
-from data.text.tokenizer import encode, save_tokenizer  # noqa: E402
+from minisum.text import byte_tokens  # noqa: E402
+from minisum.text.tokenizer import encode, save_tokenizer  # noqa: E402
 
 TEXTS = ["the cat sat on the mat", "naïve café 日本語 😀 end", "\x00\x01\ttabs\n\nlines"]
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.params import Params
+from minisum.runs.classifier import Explanation, contributions
 from train import causal, classifier
 from train.analyze import __main__ as analyze
 from train.analyze import geometry
-from train.analyze.contributions import contributions, explain, in_html, in_terminal
+from train.analyze.contributions import account_of, in_html, in_terminal
 from train.command_line import main
 
 
@@ -52,7 +53,9 @@ def account(words):
     model = models.build("summation", 30, 8, 3, 9)
     params = Params.from_arrays(model.init(rng))
     ids = rng.integers(0, 30, len(words))
-    return explain(model, params, ids, np.ones(len(words), bool), words, ["a", "<b>", "c"])
+    shares = contributions(model, params, ids, np.ones(len(words), bool))
+    text, classes = " ".join(words), ["a", "<b>", "c"]
+    return account_of(Explanation(text, classes, words, shares, params["head"]["b"]))
 
 
 def test_an_account_adds_up_and_is_shown_without_its_markup():

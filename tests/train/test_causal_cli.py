@@ -19,9 +19,9 @@ pytest.importorskip("tokenizers")
 
 from data.sets import language  # noqa: E402
 from data.sets.cleaning import wikitext_articles  # noqa: E402
-from data.text.batches import Ragged  # noqa: E402
-from data.text.windows import PackedWindows, RowWindows  # noqa: E402
+from data.windows import PackedWindows, RowWindows  # noqa: E402
 from minisum.errors import UserError  # noqa: E402
+from minisum.text.batches import Ragged  # noqa: E402
 from train import causal  # noqa: E402
 
 ROOT = Path(__file__).parents[2]

@@ -56,12 +56,14 @@ def test_predict_answers_before_the_input_ends(straight):
 
 
 def test_predict_with_damaged_parts(capsys, straight, tmp_path):
-    for name in ("config.json", "tokenizer.json"):
-        (tmp_path / name).write_bytes((straight / name).read_bytes())
-    assert "cannot read the checkpoint" in refused(capsys, "--predict", tmp_path)
+    (tmp_path / "config.json").write_bytes((straight / "config.json").read_bytes())
+    assert "its first epoch is not done" in refused(capsys, "--predict", tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes((straight / "tokenizer.json").read_bytes())
     best = (straight / "best.safetensors").read_bytes()
     (tmp_path / "best.safetensors").write_bytes(best[:-1])
     assert "damaged" in refused(capsys, "--predict", tmp_path)
     (tmp_path / "best.safetensors").write_bytes(best)
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     assert "tokenizer" in refused(capsys, "--predict", tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    assert "cannot be read" in refused(capsys, "--predict", tmp_path)

@@ -48,7 +48,7 @@ from train.run.folder import RunFolder
         ("--resume", "--out"),
         ("--resume --out nowhere", "no config.json"),
         ("--out=", "--out"),
-        ("--predict nowhere", "no config.json"),
+        ("--predict nowhere", "there is no best.safetensors"),
         ("--predict nowhere --epochs 3", "--epochs"),
     ],
 )

@@ -113,7 +113,7 @@ def test_what_cannot_be_predicted(compared, table, monkeypatch, capsys):
     lines = table.read_text().splitlines()
     few = "\n".join(lines[:20])
     status, _, error = answers(monkeypatch, capsys, compared / "hybrid", few)
-    assert status == 2 and "standard input has 19 rows" in error and "forecasts from 24" in error
+    assert status == 2 and "19 rows are too few" in error and "forecasts from 24" in error
     status, _, error = answers(monkeypatch, capsys, compared / "hybrid", "date,tide\n2024,1\n")
     assert status == 2 and "no column 'flow'" in error
 

@@ -18,7 +18,7 @@ pytest.importorskip("tokenizers")
 
 from interrupting import interrupted
 
-from data.text.batches import Ragged
+from minisum.text.batches import Ragged
 from train import causal, classifier, multimodal
 from train.command_line import main as run_command
 from train.reproduce import __main__ as reproduce
@@ -123,8 +123,7 @@ def test_cells_tables_and_more_of_them(corpora, tmp_path, capsys):
 def test_nothing_is_run_twice_nor_under_other_settings(corpora, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     (out / "cells").mkdir(parents=True)
-    cells = sets.cells([sets.SETS["ag_news"]], ["published"], 1, ["summation", "attention"], True,
-                       "hub:gpt2")  # fmt: skip
+    cells = sets.cells(["ag_news"], ["published"], 1, "summation,attention", True, "hub:gpt2")
     folder = reproduce.RunFolder(out)
     for cell in cells:
         reproduce.Cells(folder, cell.arguments).keep(cell.name, a_cell(mixer=cell.mixer))
@@ -154,10 +153,10 @@ def test_a_failed_run_is_told_and_tried_again(corpora, tmp_path, monkeypatch, ca
     ("arguments", "words"),
     [
         (["--sets", "nowhere"], "--sets: unknown 'nowhere'"),
-        (["--sets", ","], "names no set"),
+        (["--sets", ","], "--sets names nothing"),
         (["--protocols", "dishonest"], "unknown 'dishonest'"),
         (["--protocols", "published-batch-perplexity"], "unknown"),  # of no flag to take back
-        (["--mixers", "magic"], "'magic' is not among"),
+        (["--mixers", "magic"], "unknown 'magic'"),
         (["--seeds", "0"], "at least 1"),
         (["--jobs", "0"], "at least 1"),
         (["--out", ""], "--out is empty"),
@@ -187,12 +186,12 @@ def test_every_command_line_is_understood():
     classes = {command.task: command.config_class for command in commands}
     every = quirks.protocols_called("published,honest,published-all,published-unmasked")
     for quick in (False, True):
-        for cell in sets.cells(list(sets.SETS.values()), every, 2, None, quick, "bpe"):
-            config_class = classes[cell.set.task]
+        for cell in sets.cells(list(sets.SETS), every, 2, None, quick, "bpe"):
+            config_class = classes[cell.task]
             parser = reproduce.parser_for(config_class, "x", "")
             config = from_flags(config_class, vars(parser.parse_args(cell.arguments)))
             assert (config.seed, config.mixer) == (cell.seed, cell.mixer)
-            if cell.set.task == "classifier":
+            if cell.task == "classifier":
                 published = cell.protocol == "published"
                 assert config.unmasked == published
                 assert (config.select == "test") == (cell.protocol in every[:1] + every[3:])
@@ -272,7 +271,7 @@ def test_ctrl_c_keeps_finished_cells_and_says_how_to_go_on(corpora, tmp_path):
 def test_a_stopped_run_goes_on_where_it_was(corpora, tmp_path, capsys):
     """What a killed call left in runs/ is resumed, not begun again."""
     out = tmp_path / "out"
-    cell = sets.cells([sets.SETS["ag_news"]], ["published"], 1, ["summation"], True, "hub:gpt2")[0]
+    cell = sets.cells(["ag_news"], ["published"], 1, "summation", True, "hub:gpt2")[0]
     begun = out / "runs" / cell.name
     assert run_command(classifier.COMMAND, [*cell.arguments, "--out", str(begun)]) == 0
     before = (begun / "result.json").read_bytes()

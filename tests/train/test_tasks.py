@@ -18,9 +18,9 @@ from data.generated import listops, recall
 from data.generated.listops import Rules
 from data.generated.recall import Recall
 from data.generated.regression import Regression
-from data.text.tokenizer import BYTES_VOCAB, encode_bytes
 from minisum.errors import UserError
 from minisum.models.closed_form import ridge
+from minisum.text.tokenizer import BYTES_VOCAB, encode_bytes
 
 ROOT = Path(__file__).parents[2]
 SMALL = Rules(max_depth=5, max_args=6, min_length=8, max_length=60)

@@ -15,16 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data.text.tokenizer import PAD, UNKNOWN_ID
+import minisum
 from minisum.errors import UserError
 from minisum.models.classifier import POSITION_OFFSET
 from train import causal, classifier
 from train.analyze import geometry, layer_figures
-from train.analyze.contributions import explain, in_html, in_terminal
+from train.analyze.contributions import account_of, in_html, in_terminal
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.run.folder import RunFolder
-from train.run.options import Parser
-from train.run.predict import one_model
+from train.run.options import Parser, from_run
 from train.run.report import emit
 
 
@@ -73,44 +72,26 @@ def task_of(run):
 
 def explain_words(run, chosen, out):
     """Contributions of the words of some texts, in three forms, and the size of the positions."""
-    config = one_model(classifier.ClassifierConfig, "classifier", run)
-    config = dataclasses.replace(config, backend="numpy")
-    model, params, tokenizer, spec = classifier.load_model(RunFolder(run), config)
-    names = spec["class_names"]
+    config, _ = from_run(classifier.ClassifierConfig, "classifier", run, {})
+    trained = minisum.load(run, task="classifier")
     texts, labels = chosen.text, None
     if texts is None:
         data = classifier.load_data(dataclasses.replace(config, limit_test=chosen.texts))
         texts, labels = data.splits["test"].texts, data.splits["test"].labels
     accounts = []
     for i, text in enumerate(texts):
-        account = explain(model, params, *written(config, tokenizer, text), names)
+        account = account_of(trained.explain(text))
         if labels is not None:
-            account["true"] = names[labels[i]]
+            account["true"] = trained.classes[labels[i]]
         accounts.append(account)
         emit(sys.stdout, in_terminal(account, sys.stdout.isatty()))
     title = f"{config.mixer} on {config.dataset if config.data is None else config.data}"
     (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
     (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")
-    if "positions" in params:
-        layer_figures.position_factors(out / "positions.png", params["positions"] + POSITION_OFFSET)
+    if "positions" in trained.params:
+        factors = trained.params["positions"] + POSITION_OFFSET
+        layer_figures.position_factors(out / "positions.png", factors)
     emit(sys.stdout, f"in {out}")
-
-
-def written(config, tokenizer, text):
-    """ids (n,), mask (n,) and words (n) of a text, as the model reads it; None for idle padding."""
-    encoding = tokenizer.encode(text, add_special_tokens=False)
-    tokens = [
-        (token, text[start:end])
-        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
-        if not (config.drop_unknown and token == UNKNOWN_ID)
-    ]
-    batch = classifier.make_batch(config, classifier.encode_texts(config, tokenizer, [text]))
-    ids, mask = batch["ids"][0], batch["mask"][0]
-    count = int(mask.sum())
-    kept = tokens[len(tokens) - count :] if config.padding == "left" else tokens[:count]
-    words = np.full(len(ids), PAD if config.unmasked else None, dtype=object)
-    words[mask] = [word for _, word in kept]
-    return ids, mask, list(words)
 
 
 def follow_layers(chosen, out):
@@ -139,21 +120,22 @@ def follow_layers(chosen, out):
 
 
 def causal_name(run, taken):
-    config = one_model(causal.CausalConfig, "causal", run)
+    config, _ = from_run(causal.CausalConfig, "causal", run, {})
     name = config.layers_pattern or config.mixer
     return name if name not in taken else f"{name} ({Path(run).name})"
 
 
 def token_vectors(run, tokens):
     """Vectors (T, d) of up to `tokens` validation tokens after the input and after each layer."""
-    model, params, _, config = causal.load_run(run)
+    trained = minisum.load(run, task="causal")
+    config, _ = from_run(causal.CausalConfig, "causal", run, {})
     task = causal.load(resolve_defaults(config), RunFolder(run), resume=True)
     windows = task.windows["val"]
     found, count = [], 0
     for row in range(len(windows)):
         batch = windows.take(np.array([row]))
         real = batch["targets"] >= 0
-        found.append([layer[real] for layer in model.layers(params, batch["ids"])])
+        found.append([layer[real] for layer in trained.model.layers(trained.params, batch["ids"])])
         count += int(real.sum())
         if count >= tokens:
             break

@@ -1,60 +1,22 @@
-"""What each word contributes to a summation model's decision.
-
-The features of a text are a sum over its tokens and the head is linear, so every logit is a sum of
-one number a token (and the head's bias): an exact account, where most models allow only estimates.
-"""
+"""What each word contributes to a decision (see minisum.runs.classifier), on paper."""
 
 import html
 import math
 
-import numpy as np
-
-from minisum import backend
-from minisum.errors import UserError
-
 STRONGEST = 0.75  # of a background colour's opacity
 
 
-def contributions(model, params, ids, mask):
-    """(n, C): what each token of a text adds to each class's logit; with the bias, all of it.
-
-    ids (n,), mask (n,) bool. Padding adds nothing, unless the model was trained without a mask.
-    UserError for a model that does not sum its tokens.
-    """
-    if not hasattr(model, "contributions"):
-        raise UserError(
-            "exact contributions are for models that sum their tokens: summation, mean_embedding"
-        )
-    xp = params.xp
-    added = model.contributions(params, xp.asarray(ids)[None])[0]
-    counted = int(mask.sum()) if model.masked else len(ids)
-    parts = backend.to_numpy(added @ params["head"]["W"].T) / max(counted, 1) ** model.power
-    return np.where(mask[:, None], parts, 0) if model.masked else parts
-
-
-def explain(model, params, ids, mask, words, class_names):
-    """A JSON-able account of one text: its prediction, and every word's part in it.
-
-    words (n): how each token is written, None for one that is not shown.
-    """
-    parts = contributions(model, params, ids, mask)
-    bias = backend.to_numpy(params["head"]["b"])
-    logits = parts.sum(axis=0) + bias
-    chosen = int(logits.argmax())
-    probability = np.exp(logits - logits.max())
-    probability /= probability.sum()
-    # What speaks for the class is what it gains over the average class: logits have no zero.
-    towards = parts[:, chosen] - parts.mean(axis=1)
+def account_of(found):
+    """A JSON-able account of an Explanation: the prediction, and every word's part in it."""
     return {
-        "predicted": class_names[chosen],
-        "probability": float(probability[chosen]),
-        "bias": float(bias[chosen] - bias.mean()),
+        "predicted": found.label,
+        "probability": float(found.probabilities.max()),
+        "bias": float(found.bias[found.logits.argmax()] - found.bias.mean()),
         "words": [
             {"word": word, "contribution": float(value)}
-            for word, value in zip(words, towards, strict=True)
-            if word is not None
+            for word, value in zip(found.tokens, found.towards(), strict=True)
         ],
-        "logits": {name: float(v) for name, v in zip(class_names, logits, strict=True)},
+        "logits": {name: float(v) for name, v in zip(found.classes, found.logits, strict=True)},
     }
 
 

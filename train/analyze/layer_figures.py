@@ -2,21 +2,19 @@
 
 import numpy as np
 
-from train.run.figures import new_figure, save
+from train.run.figures import finish, picture
 
 MOST_POINTS = 4000  # a layer; more only blacken the picture
 
 
-def layer_geometry(path, measured):
+@picture(12, 10)
+def layer_geometry(figure, measured):
     """The published figure: a plane of tokens for each model, then two curves for all of them.
 
-    measured: name -> {"plane": [(T, 2), ...], "cosines": [...], "participation": [...]}. Returns
-    whether it could be drawn.
+    measured: name -> {"plane": [(T, 2), ...], "cosines": [...], "participation": [...]}.
     """
     columns = max(2, len(measured))
-    figure = new_figure(6 * columns, 10)
-    if figure is None:
-        return False
+    figure.set_figwidth(6 * columns)
     grid = figure.add_gridspec(2, 2 * columns)
     for i, (name, found) in enumerate(measured.items()):
         draw_plane(figure.add_subplot(grid[0, 2 * i : 2 * i + 2]), name, found["plane"])
@@ -29,13 +27,8 @@ def layer_geometry(path, measured):
         for name, found in measured.items():
             axes.plot(range(len(found[key])), found[key], marker="o", label=name)
         axes.margins(y=0.1)
-        axes.set_xlabel(below)
-        axes.set_ylabel(what)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    save(figure, path)
-    return True
+        finish(axes, below, what)
 
 
 def draw_plane(axes, name, plane):
@@ -51,31 +44,20 @@ def draw_plane(axes, name, plane):
     for start, end in zip(means, means[1:], strict=False):
         arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.5}
         axes.annotate("", xy=end, xytext=start, arrowprops=arrow)
-    axes.set_title(name)
-    axes.set_xlabel("PC1")
-    axes.set_ylabel("PC2")
+    axes.set(title=name, xlabel="PC1", ylabel="PC2")
     axes.legend(markerscale=4)
 
 
-def position_factors(path, factors):
+@picture(9, 4)
+def position_factors(figure, factors):
     """How much each place amplifies (above 1) or mutes (below) the words that stand there.
 
-    factors (n, d): what the channels of a word at each of n places are multiplied by. Returns
-    whether it could be drawn.
+    factors (n, d): what the channels of a word at each of n places are multiplied by.
     """
-    figure = new_figure(9, 4)
-    if figure is None:
-        return False
     axes = figure.subplots()
-    size = np.abs(factors)
     places = np.arange(1, len(factors) + 1)
-    low, middle, high = np.quantile(size, (0.1, 0.5, 0.9), axis=1)
+    low, middle, high = np.quantile(np.abs(factors), (0.1, 0.5, 0.9), axis=1)
     axes.fill_between(places, low, high, alpha=0.25, linewidth=0, label="10 to 90 % of channels")
     axes.plot(places, middle, label="median channel")
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("place in the text")
-    axes.set_ylabel("factor on a word's channels (size)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save(figure, path)
-    return True
+    finish(axes, "place in the text", "factor on a word's channels (size)")

@@ -22,17 +22,20 @@ from train.compare.tasks import NAMES, SETTINGS, build
 from train.run.cells import Cells, claim_settings
 from train.run.folder import RunFolder, new_path
 from train.run.options import (
+    D_FF,
     LAYERS,
     LENGTH,
     RATE,
     SIZE,
     Config,
     N,
+    Settings,
+    add_out,
     changed,
-    check_bounds,
     flag,
     option,
     parser_for,
+    some_of,
 )
 from train.run.report import Report
 
@@ -43,14 +46,13 @@ OPEN = ("mixers", "seeds", "scaling", "without_projection")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareConfig:
+class CompareConfig(Settings):
     """Settings of a task are None until `resolve` fills in the task's own defaults."""
 
     task: str = option("recall", "what is learned", "task", choices=NAMES)
     dataset: str = option(
-        None, "corpus of --task bytes (default: python_docs)", "task", type=str,
-        choices=classification.NAMES,
-    )  # fmt: skip
+        None, "corpus of --task bytes (default: python_docs)", "task", choices=classification.NAMES
+    )
     length: int = option(
         None, "tokens of an example at most; ListOps: fewer than this", "task",
         **N | {"at_least": 2, "at_most": 2**20},
@@ -62,15 +64,15 @@ class CompareConfig:
     )
     pairs: int = option(None, "recall: keys with values; regression: examples", "task", **N)
     filler: str = option(
-        None, "recall: between questions are random numbers or 0", "task", type=str,
+        None, "recall: between questions are random numbers or 0", "task",
         choices=("random", "blank"),
     )  # fmt: skip
     dims: int = option(None, "regression: numbers of x", "task", **N)
     noise: float = option(
-        None, "regression: standard deviation of y", "task", type=float, at_least=0, metavar="X"
+        None, "regression: standard deviation of y", "task", at_least=0, metavar="X"
     )
     noise_kind: str = option(
-        None, "regression: the same for all sequences, or up to --noise", "task", type=str,
+        None, "regression: the same for all sequences, or up to --noise", "task",
         choices=("fixed", "mixed"),
     )  # fmt: skip
     train_size: int = option(None, "training examples, where they are a fixed set", "task", **N)
@@ -82,9 +84,8 @@ class CompareConfig:
     layers: int = option(2, "blocks", "model", **LAYERS)
     heads: int = option(4, "heads", "model", **LAYERS)
     d_ff: int = option(
-        None, "width of the token networks, 0 for none (default: 4 x width)", "model",
-        **N | {"at_least": 0, "at_most": 2**18},
-    )  # fmt: skip
+        None, "width of the token networks, 0 for none (default: 4 x width)", "model", **D_FF
+    )
     positions: str = option(
         "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
     )
@@ -106,38 +107,31 @@ class CompareConfig:
         **LENGTH | {"at_least": 64},
     )  # fmt: skip
 
-    RECIPES = {}
-
     def names(self):
-        """The mixers to compare, in order. Raises UserError for one that is unknown."""
-        asked = list(mixers.TABLE) if self.mixers == "all" else self.mixers.split(",")
-        asked = [name.strip() for name in asked if name.strip()]
-        for name in asked:
-            if name not in mixers.TABLE:
-                known = ", ".join(sorted(mixers.TABLE))
-                raise UserError(f"--mixers: unknown mixer {name!r}; known: {known}, or all")
+        """The mixers to compare, in order. UserError for one that is unknown."""
+        asked = [*mixers.TABLE]
+        if self.mixers != "all":
+            asked = some_of(asked, self.mixers, "mixers")
         if self.without_projection:
             asked = [name for name in asked if name != NO_MIXING]
         elif NO_MIXING not in asked:
             asked.append(NO_MIXING)
         if not asked:
-            raise UserError("--mixers names no mixer")
-        return list(dict.fromkeys(asked))
+            raise UserError(f"--mixers {self.mixers} --without-projection: no mixer is left")
+        return asked
 
 
 def resolve(given):
     """The config with the task's defaults filled in; UserError for what it cannot use."""
     config = CompareConfig(**given)
-    for field in dataclasses.fields(config):
-        check_bounds(field, getattr(config, field.name))
+    config.check()
     own = SETTINGS[config.task]
     foreign = {name for settings in SETTINGS.values() for name in settings} - own.keys()
     for name in sorted(foreign & given.keys()):
         raise UserError(f"{flag(name)} has no meaning for --task {config.task}")
     missing = {name: value for name, value in own.items() if getattr(config, name) is None}
     config = resolve_defaults(dataclasses.replace(config, **missing))
-    if config.width % config.heads:
-        raise UserError(f"--heads {config.heads} does not divide --width {config.width}")
+    config.check_heads()
     config.names()
     return config
 
@@ -182,13 +176,9 @@ def main(arguments=None):
 
 def run(arguments):
     parser = parser_for(CompareConfig, "python -m train.compare", __doc__.split("\n\n", 1)[1])
-    parser.add_argument_group("command").add_argument(
-        "--out", metavar="DIR", help="folder of the comparison (default: runs/compare-TASK-TIME)"
-    )
-    given = vars(parser.parse_args(arguments))
+    add_out(parser, "folder of the comparison (default: runs/compare-TASK-TIME)")
+    given = parser.given(arguments)
     out = given.pop("out", None)
-    if out == "":
-        raise UserError("--out is empty: name a folder")
     config = resolve(given)
     folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
     report = Report()

@@ -13,7 +13,7 @@ from train.loop import STEPS_BETWEEN_READS
 
 WARM_UP = 3  # readings that the speed leaves out: caches, and kernels compiled on first use
 TAIL = 0.1  # fraction of the steps, at the end, that the training loss is averaged over
-SHORTEST, FACTOR = 64, 2  # lengths of the scaling: 64, 128, 256, ...
+SHORTEST = 64  # length of the scaling: 64, 128, 256, ...
 REPEATS, PATIENCE = 7, 2.0  # passes timed, fewer (but 3) if they take more seconds than this
 LONGEST_PASS = 10.0  # seconds; a mixer that took longer is not tried on longer texts
 
@@ -115,13 +115,12 @@ def scale_cell(task, mixer, longest):
     causal = task.causal
     if causal is None:
         causal = not mixers.TABLE[mixer].can_be_bidirectional
-    layer = mixers.build(
-        mixer, width=config.width, heads=config.heads, max_len=longest, causal=causal
-    )
+    sizes = {"width": config.width, "heads": config.heads, "max_len": longest}
+    layer = mixers.build(mixer, causal=causal, **sizes)
     rng = np.random.default_rng(0)
     params = Params.from_arrays(layer.init(rng), xp)
     rows = []
-    for n in lengths_to(longest):
+    for n in (SHORTEST << k for k in range((longest // SHORTEST).bit_length())):
         x, dy = (xp.asarray(rng.normal(size=(1, n, config.width)), dtype="float32") for _ in "xy")
 
         def both_ways(x=x, dy=dy):
@@ -133,13 +132,6 @@ def scale_cell(task, mixer, longest):
         if seconds > LONGEST_PASS:
             break
     return {"mixer": mixer, "causal": causal, "rows": rows, "slope": slope(rows)}
-
-
-def lengths_to(longest):
-    lengths = [SHORTEST]
-    while lengths[-1] * FACTOR <= longest:
-        lengths.append(lengths[-1] * FACTOR)
-    return lengths
 
 
 def median_seconds(work, xp):

@@ -20,11 +20,11 @@ from data.generated import listops
 from data.generated.recall import Recall
 from data.generated.regression import Regression
 from data.sets import classification as texts
-from data.text import batches
-from data.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 from minisum.errors import UserError
 from minisum.models.closed_form import ridge
 from minisum.models.encoder import EncoderClassifier, EncoderReader, EncoderRegressor
+from minisum.text import batches
+from minisum.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 
 TEST_STREAM = (0, 0, 2)  # of no training batch and no initial parameters: those have two numbers
 WORDS = {"length": 256, "vocab_size": 10_000, "train_size": None, "test_size": None}
@@ -46,8 +46,8 @@ NAMES = tuple(SETTINGS)
 
 def build(config):
     """The task of a config; generates or reads its data."""
-    makers = {"listops": listops_task, "bytes": bytes_task, "recall": RecallTask}
-    return (makers | {"regression": RegressionTask}).get(config.task, words_task)(config)
+    makers = {"listops": listops_task, "recall": RecallTask, "regression": RegressionTask}
+    return makers.get(config.task, text_task)(config)
 
 
 class Task:
@@ -60,11 +60,8 @@ class Task:
         self.config, self.max_len = config, max_len
 
     def encoder(self):
-        config = self.config
-        return {
-            "layers": config.layers, "heads": config.heads, "d_ff": config.d_ff,
-            "positions": config.positions, "causal": self.causal,
-        }  # fmt: skip
+        sizes = self.config.pick("layers", "heads", "d_ff", "positions")
+        return sizes | {"causal": self.causal}
 
     def score(self, outputs, batch):
         """Targets hit, out of batch["targets"].size."""
@@ -120,6 +117,13 @@ class SetTask(Task):
 class GeneratedTask(Task):
     """Examples drawn when they are needed, never twice the same: `self.source.draw(rng, rows)`."""
 
+    def __init__(self, config, max_len):
+        super().__init__(config, max_len)
+        if config.dropout:
+            raise UserError(
+                f"--dropout has no meaning for --task {config.task}, where no example comes twice"
+            )
+
     def train_batch(self, seed, step):
         return self._draw([seed, step], self.config.batch_size)
 
@@ -150,7 +154,6 @@ class RecallTask(GeneratedTask):
         self.source = Recall(config.vocab_size, config.length, config.pairs, random_filler=fill)
 
     def model(self, mixer):
-        refuse_dropout(self.config)
         config = self.config
         return EncoderReader(mixer, config.vocab_size, config.width, self.max_len, **self.encoder())
 
@@ -175,7 +178,6 @@ class RegressionTask(GeneratedTask):
         return {k: a for k, a in super()._draw(stream, rows).items() if k != "sigmas"}
 
     def model(self, mixer):
-        refuse_dropout(self.config)
         inputs = self.config.dims + 1
         return EncoderRegressor(mixer, inputs, self.config.width, self.max_len, **self.encoder())
 
@@ -217,38 +219,23 @@ def listops_baselines(train, test):
     return {name: float((np.array(g) == test.values).mean()) for name, g in guesses.items()}
 
 
-def bytes_task(config):
-    data = load_texts(config.dataset, config)
-    return text_task(config, data, lambda texts: encode_bytes(texts, config.length), BYTES_VOCAB)
-
-
-def words_task(config):
-    data = load_texts(config.task, config)
-    tokenizer = train_tokenizer(data.splits["train"].texts, "word", config.vocab_size)
-
-    def encoded(texts):
-        return batches.Ragged.from_list(encode(tokenizer, texts)).truncate(config.length)
-
-    return text_task(config, data, encoded, tokenizer.get_vocab_size())
-
-
-def load_texts(name, config):
-    limits = {"limit_train": config.train_size, "limit_test": config.test_size}
-    return texts.load_classification(name, **limits)
-
-
-def text_task(config, data, encoded, vocab):
-    train, test = (
-        (encoded(part.texts), part.labels) for part in (data.splits["train"], data.splits["test"])
-    )
-    return SetTask(config, train, test, vocab, len(data.class_names))
-
-
-def refuse_dropout(config):
-    if config.dropout:
-        raise UserError(
-            f"--dropout has no meaning for --task {config.task}, where no example comes twice"
-        )
+def text_task(config):
+    """Classification of a corpus by its bytes (--task bytes) or its words."""
+    in_bytes = config.task == "bytes"
+    sizes = {"limit_train": config.train_size, "limit_test": config.test_size}
+    data = texts.load_classification(config.dataset if in_bytes else config.task, **sizes)
+    train, test = data.splits["train"], data.splits["test"]
+    if in_bytes:
+        vocab, encoded = BYTES_VOCAB, [encode_bytes(p.texts, config.length) for p in (train, test)]
+    else:
+        tokenizer = train_tokenizer(train.texts, "word", config.vocab_size)
+        vocab = tokenizer.get_vocab_size()
+        encoded = [
+            batches.Ragged.from_list(encode(tokenizer, part.texts)).truncate(config.length)
+            for part in (train, test)
+        ]
+    examples = zip(encoded, (train.labels, test.labels), strict=True)
+    return SetTask(config, *examples, vocab, len(data.class_names))
 
 
 def fingerprint(arrays):

@@ -21,11 +21,11 @@ from minisum import backend
 from minisum.errors import UserError
 from train.command_line import cores, run_with_exit_status
 from train.reproduce import report as reproduce_report
-from train.reproduce import sets as reproduce_sets
-from train.reproduce.quirks import TASKS, protocols_called, split_names
+from train.reproduce.quirks import TASKS, protocols_called
+from train.reproduce.sets import SETS, Cell, cells, sets_called
 from train.run.cells import Cells, claim_settings, read_json
 from train.run.folder import RunFolder
-from train.run.options import check_bounds, option, parser_for
+from train.run.options import N, Settings, add_out, option, parser_for
 from train.run.report import Report, duration
 from train.run.signals import Interrupted, interruptible
 
@@ -39,7 +39,7 @@ KEPT = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReproduceConfig:
+class ReproduceConfig(Settings):
     sets: str = option(
         "all", "sets with commas, in the order of their runs; also classification, language, "
         "multimodal, forecast, all", "what", metavar="NAMES",
@@ -48,8 +48,8 @@ class ReproduceConfig:
         "published,honest", "also published-QUIRK, which takes one quirk back, and published-all",
         "what", metavar="NAMES",
     )  # fmt: skip
-    mixers: str = option(None, "these mixers only", "what", type=str, metavar="NAMES")
-    seeds: int = option(3, "runs of every cell, seeds 0, 1, ...", "what", at_least=1, metavar="N")
+    mixers: str = option(None, "these mixers only", "what", metavar="NAMES")
+    seeds: int = option(3, "runs of every cell, seeds 0, 1, ...", "what", **N)
     lm_tokenizer: str = option(
         "hub:gpt2", "of the language models; bpe where the published one is not available", "what",
         metavar="KIND",
@@ -57,19 +57,15 @@ class ReproduceConfig:
     quick: bool = option(False, "tiny runs that show whether all works, and nothing else", "what")
 
     backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
-    jobs: int = option(1, "runs at a time", "running", at_least=1, at_most=256, metavar="N")
-    gpus: int = option(
-        1, "GPUs that the runs take turns on", "running", at_least=1, at_most=64, metavar="N"
-    )
-
-    RECIPES = {}
+    jobs: int = option(1, "runs at a time", "running", **N, at_most=256)
+    gpus: int = option(1, "GPUs that the runs take turns on", "running", **N, at_most=64)
 
 
 @dataclasses.dataclass
 class Job:
     """A cell at work in a process."""
 
-    cell: reproduce_sets.Cell
+    cell: Cell
     slot: int
     process: subprocess.Popen
     started: float
@@ -101,7 +97,7 @@ class Reproduction:
                         raise Interrupted(number)
                     while queue and free:
                         cell = queue.pop(0)
-                        if cell.set.name in self.absent:
+                        if cell.set in self.absent:
                             self.left -= 1
                         else:
                             running.append(self.start(cell, free.pop()))
@@ -126,22 +122,12 @@ class Reproduction:
             command += ["--threads", str(max(1, cores() // self.config.jobs))]
         if (out / "config.json").exists():
             command.append("--resume")
-        paths = [str(ROOT), os.environ.get("PYTHONPATH")]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        if self.config.gpus > 1:
-            given = os.environ.get("CUDA_VISIBLE_DEVICES")
-            names = given.split(",") if given else [str(i) for i in range(self.config.gpus)]
-            environment["CUDA_VISIBLE_DEVICES"] = names[slot % min(len(names), self.config.gpus)]
+        # In a group of its own, so that Ctrl-C reaches it once, from here.
+        group = 0 if os.name == "posix" else None
         with open(self.log(cell), "ab") as log:
-            # In a group of its own, so that Ctrl-C reaches it once, from here.
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                process_group=0 if os.name == "posix" else None,
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            environment = environment_of(slot, self.config.gpus)
+            process = subprocess.Popen(command, **streams, env=environment, process_group=group)
         return Job(cell, slot, process, time.perf_counter())
 
     def finish(self, job):
@@ -157,23 +143,20 @@ class Reproduction:
             summary = self.reason(job)
             # A run writes config.json once it has its data.
             refused = job.process.returncode == 2 and not (run / "config.json").exists()
-            kind, name = (self.absent, cell.set.name) if refused else (self.failed, cell.name)
-            kind[name] = summary
+            if refused:
+                self.absent[cell.set] = summary
+            else:
+                self.failed[cell.name] = summary
         self.report.say(f"{cell.name}: {summary} ({self.left} to go)")
         self.write()
 
     def keep(self, cell, result):
-        metrics = {name: result[f"test_{name}"] for name in TASKS[cell.set.task].metrics}
         content = {
-            "set": cell.set.name,
-            "mixer": cell.mixer,
-            "protocol": cell.protocol,
-            "seed": cell.seed,
-            "command": shlex.join(["python", *command_of(cell)[1:]]),
-            "at_once": self.config.jobs,
-            "metrics": metrics,
+            "set": cell.set, "mixer": cell.mixer, "protocol": cell.protocol, "seed": cell.seed,
+            "command": written(cell), "at_once": self.config.jobs,
+            "metrics": {name: result[f"test_{name}"] for name in TASKS[cell.task].metrics},
             **{name: result[name] for name in KEPT if name in result},
-        }
+        }  # fmt: skip
         content = Cells(self.folder, cell.arguments).keep(cell.name, content)
         for state in (self.folder.path / "runs" / cell.name).glob("*.safetensors"):
             state.unlink()  # a GPU machine's disk holds a few of them, not hundreds
@@ -191,21 +174,30 @@ class Reproduction:
 
     def write(self):
         """The tables of everything that the folder holds, of this call or of earlier ones."""
-        paths = sorted((self.folder.path / "cells").glob("*.json"))
-        asked = reproduce_sets.sets_called(self.config.sets)
-        not_run = self.absent | {
-            entry.name: "train.forecast has no set of this name"
-            for entry in asked
-            if entry.dataset is None
-        }
-        return reproduce_report.write(
-            self.folder, settings_of(self.config), [read_json(path) for path in paths],
-            not_run, self.failed,
-        )  # fmt: skip
+        done = [read_json(path) for path in sorted((self.folder.path / "cells").glob("*.json"))]
+        nowhere = [name for name in sets_called(self.config.sets) if SETS[name].dataset is None]
+        not_run = self.absent | dict.fromkeys(nowhere, "train.forecast has no set of this name")
+        settings = settings_of(self.config)
+        return reproduce_report.write(self.folder, settings, done, not_run, self.failed)
 
 
 def command_of(cell):
-    return [sys.executable, "-m", f"train.{cell.set.task}", *cell.arguments]
+    return [sys.executable, "-m", f"train.{cell.task}", *cell.arguments]
+
+
+def written(cell):
+    return shlex.join(["python", *command_of(cell)[1:]])
+
+
+def environment_of(slot, gpus):
+    """The environment of the run in a slot: this project on its path, and its GPU of several."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    if gpus > 1:
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = given.split(",") if given else [str(i) for i in range(gpus)]
+        environment["CUDA_VISIBLE_DEVICES"] = names[slot % min(len(names), gpus)]
+    return environment
 
 
 def settings_of(config):
@@ -222,7 +214,7 @@ def list_cells(cells, folder, report):
         elif (folder.path / "runs" / cell.name / "config.json").exists():
             status = "begun"
         report.say(f"{status:<8} {cell.name}")
-        report.say(f"         {shlex.join(['python', *command_of(cell)[1:]])}")
+        report.say(f"         {written(cell)}")
     report.say(f"{len(cells)} runs")
 
 
@@ -237,42 +229,29 @@ def main(arguments=None):
 
 def run(arguments):
     parser = parser_for(ReproduceConfig, "python -m train.reproduce", __doc__.split("\n\n", 1)[1])
-    group = parser.add_argument_group("command")
-    group.add_argument(
-        "--out", metavar="DIR", help="folder of the cells and tables (default: runs/reproduce)"
-    )
+    group = add_out(parser, "folder of the cells and tables (default: runs/reproduce)")
     group.add_argument("--list", action="store_true", help="print the runs without running them")
-    given = vars(parser.parse_args(arguments))
+    given = parser.given(arguments)
     listing, out = given.pop("list", False), given.pop("out", None)
-    if out == "":
-        raise UserError("--out is empty: name a folder")
     config = ReproduceConfig(**given)
-    for field in dataclasses.fields(config):
-        check_bounds(field, getattr(config, field.name))
-    cells = reproduce_sets.cells(
-        reproduce_sets.sets_called(config.sets),
-        protocols_called(config.protocols),
-        config.seeds,
-        config.mixers and split_names(config.mixers),
-        config.quick,
-        config.lm_tokenizer,
-    )
+    config.check()
+    sets, protocols = sets_called(config.sets), protocols_called(config.protocols)
+    asked = cells(sets, protocols, config.seeds, config.mixers, config.quick, config.lm_tokenizer)
     report = Report()
     folder = RunFolder(out or ("runs/reproduce-quick" if config.quick else "runs/reproduce"))
     if listing:
-        list_cells(cells, folder, report)
+        list_cells(asked, folder, report)
         return
     backend.get(config.backend)  # a missing GPU is refused before a run is begun
     with folder.claimed():
         claim_settings(folder, settings_of(config))
-        reproduction = Reproduction(config, cells, folder, report)
+        reproduction = Reproduction(config, asked, folder, report)
         try:
             reproduction.run()
         finally:
             report.say(reproduction.write())
             report.say(f"files in {folder}")
-    if reproduction.failed:
-        count = len(reproduction.failed)
+    if count := len(reproduction.failed):
         raise UserError(f"{count} of the runs failed; the same command tries them again")
 
 

@@ -5,13 +5,15 @@ measured on the same device with as many runs at a time, batches and all; a medi
 """
 
 import statistics
+from collections import defaultdict
 
 from minisum import checkpoint
 from train.reproduce.quirks import HONEST, PUBLISHED, TASKS
-from train.reproduce.sets import OWN_TOKENS, SETS
+from train.reproduce.sets import SETS
 from train.run.report import aligned, csv_of
 
 NOTHING = "-"
+OWN_TOKENS = "byte pairs of its own instead of GPT-2's: perplexities not comparable, bits are"
 
 
 def write(folder, settings, cells, not_run, failed):
@@ -19,23 +21,22 @@ def write(folder, settings, cells, not_run, failed):
 
     cells: contents of the finished ones. not_run: set -> why; failed: cell -> why.
     """
-    order = list(SETS)
-    cells = sorted(cells, key=lambda cell: order.index(cell["set"]))
+    cells = sorted(cells, key=lambda cell: [*SETS].index(cell["set"]))
     protocols = sorted({cell["protocol"] for cell in cells}, key=place) or [PUBLISHED, HONEST]
-    rows = [row for name in order for row in rows_of(SETS[name], cells, protocols)]
-    notes = notes_of(settings, cells)
+    rows = [row for name in SETS for row in rows_of(name, cells, protocols)]
+    notes, quirks = notes_of(settings, cells), quirks_of(cells)
     content = {
         "settings": settings, "protocols": protocols, "rows": rows, "notes": notes,
-        "not_run": not_run, "failed": failed, "quirks": quirks_of(cells), "cells": cells,
+        "not_run": not_run, "failed": failed, "quirks": quirks, "cells": cells,
     }  # fmt: skip
     folder.write_json(folder.path / "reproduce.json", content)
-    checkpoint.write_bytes(folder.path / "reproduce.csv", csv_of(rows).encode("utf-8"))
     lines = table(rows, protocols)
     remarks = [f"{name}: {note}" for name, note in notes.items()]
     remarks += [f"{name}: not run ({why})" for name, why in not_run.items()]
     remarks += [f"{name}: failed ({why})" for name, why in failed.items()]
-    text = markdown(lines, remarks, content["quirks"], settings)
-    checkpoint.write_bytes(folder.path / "reproduce.md", text.encode("utf-8"))
+    page = markdown(lines, remarks, quirks, settings)
+    for name, text in (("reproduce.csv", csv_of(rows)), ("reproduce.md", page)):
+        checkpoint.write_bytes(folder.path / name, text.encode("utf-8"))
     printed = aligned(lines, left=3) if rows else ["no run is finished yet"]
     return "\n".join(["", *printed, "", *remarks])
 
@@ -45,31 +46,29 @@ def place(protocol):
     return protocol == HONEST, protocol != PUBLISHED, protocol
 
 
-def rows_of(entry, cells, protocols):
+def rows_of(name, cells, protocols):
     """A row for each mixer and metric of a set that has a cell: a dict, None where nothing is."""
-    mine = [cell for cell in cells if cell["set"] == entry.name]
-    task = TASKS[entry.task]
+    entry, task = SETS[name], TASKS[SETS[name].task]
+    runs = defaultdict(list)
+    for cell in cells:
+        if cell["set"] == name:
+            runs[cell["mixer"], cell["protocol"]].append(cell)
     rows = []
-    for metric, title in task.metrics.items() if mine else ():
+    for metric, title in task.metrics.items():
         for mixer in task.mixers:
-            row = {
-                "set": entry.name,
-                "mixer": mixer,
-                "metric": title,
-                "published": entry.numbers.get(mixer, {}).get(metric),
-            }
+            row = {"set": name, "mixer": mixer, "metric": title}
+            row["published"] = entry.numbers.get(mixer, {}).get(metric)
             for protocol in protocols:
-                runs = [c for c in mine if (c["mixer"], c["protocol"]) == (mixer, protocol)]
-                values = [cell["metrics"][metric] for cell in runs]
+                mine, attention = runs[mixer, protocol], runs["attention", protocol]
+                values = [cell["metrics"][metric] for cell in mine]
+                trained = mixer not in task.untrained
                 row[f"{protocol}_mean"] = statistics.fmean(values) if values else None
                 row[f"{protocol}_sd"] = statistics.stdev(values) if len(values) > 1 else None
                 row[f"{protocol}_seeds"] = len(values)
-                trained = mixer not in task.untrained
-                base = [c for c in mine if (c["mixer"], c["protocol"]) == ("attention", protocol)]
-                row[f"{protocol}_speed"] = speed(runs, base) if trained else None
+                row[f"{protocol}_speed"] = speed(mine, attention) if trained else None
             claims = mixer in entry.numbers and mixer != "attention"
             row["published_speed_claim"] = entry.speed if claims else None
-            if any(row[f"{protocol}_seeds"] for protocol in protocols):
+            if any(runs[mixer, protocol] for protocol in protocols):
                 rows.append(row)
     return rows
 
@@ -97,13 +96,10 @@ def notes_of(settings, cells):
         found = [SETS[name].note] if SETS[name].note else []
         if SETS[name].task == "causal" and settings["lm_tokenizer"] == "bpe":
             found.append(OWN_TOKENS)
-        rows = {cell.get("train_examples") for cell in mine} - {None}
-        if rows:
+        if rows := {cell.get("train_examples") for cell in mine} - {None}:
             found.append(f"{' or '.join(f'{count:,}' for count in sorted(rows))} training rows")
-        by_run = {}
-        for cell in mine:
-            by_run.setdefault((cell["protocol"], cell["seed"]), set()).add(cell["data_sha256"])
-        if any(len(hashes) > 1 for hashes in by_run.values()):
+        data = {(cell["protocol"], cell["seed"], cell["data_sha256"]) for cell in mine}
+        if len(data) > len({(protocol, seed) for protocol, seed, _ in data}):
             found.append("THE DATA CHANGED BETWEEN RUNS: mixers are not comparable")
         if all(cell["at_once"] > 1 for cell in mine):
             found.append("timed while other runs shared the machine")
@@ -114,11 +110,10 @@ def notes_of(settings, cells):
 
 def quirks_of(cells):
     """The quirks of the tasks that have cells: dicts with the flags that stand for each."""
-    tasks = dict.fromkeys(SETS[cell["set"]].task for cell in cells)
     return [
-        {"task": name, "quirk": q.name, "flags": q.on, "without": q.off, "about": q.about}
-        for name in tasks
-        for q in TASKS[name].quirks
+        {"task": task, "quirk": q.name, "flags": q.on, "without": q.off, "about": q.about}
+        for task in dict.fromkeys(SETS[cell["set"]].task for cell in cells)
+        for q in TASKS[task].quirks
     ]
 
 
@@ -127,26 +122,26 @@ def table(rows, protocols):
     ours = [f"ours, {protocol}" for protocol in protocols]
     speeds = ["speed, claimed", *(f"speed, {protocol}" for protocol in protocols)]
     lines = [["set", "mixer", "metric", "in print", *ours, *speeds]]
-    first = {}  # a speed belongs to all metrics of a mixer and is printed beside the first
+    seen = set()  # a speed belongs to all metrics of a mixer and is printed beside the first
     for row in rows:
-        metric = first.setdefault((row["set"], row["mixer"]), row["metric"])
-        speeds = [row["published_speed_claim"]] + [row[f"{p}_speed"] for p in protocols]
+        speeds = [row["published_speed_claim"], *(row[f"{p}_speed"] for p in protocols)]
+        if (row["set"], row["mixer"]) in seen:
+            speeds = [None] * len(speeds)
+        seen.add((row["set"], row["mixer"]))
         lines.append(
             [row["set"], row["mixer"], row["metric"], number(row["published"])]
             + [spread(row, protocol) for protocol in protocols]
-            + [times(one if row["metric"] == metric else None) for one in speeds]
+            + [times(ratio) for ratio in speeds]
         )
     return lines
 
 
 def spread(row, protocol):
     """mean ± standard deviation (seeds)"""
-    mean, deviation = row[f"{protocol}_mean"], row[f"{protocol}_sd"]
+    mean, deviation, seeds = (row[f"{protocol}_{what}"] for what in ("mean", "sd", "seeds"))
     if mean is None:
         return NOTHING
-    return number(mean) + (
-        f" ± {number(deviation)} ({row[f'{protocol}_seeds']})" if deviation is not None else " (1)"
-    )
+    return number(mean) + (f" ± {number(deviation)}" if seeds > 1 else "") + f" ({seeds})"
 
 
 def number(value):
@@ -173,10 +168,11 @@ def markdown(lines, remarks, quirks, settings):
     ]  # fmt: skip
     text += [f"- {remark}" for remark in remarks] + [""]
     if quirks:
-        titles = ["task", "quirk", "flags", "taken back by", "what it is"]
-        text += bars(titles, [[q["task"], q["quirk"], f"`{q['flags']}`" if q["flags"] else NOTHING,
-                               f"`{q['without']}`" if q["without"] else NOTHING, q["about"]]
-                              for q in quirks])  # fmt: skip
+        flags = [
+            [f"`{q[key]}`" if q[key] else NOTHING for key in ("flags", "without")] for q in quirks
+        ]
+        told = [[q["task"], q["quirk"], *f, q["about"]] for q, f in zip(quirks, flags, strict=True)]
+        text += bars(["task", "quirk", "flags", "taken back by", "what it is"], told)
     return "\n".join(text).rstrip() + "\n"
 
 

@@ -1,33 +1,51 @@
 """Pictures of a result, as PNG beside result.json, where matplotlib is installed."""
 
+import functools
 import warnings
 
 import numpy as np
 
 
-def new_figure(width, height):
-    """A matplotlib figure (inches), or None without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return None
-    return Figure(figsize=(width, height), layout="constrained")
+def picture(width, height):
+    """A decorator: draw(figure, ...) becomes a function of (path, ...) that writes a PNG.
+
+    width, height: inches. The function returns whether matplotlib is there.
+    """
+
+    def decorate(draw):
+        @functools.wraps(draw)
+        def write(path, *arguments):
+            try:
+                from matplotlib.figure import Figure
+            except ImportError:
+                return False
+            figure = Figure(figsize=(width, height), layout="constrained")
+            draw(figure, *arguments)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a character that the font lacks is drawn as a box
+                figure.savefig(path, dpi=120)
+            return True
+
+        return write
+
+    return decorate
 
 
-def save(figure, path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a character that the font lacks is drawn as a box
-        figure.savefig(path, dpi=120)
+def finish(axes, x, y, legend=True):
+    """Name the axes, in words that may be a user's, and add a grid and a legend."""
+    axes.set_xlabel(x, parse_math=False)
+    axes.set_ylabel(y, parse_math=False)
+    axes.grid(alpha=0.3)
+    if legend:
+        axes.legend(fontsize=8)
 
 
-def predicted_against_true(path, true, predicted, target, baseline):
+@picture(11, 5)
+def predicted_against_true(figure, true, predicted, target, baseline):
     """Every test example as a point, the diagonal, and how errors spread against the baseline's.
 
     true, predicted (N,) in the data's units; baseline: (name, its predictions (N,)).
     """
-    figure = new_figure(11, 5)
-    if figure is None:
-        return
     left, right = figure.subplots(1, 2)
     low, high = float(true.min()), float(true.max())
     # Labels are often fractions of few raters: a little noise shows how many points coincide.
@@ -35,63 +53,43 @@ def predicted_against_true(path, true, predicted, target, baseline):
     alpha = float(np.clip(300 / len(true), 0.08, 0.8))
     left.scatter(true + jitter, predicted, s=12, alpha=alpha, linewidths=0)
     left.plot([low, high], [low, high], color="black", linewidth=1)
-    left.set_xlabel(f"true {target}", parse_math=False)
-    left.set_ylabel(f"predicted {target}", parse_math=False)
     left.set_title(f"{len(true):,} test examples")
+    finish(left, f"true {target}", f"predicted {target}", legend=False)
     name, other = baseline
     for label, values in ((name, other), ("this model", predicted)):
         errors = np.sort(np.abs(values - true))
         right.plot(errors, (np.arange(len(errors)) + 1) / len(errors), label=label)
-    right.set_xlabel("absolute error")
-    right.set_ylabel("fraction of examples with no larger error")
     right.set_ylim(0, 1.02)
-    right.grid(alpha=0.3)
-    right.legend()
-    save(figure, path)
+    finish(right, "absolute error", "fraction of examples with no larger error")
 
 
-def errors_by_step(path, curves):
+@picture(8, 5)
+def errors_by_step(figure, curves):
     """Squared error against the step ahead. curves: name -> (horizon,) errors."""
-    figure = new_figure(8, 5)
-    if figure is None:
-        return
     axes = figure.subplots()
     for name, errors in curves.items():
         steps = np.arange(1, len(errors) + 1)
         thick = 2.5 if name == "this model" else 1.2
         axes.plot(steps, errors, label=name, linewidth=thick, marker="." if len(steps) < 3 else "")
-    axes.set_xlabel("steps ahead")
-    axes.set_ylabel("mean squared error, standardised")
     axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save(figure, path)
+    finish(axes, "steps ahead", "mean squared error, standardised")
 
 
-def forecasts(path, panels, past, unit_names):
+@picture(12, 8.4)
+def forecasts(figure, panels, past):
     """A panel a window: the end of its past, what came, and what was forecast.
 
-    panels: list of (title, past values (p,), truth (horizon,), name -> forecast (horizon,)).
-    past: how many steps of the past to show. unit_names: the axis label of each panel.
+    panels: list of (title, unit, past values (p,), truth (horizon,), name -> forecast (horizon,)).
+    past: how many steps of the past to show.
     """
-    rows = -(-len(panels) // 2)
-    figure = new_figure(12, 2.8 * rows)
-    if figure is None:
-        return
-    grid = figure.subplots(rows, 2, squeeze=False).reshape(-1)
-    for axes, (title, before, truth, curves), unit in zip(grid, panels, unit_names, strict=False):
+    grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).reshape(-1)
+    for axes, (title, unit, before, truth, curves) in zip(grid, panels, strict=False):
         before = before[-past:]
         ahead = np.arange(1, len(truth) + 1)
         axes.plot(np.arange(1 - len(before), 1), before, color="grey", linewidth=1)
         axes.plot(ahead, truth, color="black", linewidth=1.2, label="truth")
         for name, values in curves.items():
-            thick = 2 if name == "this model" else 1
-            axes.plot(ahead, values, linewidth=thick, label=name)
+            axes.plot(ahead, values, linewidth=2 if name == "this model" else 1, label=name)
         axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
         axes.set_title(title, fontsize=10, parse_math=False)
-        axes.set_ylabel(unit, parse_math=False)
-        axes.grid(alpha=0.3)
-    for axes in grid[len(panels) :]:
-        axes.set_visible(False)
-    grid[0].legend(fontsize=8)
-    save(figure, path)
+        finish(axes, "", unit, legend=axes is grid[0])

@@ -21,8 +21,6 @@ from minisum import checkpoint
 from minisum.errors import UserError
 from train.run.options import FREE_ON_RESUME
 
-TOKENIZER = "tokenizer.json"
-
 # What every result.json has, for the report.
 RESULT_NUMBERS = ("epochs", "parameters", "seconds", "tokens_per_second", "peak_memory_bytes")
 
@@ -34,10 +32,10 @@ class RunFolder:
     def __init__(self, path):
         self.path = Path(path)
         self.config = self.path / "config.json"
-        self.tokenizer = self.path / TOKENIZER
+        self.tokenizer = self.path / checkpoint.TOKENIZER
         self.metrics = self.path / "metrics.jsonl"
         self.result = self.path / "result.json"
-        self.best = self.path / "best.safetensors"
+        self.best = self.path / checkpoint.BEST
         self.last = self.path / "last.safetensors"
         self.previous = self.path / "last.previous.safetensors"
 

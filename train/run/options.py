@@ -11,18 +11,19 @@ import json
 import math
 import os
 import sys
+import tomllib
 from pathlib import Path
 
-from data.text.tokenizer import least_vocabulary
 from minisum import backend, checkpoint
 from minisum.errors import UserError
+from minisum.text.tokenizer import least_vocabulary
 
 
 def option(default, help, group="training", **metadata):
     """A dataclass field that is also a flag.
 
-    metadata: type (needed where the default is None), choices, metavar, and the bounds at_least,
-    above, at_most, below.
+    metadata: choices, metavar, the bounds at_least, above, at_most and below, and `type`, which
+    reads the flag's text where the field's own type does not.
     """
     return dataclasses.field(default=default, metadata={"help": help, "group": group, **metadata})
 
@@ -31,6 +32,12 @@ def changed(config_class, name, default, **metadata):
     """The option `name` of `config_class` with another default, and what else is different."""
     field = config_class.__dataclass_fields__[name]
     return dataclasses.field(default=default, metadata={**field.metadata, **metadata})
+
+
+def recipes(task):
+    """name -> the defaults that it changes, of all recipes of a task."""
+    text = (Path(__file__).parents[1] / "recipes.toml").read_text(encoding="utf-8")
+    return {"default": {}} | tomllib.loads(text)[task]
 
 
 def file_path(text):
@@ -46,6 +53,17 @@ def names(text):
     return tuple(name.strip() for name in utf8(text).split(",") if name.strip())
 
 
+def some_of(known, text, field):
+    """The names in "a,b", each once. UserError for one that is not known, or if there is none."""
+    found = list(dict.fromkeys(names(text)))
+    for name in found:
+        if name not in known:
+            raise UserError(f"{flag(field)}: unknown {name!r}; known: {', '.join(known)}")
+    if not found:
+        raise UserError(f"{flag(field)} names nothing; known: {', '.join(known)}")
+    return found
+
+
 def utf8(argument):
     """The value of a flag as UTF-8, also where the locale decoded its bytes as something else."""
     try:
@@ -55,21 +73,46 @@ def utf8(argument):
 
 
 # Kinds of options, for `option(default, help, group, **N)`.
-N = {"type": int, "at_least": 1, "metavar": "N"}
+N = {"at_least": 1, "metavar": "N"}
 SIZE = N | {"at_most": 2**16}
 LENGTH = N | {"at_most": 2**24}
 VOCABULARY = N | {"at_least": 4, "at_most": 2**24}
 LAYERS = N | {"at_most": 2**10}
-RATE = {"type": float, "at_least": 0, "below": 1, "metavar": "RATE"}
-FRACTION = {"type": float, "above": 0, "below": 1, "metavar": "FRACTION"}
-POSITIVE = {"type": float, "above": 0, "metavar": "X"}
-NAME = {"type": str, "metavar": "NAME"}
+D_FF = N | {"at_least": 0, "at_most": 2**18}
+RATE = {"at_least": 0, "below": 1, "metavar": "RATE"}
+FRACTION = {"above": 0, "below": 1, "metavar": "FRACTION"}
+POSITIVE = {"above": 0, "metavar": "X"}
+NAME = {"metavar": "NAME"}
 LIST = {"type": names, "metavar": "A,B,C"}
 FILE = {"type": file_path, "metavar": "FILE"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Settings:
+    """The settings of a command."""
+
+    # name of a recipe -> the defaults that it changes
+    RECIPES = {}
+
+    def check(self, given=()):
+        """UserError for a value out of range, or for values that contradict each other.
+
+        given: names of the fields that were asked for, as opposed to defaults.
+        """
+        for field in dataclasses.fields(self):
+            check_bounds(field, getattr(self, field.name))
+
+    def check_heads(self):
+        if self.width % self.heads:
+            raise UserError(f"--heads {self.heads} does not divide --width {self.width}")
+
+    def pick(self, *names):
+        """These settings as a dict: arguments for what is called alike."""
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Settings):
     """The settings that every task has."""
 
     dataset: str = option("python_docs", "corpus by name", "data", **NAME)
@@ -104,7 +147,7 @@ class Config:
         choices=("validation", "last", "test"),
     )
     patience: int = option(
-        None, "stop after N epochs without a new best; 0: never", type=int, at_least=0, metavar="N"
+        None, "stop after N epochs without a new best; 0: never", at_least=0, metavar="N"
     )
     plateau: int = option(None, "halve the rate after N epochs without a new best", **N)
     seed: int = option(0, "random seed", at_least=0, metavar="N")
@@ -118,7 +161,6 @@ class Config:
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
     )
 
-    # name of the recipe -> the defaults that it changes
     RECIPES = {"default": {}}
     # flags that describe --data FILE, and mean nothing without it
     WITH_DATA = ()
@@ -129,19 +171,10 @@ class Config:
                 object.__setattr__(self, field.name, tuple(value))
 
     def check(self, given=()):
-        """Raise UserError for a value out of range, or for values that contradict each other.
-
-        given: names of the fields that were asked for, as opposed to defaults.
-        """
-        for field in dataclasses.fields(self):
-            check_bounds(field, getattr(self, field.name))
+        super().check(given)
         for name in self.WITH_DATA:
             if self.data is None and getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
-
-    def pick(self, *names):
-        """These settings as a dict: arguments for what is called alike."""
-        return {name: getattr(self, name) for name in names}
 
     def source(self):
         """Where the data is: arguments of a loader."""
@@ -239,7 +272,7 @@ def add_flag(group, field):
         switch = argparse.BooleanOptionalAction
         group.add_argument(flag(field.name), action=switch, help=about["help"])
         return
-    kind = about.get("type") or type(field.default)
+    kind = about.get("type", field.type)
     default = "" if field.default is None else f" (default: {field.default})"
     group.add_argument(
         flag(field.name),
@@ -262,11 +295,25 @@ def describe_recipes(config_class):
     return " ".join(lines)
 
 
+def add_out(parser, help):
+    """Add --out; return its group of flags, those of the command rather than of the config."""
+    group = parser.add_argument_group("command")
+    group.add_argument("--out", metavar="DIR", help=help)
+    return group
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but a wrong command line is a UserError like any other wrong input."""
 
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
+
+    def given(self, arguments):
+        """name -> value of the flags, without those that were not given."""
+        given = vars(self.parse_args(arguments))
+        if given.get("out") == "":
+            raise UserError("--out is empty: name a folder")
+        return given
 
 
 def from_flags(config_class, given):

@@ -1,14 +1,10 @@
-"""Prediction: a trained model read back, and standard input answered as it arrives."""
+"""Prediction: standard input answered as it arrives."""
 
 import itertools
 import sys
 
-import numpy as np
-
 from data.reading.rows import MAX_LINE_BYTES, read_lines
-from minisum import checkpoint
 from minisum.errors import UserError
-from minisum.params import Params, flatten
 from train.run.options import from_run
 from train.run.report import emit
 
@@ -98,28 +94,3 @@ def one_model(config_class, task, path):
     if config.mixer == "all":
         raise UserError(f"{path} compares several mixers: choose one of the folders in it")
     return config
-
-
-def best_of(folder, task):
-    """(arrays, model_spec): the best epoch's parameters of a run of `task`, and their model."""
-    arrays, meta = checkpoint.load(folder.best)
-    if not isinstance(meta, dict) or meta.get("task") != task or "model_spec" not in meta:
-        raise UserError(f"{folder.best} is not the trained model of a {task} run")
-    folder.require_origin(meta)
-    return arrays, meta["model_spec"]
-
-
-def require_tokenizer(tokenizer, spec, folder):
-    """The tokenizer. UserError if it is not the one of the model."""
-    if tokenizer.get_vocab_size() != spec["vocab"]:
-        raise UserError(f"{folder} holds a tokenizer that its model was not trained with")
-    return tokenizer
-
-
-def matched(model, arrays, xp, folder):
-    """Params of `arrays` for `model`. UserError if config.json describes another model."""
-    initial = flatten(model.init(np.random.default_rng(0)))
-    expected = {name: array.shape for name, array in initial.items()}
-    if expected != {name: array.shape for name, array in arrays.items()}:
-        raise UserError(f"the model in {folder} is not the one that its config.json describes")
-    return Params.from_arrays(arrays, xp=xp)

@@ -7,10 +7,11 @@ same for all of them and is in train.loop.
 
 import copy
 import dataclasses
+from functools import cached_property
 
-from data.text import batches
-from data.text.tokenizer import save_tokenizer
-from train.run.folder import TOKENIZER
+from minisum.checkpoint import TOKENIZER
+from minisum.text import batches
+from minisum.text.tokenizer import save_tokenizer
 from train.run.options import Config
 
 
@@ -19,7 +20,6 @@ class Task:
 
     name: str  # "classifier"
     config: Config
-    model: object  # see minisum.models.base
     dataset: str
     data_sha256: str
     tokenizer = None
@@ -28,6 +28,13 @@ class Task:
     higher_is_better: bool
     compared: tuple  # the mixers that --mixer all trains
     report_metrics: tuple  # the keys that their comparison shows
+
+    @cached_property
+    def model(self):
+        """See minisum.models.base."""
+        from minisum.runs.reading import build_model
+
+        return build_model(**self.model_spec()["model"])
 
     def train_batch(self, rows):
         """The batch of these training rows, without noise."""
@@ -46,7 +53,10 @@ class Task:
         raise NotImplementedError
 
     def model_spec(self):
-        """What it takes to rebuild the model beside the config; kept in best.safetensors."""
+        """All that prediction needs beside the parameters and the tokenizer, as JSON.
+
+        "model": arguments of minisum.runs.reading.build_model. It is kept in best.safetensors.
+        """
         raise NotImplementedError
 
     def tokens(self, batch):

@@ -18,7 +18,7 @@ from readable import text_of
 from minisum.errors import UserError
 
 pytest.importorskip("tokenizers")
-from data.text.tokenizer import (  # noqa: E402
+from minisum.text.tokenizer import (  # noqa: E402
     UNKNOWN_ID,
     WORD_BREAKS,
     encode,
@@ -99,7 +99,7 @@ def test_the_same_texts_give_the_same_vocabulary_in_every_process(kind):
     generator = random.Random(3)
     texts = ["".join(generator.choices("abcdefgh", k=5)) + " x" for _ in range(900)]
     program = (
-        "import sys, json; from data.text.tokenizer import train_tokenizer as t;"
+        "import sys, json; from minisum.text.tokenizer import train_tokenizer as t;"
         f"print(t(json.load(sys.stdin), {kind!r}, 500).to_str())"
     )
     outputs = set()

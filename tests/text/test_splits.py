@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.reading.splits import choose_subset, hold_out, hold_out_validation, text_key
 from minisum.errors import UserError
+from minisum.text.splits import choose_subset, hold_out, hold_out_validation, text_key
 
 quick = settings(deadline=None, max_examples=80)
 

@@ -9,8 +9,8 @@ import json
 
 import numpy as np
 
-from data.text.tokenizer import read_tokenizer, ready, tokenizers_library, train_tokenizer
 from minisum.errors import UserError
+from minisum.text.tokenizer import read_tokenizer, ready, tokenizers_library, train_tokenizer
 
 # Stands before every document, and so also after every one but the last.
 SEPARATOR = "[EOS]"
@@ -41,7 +41,7 @@ def make(texts, kind="bpe", vocab_size=8192):
 
 
 def load(path):
-    """The tokenizer in a file that `data.text.tokenizer.save_tokenizer` wrote."""
+    """The tokenizer in a file that `minisum.text.tokenizer.save_tokenizer` wrote."""
     return _checked(read_tokenizer(path), path)
 
 

@@ -6,14 +6,15 @@ Number 0 is padding. In a vocabulary of words or byte pairs, 1 is the unknown wo
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from data.text.batches import Ragged
 from minisum.checkpoint import write_bytes
 from minisum.errors import UserError
+from minisum.text.batches import Ragged, check_ids, pad
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1
@@ -111,6 +112,35 @@ def read_tokenizer(path):
     except Exception as error:
         # The library raises bare exceptions; a file may also not be UTF-8.
         raise UserError(f"The tokenizer {path} is damaged: {error}") from error
+
+
+@dataclass(frozen=True)
+class TextReader:
+    """Texts to the batches of a model, in training as in prediction.
+
+    max_len: tokens of a text that are read: its first ones, or its last where padding is "left".
+    padding: the side on which it stands. full: pad to max_len, whatever the batch's longest text.
+    unmasked: padding counts as words do. drop_unknown: unknown words are left out, not marked.
+    """
+
+    tokenizer: object
+    max_len: int
+    padding: str = "right"
+    full: bool = False
+    unmasked: bool = False
+    drop_unknown: bool = False
+
+    def encode(self, texts) -> Ragged:
+        """Token numbers of `texts`, each cut to what the model reads."""
+        encoded = Ragged.from_list(encode(self.tokenizer, texts, self.drop_unknown))
+        check_ids(encoded, self.tokenizer.get_vocab_size())
+        return encoded.truncate(self.max_len, "last" if self.padding == "left" else "first")
+
+    def batch(self, encoded) -> dict:
+        """ids (B, n) and mask (B, n) of encoded texts."""
+        pad_to = self.max_len if self.full else None
+        ids, mask = pad(encoded, self.max_len, side=self.padding, pad_to=pad_to)
+        return {"ids": ids, "mask": mask | self.unmasked}
 
 
 def _word(library, options):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.text.batches import Ragged, batches, check_ids, epoch_order, pad
 from minisum.errors import UserError
+from minisum.text.batches import Ragged, batches, check_ids, epoch_order, pad
 
 quick = settings(deadline=None, max_examples=80)
 sequences = st.lists(st.lists(st.integers(1, 99), max_size=9), max_size=6)

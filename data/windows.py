@@ -6,7 +6,7 @@ is cut into windows of n tokens. As rows, each text is an example of its own, cu
 
 import numpy as np
 
-from data.text.batches import Ragged, pad
+from minisum.text.batches import Ragged, pad
 
 NOT_COUNTED = -1
 

@@ -1,0 +1,137 @@
+"""A trained text classifier: classes, probabilities, and each token's share of the decision.
+
+A model that sums its tokens has features that are a sum over them, and its head is linear. Every
+logit is then a sum of one number a token and the head's bias: an exact account, where most models
+allow only estimates.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minisum import backend
+from minisum.errors import UserError
+from minisum.runs.base import Run
+from minisum.text.batches import batches
+from minisum.text.tokenizer import PAD, UNKNOWN_ID, TextReader
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The account of one decision: logits = shares.sum(axis=0) + bias.
+
+    tokens: the n tokens that were read, as the text spells them. shares (n, C): what each adds to
+    the logit of each class. bias (C,): what the head adds without any.
+    """
+
+    text: str
+    classes: Sequence[Any]
+    tokens: list[str]
+    shares: np.ndarray
+    bias: np.ndarray
+
+    @property
+    def logits(self) -> np.ndarray:
+        return self.shares.sum(axis=0) + self.bias
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        return softmax(self.logits)
+
+    @property
+    def label(self) -> Any:
+        """The class that is predicted."""
+        return self.classes[int(self.logits.argmax())]
+
+    def towards(self, label: Any = None) -> np.ndarray:
+        """(n,): what each token adds to the logit of a class (default: the predicted one), over
+        what it adds to the average class. Logits have no zero, only their differences count.
+        """
+        chosen = list(self.classes).index(self.label if label is None else label)
+        return self.shares[:, chosen] - self.shares.mean(axis=1)
+
+
+class ClassifierRun(Run):
+    """A trained classifier of texts."""
+
+    def __init__(self, model, params, tokenizer, spec, **settings):
+        super().__init__(model, params, tokenizer, spec, **settings)
+        self.reader = TextReader(tokenizer, **spec["text"])
+
+    @property
+    def classes(self) -> list[Any]:
+        """The class names, in the order of the columns of `predict_proba`."""
+        return self.spec["class_names"]
+
+    def logits(self, texts: Iterable[str]) -> np.ndarray:
+        """(N, C) float64: the score of each class for each text."""
+        encoded = self.reader.encode(several(texts))
+        logits = np.empty((len(encoded), len(self.classes)))
+        by_length = np.argsort(encoded.lengths, kind="stable")  # little padding a batch
+        for rows in batches(by_length, self.batch_size):
+            logits[rows] = self.outputs(self.reader.batch(encoded.take(rows)))
+        return logits
+
+    def predict_proba(self, texts: Iterable[str]) -> np.ndarray:
+        """(N, C): the probability of each class for each text."""
+        return softmax(self.logits(texts))
+
+    def predict(self, texts: Iterable[str]) -> list[Any]:
+        """The likeliest class of each text."""
+        return [self.classes[best] for best in self.logits(texts).argmax(axis=1)]
+
+    def explain(self, text: str) -> Explanation:
+        """What each token of a text adds to the decision, exactly.
+
+        UserError for a model that does not sum its tokens.
+        """
+        encoded = self.reader.encode([text])
+        batch = self.reader.batch(encoded)
+        ids, mask = batch["ids"][0], batch["mask"][0]
+        shares = contributions(self.model, self.params, ids, mask)
+        spelled = np.full(len(ids), PAD, dtype=object)
+        spelled[mask] = self.spelled(text, int(mask.sum()))
+        shown = mask if self.model.masked else np.ones(len(ids), bool)
+        bias = backend.to_numpy(self.params["head"]["b"])
+        return Explanation(text, self.classes, list(spelled[shown]), shares[shown], bias)
+
+    def spelled(self, text: str, count: int) -> list[str]:
+        """The `count` tokens of a text that the model reads, as the text spells them."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        tokens = [
+            text[start:end]
+            for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if not (self.reader.drop_unknown and token == UNKNOWN_ID)
+        ]
+        return tokens[len(tokens) - count :] if self.reader.padding == "left" else tokens[:count]
+
+
+def contributions(model, params, ids, mask) -> np.ndarray:
+    """(n, C): what each token of a text adds to each class's logit; with the bias, all of it.
+
+    ids (n,), mask (n,) bool. Padding adds nothing, unless the model was trained without a mask.
+    UserError for a model that does not sum its tokens.
+    """
+    if not hasattr(model, "contributions"):
+        raise UserError(
+            "exact contributions are for models that sum their tokens: summation, mean_embedding"
+        )
+    xp = params.xp
+    added = model.contributions(params, xp.asarray(ids)[None])[0]
+    counted = int(mask.sum()) if model.masked else len(ids)
+    parts = backend.to_numpy(added @ params["head"]["W"].T) / max(counted, 1) ** model.power
+    return np.where(mask[:, None], parts, 0) if model.masked else parts
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def several(texts: Iterable[str]) -> list[str]:
+    """A list of texts. UserError for a single one, whose letters would be taken for texts."""
+    if isinstance(texts, str):
+        raise UserError("a list of texts is needed, not one text: put it in brackets")
+    return list(texts)

@@ -1,0 +1,42 @@
+"""A trained language model: text written token by token."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+
+from minisum.models.generation import generate
+from minisum.runs.base import Run
+from minisum.text import byte_tokens
+from minisum.text.tokenizer import encode
+
+
+class LanguageModelRun(Run):
+    """A trained causal language model."""
+
+    def generate(self, prompt: str = "", tokens: int = 200, **drawing) -> str:
+        """The continuation of `prompt` by so many tokens, without the prompt; see `stream`."""
+        return "".join(self.stream(prompt, tokens, **drawing))
+
+    def stream(
+        self,
+        prompt: str = "",
+        tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Yield the continuation piece by piece, as it is drawn.
+
+        temperature: 0 takes the likeliest token, 1 draws as the model expects. top_k: draw among
+        so many of the likeliest. The same seed writes the same text.
+        """
+        read = encode(self.tokenizer, [prompt])[0]
+        separator = byte_tokens.separator_id(self.tokenizer)
+        if not self.spec["text"]["rows"]:  # packed, a separator precedes every document
+            read = np.append(separator, read)
+        rng = np.random.default_rng(seed)
+        forget_at = separator if self.spec["text"]["reset"] else None
+        drawn = generate(self.model, self.params, read, rng, temperature, top_k, forget_at)
+        text = byte_tokens.TextStream(self.tokenizer)
+        return (text.read(token) for token in islice(drawn, tokens))

@@ -1,0 +1,93 @@
+"""A trained model, read back from the folder of its run.
+
+best.safetensors says by itself what it holds: the task, the kind and the sizes of the model, and
+how its inputs are read. A folder can therefore be moved, and predicts without its settings and
+without its data.
+"""
+
+import hashlib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisum import backend, checkpoint
+from minisum.errors import UserError
+from minisum.params import Params, flatten
+
+# Where in minisum.models each kind of model is made.
+KINDS = {
+    "classifier": "classifier.build",
+    "encoder_classifier": "encoder.EncoderClassifier",
+    "language_model": "language_model.LanguageModel",
+    "regressor": "multimodal.build",
+    "forecaster": "forecaster.Forecaster",
+    "linear_map": "series_baselines.LinearMap",
+    "repeat": "series_baselines.Repeat",
+}
+
+
+def build_model(kind: str, **sizes: Any) -> Any:
+    """The model of a `kind`, one of KINDS; sizes: the arguments that make it."""
+    module, _, name = KINDS[kind].partition(".")
+    return getattr(import_module(f"minisum.models.{module}"), name)(**sizes)
+
+
+def read_model(
+    path: str | Path, task: str | None = None, backend_name: str = "numpy"
+) -> tuple[Any, Params, Any, dict[str, Any]]:
+    """(model, params, tokenizer, spec) of the best epoch of the run in folder `path`.
+
+    tokenizer: None for a model that reads no texts. spec: the task and what its `model_spec` says.
+    UserError if there is no trained model, if it is of another task than `task`, or if a file in
+    the folder is damaged or of another run.
+    """
+    path = Path(path)
+    best = path / checkpoint.BEST
+    if not best.is_file():
+        raise UserError(why_not(path))
+    arrays, meta = checkpoint.load(best)
+    found = meta.get("model_spec") if isinstance(meta, dict) else None
+    if not isinstance(found, dict) or "model" not in found:
+        raise UserError(
+            f"{best} does not say what model it holds, as earlier versions of minisum did not: "
+            "--resume the run once, and it will"
+        )
+    spec = {"task": meta["task"], **found}
+    if task not in (None, spec["task"]):
+        raise UserError(f"{path} is a run of another task: {spec['task']}")
+    tokenizer = read_its_tokenizer(path, spec, meta["origin"]["tokenizer"])
+    try:
+        model = build_model(**spec["model"])
+        expected = flatten(model.init(np.random.default_rng(0)))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{best} holds a model that this version does not know") from error
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if shapes != {name: np.shape(array) for name, array in expected.items()}:
+        raise UserError(f"{best} holds other arrays than the model that it describes")
+    return model, Params.from_arrays(arrays, xp=backend.get(backend_name)), tokenizer, spec
+
+
+def why_not(path: Path) -> str:
+    """Why a folder without best.safetensors has no model."""
+    inside = sorted(best.parent.name for best in path.glob(f"*/{checkpoint.BEST}"))
+    if inside:
+        names = ", ".join(inside)
+        return f"{path} compares several mixers: choose one of the folders in it ({names})"
+    if (path / "config.json").exists():
+        return f"{path} has no trained model yet: its first epoch is not done"
+    return f"{path} has no run in it: there is no {checkpoint.BEST}"
+
+
+def read_its_tokenizer(path: Path, spec: dict[str, Any], digest: str) -> Any:
+    """The tokenizer that the model was trained with, known by its SHA-256; None without texts."""
+    if "text" not in spec:
+        return None
+    from minisum.text import byte_tokens, tokenizer
+
+    file = path / checkpoint.TOKENIZER
+    found = (byte_tokens.load if spec["task"] == "causal" else tokenizer.load_tokenizer)(file)
+    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        raise UserError(f"{path} holds a tokenizer that its model was not trained with")
+    return found
