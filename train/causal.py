@@ -68,6 +68,9 @@ class CausalConfig(TextConfig):
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", choices=language_model.POSITIONS,
     )  # fmt: skip
+    position_offset: float = option(
+        language_model.POSITION_OFFSET, "added to positions that multiply", "model", metavar="X"
+    )
     sum_scale: str = option(
         "length", "divide the sums by --max-len, or leave them as published: none", "model",
         choices=language_model.SUM_SCALES,
@@ -214,7 +217,8 @@ def load(config, folder, resume):
 
 def describe_model(config, vocab):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
-    sizes = config.pick("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale")
+    sizes = config.pick("width", "max_len", "heads", "d_ff", "positions", "position_offset")
+    sizes |= config.pick("tied", "sum_scale")
     return {"kind": "language_model", "vocab": vocab, "layers": config.pattern, **sizes}
 
 

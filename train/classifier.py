@@ -22,7 +22,18 @@ from minisum.models import classifier as models
 from minisum.text import batches
 from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
 from train.command_line import Command, main
-from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
+from train.run.options import (
+    D_FF,
+    NAME,
+    POSITIVE,
+    RATE,
+    N,
+    TextConfig,
+    changed,
+    flag,
+    option,
+    recipes,
+)
 from train.run.task import Task
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
@@ -62,12 +73,33 @@ class ClassifierConfig(TextConfig):
         "split", "split the width among the heads, or give each the full one", "model",
         choices=("split", "full"),
     )  # fmt: skip
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
+        "smaller", "model", choices=("glorot", "keras"),
+    )  # fmt: skip
+    positions: str = option(
+        None, "how positions enter (default: multiply for summation, add for attention)", "model",
+        choices=models.POSITIONS,
+    )  # fmt: skip
+    position_offset: float = option(
+        models.POSITION_OFFSET, "added to positions that multiply", "model", metavar="X"
+    )
+    bag_rows: int = option(
+        2**18, "beside the features every word and every pair of words votes on the classes "
+        "directly, the pairs hashed into so many rows (fewer where the texts are few); 0: no such "
+        "bag", "model", at_least=0, at_most=2**26, metavar="N",
+    )  # fmt: skip
+    one_logit: bool = option(
+        False, "two classes share one logit with a sigmoid, as first published", "model"
+    )
     pooling: str = option(
         None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
         choices=tuple(models.POOLING),
     )  # fmt: skip
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
+    tokenizer: str = changed(TextConfig, "tokenizer", "wordpunct")
+    vocab_size: int = changed(TextConfig, "vocab_size", 30_000)
     max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
         None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
@@ -111,6 +143,9 @@ class ClassifierConfig(TextConfig):
         if self.head_width == "full" or self.unmasked:
             name = "--unmasked" if self.unmasked else "--head-width full"
             raise UserError(f"{name} belongs to the published one-layer models, not to an encoder")
+        for name in ("attention_init", "positions", "position_offset"):
+            if name in given:
+                raise UserError(f"{flag(name)} belongs to the one-layer models, not to an encoder")
 
 
 class Classification(Task):
@@ -130,6 +165,9 @@ class Classification(Task):
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
+        # No more rows than there are pairs of words to learn from.
+        pairs = int(self.texts["train"].offsets[-1])
+        self.bag_rows = min(config.bag_rows, 1 << pairs.bit_length())
 
     @staticmethod
     def resolve(config):
@@ -168,7 +206,7 @@ class Classification(Task):
     def model_spec(self):
         names = self.data.class_names
         return {
-            "model": describe_model(self.config, self.vocab, len(names)),
+            "model": describe_model(self.config, self.vocab, len(names), self.bag_rows),
             "text": describe_reader(self.config),
             "class_names": names,
         }
@@ -198,15 +236,16 @@ def enough_epochs(config, rows):
     return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
 
 
-def describe_model(config, vocab, classes):
+def describe_model(config, vocab, classes, bag_rows):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
-    sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes}
-    sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout")
+    sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes, "bag_rows": bag_rows}
+    sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout", "one_logit")
     if config.is_encoder:
         encoder = config.pick("layers", "heads", "d_ff")
         return {"kind": "encoder_classifier", "encoder": encoder, **sizes}
     head_width = config.width if config.head_width == "full" else None
-    attention = {"heads": config.heads, "head_width": head_width}
+    attention = {"heads": config.heads, "head_width": head_width, "draw": config.attention_init}
+    sizes |= config.pick("positions", "position_offset")
     return {"kind": "classifier", "masked": not config.unmasked, **attention, **sizes}
 
 

@@ -32,7 +32,7 @@ from minisum.runs.reading import build_model
 from minisum.text import batches
 from train.command_line import Command, main
 from train.run import figures
-from train.run.options import LIST, NAME, Config, N, changed, flag, option, recipes
+from train.run.options import LIST, NAME, RATE, Config, N, changed, flag, option, recipes
 from train.run.predict import STANDARD_INPUT, rows_of_standard_input
 from train.run.report import csv_of
 from train.run.task import Task
@@ -85,6 +85,10 @@ class ForecastConfig(Config):
     d_ff: int = option(256, "width inside the token networks", "model", **N)
     patch: int = option(16, "time steps of a patch", "model", **N)
     stride: int = option(8, "time steps from patch to patch", "model", **N)
+    patches_from: str = option(
+        "end", "the end of the window that the first patch is at: where patches do not fill it, "
+        "the other end is cut off", "model", choices=("end", "start"),
+    )  # fmt: skip
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", choices=forecaster.POSITIONS,
@@ -96,6 +100,11 @@ class ForecastConfig(Config):
         "or its mean, then also divided by its deviation", "model", choices=forecaster.NORMALISE,
     )  # fmt: skip
     dropout: float = changed(Config, "dropout", 0.15)
+    attention_dropout: float = option(0.0, "dropout rate of attention's weights", "model", **RATE)
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as PyTorch's MultiheadAttention draws "
+        "them", "model", choices=("glorot", "pytorch"),
+    )  # fmt: skip
 
     epochs: int = changed(Config, "epochs", 10, help="passes over the training windows")
     batch_size: int = changed(Config, "batch_size", 32, help="windows a step")
@@ -368,8 +377,9 @@ def describe_model(config, season=1):
     layers = parse_pattern(config.pattern, causal=False)
     positions = config.positions or ("add" if set(layers) == {"attention"} else "multiply")
     sizes |= {"layers": layers, "positions": positions, "position_offset": config.position_bias}
-    sizes |= config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
-    return {"kind": "forecaster", **sizes}
+    sizes |= config.pick("width", "heads", "d_ff", "patch", "stride", "patches_from", "normalise")
+    sizes |= config.pick("dropout", "attention_dropout")
+    return {"kind": "forecaster", "attention_draw": config.attention_init, **sizes}
 
 
 def predict(run):

@@ -66,6 +66,10 @@ class MultimodalConfig(TextConfig):
         "attention; published: sum for summation, mean for attention)", "model",
         choices=(*POOLING, "published"),
     )  # fmt: skip
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
+        "smaller", "model", choices=("glorot", "keras"),
+    )  # fmt: skip
     unmasked: bool = option(
         False, "pad to --max-len and read the padding as words, as first published", "model"
     )
@@ -213,6 +217,7 @@ class Multimodal(Task):
             "vocab": self.vocab,
             "columns": len(self.data.columns.numbers),
             "inputs": self.standardise.inputs,
+            "draw": config.attention_init,
             "pooling": None if pooling == "published" else pooling,
             **config.pick("width", "max_len", "heads", "dropout", "token_dropout"),
         }

@@ -13,6 +13,7 @@ import numpy as np
 
 from minisum import backend
 from minisum.errors import UserError
+from minisum.models.bag import bag_shares
 from minisum.runs.base import Run
 from minisum.text.batches import batches
 from minisum.text.tokenizer import PAD, UNKNOWN_ID, TextReader
@@ -95,6 +96,7 @@ class ClassifierRun(Run):
         spelled[mask] = self.spelled(text, int(mask.sum()))
         shown = mask if self.model.masked else np.ones(len(ids), bool)
         bias = backend.to_numpy(self.params["head"]["b"])
+        bias = np.concatenate([np.zeros(len(self.classes) - len(bias), bias.dtype), bias])
         return Explanation(text, self.classes, list(spelled[shown]), shares[shown], bias)
 
     def spelled(self, text: str, count: int) -> list[str]:
@@ -122,7 +124,14 @@ def contributions(model, params, ids, mask) -> np.ndarray:
     added = model.contributions(params, xp.asarray(ids)[None])[0]
     counted = int(mask.sum()) if model.masked else len(ids)
     parts = backend.to_numpy(added @ params["head"]["W"].T) / max(counted, 1) ** model.power
-    return np.where(mask[:, None], parts, 0) if model.masked else parts
+    parts = np.where(mask[:, None], parts, 0) if model.masked else parts
+    if model.bag_rows:
+        real = xp.asarray(mask)[None] if model.masked else None
+        shares = bag_shares(params["bag"], xp.asarray(ids)[None], real, model.vocab)
+        parts = parts + backend.to_numpy(shares[0])
+    if model.outputs < model.classes:  # the first class's logit is zero
+        parts = np.concatenate([np.zeros_like(parts), parts], axis=1)
+    return parts
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from minisum.text.batches import Ragged, check_ids, pad
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1
-KINDS = ("word", "bpe")
+KINDS = ("word", "wordpunct", "bpe")
 # The characters at which the Keras Tokenizer cuts, the blank included.
 WORD_BREAKS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
 BYTES_VOCAB = 1 + 256  # padding and every byte
@@ -29,8 +29,9 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     """A tokenizer whose vocabulary has at most `vocab_size` entries, the two special ones included.
 
     kind "word": lower-cased words between WORD_BREAKS, the most frequent ones, ties in
-    alphabetical order; "bpe": byte-level pairs (Radford et al., 2019), to which nothing is
-    unknown. The same texts give the same vocabulary in every process.
+    alphabetical order; "wordpunct": the same, but words are runs of letters, digits and _, and runs
+    of other characters are tokens too; "bpe": byte-level pairs (Radford et al., 2019), to which
+    nothing is unknown. The same texts give the same vocabulary in every process.
     """
     if kind not in KINDS:
         raise UserError(f"There is no tokenizer {kind!r}; known are {', '.join(KINDS)}.")
@@ -41,7 +42,8 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
         )
     library = tokenizers_library()
     options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
-    tokenizer, trainer = (_word if kind == "word" else _bpe)(library, options)
+    makers = {"word": _word, "wordpunct": _wordpunct, "bpe": _bpe}
+    tokenizer, trainer = makers[kind](library, options)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() < least:
         raise UserError("The texts hold no word to make a vocabulary of.")
@@ -150,6 +152,12 @@ def _word(library, options):
         library.Regex(f"[{re.escape(WORD_BREAKS)}]+"), behavior="removed"
     )
     return tokenizer, library.trainers.WordLevelTrainer(**options)
+
+
+def _wordpunct(library, options):
+    tokenizer, trainer = _word(library, options)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.Whitespace()  # \w+|[^\w\s]+
+    return tokenizer, trainer
 
 
 def _bpe(library, options):

@@ -118,7 +118,7 @@ def test_recipe_yields_to_flags(corpus, tmp_path):
 @pytest.mark.parametrize(("flags", "width"), [({}, 32), ({"d_ff": 5}, 5), ({"d_ff": 0}, None)])
 def test_the_width_of_an_encoders_token_networks(flags, width):
     config = from_flags(classifier.ClassifierConfig, {"encoder": True, "width": 8} | flags)
-    model = build_model(**classifier.describe_model(config, vocab=9, classes=2))
+    model = build_model(**classifier.describe_model(config, vocab=9, classes=2, bag_rows=0))
     block = model.init(np.random.default_rng(0))["blocks"]["0"]
     assert model.dropout == config.dropout == 0.5
     assert ("up" in block) == (width is not None)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from minisum import backend, checkpoint
 from minisum.errors import UserError
-from minisum.text.tokenizer import least_vocabulary
+from minisum.text.tokenizer import KINDS, least_vocabulary
 
 
 def option(default, help, group="training", **metadata):
@@ -134,6 +134,10 @@ class Config(Settings):
     warmup: int = option(0, "steps of linear warm-up", at_least=0, metavar="STEPS")
     weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
     epsilon: float = option(1e-8, "Adam's epsilon", **POSITIVE)
+    raw_epsilon: bool = option(
+        False, "epsilon joins the root of Adam's second moment before its bias is corrected, as in "
+        "Keras",
+    )  # fmt: skip
     clip_value: float = option(None, "clip every gradient to [-X, X]", **POSITIVE)
     clip_norm: float = option(None, "clip the norm of the whole gradient", **POSITIVE)
     ema: float = option(
@@ -193,7 +197,10 @@ class TextConfig(Config):
     validation: float = option(
         0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
     )
-    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
+    tokenizer: str = option(
+        "word", "unit of text: words, words and punctuation marks, or byte pairs", "data",
+        choices=KINDS,
+    )  # fmt: skip
     vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
     max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
 

@@ -49,6 +49,7 @@ class Trainer:
         self.adam = Adam(
             own,
             eps=config.epsilon,
+            raw_epsilon=config.raw_epsilon,
             weight_decay=config.weight_decay,
             clip_value=config.clip_value,
             clip_norm=config.clip_norm,
