@@ -12,6 +12,7 @@ asks for an encoder: pre-norm blocks around the mixer, then the mean over the to
 
 import dataclasses
 import sys
+from functools import cached_property
 
 import numpy as np
 
@@ -19,8 +20,11 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
+from minisum.models.base import Unlearned
+from minisum.runs.reading import build_model
 from minisum.text import batches
 from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
+from train import rivals
 from train.command_line import Command, main
 from train.run.options import (
     D_FF,
@@ -55,8 +59,10 @@ class ClassifierConfig(TextConfig):
     mixer: str = option(
         "summation",
         "how tokens are mixed: summation, attention or mean_embedding as published, all to compare "
-        "these three, or in an encoder any of " + ", ".join(mixers.TABLE),
-        "model", metavar="NAME", choices=sorted({"all", *models.MODELS, *mixers.TABLE}),
+        "these three, or in an encoder any of " + ", ".join(mixers.TABLE) + "; or a linear "
+        "classifier of scikit-learn on n-grams, svm or naive_bayes, which all compares too",
+        "model", metavar="NAME",
+        choices=sorted({"all", *models.MODELS, *mixers.TABLE, *rivals.CLASSIFIERS}),
     )  # fmt: skip
     encoder: bool = option(
         False, "an encoder of pre-norm blocks, also where there is a published one-layer model; "
@@ -118,6 +124,8 @@ class ClassifierConfig(TextConfig):
 
     def check(self, given=()):
         super().check(given)
+        if self.mixer in rivals.CLASSIFIERS:
+            rivals.require()
         if self.is_encoder:
             self.check_encoder(given)
         elif self.d_ff is not None:
@@ -128,10 +136,11 @@ class ClassifierConfig(TextConfig):
 
     @property
     def is_encoder(self):
-        return self.encoder or self.layers > 1 or self.mixer not in (*models.MODELS, "all")
+        one_layer = self.mixer in (*models.MODELS, *rivals.CLASSIFIERS, "all")
+        return self.encoder or self.layers > 1 or not one_layer
 
     def check_encoder(self, given):
-        if self.mixer in ("all", "mean_embedding"):
+        if self.mixer in ("all", "mean_embedding", *rivals.CLASSIFIERS):
             raise UserError(
                 f"--mixer {self.mixer} has one-layer models only: leave out --encoder and --layers"
             )
@@ -153,7 +162,7 @@ class Classification(Task):
 
     name = "classifier"
     metric = "accuracy"
-    compared = tuple(models.MODELS)
+    untrained = tuple(rivals.CLASSIFIERS)
     report_metrics = ("accuracy", "macro_f1")
     higher_is_better = True
 
@@ -169,9 +178,30 @@ class Classification(Task):
         pairs = int(self.texts["train"].offsets[-1])
         self.bag_rows = min(config.bag_rows, 1 << pairs.bit_length())
 
+    @property
+    def compared(self):
+        return (*models.MODELS, *(self.untrained if rivals.available() else ()))
+
+    @cached_property
+    def model(self):
+        return (
+            Unlearned()
+            if self.config.mixer in self.untrained
+            else build_model(**self.model_spec()["model"])
+        )
+
+    @cached_property
+    def rival(self):
+        """The rival of this name, its settings chosen where a network's epoch is chosen."""
+        other = "test" if self.config.select == "test" else "val"
+        rows = [self.data.splits[split] for split in ("train", other)]
+        return rivals.Rival(self.config.mixer, *((part.texts, part.labels) for part in rows))
+
     @staticmethod
     def resolve(config):
         """The learning rate filled in: each kind of model has its own scale of gradients."""
+        if config.mixer in rivals.CLASSIFIERS:
+            return dataclasses.replace(config, lr=config.lr or 1.0, epochs=1)
         rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
         return dataclasses.replace(config, lr=config.lr or rate)
 
@@ -181,30 +211,43 @@ class Classification(Task):
 
     def evaluate(self, split, predict, folder=None):
         texts, labels = self.texts[split], self.labels[split]
+        if self.config.mixer in self.untrained:
+            return self.accuracies(self.rival.predict(self.data.splits[split].texts), labels)
         logits = np.empty((len(labels), len(self.data.class_names)))
         by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
         for rows in batches.batches(by_length, self.config.batch_size):
             logits[rows] = predict(self.batch(split, rows))
-        chosen = logits.argmax(axis=1)
+        loss = float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
+        return {"loss": loss} | self.accuracies(logits.argmax(axis=1), labels)
+
+    def accuracies(self, chosen, labels):
         return {
-            "loss": float(-log_softmax(logits)[np.arange(len(labels)), labels].mean()),
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
 
-    def summary(self):
+    def baselines(self):
+        return {"majority class": {"accuracy": self.majority_accuracy()}}
+
+    def majority_accuracy(self):
         counts = np.bincount(self.labels["train"], minlength=len(self.data.class_names))
+        return float((self.labels["test"] == counts.argmax()).mean())
+
+    def summary(self):
         return {
             "train_examples": self.train_size,
             "val_examples": len(self.labels["val"]),
             "test_examples": len(self.labels["test"]),
             "classes": len(self.data.class_names),
             "vocabulary": self.vocab,
-            "majority_accuracy": float((self.labels["test"] == counts.argmax()).mean()),
+            "majority_accuracy": self.majority_accuracy(),
+            **({"rival": self.rival.settings} if "rival" in self.__dict__ else {}),
         }
 
     def model_spec(self):
         names = self.data.class_names
+        if self.config.mixer in self.untrained:
+            return {"model": {"kind": self.config.mixer}, "class_names": names}
         return {
             "model": describe_model(self.config, self.vocab, len(names), self.bag_rows),
             "text": describe_reader(self.config),

@@ -66,8 +66,9 @@ def main(command, arguments=None):
             group.from_rank_0(lambda: begin(variant, part, begun))  # noqa: B023
             results.append(train(variant, part, report, begun))
             report.result(results[-1], part)
+        if len(parts) > 1 or len(task.baselines()) > 1:
+            report.comparison(task, results)
         if len(parts) > 1:
-            report.comparison(results, task.report_metrics)
             write = folder.write_json
             group.from_rank_0(lambda: write(folder.path / "comparison.json", results))
     return outcome.status

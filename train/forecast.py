@@ -2,7 +2,7 @@
 
 Without arguments it forecasts a generated series of known structure, with layers that see one
 patch at a time and attention last. `--mixer all` compares that with attention in every layer,
-summation, no mixing at all, one linear map of the window, and two repetitions.
+summation, no mixing at all, two linear maps of the window, and two repetitions.
 """
 
 import csv
@@ -39,8 +39,8 @@ from train.run.task import Task
 
 SEASON = 24  # steps, where the times show no day
 TRAINED = ("hybrid", "attention", "summation", "projection")
-SOLVED = ("linear", "seasonal", "last_value")
-ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear map, chosen by validation
+SOLVED = ("linear", "nlinear", "seasonal", "last_value")
+ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear maps, chosen by validation
 BASELINE_ROWS = 200_000  # rows that the linear map is solved on, at most
 PLOTTED_WINDOWS = 6  # in forecasts.png
 
@@ -125,7 +125,8 @@ class ForecastConfig(Config):
                 if name in given:
                     raise UserError(f"{flag(name)}: --mixer {self.mixer} is not trained")
             if "normalise" in given and self.mixer != "linear":
-                raise UserError(f"--normalise: --mixer {self.mixer} repeats values as they are")
+                what = "subtracts the last value" if self.mixer == "nlinear" else "repeats values"
+                raise UserError(f"--normalise: --mixer {self.mixer} {what} and nothing else")
         for mixer in TRAINED if self.mixer == "all" else {self.mixer} - set(SOLVED):
             build_model(**describe_model(dataclasses.replace(self, mixer=mixer)))  # if it fits
         if self.season is not None and self.season > self.window:
@@ -146,7 +147,7 @@ class Forecasting(Task):
 
     name = "forecast"
     metric = "mse"
-    compared = (*TRAINED, *SOLVED)
+    compared, untrained = (*TRAINED, *SOLVED), SOLVED
     report_metrics = ("mse", "mae")
     higher_is_better = False
 
@@ -162,12 +163,12 @@ class Forecasting(Task):
         self.train_size = self.lengths["train"]
         season = config.season or steps_in_a_day(series.times) or SEASON
         self.season = min(season, config.window)
-        self.baselines = self.fit_baselines()
+        self.solved = self.solve()
 
     @cached_property
     def model(self):
-        if self.config.mixer in self.baselines:
-            return self.baselines[self.config.mixer][0]
+        if self.config.mixer in SOLVED:
+            return self.solved[self.config.mixer][0]
         return super().model
 
     @staticmethod
@@ -194,8 +195,9 @@ class Forecasting(Task):
         metrics = {"loss": mse, "mse": mse, "mae": mae}
         if split == "test":
             units = errors.by_column(self.windows.deviation)
-            metrics["mae_in_units"] = float(np.mean([row["mae_in_units"] for row in units]))
-            metrics["rmse_in_units"] = float(np.mean([row["rmse_in_units"] for row in units]))
+            for name in ("mae_in_units", "rmse_in_units"):  # a column has its own unit
+                values = [row[name] for row in units]
+                metrics[name] = dict(zip(self.series.columns, values, strict=True))
             drawn = self.drawn_windows()
             forecasts = predict(drawn[1])  # on every rank
             if folder:
@@ -214,20 +216,25 @@ class Forecasting(Task):
             errors.add(predict(batch), batch["targets"])
         return errors
 
-    def fit_baselines(self):
-        """name -> (model, its errors on the test windows). None of them is trained."""
+    def solve(self):
+        """name -> (model, its errors on the test windows) of those that are not trained."""
         window, horizon = self.config.window, self.config.horizon
         models = {
-            "linear": self.fit_linear_map(),
+            "linear": self.fit_linear_map(self.config.normalise),
+            "nlinear": self.fit_linear_map("last"),
             "seasonal": Repeat(window, horizon, self.season),
             "last_value": Repeat(window, horizon),
         }
         return {name: (m, self.errors("test", host_predict(m))) for name, m in models.items()}
 
-    def fit_linear_map(self):
+    def baselines(self):
+        overall = {name: errors.overall() for name, (_, errors) in self.solved.items()}
+        return {name: {"mse": mse, "mae": mae} for name, (mse, mae) in overall.items()}
+
+    def fit_linear_map(self, normalise):
         """The linear map of the window, its shrinkage chosen on the validation windows."""
         config, channels = self.config, len(self.series.columns)
-        model = LinearMap(config.window, config.horizon, config.normalise)
+        model = LinearMap(config.window, config.horizon, normalise)
         step = -(-self.train_size * channels // BASELINE_ROWS)
         chunks = batches.batches(np.arange(0, self.train_size, step), 128)
         moments = model.moments(self.windows.batch("train", rows) for rows in chunks)
@@ -242,7 +249,7 @@ class Forecasting(Task):
 
     def write_steps(self, folder, errors):
         """horizon.csv and horizon.png: errors by steps ahead, the baselines' beside the model's."""
-        everything = {name: e for name, (_, e) in self.baselines.items()}
+        everything = {name: e for name, (_, e) in self.solved.items()}
         if self.config.mixer not in everything:
             everything = {"this model": errors} | everything
         curves = {name: e.by_step() for name, e in everything.items()}
@@ -258,7 +265,7 @@ class Forecasting(Task):
     def draw_windows(self, path, rows, batch, forecasts):
         """forecasts.png: a column of each of these windows, with its forecasts."""
         columns, by_model = self.series.columns, {"this model": forecasts}
-        linear, _ = self.baselines["linear"]
+        linear, _ = self.solved["linear"]
         if self.config.mixer != "linear":
             by_model["linear"] = host_predict(linear)(batch)
         panels = []
@@ -277,9 +284,11 @@ class Forecasting(Task):
     def summary(self):
         train_end, val_end, test_end = self.windows.ends
         gaps = int(np.isnan(self.series.values[:test_end]).sum())
-        scores = {}
-        for name, (_, errors) in self.baselines.items():
-            scores[f"{name}_mse"], scores[f"{name}_mae"] = errors.overall()
+        scores = {
+            f"{name}_{metric}": value
+            for name, measured in self.baselines().items()
+            for metric, value in measured.items()
+        }
         return {
             "columns_forecast": ", ".join(self.series.columns),
             "train_rows": train_end,
@@ -370,8 +379,9 @@ def load(config, folder, resume):
 def describe_model(config, season=1):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
     sizes = config.pick("window", "horizon")
-    if config.mixer == "linear":
-        return {"kind": "linear_map", "normalise": config.normalise, **sizes}
+    if config.mixer in ("linear", "nlinear"):
+        normalise = config.normalise if config.mixer == "linear" else "last"
+        return {"kind": "linear_map", "normalise": normalise, **sizes}
     if config.mixer in SOLVED:
         return {"kind": "repeat", "season": season if config.mixer == "seasonal" else 1, **sizes}
     layers = parse_pattern(config.pattern, causal=False)

@@ -18,11 +18,13 @@ from data.sets.multimodal import DEFAULT, NAMES, Columns, load_multimodal, read_
 from minisum.columns import Standardiser
 from minisum.errors import UserError
 from minisum.models import multimodal as models
+from minisum.models.base import Unlearned
 from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
 from minisum.runs.reading import build_model
 from minisum.text import batches
 from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
+from train import rivals
 from train.command_line import Command, main
 from train.run import figures
 from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option, recipes
@@ -31,6 +33,7 @@ from train.run.task import Task
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
+SOLVED = ("ridge", *rivals.REGRESSORS)
 # What a closed-form solution has no use for.
 TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patience", "plateau")
 
@@ -54,8 +57,9 @@ class MultimodalConfig(TextConfig):
     mixer: str = option(
         "summation",
         "summation with one shared channel; attention and concatenation; words: summation without "
-        "the numbers; ridge: the numbers without words, solved; all compares them", "model",
-        choices=(*models.MIXERS, "all"),
+        "the numbers; ridge: the numbers without words, solved; tfidf_ridge: numbers, words and "
+        "pairs of words, solved by scikit-learn; all compares them", "model",
+        choices=(*models.MIXERS, *rivals.REGRESSORS, "all"),
     )  # fmt: skip
     layers: int = option(1, "mixing layers; these models have one", "model", **N | {"at_most": 1})
     width: int = changed(TextConfig, "width", 128)
@@ -90,9 +94,11 @@ class MultimodalConfig(TextConfig):
         uses_heads = self.mixer in ("attention", "all") or "heads" in given
         if uses_heads:
             self.check_heads()
-        for name in TRAINING if self.mixer == "ridge" else ():
+        if self.mixer in rivals.REGRESSORS:
+            rivals.require()
+        for name in TRAINING if self.mixer in SOLVED else ():
             if name in given:
-                raise UserError(f"{flag(name)}: --mixer ridge is solved, not trained")
+                raise UserError(f"{flag(name)}: --mixer {self.mixer} is solved, not trained")
 
 
 class Multimodal(Task):
@@ -100,7 +106,7 @@ class Multimodal(Task):
 
     name = "multimodal"
     metric = "rmse"
-    compared = tuple(models.MIXERS)
+    untrained = SOLVED
     report_metrics = ("mae", "rmse", "r2")
     higher_is_better = False
 
@@ -121,20 +127,31 @@ class Multimodal(Task):
             self.texts[name] = self.reader.encode(table.texts)
             self.numbers[name] = self.standardise(table.numbers)
 
+    @property
+    def compared(self):
+        return (*models.MIXERS, *(rivals.REGRESSORS if rivals.available() else ()))
+
     @cached_property
     def model(self):
-        solution = self.ridge if self.solved else None
+        if self.config.mixer in rivals.REGRESSORS:
+            return Unlearned()
+        solution = self.ridge if self.config.mixer == "ridge" else None
         return build_model(**self.model_spec()["model"], solution=solution)
-
-    @property
-    def solved(self):
-        return self.config.mixer == "ridge"
 
     @cached_property
     def ridge(self):
         """(w, b) of ridge regression on the numbers of the training rows."""
-        flat = self.numbers["train"].reshape(self.train_size, -1)
-        return solve_ridge(flat, self.targets("train"), ALPHA)
+        return solve_ridge(self.flat_numbers("train"), self.targets("train"), ALPHA)
+
+    @cached_property
+    def rival(self):
+        """The rival of this name, its settings chosen where a network's epoch is chosen."""
+        other = "test" if self.config.select == "test" else "val"
+        rows = [
+            (self.tables[split].texts, self.targets(split), self.flat_numbers(split))
+            for split in ("train", other)
+        ]
+        return rivals.Rival(self.config.mixer, *rows)
 
     def targets(self, split):
         """Standardised."""
@@ -148,7 +165,7 @@ class Multimodal(Task):
     @staticmethod
     def resolve(config):
         """One evaluation on the validation rows is all that a closed form needs of an epoch."""
-        return dataclasses.replace(config, epochs=1) if config.mixer == "ridge" else config
+        return dataclasses.replace(config, epochs=1) if config.mixer in SOLVED else config
 
     def batch(self, split, rows):
         batch = self.reader.batch(self.texts[split].take(rows))
@@ -160,10 +177,13 @@ class Multimodal(Task):
         The test split is also drawn, as predicted.png in `folder`.
         """
         texts, true = self.texts[split], self.tables[split].targets
-        outputs = np.empty(len(true))
-        by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
-        for rows in batches.batches(by_length, self.config.batch_size):
-            outputs[rows] = predict(self.batch(split, rows))
+        if self.config.mixer in rivals.REGRESSORS:
+            outputs = self.rival.predict(self.tables[split].texts, self.flat_numbers(split))
+        else:
+            outputs = np.empty(len(true))
+            by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
+            for rows in batches.batches(by_length, self.config.batch_size):
+                outputs[rows] = predict(self.batch(split, rows))
         predicted = outputs * self.deviation + self.mean
         if split == "test" and folder:
             baseline = ("ridge on the numbers", self.ridge_predictions("test"))
@@ -174,14 +194,20 @@ class Multimodal(Task):
 
     def ridge_predictions(self, split):
         w, b = self.ridge
-        flat = self.numbers[split].reshape(len(self.numbers[split]), -1)
-        return (flat @ w + b) * self.deviation + self.mean
+        return (self.flat_numbers(split) @ w + b) * self.deviation + self.mean
+
+    def flat_numbers(self, split):
+        """(N, columns x inputs)."""
+        return self.numbers[split].reshape(len(self.numbers[split]), -1)
+
+    def baselines(self):
+        test = self.tables["test"].targets
+        mean = errors(test, np.full(len(test), self.mean))
+        return {"mean": mean, "ridge": errors(test, self.ridge_predictions("test"))}
 
     def summary(self):
         columns, test = self.data.columns, self.tables["test"].targets
         missing = sum(int(np.isnan(t.numbers).sum()) for t in self.tables.values())
-        mean = errors(test, np.full(len(test), self.mean))
-        ridge = errors(test, self.ridge_predictions("test"))
         return {
             "train_examples": self.train_size,
             "val_examples": len(self.tables["val"]),
@@ -194,8 +220,12 @@ class Multimodal(Task):
             else missing,
             "rows_left_out": self.data.left_out,
             "vocabulary": self.vocab,
-            **{f"mean_{name}": value for name, value in mean.items()},
-            **{f"ridge_{name}": value for name, value in ridge.items()},
+            **{
+                f"{baseline}_{name}": value
+                for baseline, measured in self.baselines().items()
+                for name, value in measured.items()
+            },
+            **({"rival": self.rival.settings} if "rival" in self.__dict__ else {}),
         }
 
     def model_spec(self):
@@ -210,6 +240,8 @@ class Multimodal(Task):
 
     def describe_model(self):
         config = self.config
+        if config.mixer in rivals.REGRESSORS:
+            return {"kind": config.mixer}
         pooling = config.pooling or TUNED_POOLING.get(config.mixer)
         return {
             "kind": "regressor",

@@ -14,6 +14,9 @@ import numpy as np
 from minisum.backend import array_module
 from minisum.ops import embed, mean_tokens
 
+# Adam's steps do not depend on the size of a gradient: votes that count RATE times are learned as
+# if at a rate RATE times as large.
+RATE = 1.0
 # Each round folds the high bits into the low ones and multiplies: Steele et al. 2014, SplitMix.
 ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
@@ -44,7 +47,7 @@ def bag_votes(table, ids, mask, vocab):
     rows, real = bag_ids(ids, mask, vocab, len(table) - vocab)
     votes, back_embed = embed(rows, table)  # (B, 2n - 1, C)
     total, back_mean = mean_tokens(votes, real, 0.5)
-    return total, lambda dvotes: back_embed(back_mean(dvotes)[0])[1]
+    return total * RATE, lambda dvotes: back_embed(back_mean(dvotes * RATE)[0])[1]
 
 
 def bag_shares(table, ids, mask, vocab):
@@ -59,4 +62,4 @@ def bag_shares(table, ids, mask, vocab):
     words, halves = votes[:, :n].copy(), votes[:, n:] / 2
     words[:, :-1] += halves
     words[:, 1:] += halves
-    return words / xp.sqrt(xp.maximum(real.sum(axis=1), 1))[:, None, None]
+    return RATE * words / xp.sqrt(xp.maximum(real.sum(axis=1), 1))[:, None, None]

@@ -37,6 +37,19 @@ class Model:
         return backend.to_device(batch if xp is np else self.pad_to_bucket(batch), xp)
 
 
+class Unlearned(Model):
+    """Nothing to train: a training loop that is given it only evaluates."""
+
+    def init(self, rng):
+        return {}
+
+    def activation_size(self, batch):
+        return 1
+
+    def loss(self, params, batch, total):
+        return 0.0, lambda grads: None
+
+
 class TextModel(Model):
     """Reads padded texts: a batch holds ids (B, n) integer, mask (B, n) bool, targets (B,).
 

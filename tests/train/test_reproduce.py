@@ -19,7 +19,7 @@ pytest.importorskip("tokenizers")
 from interrupting import interrupted
 
 from minisum.text.batches import Ragged
-from train import causal, classifier, multimodal
+from train import causal, classifier, multimodal, rivals
 from train.command_line import main as run_command
 from train.reproduce import __main__ as reproduce
 from train.reproduce import quirks, sets
@@ -74,7 +74,7 @@ def a_cell(**changes):
     cell = {
         "set": "ag_news", "mixer": "summation", "protocol": "published", "seed": 0, "at_once": 1,
         "metrics": {"accuracy": 0.5}, "device": "a", "tokens_per_second": 600.0,
-        "data_sha256": "0", "train_examples": 5,
+        "data_sha256": "0", "train_examples": 5, "parameters": 7,
     }  # fmt: skip
     return cell | changes
 
@@ -175,7 +175,8 @@ def test_list_runs_nothing(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "missing  ag_news-attention-honest-seed0" in printed
     assert "python -m train.classifier --dataset ag_news --mixer summation --seed 0" in printed
-    assert printed.endswith("12 runs\n") and not out.exists()
+    # Six of three classifiers, ten of five forecasters, and four of rivals where they can run.
+    assert printed.endswith(f"{20 if rivals.available() else 16} runs\n") and not out.exists()
 
 
 def test_every_command_line_is_understood():
@@ -191,15 +192,28 @@ def test_every_command_line_is_understood():
             parser = reproduce.parser_for(config_class, "x", "")
             config = from_flags(config_class, vars(parser.parse_args(cell.arguments)))
             assert (config.seed, config.mixer) == (cell.seed, cell.mixer)
-            if cell.task == "classifier":
+            if cell.task == "classifier" and cell.mixer not in rivals.ALL:
                 published = cell.protocol == "published"
                 assert config.unmasked == published
                 assert (config.select == "test") == (cell.protocol in every[:1] + every[3:])
                 assert (config.lr == 1e-4) == (cell.protocol != "honest")
-    lone = quirks.flags("classifier", "published-wide-heads")
-    whole = quirks.flags("classifier", "published")
+    lone = quirks.flags("classifier", "published-wide-heads", "attention")
+    whole = quirks.flags("classifier", "published", "attention")
     assert [(a, b) for a, b in zip(lone, whole, strict=True) if a != b] == [("split", "full")]
-    assert quirks.flags("forecast", "published-wide-heads") is None
+    assert quirks.flags("forecast", "published-wide-heads", "attention") is None
+    assert quirks.flags("classifier", "published-wide-heads", "summation") is None
+    assert "--head-width" not in quirks.flags("classifier", "published", "summation")
+    assert quirks.flags("classifier", "published", "svm") == (
+        "--recipe", "published", "--select", "test"
+    )  # fmt: skip
+
+
+def test_rivals_are_left_out_where_they_cannot_run(monkeypatch):
+    monkeypatch.setattr(rivals, "find_spec", lambda name: None)
+    found = {cell.mixer for cell in sets.cells(["ag_news"], ["honest"], 1)}
+    assert found == {"summation", "attention", "mean_embedding"}
+    asked = sets.cells(["ag_news"], ["honest"], 1, "svm")  # by name: it says what to install
+    assert [cell.mixer for cell in asked] == ["svm"]
 
 
 def test_quirks_are_taken_back_by_their_flags():

@@ -58,6 +58,8 @@ def rows_of(name, cells, protocols):
         for mixer in task.mixers:
             row = {"set": name, "mixer": mixer, "metric": title}
             row["published"] = entry.numbers.get(mixer, {}).get(metric)
+            sizes = {c["parameters"] for p in protocols for c in runs[mixer, p]}
+            row["parameters"] = " or ".join(f"{size:,}" for size in sorted(sizes))
             for protocol in protocols:
                 mine, attention = runs[mixer, protocol], runs["attention", protocol]
                 values = [cell["metrics"][metric] for cell in mine]
@@ -121,7 +123,7 @@ def table(rows, protocols):
     """Lines of cells as text, the titles first."""
     ours = [f"ours, {protocol}" for protocol in protocols]
     speeds = ["speed, claimed", *(f"speed, {protocol}" for protocol in protocols)]
-    lines = [["set", "mixer", "metric", "in print", *ours, *speeds]]
+    lines = [["set", "mixer", "metric", "in print", *ours, "parameters", *speeds]]
     seen = set()  # a speed belongs to all metrics of a mixer and is printed beside the first
     for row in rows:
         speeds = [row["published_speed_claim"], *(row[f"{p}_speed"] for p in protocols)]
@@ -131,7 +133,7 @@ def table(rows, protocols):
         lines.append(
             [row["set"], row["mixer"], row["metric"], number(row["published"])]
             + [spread(row, protocol) for protocol in protocols]
-            + [times(ratio) for ratio in speeds]
+            + [row["parameters"], *(times(ratio) for ratio in speeds)]
         )
     return lines
 

@@ -92,26 +92,36 @@ class Report:
         self.say()
         self.table(rows)
 
-    def comparison(self, results, metrics):
-        """The mixers side by side by these test metrics; time relative to the first."""
-        self.say()
-        self.say(
-            f"{'mixer':<16}"
-            + "".join(f"{'test ' + metric.replace('_', ' '):>16}" for metric in metrics)
-            + f"{'parameters':>14}{'tokens/s':>14}{'time':>8}{'best epoch':>12}"
-        )
-        for result in results:
+    def comparison(self, task, results):
+        """Models and baselines by their test metrics, time relative to the first; who wins."""
+        metrics, score = task.report_metrics, f"test_{task.metric}"
+        baselines = [
+            {"mixer": name} | {f"test_{metric}": value for metric, value in measured.items()}
+            for name, measured in task.baselines().items()
+            if name not in {result["mixer"] for result in results}
+        ]
+        titles = [f"test {metric.replace('_', ' ')}" for metric in metrics]
+        lines = [["mixer", *titles, "parameters", "tokens/s", "time", "best epoch"]]
+        for row in (*results, *baselines):
+            found = [row.get(f"test_{metric}") for metric in metrics]
+            cells = [row["mixer"], *("" if value is None else f"{value:.4f}" for value in found)]
+            cells.append(f"{row['parameters']:,}" if "parameters" in row else "")
+            if row in baselines or row["mixer"] in task.untrained:
+                lines.append([*cells, "", "", ""])
+                continue
             # Speeds, not total times: the mixers may stop after different numbers of epochs.
-            ratio = results[0]["tokens_per_second"] / result["tokens_per_second"]
+            ratio = results[0]["tokens_per_second"] / row["tokens_per_second"]
+            speed = f"{row['tokens_per_second']:,.0f}"
+            lines.append([*cells, speed, f"{ratio:.2f}x", str(row["best_epoch"])])
+        self.say("\n".join(["", *aligned(lines)]))
+        sign = 1 if task.higher_is_better else -1
+        trained = [row for row in results if row["mixer"] not in task.untrained]
+        best = max((*results, *baselines), key=lambda row: sign * row[score])
+        if trained and best not in trained:
+            what, value = task.metric.replace("_", " "), best[score]
             self.say(
-                f"{result['mixer']:<16}"
-                + "".join(f"{result[f'test_{metric}']:>16.4f}" for metric in metrics)
-                + f"{result['parameters']:>14,}{result['tokens_per_second']:>14,.0f}"
-                f"{ratio:>7.2f}x{result['best_epoch']:>12}"
+                f"{best['mixer']} is best, with a test {what} of {value:.4f}: it is not trained."
             )
-        baseline = results[0].get("majority_accuracy")
-        if baseline is not None:
-            self.say(f"{'majority class':<16}{baseline:>16.4f}")
 
     @contextlib.contextmanager
     def bar(self, title, total, done):
@@ -192,6 +202,9 @@ def readable(value):
     """A number as a person reads it: 0.1235, 12,345."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+    if isinstance(value, dict):
+        shown = [f"{name} {readable(one)}" for name, one in list(value.items())[:10]]
+        return ", ".join(shown + ["..."] * (len(value) > 10))
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
