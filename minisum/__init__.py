@@ -10,7 +10,7 @@ __version__ = "0.2.0"
 
 # Imported at their first use; their types are in __init__.pyi. `gradcheck` can be called.
 MODULES = ("gradcheck", "mixers", "models", "ops", "runs")
-FROM_RUNS = ("load",)
+FROM_RUNS = ("TextClassifier", "load")
 
 
 def __getattr__(name):

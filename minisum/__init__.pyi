@@ -5,6 +5,7 @@ from minisum import models as models
 from minisum import ops as ops
 from minisum import runs as runs
 from minisum.gradcheck import gradcheck as gradcheck
+from minisum.runs import TextClassifier as TextClassifier
 from minisum.runs import load as load
 
 __version__: str

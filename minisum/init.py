@@ -42,6 +42,6 @@ def attention(rng, width, heads, head_width, draw="glorot"):
     return layers | {"o": {"W": rng.uniform(-out, out, (d, H * h)), "b": np.zeros(d)}}
 
 
-def norm(width):
-    """{"gain", "bias"} of a layer norm: it changes nothing at first."""
-    return {"gain": np.ones(width), "bias": np.zeros(width)}
+def norm(width, bias=True):
+    """{"gain", "bias"} of a layer norm, or the gain of an RMSNorm: it changes nothing at first."""
+    return {"gain": np.ones(width)} | ({"bias": np.zeros(width)} if bias else {})

@@ -5,7 +5,7 @@ dx, dparams = back(dy)               dparams: a dict like params; back adds to n
 """
 
 from minisum.backend import array_module
-from minisum.ops import add_positions, embed, layer_norm, linear, modulate
+from minisum.ops import add_positions, dropout, embed, layer_norm, linear, modulate, rms_norm
 
 
 def linear_layer(params, x):
@@ -20,12 +20,55 @@ def linear_layer(params, x):
 
 
 def norm_layer(params, x):
-    """Layer norm with the gain and the bias of params.   x (..., d) -> y like x"""
-    y, back_norm = layer_norm(x, params["gain"], params["bias"])
+    """Layer norm with the gain and the bias of params, or RMSNorm if they have no bias.
+
+    x (..., d) -> y like x
+    """
+    if "bias" not in params:
+        y, back_norm = rms_norm(x, params["gain"])
+    else:
+        y, back_norm = layer_norm(x, params["gain"], params["bias"])
 
     def back(dy):
-        dx, dgain, dbias = back_norm(dy)
-        return dx, {"gain": dgain, "bias": dbias}
+        dx, *dparams = back_norm(dy)
+        return dx, dict(zip(("gain", "bias"), dparams, strict=False))
+
+    return y, back
+
+
+def token_network(params, x, activation, keep=None, rate=0.0):
+    """y = f(x @ Wup.T + bup) @ Wdown.T + bdown, or f(x @ Wgate.T) ⊙ (x @ Wup.T) in f's place.
+
+    The second if params have a layer "gate": with f = SiLU it is SwiGLU (Shazeer 2020, "GLU
+    variants improve transformer"). x (B, n, d) -> y like x. keep: dropout's survivors before and
+    after the last map, at `rate`.
+    """
+    up, back_up = linear_layer(params["up"], x)  # (B, n, d_ff)
+    if gated := "gate" in params:
+        gate, back_gate = linear_layer(params["gate"], x)
+        active, back_active = activation(gate)
+        inner = active * up
+    else:
+        inner, back_active = activation(up)
+    if keep:
+        inner, back_inner = dropout(inner, keep[0], rate)
+    y, back_down = linear_layer(params["down"], inner)  # (B, n, d)
+    if keep:
+        y, back_outer = dropout(y, keep[1], rate)
+
+    def back(dy):
+        dparams = {}
+        if keep:
+            dy, _ = back_outer(dy)
+        dinner, dparams["down"] = back_down(dy)
+        if keep:
+            dinner, _ = back_inner(dinner)
+        if not gated:
+            dx, dparams["up"] = back_up(back_active(dinner))
+            return dx, dparams
+        dx, dparams["up"] = back_up(dinner * active)
+        dx_gate, dparams["gate"] = back_gate(back_active(dinner * up))
+        return dx + dx_gate, dparams
 
     return y, back
 

@@ -7,6 +7,7 @@ operation's faster forms gain is measured too, at a real size. With NAME: its do
 
 import argparse
 import difflib
+import functools
 import inspect
 import os
 import sys
@@ -64,14 +65,15 @@ def summation(op):
     return lambda ids, table, positions, W, mask: op(ids, table, positions, 1.0, W, mask)
 
 
-def running_pool(op):
+def stateless(op):
     """The state, which has no gradient, left out."""
 
-    def stateless(k, v, mask):
-        (y, _), back = op(k, v, mask)
+    @functools.wraps(op)
+    def without(*arguments):
+        (y, _), back = op(*arguments)
         return y, lambda dy: back((dy, None))
 
-    return stateless
+    return without
 
 
 def exact(*arguments, wrap=None, **constants):
@@ -117,6 +119,9 @@ EXAMPLES = {
     "attention_with_dropout": lambda draw: smooth(
         *draw.qkv(draw.normal), draw.ids("B H n n") > 2, rate=0.5
     ),
+    "window_attention": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.mask(), window=3, causal=True
+    ),
     "rotate": lambda draw: smooth(draw.normal("B H n 4"), np.arange(draw.sizes["n"])[None]),
     "full_product": lambda draw: exact(*draw.qkv(draw.grid), draw.grid("B H h o")),
     "causal_product": lambda draw: smooth(
@@ -127,6 +132,17 @@ EXAMPLES = {
         causal=True,
     ),
     "elu_plus_one": lambda draw: smooth(draw.normal("B n d")),
+    "hedgehog": lambda draw: smooth(
+        draw.normal("B H n h"), draw.normal("h h"), draw.normal("h")
+    ),
+    "focused": lambda draw: smooth(draw.uniform("B H n h", 0.1, 1), draw.normal("H h")),
+    "favor": lambda draw: smooth(draw.normal("B H n h"), omega=draw.normal("5 h")),
+    "log_normal_query": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
+    "log_normal_key": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
+    "norm_aware_query": lambda draw: smooth(draw.uniform("B n h", 0.1, 1)),
+    "norm_aware_key": lambda draw: smooth(draw.normal("B n h")),
+    "dpfp": lambda draw: smooth(draw.normal("B n h")),
+    "taylor": lambda draw: smooth(draw.normal("B n h")),
     "delta_rule": lambda draw: smooth(
         *draw.unit_keys(), draw.uniform("B H n 1", 0, 1), draw.uniform("B H n 1", -2, 0)
     ),
@@ -136,13 +152,26 @@ EXAMPLES = {
     "coding_rate_bound": lambda draw: smooth(
         draw.normal("B H n h"), draw.uniform("B H n", 0, 1)
     ),
+    "both_ways_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0)
+    ),
+    "both_ways_sum": lambda draw: smooth(draw.normal("B n d"), draw.uniform("B n d", -2, 0)),
+    "wkv": lambda draw: smooth(
+        draw.normal("B n d"), draw.uniform("B n d", -1, 1), draw.uniform("d", -2, -0.1),
+        draw.normal("d"),
+        wrap=stateless,
+    ),
+    "selective_scan": lambda draw: smooth(
+        draw.normal("B n d"), draw.uniform("B n d", 0.1, 1), draw.uniform("d h", -2, -0.1),
+        draw.normal("B n h"), draw.normal("B n h"), draw.normal("B d h"),
+    ),
     "running_sum": lambda draw: exact(draw.grid("B n d"), draw.grid("B d")),
     "decayed_sum": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", -2, 0), draw.normal("B d")
     ),
     "softmax_pool": lambda draw: smooth(draw.normal("B n d"), draw.normal("B n d"), draw.mask()),
     "running_softmax_pool": lambda draw: smooth(
-        draw.normal("B n d"), draw.normal("B n d"), draw.mask(), wrap=running_pool
+        draw.normal("B n d"), draw.normal("B n d"), draw.mask(), wrap=stateless
     ),
 }  # fmt: skip
 

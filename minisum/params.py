@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 
+from minisum.backend import to_numpy
+
 # Views start at multiples of 64 bytes (in float32), where vector units and cuBLAS are fastest.
 ALIGNMENT = 16
 
@@ -63,6 +65,14 @@ class Params(Views):
             params.flat[name][...] = xp.asarray(array, dtype=dtype)
         return params
 
+    def to_host(self):
+        """Every array by its dotted name, as a NumPy array."""
+        return {name: to_numpy(array) for name, array in self.flat.items()}
+
+    def __reduce__(self):
+        """Copied and pickled as host arrays."""
+        return _from_host, (self.to_host(), self.dtype)
+
     def zeros_like(self):
         """Zeros in the same layout: gradients, Adam's moments."""
         return Params(self.shapes, self.xp, self.dtype)
@@ -79,6 +89,10 @@ class Params(Views):
             if view.ndim >= 2:
                 view[...] = 1
         return mark.vector
+
+
+def _from_host(arrays, dtype):
+    return Params.from_arrays(arrays, dtype=dtype)
 
 
 def flatten(tree, prefix=""):

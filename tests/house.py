@@ -26,7 +26,7 @@ LINES = {
     "minisum/fast": 1700,
     "minisum/models": 1500,
     "train": 6000,
-    "data": 1940,
+    "data": 1950,
 }
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
@@ -34,12 +34,26 @@ LATER = {
     "minisum/models/bag.py": 70,
     "minisum/models/series_baselines.py": 90,
     "minisum/ops/coding_rate.py": 80,
-    "minisum/runs": 440,
+    "minisum/fast/decayed_products.py": 70,
+    "data/generated/state_tracking.py": 120,
+    "data/generated/copying.py": 80,
+    "train/compare/sequences.py": 180,
+    "minisum/ops/window.py": 50,
+    "minisum/ops/feature_maps.py": 240,
+    "minisum/ops/state_space.py": 60,
+    "minisum/ops/both_ways.py": 90,
+    "minisum/ops/decaying_softmax.py": 80,
+    "minisum/fast/wkv_scan.py": 50,
+    "minisum/fast/pieces_of_scan.py": 80,
+    "minisum/fast/blocked_window.py": 100,
+    "minisum/runs": 760,
     "minisum/text": 510,
     "minisum/columns.py": 90,
+    "minisum/__main__.py": 40,
+    "train/run/answers.py": 170,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"minisum/fast": 1928, "train": 6516}
+LARGER = {"minisum/fast": 1891, "train": 6111}
 
 
 def frames():
@@ -67,7 +81,9 @@ def frames():
         sys.setprofile(watch)
         try:
             with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                status = classifier.main(classifier.COMMAND, [*flags, "--out", f"{folder}/run"])
+                status = classifier.main(
+                    classifier.Classification, [*flags, "--out", f"{folder}/run"]
+                )
         finally:
             sys.setprofile(None)
             threading.setprofile(None)

@@ -5,7 +5,6 @@ cumulative summation in every layer. `--mixer all` trains summation, attention a
 hybrid under one budget. `--generate "prompt" --out RUN` continues a text with a trained model.
 """
 
-import argparse
 import dataclasses
 import math
 import sys
@@ -22,15 +21,26 @@ from minisum.runs.reading import build_model
 from minisum.text import batches, byte_tokens
 from minisum.text.tokenizer import encode
 from train import command_line
-from train.command_line import Command, run_with_exit_status
-from train.run.options import FRACTION, NAME, N, Parser, TextConfig, changed, option, recipes, utf8
-from train.run.task import Task
+from train.command_line import run_with_exit_status
+from train.run.options import (
+    FRACTION,
+    NAME,
+    LayerPattern,
+    N,
+    Parser,
+    TextConfig,
+    changed,
+    option,
+    recipes,
+    utf8,
+)
+from train.run.task import Task, tokenizer_of
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CausalConfig(TextConfig):
+class CausalConfig(LayerPattern, TextConfig):
     dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
     limit_train: int = option(None, "train on N documents only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N documents only, drawn at random", "data", **N)
@@ -75,6 +85,12 @@ class CausalConfig(TextConfig):
         "length", "divide the sums by --max-len, or leave them as published: none", "model",
         choices=language_model.SUM_SCALES,
     )  # fmt: skip
+    norm: str = option(
+        "after", "layer norm after or before, or rms: RMSNorm before", "model",
+        choices=language_model.NORMS,
+    )  # fmt: skip
+    ffn: str = option("mlp", "token network of a layer", "model", choices=language_model.FFNS)
+    feature_map: str = option(None, "features of linear_attention layers", "model", **NAME)
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 
@@ -89,34 +105,44 @@ class CausalConfig(TextConfig):
         super().check(given)
         if self.tokenizer != "bpe" and not self.tokenizer.startswith(byte_tokens.HUB):
             raise UserError(f"--tokenizer {self.tokenizer}: choose bpe or hub:NAME")
+        self.check_pattern(given)
         if self.layers_pattern is not None:
-            for name in ("mixer", "layers"):
-                if name in given:
-                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
             mixers.parse_pattern(self.layers_pattern)
+        if self.feature_map and "linear_attention" not in self.pattern:
+            raise UserError("--feature-map is for layers called linear_attention: there are none")
         if self.reset and self.rows:
             raise UserError("--reset has no meaning with --rows: each row is one document")
         if "validation" in given and self.data is None and self.dataset in WITH_VALIDATION:
             raise UserError(f"--validation: {self.dataset} has a validation split of its own")
-
-    @property
-    def pattern(self):
-        """The layers, first to last."""
-        if self.layers_pattern is not None:
-            return self.layers_pattern
-        if self.mixer == "hybrid":
-            return f"summation*{self.layers - 1},attention" if self.layers > 1 else "attention"
-        return f"{self.mixer}*{self.layers}"
 
 
 class LanguageModelling(Task):
     """The language model as a task for train.loop. An example is a window of the text, or a row."""
 
     name = "causal"
+    config_class = CausalConfig
+    description = (
+        "Train a causal language model: summation, attention, or a pattern of layers. With "
+        "--generate PROMPT --out RUN, write text with a trained one (see --generate --help)."
+    )
     metric = "perplexity"
     compared = MIXERS[:-1]
     report_metrics = ("perplexity", "bits_per_byte")
     higher_is_better = False
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
+            # An impossible model is refused before anything is read or written.
+            build_model(**describe_model(dataclasses.replace(config, mixer=mixer), 1))
+        data = load_language(
+            **config.source(),
+            **config.pick("text_column", "first_rows", "validation"),
+            **config.pick("limit_train", "limit_test", "seed"),
+            by_line=config.rows,
+        )
+        texts, how = data.splits["train"], (byte_tokens.load, byte_tokens.make)
+        return cls(config, data, tokenizer_of(config, folder, resume, texts, *how))
 
     def __init__(self, config, data, tokenizer):
         self.config, self.tokenizer = config, tokenizer
@@ -164,13 +190,9 @@ class LanguageModelling(Task):
         return found | {"batch_perplexity": perplexity(np.mean(batch_means))}
 
     def summary(self):
-        sizes = {}
-        for split, windows in self.windows.items():
-            sizes[f"{split}_tokens"] = windows.targets
-        return {"mixer": self.named_mixer(), "vocabulary": self.vocab, **sizes}
-
-    def named_mixer(self):
-        return self.config.layers_pattern or self.config.mixer
+        sizes = {f"{split}_tokens": windows.targets for split, windows in self.windows.items()}
+        mixer = self.config.layers_pattern or self.config.mixer
+        return {"mixer": mixer, "vocabulary": self.vocab, **sizes}
 
     def model_spec(self):
         text = self.config.pick("rows", "reset")
@@ -196,48 +218,22 @@ def perplexity(loss):
     return math.exp(min(loss, 700.0))
 
 
-def load(config, folder, resume):
-    """The task of `config`. The tokenizer is made of the training text, or read when resuming."""
-    for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
-        # An impossible model is refused before anything is read or written.
-        build_model(**describe_model(dataclasses.replace(config, mixer=mixer), 1))
-    data = load_language(
-        **config.source(),
-        **config.pick("text_column", "first_rows", "validation"),
-        **config.pick("limit_train", "limit_test", "seed"),
-        by_line=config.rows,
-    )
-    path = folder.tokenizer
-    if resume and path.exists():
-        tokenizer = byte_tokens.load(path)
-    else:
-        tokenizer = byte_tokens.make(data.splits["train"], config.tokenizer, config.vocab_size)
-    return LanguageModelling(config, data, tokenizer)
-
-
 def describe_model(config, vocab):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
-    sizes = config.pick("width", "max_len", "heads", "d_ff", "positions", "position_offset")
-    sizes |= config.pick("tied", "sum_scale")
-    return {"kind": "language_model", "vocab": vocab, "layers": config.pattern, **sizes}
-
-
-COMMAND = Command(
-    task="causal",
-    description=(
-        "Train a causal language model: summation, attention, or a pattern of layers. With "
-        "--generate PROMPT --out RUN, write text with a trained one (see --generate --help)."
-    ),
-    config_class=CausalConfig,
-    load=load,
-)
+    names = ("width", "max_len", "heads", "d_ff", "positions", "position_offset", "tied")
+    names += ("sum_scale", "norm", "ffn")
+    layers = config.pattern
+    if config.feature_map:
+        features = f"linear_attention:feature_map={config.feature_map}"
+        layers = layers.replace("linear_attention", features)
+    return {"kind": "language_model", "vocab": vocab, "layers": layers, **config.pick(*names)}
 
 
 def main(arguments=None):
     """Train, or with --generate write text; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not any(word.partition("=")[0] == "--generate" for word in arguments):
-        return command_line.main(COMMAND, arguments)
+        return command_line.main(LanguageModelling, arguments)
     asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
     parser = generate_parser()
     with run_with_exit_status() as outcome:
@@ -246,12 +242,8 @@ def main(arguments=None):
 
 
 def generate_parser():
-    parser = Parser(
-        prog="python -m train.causal --generate",
-        description="Continue a text with a trained language model.",
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    about = "Continue a text with a trained language model."
+    parser = Parser.with_defaults("python -m train.causal --generate", about)
     add = parser.add_argument
     add("--generate", metavar="PROMPT", required=True, help="the text to continue, may be empty")
     add("--out", metavar="RUN", required=True, help="folder of the run whose model writes")
@@ -268,7 +260,14 @@ def write(chosen):
 
     The prompt is read in one pass; then tokens are drawn one at a time and shown at once.
     """
-    check(chosen)
+    for holds, what in (
+        (0 <= chosen.tokens < 2**63, f"--tokens {chosen.tokens}: from 0 to 2**63 - 1"),
+        (0 <= chosen.temperature < np.inf, f"--temperature {chosen.temperature}: from 0 to finite"),
+        (chosen.top_k is None or chosen.top_k >= 1, f"--top-k {chosen.top_k}: at least 1 token"),
+        (chosen.seed >= 0, f"--seed {chosen.seed}: it must be at least 0"),
+    ):
+        if not holds:
+            raise UserError(what)
     run = load_run(chosen.out, chosen.backend, task="causal")
     text = utf8(chosen.generate)
     drawing = {name: getattr(chosen, name) for name in ("tokens", "temperature", "top_k", "seed")}
@@ -285,17 +284,6 @@ def write(chosen):
         status = 130
     show("\n")
     return status
-
-
-def check(chosen):
-    for holds, what in (
-        (0 <= chosen.tokens < 2**63, f"--tokens {chosen.tokens}: from 0 to 2**63 - 1"),
-        (0 <= chosen.temperature < np.inf, f"--temperature {chosen.temperature}: from 0 to finite"),
-        (chosen.top_k is None or chosen.top_k >= 1, f"--top-k {chosen.top_k}: at least 1 token"),
-        (chosen.seed >= 0, f"--seed {chosen.seed}: it must be at least 0"),
-    ):
-        if not holds:
-            raise UserError(what)
 
 
 def show(text):

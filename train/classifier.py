@@ -21,11 +21,11 @@ from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.models.base import Unlearned
+from minisum.ops.losses import cross_entropy
 from minisum.runs.reading import build_model
-from minisum.text import batches
-from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
+from minisum.text.tokenizer import TextReader
 from train import rivals
-from train.command_line import Command, main
+from train.command_line import main
 from train.run.options import (
     D_FF,
     NAME,
@@ -34,15 +34,11 @@ from train.run.options import (
     N,
     TextConfig,
     changed,
-    flag,
     option,
     recipes,
+    refuse,
 )
-from train.run.task import Task
-
-LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
-EPOCHS, MOST_EPOCHS = 15, 100
-LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
+from train.run.task import Task, tokenizer_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,8 +104,7 @@ class ClassifierConfig(TextConfig):
     vocab_size: int = changed(TextConfig, "vocab_size", 30_000)
     max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
-        None, f"passes over the training rows (default: 15, or enough for {LEAST_STEPS:,} steps)",
-        **N,
+        None, "passes over the training rows (default: 15, or enough for 3,000 steps)", **N,
     )  # fmt: skip
     lr: float = option(
         None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
@@ -152,19 +147,36 @@ class ClassifierConfig(TextConfig):
         if self.head_width == "full" or self.unmasked:
             name = "--unmasked" if self.unmasked else "--head-width full"
             raise UserError(f"{name} belongs to the published one-layer models, not to an encoder")
-        for name in ("attention_init", "positions", "position_offset"):
-            if name in given:
-                raise UserError(f"{flag(name)} belongs to the one-layer models, not to an encoder")
+        one_layer = ("attention_init", "positions", "position_offset")
+        refuse(one_layer, given, "it belongs to the one-layer models, not to an encoder")
 
 
 class Classification(Task):
     """The classifier as a task for train.loop."""
 
     name = "classifier"
+    config_class = ClassifierConfig
+    description = "Train a text classifier by direct summation, or with another mixer."
     metric = "accuracy"
     untrained = tuple(rivals.CLASSIFIERS)
     report_metrics = ("accuracy", "macro_f1")
+    predict_flags = ("data", "text_column", "format", "write", "top_k")
+    predict_help = (
+        "print the class of each text in standard input or in --data FILE: a text a line, or a "
+        "table (csv, tsv, jsonl, parquet), whose other columns are kept"
+    )
     higher_is_better = True
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        from minisum.runs.estimator import enough_epochs
+
+        data = load_data(config)
+        train = data.splits["train"]
+        epochs = config.epochs or enough_epochs(len(train), config.batch_size)
+        config = dataclasses.replace(config, epochs=epochs)
+        config = config if config.mixer == "all" else cls.resolve(config)
+        return cls(config, data, tokenizer_of(config, folder, resume, train.texts))
 
     def __init__(self, config, data, tokenizer):
         self.config, self.data, self.tokenizer = config, data, tokenizer
@@ -184,11 +196,9 @@ class Classification(Task):
 
     @cached_property
     def model(self):
-        return (
-            Unlearned()
-            if self.config.mixer in self.untrained
-            else build_model(**self.model_spec()["model"])
-        )
+        if self.config.mixer in self.untrained:
+            return Unlearned()
+        return build_model(**self.model_spec()["model"])
 
     @cached_property
     def rival(self):
@@ -200,9 +210,11 @@ class Classification(Task):
     @staticmethod
     def resolve(config):
         """The learning rate filled in: each kind of model has its own scale of gradients."""
+        from minisum.runs.estimator import learning_rate
+
         if config.mixer in rivals.CLASSIFIERS:
             return dataclasses.replace(config, lr=config.lr or 1.0, epochs=1)
-        rate = 1e-3 if config.is_encoder else LEARNING_RATES[config.mixer]
+        rate = learning_rate("encoder" if config.is_encoder else config.mixer)
         return dataclasses.replace(config, lr=config.lr or rate)
 
     def batch(self, split, rows):
@@ -210,18 +222,16 @@ class Classification(Task):
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
-        texts, labels = self.texts[split], self.labels[split]
+        labels, metrics = self.labels[split], {}
         if self.config.mixer in self.untrained:
-            return self.accuracies(self.rival.predict(self.data.splits[split].texts), labels)
-        logits = np.empty((len(labels), len(self.data.class_names)))
-        by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
-        for rows in batches.batches(by_length, self.config.batch_size):
-            logits[rows] = predict(self.batch(split, rows))
-        loss = float(-log_softmax(logits)[np.arange(len(labels)), labels].mean())
-        return {"loss": loss} | self.accuracies(logits.argmax(axis=1), labels)
-
-    def accuracies(self, chosen, labels):
-        return {
+            chosen = self.rival.predict(self.data.splits[split].texts)
+        else:
+            logits = self.outputs(split, predict)
+            chosen, metrics = (
+                logits.argmax(axis=1),
+                {"loss": float(cross_entropy(logits, labels)[0])},
+            )
+        return metrics | {
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
@@ -252,31 +262,19 @@ class Classification(Task):
             "model": describe_model(self.config, self.vocab, len(names), self.bag_rows),
             "text": describe_reader(self.config),
             "class_names": names,
+            "columns": self.data.columns,
         }
+
+    @staticmethod
+    def predict(run, chosen):
+        from train.run.answers import answer_texts
+
+        answer_texts(run, chosen)
 
 
 def load_data(config):
     columns = config.pick("text_column", "label_column")
     return load_classification(**config.source(), **columns, **config.split())
-
-
-def load(config, folder, resume):
-    """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
-    data = load_data(config)
-    train = data.splits["train"]
-    config = dataclasses.replace(config, epochs=config.epochs or enough_epochs(config, len(train)))
-    config = config if config.mixer == "all" else Classification.resolve(config)
-    path = folder.tokenizer
-    if resume and path.exists():
-        tokenizer = load_tokenizer(path)
-    else:
-        tokenizer = train_tokenizer(train.texts, config.tokenizer, config.vocab_size)
-    return Classification(config, data, tokenizer)
-
-
-def enough_epochs(config, rows):
-    steps = -(-rows // config.batch_size)
-    return min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps)))
 
 
 def describe_model(config, vocab, classes, bag_rows):
@@ -297,11 +295,6 @@ def describe_reader(config):
     return config.pick("max_len", "padding", "drop_unknown") | {"full": config.padding == "left"}
 
 
-def log_softmax(logits):
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
 def macro_f1(chosen, labels, classes):
     """The mean of 2 TP / (2 TP + FP + FN) over the classes that occur in either."""
     hits = np.bincount(labels[chosen == labels], minlength=classes)
@@ -310,25 +303,5 @@ def macro_f1(chosen, labels, classes):
     return float((2 * hits[occurring] / occurrences[occurring]).mean())
 
 
-def predict(run):
-    """Answer standard input with a trained classifier."""
-    from train.run.predict import answer_lines
-
-    def classify(texts):
-        probabilities = run.predict_proba(texts)
-        for row, best in zip(probabilities, probabilities.argmax(axis=1), strict=True):
-            yield str(run.classes[best]), row[best]
-
-    answer_lines(classify, run.batch_size)
-
-
-COMMAND = Command(
-    task="classifier",
-    description="Train a text classifier by direct summation, or with another mixer.",
-    config_class=ClassifierConfig,
-    load=load,
-    predict=predict,
-)
-
 if __name__ == "__main__":
-    sys.exit(main(COMMAND))
+    sys.exit(main(Classification))

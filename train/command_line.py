@@ -25,41 +25,28 @@ from train.run.report import Report, emit, silence
 from train.run.signals import Interrupted
 
 # Flags of the command rather than of the run, so they are not part of its config.
-COMMAND_FLAGS = ("out", "resume", "predict")
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """One task's part in the command line."""
-
-    task: str  # "classifier"
-    description: str
-    config_class: type
-    load: object  # (config, folder, resume) -> Task
-    predict: object = None  # (minisum.runs.Run) -> None, reads standard input
-    predict_help: str = (
-        "read texts from standard input, one a line, and print the prediction of the run in DIR"
-    )
-
-    @property
-    def program(self):
-        return f"python -m train.{self.task}"
+PREDICT_FLAGS = ("format", "write", "top_k")
+COMMAND_FLAGS = ("out", "resume", "predict", *PREDICT_FLAGS)
 
 
 def main(command, arguments=None):
-    """Run `command` on `arguments` (default: those of the process); return the exit status."""
+    """Train or predict as `arguments` (default: those of the process) say; return the exit status.
+
+    command: a subclass of train.run.task.Task.
+    """
     with run_with_exit_status() as outcome, contextlib.ExitStack() as held:
         group = outcome.join_group()
         report = Report(silent=group.rank > 0)
         # The loop looks for overflow itself, and names the batch.
-        held.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", RuntimeWarning)
+        quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+        held.enter_context(quiet)
         # Rank 0 reads flags and data and owns the folder; the others get what it has read.
         prepared = group.from_rank_0(lambda: prepare(command, arguments, held, report))
         if prepared is None:
             return 0
         task, folder, parts = prepared
-        outcome.resume = f"{group.launcher(command.program)} --resume --out {quoted(folder)}"
+        out = shlex.quote(str(folder))
+        outcome.resume = f"{group.launcher(program(command))} --resume --out {out}"
         results = []
         for mixer, part, begun in parts:
             variant = task.with_mixer(mixer) if mixer else task
@@ -117,12 +104,9 @@ def run_with_exit_status():
         elif isinstance(error, BrokenPipeError):
             outcome.status = 141
             silence(sys.stdout)
-        elif isinstance(error, OSError):
+        elif sentence := process_group.in_a_sentence(error):
             outcome.status = 2
-            say_error(f"{where}{error}")
-        elif isinstance(error, MemoryError):
-            outcome.status = 2
-            say_error(f"{where}not enough memory for a run of this size ({error})")
+            say_error(f"{where}{sentence}")
         elif group.size == 1:
             raise
         else:
@@ -138,18 +122,20 @@ def say_error(error):
     emit(sys.stderr, f"error: {sentence}")
 
 
-def quoted(path):
-    return shlex.quote(str(path))
+def program(command):
+    return f"python -m train.{command.name}"
 
 
 def build_parser(command):
-    parser = parser_for(command.config_class, command.program, command.description)
+    parser = parser_for(command.config_class, program(command), command.description)
     group = add_out(parser, "folder for the run's files (default: runs/TASK-DATASET-MIXER-TIME)")
     group.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, with its own settings"
     )
     if command.predict:
-        group.add_argument("--predict", metavar="DIR", help=command.predict_help)
+        from train.run.answers import add_flags
+
+        add_flags(group, command)
     return parser
 
 
@@ -164,13 +150,16 @@ def prepare(command, arguments, held, report):
     if chosen["predict"] is not None:
         predict(command, chosen, given)
         return None
+    for name in PREDICT_FLAGS:
+        if chosen[name] is not None:
+            raise UserError(f"{flag(name)} belongs to --predict DIR, which is not given")
     resume = bool(chosen["resume"])
     config, stored, folder = read_settings(command, chosen, given)
     held.enter_context(folder.claimed())
     if not resume:
         folder.refuse_if_used()
-    report.say(f"run in {folder}")
     task = command.load(config, folder, resume)
+    report.say(f"run in {folder}")
     if resume and stored["data_sha256"] != task.data_sha256:
         raise UserError(
             f"the data of the run in {folder} has changed (sha256 {stored['data_sha256'][:12]} "
@@ -200,13 +189,13 @@ def read_settings(command, chosen, given):
     if chosen["resume"]:
         if out is None:
             raise UserError("--resume needs --out DIR: the folder of the run to go on with")
-        config, stored = from_run(command.config_class, command.task, out, given)
+        config, stored = from_run(command.config_class, command.name, out, given)
         if stored.get("ranks", 1) != process_group.group().size and "threads" not in given:
             config = dataclasses.replace(config, threads=None)
     else:
         config = from_flags(command.config_class, given)
         name = config.dataset if config.data is None else Path(config.data).name.split(".")[0]
-        out = out or new_path("runs", f"{command.task}-{name}-{config.mixer}")
+        out = out or new_path("runs", f"{command.name}-{name}-{config.mixer}")
     return resolve_defaults(config), stored, RunFolder(out)
 
 
@@ -220,7 +209,7 @@ def begin(task, folder, begun):
 def identity(task):
     """The content of config.json."""
     what = {"format": checkpoint.FORMAT, "task": task.name, "data_sha256": task.data_sha256}
-    return what | task.config.to_dict() | {"ranks": process_group.group().size}
+    return what | dataclasses.asdict(task.config) | {"ranks": process_group.group().size}
 
 
 def engine(stored):
@@ -231,13 +220,14 @@ def engine(stored):
 
 
 def predict(command, chosen, given):
-    """Answer standard input with the run in --predict DIR, on this machine's settings."""
+    """Answer with the run in --predict DIR, on this machine's settings."""
     for name in [*given, *(name for name in ("out", "resume") if chosen[name])]:
-        if name not in ("backend", "threads", "batch_size"):
+        if name not in ("backend", "threads", "batch_size", *command.predict_flags):
             raise UserError(f"{flag(name)} has no meaning with --predict: the run has its settings")
+    flags = chosen | {name: given.pop(name, None) for name in ("data", "text_column")}
     here = resolve_defaults(from_flags(command.config_class, given))
     settings = here.pick("backend", "threads", "batch_size")
-    command.predict(minisum.load(chosen["predict"], task=command.task, **settings))
+    command.predict(minisum.load(chosen["predict"], task=command.name, **settings), flags)
 
 
 def resolve_defaults(config):

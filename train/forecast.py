@@ -8,7 +8,6 @@ summation, no mixing at all, two linear maps of the window, and two repetitions.
 import csv
 import dataclasses
 import datetime
-import io
 import sys
 from functools import cached_property
 
@@ -30,10 +29,21 @@ from minisum.models import forecaster
 from minisum.models.series_baselines import LinearMap, Repeat
 from minisum.runs.reading import build_model
 from minisum.text import batches
-from train.command_line import Command, main
+from train.command_line import main
 from train.run import figures
-from train.run.options import LIST, NAME, RATE, Config, N, changed, flag, option, recipes
-from train.run.predict import STANDARD_INPUT, rows_of_standard_input
+from train.run.answers import table_rows
+from train.run.options import (
+    LIST,
+    NAME,
+    RATE,
+    Config,
+    LayerPattern,
+    N,
+    changed,
+    option,
+    recipes,
+    refuse,
+)
 from train.run.report import csv_of
 from train.run.task import Task
 
@@ -42,11 +52,12 @@ TRAINED = ("hybrid", "attention", "summation", "projection")
 SOLVED = ("linear", "nlinear", "seasonal", "last_value")
 ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear maps, chosen by validation
 BASELINE_ROWS = 200_000  # rows that the linear map is solved on, at most
+FILLED = ", each filled with the last value before it, and never a target"
 PLOTTED_WINDOWS = 6  # in forecasts.png
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ForecastConfig(Config):
+class ForecastConfig(LayerPattern, Config):
     dataset: str = changed(Config, "dataset", DEFAULT, help="series by name", choices=NAMES)
     limit_train: int = option(None, "train on N windows only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N windows only, evenly spaced", "data", **N)
@@ -111,45 +122,47 @@ class ForecastConfig(Config):
     lr: float = changed(Config, "lr", 1e-4)
     clip_norm: float = changed(Config, "clip_norm", 1.0)
 
+    BEFORE_ATTENTION = "projection"
     WITH_DATA = ("time_column",)
     RECIPES = recipes("forecast")
 
     def check(self, given=()):
         super().check(given)
-        if self.layers_pattern is not None:
-            for name in ("mixer", "layers"):
-                if name in given:
-                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
+        self.check_pattern(given)
         if self.mixer in SOLVED:
-            for name in ("epochs", "lr", "layers", "width", "heads", "dropout", "positions"):
-                if name in given:
-                    raise UserError(f"{flag(name)}: --mixer {self.mixer} is not trained")
-            if "normalise" in given and self.mixer != "linear":
+            trained = ("epochs", "lr", "layers", "width", "heads", "dropout", "positions")
+            refuse(trained, given, f"--mixer {self.mixer} is not trained")
+            if self.mixer != "linear":
                 what = "subtracts the last value" if self.mixer == "nlinear" else "repeats values"
-                raise UserError(f"--normalise: --mixer {self.mixer} {what} and nothing else")
+                refuse(["normalise"], given, f"--mixer {self.mixer} {what} and nothing else")
         for mixer in TRAINED if self.mixer == "all" else {self.mixer} - set(SOLVED):
             build_model(**describe_model(dataclasses.replace(self, mixer=mixer)))  # if it fits
         if self.season is not None and self.season > self.window:
             raise UserError(f"--season {self.season} is longer than --window {self.window}")
-
-    @property
-    def pattern(self):
-        """The layers, first to last."""
-        if self.layers_pattern is not None:
-            return self.layers_pattern
-        if self.mixer == "hybrid":
-            return f"projection*{self.layers - 1},attention" if self.layers > 1 else "attention"
-        return f"{self.mixer}*{self.layers}"
 
 
 class Forecasting(Task):
     """Forecasting as a task for train.loop. An example is a window with all its columns."""
 
     name = "forecast"
+    config_class = ForecastConfig
+    description = (
+        "Forecast a multivariate series from patches of its past. A gap (empty, null, NaN) "
+        "is filled with the last value before it and never counts as a target."
+    )
+    predict_help = (
+        "read the latest rows (csv, tsv, jsonl, parquet), at least a window of them, from "
+        "standard input or --data FILE, and print the forecast of the run in DIR as csv"
+    )
     metric = "mse"
     compared, untrained = (*TRAINED, *SOLVED), SOLVED
     report_metrics = ("mse", "mae")
     higher_is_better = False
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        series = load_series(**config.source(), **config.pick("columns", "time_column"))
+        return cls(config, series)
 
     def __init__(self, config, series):
         self.config, self.series = self.resolve(config), series
@@ -191,29 +204,30 @@ class Forecasting(Task):
         The test split is also described by horizon.csv, columns.csv and two figures in `folder`.
         """
         errors = self.errors(split, predict)
-        mse, mae = errors.overall()
+        mse, mae = map(float, mse_and_mae(errors))
         metrics = {"loss": mse, "mse": mse, "mae": mae}
         if split == "test":
-            units = errors.by_column(self.windows.deviation)
+            units = by_column(errors, self.windows.deviation)
             for name in ("mae_in_units", "rmse_in_units"):  # a column has its own unit
-                values = [row[name] for row in units]
+                values = units[name].tolist()
                 metrics[name] = dict(zip(self.series.columns, values, strict=True))
-            drawn = self.drawn_windows()
-            forecasts = predict(drawn[1])  # on every rank
+            # Windows spread over the split are drawn.
+            rows = np.linspace(0, self.lengths["test"] - 1, PLOTTED_WINDOWS).astype(int)
+            batch = self.windows.batch("test", rows)
+            forecasts = predict(batch)  # on every rank
             if folder:
-                names = self.series.columns
-                columns = [{"column": c} | u for c, u in zip(names, units, strict=True)]
-                (folder / "columns.csv").write_text(csv_of(columns), encoding="utf-8")
+                table = csv_of(rows_of({"column": self.series.columns} | units))
+                (folder / "columns.csv").write_text(table, encoding="utf-8")
                 self.write_steps(folder, errors)
-                self.draw_windows(folder / "forecasts.png", *drawn, forecasts)
+                self.draw_windows(folder / "forecasts.png", rows, batch, forecasts)
         return metrics
 
     def errors(self, split, predict, step=1):
-        """The errors of `predict` on the windows of a split, or on every `step`-th."""
-        errors = Errors(self.config.horizon, len(self.series.columns))
+        """The error sums of `predict` on the windows of a split, or on every `step`-th."""
+        errors = 0
         for rows in batches.batches(np.arange(0, self.lengths[split], step), 128):
             batch = self.windows.batch(split, rows)
-            errors.add(predict(batch), batch["targets"])
+            errors = errors + error_sums(predict(batch), batch["targets"])
         return errors
 
     def solve(self):
@@ -228,8 +242,10 @@ class Forecasting(Task):
         return {name: (m, self.errors("test", host_predict(m))) for name, m in models.items()}
 
     def baselines(self):
-        overall = {name: errors.overall() for name, (_, errors) in self.solved.items()}
-        return {name: {"mse": mse, "mae": mae} for name, (mse, mae) in overall.items()}
+        overall = {name: mse_and_mae(errors) for name, (_, errors) in self.solved.items()}
+        return {
+            name: {"mse": float(mse), "mae": float(mae)} for name, (mse, mae) in overall.items()
+        }
 
     def fit_linear_map(self, normalise):
         """The linear map of the window, its shrinkage chosen on the validation windows."""
@@ -238,13 +254,13 @@ class Forecasting(Task):
         step = -(-self.train_size * channels // BASELINE_ROWS)
         chunks = batches.batches(np.arange(0, self.train_size, step), 128)
         moments = model.moments(self.windows.batch("train", rows) for rows in chunks)
-        found = []
         step = max(1, self.lengths["val"] * channels // 20_000)
-        for alpha in ALPHAS:
-            model.solution = model.solve(*moments, alpha)
-            mse, _ = self.errors("val", host_predict(model), step).overall()
-            found.append((mse, alpha, model.solution))
-        model.solution = min(found, key=lambda one: one[0])[2]
+
+        def val_mse(solution):
+            model.solution = solution
+            return mse_and_mae(self.errors("val", host_predict(model), step))[0]
+
+        model.solution = min((model.solve(*moments, alpha) for alpha in ALPHAS), key=val_mse)
         return model
 
     def write_steps(self, folder, errors):
@@ -252,15 +268,14 @@ class Forecasting(Task):
         everything = {name: e for name, (_, e) in self.solved.items()}
         if self.config.mixer not in everything:
             everything = {"this model": errors} | everything
-        curves = {name: e.by_step() for name, e in everything.items()}
-        (folder / "horizon.csv").write_text(csv_of(steps_table(curves)), encoding="utf-8")
+        curves = {name: mse_and_mae(sums, axis=1) for name, sums in everything.items()}
+        table = {"step": np.arange(self.config.horizon) + 1}
+        for name, (mse, mae) in curves.items():
+            named = name.replace(" ", "_")
+            table |= {f"{named}_mse": mse, f"{named}_mae": mae}
+        (folder / "horizon.csv").write_text(csv_of(rows_of(table)), encoding="utf-8")
         mse = {name: both[0] for name, both in curves.items()}
         figures.errors_by_step(folder / "horizon.png", mse)
-
-    def drawn_windows(self):
-        """(rows, batch): windows spread over the test split."""
-        rows = np.linspace(0, self.lengths["test"] - 1, PLOTTED_WINDOWS).astype(int)
-        return rows, self.windows.batch("test", rows)
 
     def draw_windows(self, path, rows, batch, forecasts):
         """forecasts.png: a column of each of these windows, with its forecasts."""
@@ -295,9 +310,7 @@ class Forecasting(Task):
             "val_rows": val_end - train_end,
             "test_rows": test_end - val_end,
             **{f"{split}_windows": count for split, count in self.lengths.items()},
-            "gaps": f"{gaps:,}, each filled with the last value before it, and never a target"
-            if gaps
-            else 0,
+            "gaps": f"{gaps:,}{FILLED}" if gaps else 0,
             "season_steps": self.season,
             **({"layer_pattern": self.config.pattern} if self.config.mixer in TRAINED else {}),
             **scores,
@@ -312,6 +325,18 @@ class Forecasting(Task):
             "deviation": self.windows.deviation.tolist(),
         }
 
+    @staticmethod
+    def predict(run, chosen):
+        """Print as csv what follows the rows of standard input."""
+        (rows, where), time_column = table_rows(chosen), run.spec["time_column"]
+        series = read_series(rows, where, run.columns, time_column)
+        ahead = run.forecast(series.values)
+        steps = times_ahead(series.times, len(ahead))
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([time_column if series.times else "step", *run.columns])
+        for step, values in zip(steps, ahead, strict=True):
+            writer.writerow([step, *(f"{value:.6g}" for value in values)])
+
 
 def host_predict(model):
     """predict(batch) of a model without parameters to train, on the host."""
@@ -319,61 +344,32 @@ def host_predict(model):
     return lambda batch: model.predict(params, batch)
 
 
-class Errors:
-    """Squared and absolute errors by step and column, summed over batches; gaps do not count."""
-
-    def __init__(self, horizon, columns):
-        self.squared, self.absolute, self.count = np.zeros((3, horizon, columns))
-
-    def add(self, forecasts, targets):
-        """Both (B, horizon, C)."""
-        known = ~np.isnan(targets)
-        off = np.where(known, forecasts - targets, 0).astype(np.float64)
-        self.squared += (off * off).sum(axis=0)
-        self.absolute += np.abs(off).sum(axis=0)
-        self.count += known.sum(axis=0)
-
-    def overall(self):
-        count = self.count.sum()
-        return float(self.squared.sum() / count), float(self.absolute.sum() / count)
-
-    def by_step(self):
-        """MSE and MAE (horizon,) each, over all columns."""
-        count = np.maximum(self.count.sum(axis=1), 1)
-        return self.squared.sum(axis=1) / count, self.absolute.sum(axis=1) / count
-
-    def by_column(self, deviation):
-        """A dict for each column: standardised errors, and those in its own units."""
-        count = np.maximum(self.count.sum(axis=0), 1)
-        mse, mae = self.squared.sum(axis=0) / count, self.absolute.sum(axis=0) / count
-        return [
-            {
-                "mse": float(mse[c]),
-                "mae": float(mae[c]),
-                "rmse_in_units": float(np.sqrt(mse[c]) * deviation[c]),
-                "mae_in_units": float(mae[c] * deviation[c]),
-            }
-            for c in range(len(deviation))
-        ]
+def error_sums(forecasts, targets):
+    """(3, horizon, C): squared errors, absolute ones and their count, over B; gaps do not count."""
+    known = ~np.isnan(targets)  # (B, horizon, C), like both
+    off = np.where(known, forecasts - targets, 0).astype(np.float64)
+    return np.stack([off * off, np.abs(off), known]).sum(axis=1)
 
 
-def steps_table(curves):
-    """curves: name -> (MSE, MAE), (horizon,) each. A row (dict) a step ahead, counted from 1."""
-    horizon = len(next(iter(curves.values()))[0])
-    columns = {
-        f"{name.replace(' ', '_')}_{metric}": values
-        for name, both in curves.items()
-        for metric, values in zip(("mse", "mae"), both, strict=True)
-    }
-    return [
-        {"step": h + 1} | {name: float(values[h]) for name, values in columns.items()}
-        for h in range(horizon)
-    ]
+def mse_and_mae(sums, axis=None):
+    """Means of error sums: over everything, or over the steps (axis 0) or the columns (1)."""
+    squared, absolute, count = (part.sum(axis) for part in sums)
+    if axis is not None:
+        count = np.maximum(count, 1)
+    return squared / count, absolute / count
 
 
-def load(config, folder, resume):
-    series = load_series(**config.source(), **config.pick("columns", "time_column"))
-    return Forecasting(config, series)
+def by_column(sums, deviation):
+    """name -> (C,): standardised errors, and those in each column's own units."""
+    mse, mae = mse_and_mae(sums, axis=0)
+    in_units = {"rmse_in_units": np.sqrt(mse) * deviation, "mae_in_units": mae * deviation}
+    return {"mse": mse, "mae": mae, **in_units}
+
+
+def rows_of(columns):
+    """A dict for each row of a table. columns: name -> values (N,)."""
+    rows = zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def describe_model(config, season=1):
@@ -392,20 +388,6 @@ def describe_model(config, season=1):
     return {"kind": "forecaster", "attention_draw": config.attention_init, **sizes}
 
 
-def predict(run):
-    """Print as csv what follows the rows of standard input."""
-    rows, time_column = rows_of_standard_input(), run.spec["time_column"]
-    series = read_series(rows, STANDARD_INPUT, run.columns, time_column)
-    ahead = run.forecast(series.values)
-    steps = times_ahead(series.times, len(ahead))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([time_column if series.times else "step", *run.columns])
-    for step, values in zip(steps, ahead, strict=True):
-        writer.writerow([step, *(f"{value:.6g}" for value in values)])
-    sys.stdout.write(text.getvalue())
-
-
 def times_ahead(times, count):
     """The next `count` times after the last one, or 1, 2, ... if they have no regular step."""
     step = time_step(times[-100:] if times else None)
@@ -418,16 +400,5 @@ def times_ahead(times, count):
         return range(1, count + 1)
 
 
-COMMAND = Command(
-    task="forecast",
-    description="Forecast a multivariate series from patches of its past. A gap (empty, null, NaN) "
-    "is filled with the last value before it and never counts as a target.",
-    config_class=ForecastConfig,
-    load=load,
-    predict=predict,
-    predict_help="read the latest rows (csv with a header, or JSON lines), at least a window of "
-    "them, from standard input, and print the forecast of the run in DIR as csv",
-)
-
 if __name__ == "__main__":
-    sys.exit(main(COMMAND))
+    sys.exit(main(Forecasting))

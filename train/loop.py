@@ -211,7 +211,9 @@ class Run:
         earlier = self.group.from_rank_0(self.folder.read_result)
         if earlier and earlier.get("epochs") == done:
             return earlier
-        self.trainer.use(self.best)
+        if earlier:
+            self.report.warn(f"the test set is used again, after epoch {earlier['epochs']} already")
+        self.trainer.used = self.trainer.params_of(self.best)
         write_to = self.folder.path if self.group.rank == 0 else None
         test = self.task.evaluate("test", self.predict, write_to)
         return self.group.from_rank_0(lambda: self.write_result(test))
@@ -263,8 +265,7 @@ class Run:
         checkpoint.save(self.folder.last, arrays, meta, previous=self.folder.previous)
 
     def save_best(self):
-        params = self.trainer.params_of(self.best)
-        arrays = {name: backend.to_numpy(array) for name, array in params.flat.items()}
+        arrays = self.trainer.params_of(self.best).to_host()
         spec, metrics = self.task.model_spec(), self.kept_record()
         meta = {"task": self.task.name, "metrics": metrics, "model_spec": spec}
         meta["origin"] = self.folder.origin()
@@ -304,20 +305,19 @@ class Run:
     def announce(self):
         if self.config.select == "test":
             self.report.warn("the test set chooses the epoch: its score is no longer a test score")
-        position = f"epoch {self.at.epoch}, step {self.at.step} of {self.steps_an_epoch} done"
-        if self.at.epoch > self.config.epochs:
-            position = f"the end: all {self.config.epochs} epochs are done"
-        group = self.group
         rows = {
             "parameters": f"{self.trainer.params.count:,}",
             "device": machine.device_name(self.trainer.xp),
             "out": str(self.folder),
         }
-        if group.size > 1:
-            how = group.kind + " and NCCL" * bool(group.nccl)
-            rows["processes"] = f"{group.size}, joined by {how}"
-        if self.trainer.adam.steps:
-            rows["resumed at"] = position
+        if self.group.size > 1:
+            how = self.group.kind + " and NCCL" * bool(self.group.nccl)
+            rows["processes"] = f"{self.group.size}, joined by {how}"
+        if self.at.epoch > self.config.epochs:
+            rows["resumed at"] = f"the end: all {self.config.epochs} epochs are done"
+        elif self.trainer.adam.steps:
+            done = f"step {self.at.step} of {self.steps_an_epoch} done"
+            rows["resumed at"] = f"epoch {self.at.epoch}, {done}"
         self.report.header(self.task, rows)
 
     def elapsed(self):

@@ -10,7 +10,6 @@ import dataclasses
 import math
 import sys
 from functools import cached_property
-from itertools import islice
 
 import numpy as np
 
@@ -22,14 +21,13 @@ from minisum.models.base import Unlearned
 from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
 from minisum.runs.reading import build_model
-from minisum.text import batches
-from minisum.text.tokenizer import TextReader, load_tokenizer, train_tokenizer
+from minisum.text.tokenizer import TextReader
 from train import rivals
-from train.command_line import Command, main
+from train.command_line import main
 from train.run import figures
-from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, flag, option, recipes
-from train.run.predict import STANDARD_INPUT, rows_of_standard_input
-from train.run.task import Task
+from train.run.answers import table_rows, write_answers
+from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
+from train.run.task import Task, tokenizer_of
 
 ALPHA = 1.0  # of ridge regression, on standardised columns
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
@@ -91,24 +89,39 @@ class MultimodalConfig(TextConfig):
 
     def check(self, given=()):
         super().check(given)
-        uses_heads = self.mixer in ("attention", "all") or "heads" in given
-        if uses_heads:
+        if self.mixer in ("attention", "all") or "heads" in given:
             self.check_heads()
         if self.mixer in rivals.REGRESSORS:
             rivals.require()
-        for name in TRAINING if self.mixer in SOLVED else ():
-            if name in given:
-                raise UserError(f"{flag(name)}: --mixer {self.mixer} is solved, not trained")
+        if self.mixer in SOLVED:
+            refuse(TRAINING, given, f"--mixer {self.mixer} is solved, not trained")
 
 
 class Multimodal(Task):
     """The regression as a task for train.loop. Inside, targets have mean 0 and deviation 1."""
 
     name = "multimodal"
+    config_class = MultimodalConfig
+    description = (
+        "Predict a number from a text and some numbers, by direct summation with one "
+        "shared channel, or by another mixer."
+    )
+    predict_help = (
+        "print a number for each row of standard input or of --data FILE (csv, tsv, jsonl, "
+        "parquet), which has the text and numeric columns of the run in DIR"
+    )
+    predict_flags = ("data", "format", "write")
     metric = "rmse"
     untrained = SOLVED
     report_metrics = ("mae", "rmse", "r2")
     higher_is_better = False
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        columns = config.pick("text_column", "numeric_columns", "target")
+        data = load_multimodal(**config.source(), **columns, **config.split())
+        texts = data.splits["train"].texts
+        return cls(config, data, tokenizer_of(config, folder, resume, texts))
 
     def __init__(self, config, data, tokenizer):
         self.config, self.data, self.tokenizer = self.resolve(config), data, tokenizer
@@ -136,7 +149,7 @@ class Multimodal(Task):
         if self.config.mixer in rivals.REGRESSORS:
             return Unlearned()
         solution = self.ridge if self.config.mixer == "ridge" else None
-        return build_model(**self.model_spec()["model"], solution=solution)
+        return build_model(**self.describe_model(), solution=solution)
 
     @cached_property
     def ridge(self):
@@ -176,14 +189,11 @@ class Multimodal(Task):
 
         The test split is also drawn, as predicted.png in `folder`.
         """
-        texts, true = self.texts[split], self.tables[split].targets
+        true = self.tables[split].targets
         if self.config.mixer in rivals.REGRESSORS:
             outputs = self.rival.predict(self.tables[split].texts, self.flat_numbers(split))
         else:
-            outputs = np.empty(len(true))
-            by_length = np.argsort(texts.lengths, kind="stable")  # little padding a batch
-            for rows in batches.batches(by_length, self.config.batch_size):
-                outputs[rows] = predict(self.batch(split, rows))
+            outputs = self.outputs(split, predict)
         predicted = outputs * self.deviation + self.mean
         if split == "test" and folder:
             baseline = ("ridge on the numbers", self.ridge_predictions("test"))
@@ -258,6 +268,19 @@ class Multimodal(Task):
         unmasked = self.config.unmasked
         return {"max_len": self.config.max_len, "full": unmasked, "unmasked": unmasked}
 
+    @staticmethod
+    def predict(run, chosen):
+        """Print a number for each row; with --write, beside the row's other columns."""
+        columns = Columns(run.columns["text"], tuple(run.columns["numbers"]), None)
+        rows, where = table_rows(chosen)
+
+        def answer(chunk, start):
+            table = read_table(chunk, where, columns, start)
+            values = run.predict_columns(table.texts, table.numbers)
+            return [{"predicted": float(f"{value:.6g}")} for value in values]
+
+        write_answers(rows, answer, run.batch_size, columns.text, chosen["write"])
+
 
 def errors(true, predicted):
     """MAE, MSE, RMSE and R², the fraction of the targets' variance that is explained."""
@@ -272,41 +295,5 @@ def errors(true, predicted):
     }
 
 
-def load(config, folder, resume):
-    """The task of `config`; its tokenizer is trained on the training rows, or read on resuming."""
-    columns = config.pick("text_column", "numeric_columns", "target")
-    data = load_multimodal(**config.source(), **columns, **config.split())
-    path = folder.tokenizer
-    if resume and path.exists():
-        tokenizer = load_tokenizer(path)
-    else:
-        texts = data.splits["train"].texts
-        tokenizer = train_tokenizer(texts, config.tokenizer, config.vocab_size)
-    return Multimodal(config, data, tokenizer)
-
-
-def predict(run):
-    """Print a number for each row of standard input."""
-    columns = Columns(run.columns["text"], tuple(run.columns["numbers"]), None)
-    rows, start = rows_of_standard_input(), 1
-    while chunk := list(islice(rows, run.batch_size)):
-        table = read_table(chunk, STANDARD_INPUT, columns, start)
-        for value in run.predict_columns(table.texts, table.numbers):
-            print(f"{value:.6g}")
-        sys.stdout.flush()
-        start += len(chunk)
-
-
-COMMAND = Command(
-    task="multimodal",
-    description="Predict a number from a text and some numbers, by direct summation with one "
-    "shared channel, or by another mixer.",
-    config_class=MultimodalConfig,
-    load=load,
-    predict=predict,
-    predict_help="read rows (csv with a header, or JSON lines) with the text and numeric columns "
-    "of the run in DIR from standard input, and print a number for each",
-)
-
 if __name__ == "__main__":
-    sys.exit(main(COMMAND))
+    sys.exit(main(Multimodal))

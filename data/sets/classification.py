@@ -1,6 +1,6 @@
 """Text classification sets: texts and class numbers in three splits, from any of their sources."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -34,12 +34,14 @@ class ClassificationData:
     """A classification task: splits["train"], ["val"] and ["test"], labels < len(class_names).
 
     sha256: fingerprint of every text with the name of its class, before validation was held out.
+    columns: the names of those of the text and the label, as read from its source.
     """
 
     name: str
     class_names: list[str]
     splits: dict[str, Examples]
     sha256: str
+    columns: dict[str, str | None] | None = None
 
 
 def load_classification(
@@ -60,12 +62,13 @@ def load_classification(
     elif dataset is not None:
         raise UserError("Choose a named data set or a data file, not both.")
     source = registry.open_set("classification", dataset, data_file, test_file, "python_docs.rows")
-    name, class_names, train, test = _read(*source, text_column, label_column)
+    name, class_names, train, test, columns = _read(*source, text_column, label_column)
     if len(class_names) < 2:
         raise UserError(f"{name} has one class only ({class_names[0]!r}).")
     if test is None:
         train, test = hold_out_test(train)
-    return make_splits(name, class_names, train, test, limit_train, limit_test, validation, seed)
+    settings = limit_train, limit_test, validation, seed
+    return replace(make_splits(name, class_names, train, test, *settings), columns=columns)
 
 
 def make_splits(
@@ -91,9 +94,9 @@ def _content(examples, class_names):
 
 
 def _read(entry, sources, text_column, label_column):
-    """(name, class names, train, test or None) of an open set; the named ones may hold empty texts.
+    """(name, class names, train, test or None, columns) of an open set.
 
-    The test set has the columns that were found in the training set.
+    The named ones may hold empty texts. The test set has the columns of the training set.
     """
     columns = text_column or entry.text, label_column or entry.label
     parts = {}
@@ -115,4 +118,5 @@ def _read(entry, sources, text_column, label_column):
         labels = number_labels(part.labels, order, f"The {split} set of {entry.name}")
         examples[split] = Examples(entry.clean(part.texts), labels)
     class_names = [readable.get(label, label) for label in order]
-    return entry.name, class_names, examples["train"], examples.get("test")
+    named = {"text": train.text_column, "label": train.label_column}
+    return entry.name, class_names, examples["train"], examples.get("test"), named

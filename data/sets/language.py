@@ -54,7 +54,7 @@ def load_language(
         else:
             chosen = choose_subset(np.zeros(len(texts)), limit, seed, stream)
             found[split] = [texts[i] for i in chosen]
-    splits = {split: found[split] for split in SPLITS}
+    splits = {split: found.get(split, []) for split in SPLITS}
     content = chain.from_iterable((len(texts), *texts) for texts in splits.values())
     return LanguageData(name, splits, data_sha256(content))
 
@@ -112,7 +112,7 @@ def split_running_text(text, validation, test, where) -> dict[str, list[str]]:
     )
     parts = {"train": text[:first], "val": text[first:second], "test": text[second:]}
     for name, part in parts.items():
-        if not part.strip() and (name != "test" or test):
+        if not part.strip() and {"val": validation, "test": test}.get(name, True):
             raise UserError(f"{where} has too few lines to be split: its {name} part is empty.")
     return {name: [part] for name, part in parts.items() if part}
 

@@ -1,8 +1,8 @@
 """Faster forms of the operations, each equal to its textbook form, and how they are found.
 
-`minisum.ops` holds the lesson: formula and gradient as they are written on paper. A form of the
-same name and signature in this package does the same in place, in chunks that fit a cache, or in
-one GPU kernel. A module `host_*` is for NumPy, `cuda` for CuPy, and the others are for both.
+`minisum.ops` holds the lesson, as on paper. A form of the same name and signature in this package
+does the same in place, in chunks that fit a cache, or in one GPU kernel. A module `host_*` is for
+NumPy, `cuda` for CuPy, and the others are for both.
 
     layer_norm(x, gain, bias)          calls the first form that takes these arrays
     layer_norm.plain(x, gain, bias)    the textbook form
@@ -35,7 +35,10 @@ FORMS = {
     "normal_cdf": ([], ["cuda.activations"]),
     "running_softmax_pool": (["scans"], ["scans"]),
     "score_targets": (["host_losses"], ["cuda.losses"]),
+    "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),
     "unit_triangular_solve": ([], ["cuda.triangular"]),
+    "wkv": (["wkv_scan"], ["wkv_scan"]),
+    "window_attention": (["blocked_window"], ["blocked_window"]),
 }
 
 
@@ -65,7 +68,5 @@ def has_fast_forms(plain):
 
 def one_real_type(x, *others):
     """Whether all are float32 or all are float64, which is what forms take. None: no array."""
-    for other in others:
-        if other is not None and other.dtype != x.dtype:
-            return False
-    return x.dtype.char in "fd"
+    same = all(other is None or other.dtype == x.dtype for other in others)
+    return same and x.dtype.char in "fd"

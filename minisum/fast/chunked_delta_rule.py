@@ -5,61 +5,68 @@ from minisum.fast import has_fast_forms, one_real_type
 from minisum.fast.chunks import (
     back_chunk_decays,
     chunk_decays,
-    decay_matrix,
     in_pieces,
     join_chunks,
     lower,
     split_chunks,
 )
 from minisum.fast.cuda.recording import matmul
+from minisum.fast.decayed_products import decayed_products
 from minisum.ops.products import transposed
 
-# Tokens a chunk.
-CHUNK = 32
+# Tokens a chunk; fewer where a decay for each channel takes an exponential for each pair of them.
+CHUNK, CHUNK_BY_CHANNEL = 32, 16
 
 
-def delta_rule(q, k, v, beta, log_decay=None, state=None):
+def delta_rule(q, k, v, beta, log_decay=None, state=None, removal=None):
     """`minisum.ops.delta`, C tokens at a time: time O(n (C (K + V) + K V)).
 
-    In a chunk let b be the running sum of log_decay, Γ_ij = exp(b_i - b_j) for j <= i, S_c the
-    state at its start. Each u depends on those before it: a triangular system L @ u = r, with
-    L = 1 + β ⊙ (k @ k.T) ⊙ Γ strictly below the diagonal and r = β ⊙ (v - e^b ⊙ k @ S_c). Solved
-    for both parts of r before S_c is known, u = X - Z @ S_c. Then, with A = (q @ k.T) ⊙ Γ,
-    y = e^b ⊙ q @ S_c + A @ u and S_{c+1} = e^{b_C} S_c + (e^{b_C - b} ⊙ k).T @ u.
+    In a chunk let b be the running sum of log_decay, ⟨x|y⟩_ij = Σ_κ x_iκ y_jκ exp(b_iκ - b_jκ) for
+    j <= i, S_c the state at its start. Each u depends on those before it: a triangular system
+    L @ u = r, with L = 1 + β ⊙ ⟨removal|k⟩ strictly below the diagonal and
+    r = β ⊙ (v - e^b ⊙ removal @ S_c). Solved for both parts of r before S_c is known,
+    u = X - Z @ S_c. Then, with A = ⟨q|k⟩, y = e^b ⊙ q @ S_c + A @ u and
+    S_{c+1} = e^{b_C} ⊙ S_c + (e^{b_C - b} ⊙ k).T @ u.
 
     Backward: G = dS_{c+1} comes from the next chunk; du = A.T @ dy + e^{b_C - b} ⊙ k @ G and
-    dS_c = e^{b_C} G + (e^b ⊙ q).T @ dy - Z.T @ du, before the first chunk dstate. The adjoint of a
-    solve is a solve with the transpose: L.T @ dr = [du, -du @ S_c.T] and dL = -dr @ [X, Z].T. All
-    else are products, each linear in its factors: dq = e^b ⊙ (dy @ S_c.T) + (dA ⊙ Γ) @ k with
-    dA = dy @ u.T; dv = β ⊙ dr of the first part of r; dbeta sums what stands beside β in r and L.
-    A key plays two parts: it asks (in the rows of L and in r), and it writes (in the columns of L
-    and A and in S_{c+1}); dk = dk_asks + dk_writes. As b occurs only as e^b beside q and the asking
-    k, as e^{-b} beside the writing k, and in S_{c+1}: db = q ⊙ dq + k ⊙ dk_asks - k ⊙ dk_writes,
-    plus G ⊙ S_{c+1} at the chunk's end; dlog_decay sums db over later tokens.
+    dS_c = e^{b_C} ⊙ G + (e^b ⊙ q).T @ dy - Z.T @ du, before the first chunk dstate. The adjoint of
+    a solve is a solve with the transpose: L.T @ dr = [du, -du @ S_c.T] and dL = -dr @ [X, Z].T. All
+    else are products, each linear in its factors: dA = dy @ u.T; dv = β ⊙ dr of the first part of
+    r; dbeta sums what stands beside β in r and L. What is asked, q and removal, is multiplied by
+    e^b, what is written, k, by e^{-b}, and S_{c+1} by e^{b_C}:
+    db = q ⊙ dq + removal ⊙ dremoval - k ⊙ dk, plus G ⊙ S_{c+1} at the chunk's end; dlog_decay sums
+    db over later tokens. Where removal is k, its gradient is the sum of both.
 
-    Saved: q, k, v, beta, log_decay; of each chunk X, Z, u, Γ whole and below the diagonal, L, A,
-    (k @ k.T) ⊙ Γ, the decays, q and twice k times these, and one state.
+    Saved: q, k, v, beta, log_decay, removal; of each chunk X, Z, u, the decays in it, L, A,
+    ⟨removal|k⟩, q, k and removal times decays, and one state.
     """
-    if not one_real_type(q, k, v, beta, log_decay, state):
+    if not one_real_type(q, k, v, beta, log_decay, state, removal):
         return NotImplemented
-    return in_pieces(_delta_rule, (q, k, v, beta, log_decay), state)
+    (y, S), back_pieces = in_pieces(_delta_rule, (q, k, v, beta, log_decay, removal), state)
+
+    def back(gradients):
+        *dinputs, dremoval, dstate = back_pieces(gradients)
+        return (*dinputs, dstate) if removal is None else (*dinputs, dstate, dremoval)
+
+    return (y, S), back
 
 
-def _delta_rule(q, k, v, beta, log_decay, state):
+def _delta_rule(q, k, v, beta, log_decay, removal, state):
     xp = array_module(q)
     n = q.shape[2]
-    C = min(CHUNK, n)
+    C = min(CHUNK if log_decay is None or log_decay.shape[-1] == 1 else CHUNK_BY_CHANNEL, n)
     Q, K, V, rate = (split_chunks(a, C) for a in (q, k, v, beta))
+    asked = K if removal is None else split_chunks(removal, C)
     b, from_start, to_end, keep = chunk_decays(log_decay, C)
-    gamma = lower(xp, C).astype(q.dtype) if log_decay is None else decay_matrix(b)
-    gamma_below = xp.where(lower(xp, C, diagonal=False), gamma, 0)
+    products, back_products = decayed_products(b)
+    below = lower(xp, C, diagonal=False)
 
-    overlap = matmul(K, transposed(K)) * gamma_below
+    overlap = xp.where(below, products(asked, K), 0)
     L = xp.eye(C, dtype=q.dtype) + rate * overlap
-    asks, writes, reads = K * from_start, K * to_end, Q * from_start
+    asks, writes, reads = asked * from_start, K * to_end, Q * from_start
     XZ = unit_triangular_solve(L, rate * xp.concatenate([V, asks], axis=-1))
     X, Z = XZ[..., : V.shape[-1]], XZ[..., V.shape[-1] :]
-    A = matmul(Q, transposed(K)) * gamma
+    A = products(Q, K)
 
     S = xp.zeros((*q.shape[:2], K.shape[-1], V.shape[-1]), q.dtype) if state is None else state
     starts = xp.empty((*K.shape[:3], *S.shape[2:]), q.dtype)
@@ -88,24 +95,23 @@ def _delta_rule(q, k, v, beta, log_decay, state):
         dr = unit_triangular_solve(L, dXZ, turned=True)
         dL = -matmul(dr, transposed(XZ))
         dr_value, dr_key = dr[..., : V.shape[-1]], dr[..., V.shape[-1] :]
-        doverlap = rate * dL * gamma_below
-        dA = matmul(dY, transposed(U)) * gamma
-
-        dQ = matmul(dY, transposed(starts)) * from_start + matmul(dA, K)
-        dK_asks = rate * dr_key * from_start + matmul(doverlap, K)
-        dK_writes = matmul(U, transposed(G)) * to_end
-        dK_writes += matmul(transposed(dA), Q) + matmul(transposed(doverlap), K)
         drate = (dr_value * V).sum(-1, keepdims=True) + (dr_key * asks).sum(-1, keepdims=True)
         drate += (dL * overlap).sum(-1, keepdims=True)
 
-        dlog_decay = None
+        dQ, dK = back_products(matmul(dY, transposed(U)), Q, K)
+        dasked, dK_asked = back_products(xp.where(below, rate * dL, 0), asked, K)
+        dQ += matmul(dY, transposed(starts)) * from_start
+        dasked += rate * dr_key * from_start
+        dK += dK_asked
+        dK += matmul(U, transposed(G)) * to_end
+
+        db = None
         if log_decay is not None:
-            db = Q * dQ + K * (dK_asks - dK_writes)
-            dlog_decay = back_chunk_decays(log_decay, db, G, starts, last, n)
-        dq, dk, dv, dbeta = (
-            join_chunks(a, n) for a in (dQ, dK_asks + dK_writes, rate * dr_value, drate)
-        )
-        return dq, dk, dv, dbeta, dlog_decay, None if state is None else dS
+            db = Q * dQ + (K * (dasked - dK) if removal is None else asked * dasked - K * dK)
+            db = back_chunk_decays(log_decay, db, G, starts, last, n)
+        dK, dremoval = (dasked + dK, None) if removal is None else (dK, join_chunks(dasked, n))
+        dq, dk, dv, dbeta = (join_chunks(a, n) for a in (dQ, dK, rate * dr_value, drate))
+        return dq, dk, dv, dbeta, db, dremoval, None if state is None else dS
 
     return (join_chunks(y, n), last), back
 
@@ -113,4 +119,10 @@ def _delta_rule(q, k, v, beta, log_decay, state):
 @has_fast_forms
 def unit_triangular_solve(L, r, turned=False):
     """x with L @ x = r or, turned, L.T @ x = r; L (..., C, C) lower triangular, unit diagonal."""
-    return array_module(r).linalg.solve(transposed(L) if turned else L, r)
+    xp = array_module(r)
+    if turned:
+        return xp.linalg.solve(transposed(L), r)
+    # Entries of L may be as large as β = 2. Scaled by powers of 2, none exceeds the diagonal, and
+    # the solver's pivoting swaps no token with a later one.
+    grow = 2.0 ** xp.arange(L.shape[-1], dtype=L.dtype)[:, None]
+    return grow * xp.linalg.solve(L / grow * transposed(grow), r / grow)

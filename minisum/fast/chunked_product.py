@@ -1,18 +1,16 @@
 """`causal_product` in chunks: products of matrices inside a chunk, one state carried across."""
 
-from minisum.backend import add_into, array_module
 from minisum.fast import one_real_type
 from minisum.fast.chunks import (
     back_chunk_decays,
     carry,
     chunk_decays,
-    decay_matrix,
     in_pieces,
     join_chunks,
-    lower,
     split_chunks,
 )
 from minisum.fast.cuda.recording import matmul
+from minisum.fast.decayed_products import decayed_products
 from minisum.ops.products import transposed
 
 # Tokens a chunk. With a decay for each channel the weights inside a chunk cost C·K exponentials a
@@ -52,18 +50,19 @@ def _causal_product(q, k, v, log_decay, state):
     Q, K, V = (split_chunks(a, C) for a in (q, k, v))
     b, from_start, to_end, keep = chunk_decays(log_decay, C)
     starts, last = carry(keep, matmul(transposed(K * to_end), V), state)
-    y = matmul(_weights(Q, K, b), V) + matmul(Q * from_start, starts)
+    y = matmul(decayed_products(b)[0](Q, K), V) + matmul(Q * from_start, starts)
 
     def back(gradients):
         dy, dlast = gradients
         dY = split_chunks(dy, C)
         b, from_start, to_end, keep = chunk_decays(log_decay, C)
+        products, back_products = decayed_products(b)
         dstarts = matmul(transposed(Q * from_start), dY)
         G, dstate = carry(keep, dstarts, dlast, backwards=True)
-        dQ, dK = _back_weights(matmul(dY, transposed(V)), Q, K, b)
+        dQ, dK = back_products(matmul(dY, transposed(V)), Q, K)
         dQ += matmul(dY, transposed(starts)) * from_start
         dK += matmul(V, transposed(G)) * to_end
-        dV = matmul(transposed(_weights(Q, K, b)), dY) + matmul(K * to_end, G)
+        dV = matmul(transposed(products(Q, K)), dY) + matmul(K * to_end, G)
         dlog_decay = None
         if log_decay is not None:
             dlog_decay = back_chunk_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
@@ -71,40 +70,3 @@ def _causal_product(q, k, v, log_decay, state):
         return dq, dk, dv, dlog_decay, dstate if has_state else None
 
     return (join_chunks(y, n), last), back
-
-
-def _weights(Q, K, b):
-    """A (..., C, C): what each token of a chunk reads of those up to it."""
-    xp = array_module(Q)
-    C = Q.shape[-2]
-    if b is None:
-        return xp.where(lower(xp, C), matmul(Q, transposed(K)), 0)
-    if b.shape[-1] == 1:
-        return matmul(Q, transposed(K)) * decay_matrix(b)
-    A = xp.zeros((*Q.shape[:-1], C), Q.dtype)
-    for i, j in _diagonals(C):
-        decay = xp.exp(b[..., i, :] - b[..., j, :])
-        read = (Q[..., i, :] * K[..., j, :] * decay).sum(axis=-1)
-        A[..., xp.arange(C)[i], xp.arange(C)[j]] = read
-    return A
-
-
-def _diagonals(C):
-    """Pairs of slices (i, j) with i - j = 0, then 1, ..., C - 1."""
-    return ((slice(gap, C), slice(0, C - gap)) for gap in range(C))
-
-
-def _back_weights(dA, Q, K, b):
-    """dA (..., C, C), its upper triangle of no meaning -> dQ, dK."""
-    xp = array_module(Q)
-    C = Q.shape[-2]
-    if b is None or b.shape[-1] == 1:
-        dscores = xp.where(lower(xp, C), dA, 0) if b is None else dA * decay_matrix(b)
-        return matmul(dscores, K), matmul(transposed(dscores), Q)
-    dQ, dK = xp.zeros_like(Q), xp.zeros_like(K)
-    for i, j in _diagonals(C):
-        dA_gap = dA[..., xp.arange(C)[i], xp.arange(C)[j]][..., None]
-        d = dA_gap * xp.exp(b[..., i, :] - b[..., j, :])
-        add_into(dQ[..., i, :], d * K[..., j, :])
-        add_into(dK[..., j, :], d * Q[..., i, :])
-    return dQ, dK

@@ -106,17 +106,6 @@ def back_chunk_decays(log_decay, db, G, starts, last, n):
     return sum_to(join_chunks(reverse_cumsum(db, 3), n), log_decay.shape)
 
 
-def decay_matrix(b):
-    """Γ_ij = exp(b_i - b_j) for j <= i and 0 above the diagonal.   b (..., C, 1) -> (..., C, C)
-
-    b is the running sum of logarithms of decays, so no exponent is positive. The factored form
-    exp(b_i) exp(-b_j) overflows float32 after a few hundred tokens.
-    """
-    xp = array_module(b)
-    C = b.shape[-2]
-    return xp.exp(xp.where(lower(xp, C), b - transposed(b), -xp.inf))
-
-
 def lower(xp, C, diagonal=True):
     """Which of C tokens each of them may see: itself (unless told otherwise) and those before."""
     i = xp.arange(C)

@@ -2,8 +2,7 @@
 
 A text is cut into about √n chunks of √n tokens. All chunks walk their tokens side by side, each
 from zero; then the chunks' ends are chained; then every token gets what came before its chunk,
-faded by the decays since. Two loops of √n steps instead of one of n, and n multiplications all the
-same.
+faded by the decays since: two loops of √n steps instead of one of n.
 """
 
 import math
@@ -47,7 +46,7 @@ def running_softmax_pool(k, v, mask=None, state=None):
     xp, d = array_module(k), k.shape[-1]
     top, *sums = first_state(k) if state is None else state
     k, v = only_real_keys(k, v, mask)
-    M = _running_maximum(k, top)
+    M = running_maximum(k, top)
     before = xp.concatenate([top[:, None], M[:, :-1]], axis=1)
     weight = xp.exp(k - M)
     if mask is not None:
@@ -97,7 +96,7 @@ def _scan(a, u, start):
     return h.reshape(h.shape[0], -1, h.shape[-1])[:, :n]
 
 
-def _running_maximum(k, start):
+def running_maximum(k, start):
     """max of start and k up to each token.   k (B, n, d), start (B, d) -> (B, n, d)"""
     xp = array_module(k)
     n = k.shape[1]

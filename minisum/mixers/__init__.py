@@ -10,7 +10,9 @@
 How to add one: README.md beside this file.
 """
 
+from ast import literal_eval
 from importlib import import_module
+from inspect import signature
 from typing import NamedTuple
 
 from minisum.errors import UserError
@@ -32,32 +34,78 @@ class Entry(NamedTuple):
 TABLE = {
     "summation": Entry("summation", "Summation"),
     "running_mean": Entry("running_mean", "RunningMean"),
-    "decayed_sum": Entry("decayed_sum", "DecayedSum", can_be_bidirectional=False),
-    "gated_sum": Entry("gated_sum", "GatedSum", can_be_bidirectional=False),
+    "decayed_sum": Entry("decayed_sum", "DecayedSum"),
+    "gated_sum": Entry("gated_sum", "GatedSum"),
     "aft_simple": Entry("aft_simple", "AFTSimple"),
     "projection": Entry("projection", "Projection"),
     "attention": Entry("attention", "Attention"),
+    "window": Entry("window", "Window"),
     "tssa": Entry("tssa", "TSSA"),
     "simpletron": Entry("simpletron", "SimpleTron"),
     "linear_attention": Entry("linear_attention", "LinearAttention"),
     "cosformer": Entry("cosformer", "CosFormer"),
-    "retnet": Entry("retnet", "RetNet", can_be_bidirectional=False),
-    "gla": Entry("gla", "GatedLinearAttention", can_be_bidirectional=False),
+    "retnet": Entry("retnet", "RetNet"),
+    "mamba": Entry("mamba", "Mamba", can_be_bidirectional=False),
+    "mamba2": Entry("mamba2", "Mamba2", can_be_bidirectional=False),
+    "gla": Entry("gla", "GatedLinearAttention"),
+    "hgrn2": Entry("hgrn2", "HGRN2"),
+    "rwkv4": Entry("rwkv4", "RWKV4", can_be_bidirectional=False),
+    "cottention": Entry("cottention", "Cottention"),
+    "fastformer": Entry("fastformer", "Fastformer", can_be_causal=False),
     "deltanet": Entry("deltanet", "DeltaNet", can_be_bidirectional=False),
     "gated_deltanet": Entry("gated_deltanet", "GatedDeltaNet", can_be_bidirectional=False),
+    "kda": Entry("kda", "KimiDeltaAttention", can_be_bidirectional=False),
+    "deltaproduct": Entry("deltaproduct", "DeltaProduct", can_be_bidirectional=False),
 }
 
 
+SIZES = {"width", "heads", "max_len", "causal"}
+# What an option may be whose default is of this type; None is a number that is worked out.
+TYPES = {float: (int, float), type(None): (int, bool)}
+
+
 def build(name, width, heads=1, max_len=512, causal=False, **options):
-    """The mixer called `name`. Raises UserError for what it does not know or cannot do."""
+    """The mixer called `name`, with options in the text or as arguments: "deltanet:beta_max=2".
+
+    Raises UserError for what it does not know or cannot do.
+    """
+    name, given = parse_name(name)
+    mixer = TABLE[name].load()
+    return mixer(width=width, heads=heads, max_len=max_len, causal=causal, **options | given)
+
+
+def parse_name(text):
+    """("deltanet", {"beta_max": 2, "conv": 0}) of "deltanet:beta_max=2:conv=0".
+
+    Raises UserError for an unknown mixer or option, and for a value of another type than the
+    option's default.
+    """
+    name, *settings = text.split(":")
     if name not in TABLE:
         raise UserError(f"unknown mixer {name!r}: choose one of {', '.join(sorted(TABLE))}")
-    mixer = TABLE[name].load()
-    return mixer(width=width, heads=heads, max_len=max_len, causal=causal, **options)
+    options = {}
+    for option, _, value in (setting.partition("=") for setting in settings):
+        known = signature(TABLE[name].load()).parameters
+        if option not in set(known) - SIZES:
+            choices = ", ".join(key for key in known if key not in SIZES) or "none"
+            raise UserError(f"{text!r}: {name} has no option {option!r}; it has {choices}")
+        options[option] = literal(value)
+        kind = type(known[option].default)
+        if type(options[option]) not in TYPES.get(kind, (kind,)):
+            raise UserError(f"{text!r}: {option} is of type {kind.__name__}, not {value!r}")
+    return name, options
+
+
+def literal(text):
+    """The number or bool that a text writes, or the text itself."""
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def parse_pattern(text, causal=True):
-    """Names of the layers, first to last: "summation*3,attention" is a list of four.
+    """The layers, first to last: "summation*3,deltanet:beta_max=2" is a list of four.
 
     Raises UserError for what is no mixer of that form and for a count that is no number from 1 on.
     """
@@ -65,11 +113,12 @@ def parse_pattern(text, causal=True):
     layers = []
     for part in text.split(","):
         name, star, count = (word.strip() for word in part.partition("*"))
-        if name not in known:
+        if name.partition(":")[0] not in known:
             form = "causal" if causal else "bidirectional"
             raise UserError(
                 f"layer pattern {text!r}: {name!r} is no {form} mixer; known: {', '.join(known)}"
             )
+        parse_name(name)
         if star and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 1024):
             raise UserError(f"layer pattern {text!r}: {count!r} is not a number from 1 to 1024")
         layers += [name] * (int(count) if star else 1)

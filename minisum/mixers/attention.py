@@ -41,7 +41,7 @@ class Attention(Mixer):
             concatenate = array_module(x).concatenate
             k, v = (concatenate(pair, axis=2) for pair in zip(state, (k, v), strict=True))
         if keep is None:
-            o, back_attend = attention(q, k, v, mask, self.causal)
+            o, back_attend = self.attend(q, k, v, mask)
         else:
             o, back_attend = attention_with_dropout(q, k, v, keep, mask, self.dropout, self.causal)
         y, back_o = from_heads(params["o"], o)
@@ -55,6 +55,9 @@ class Attention(Mixer):
             return dx, dparams | {"o": dparams_o}
 
         return (y, (k, v)), back
+
+    def attend(self, q, k, v, mask):
+        return attention(q, k, v, mask, self.causal)
 
     def state_size(self, tokens=None):
         return 2 * self.inner * (self.max_len if tokens is None else tokens)

@@ -3,7 +3,16 @@
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import linear_layer
-from minisum.ops import merge_heads, rms_norm, silu, split_heads
+from minisum.ops import (
+    both_ways_product,
+    both_ways_sum,
+    causal_product,
+    decayed_sum,
+    merge_heads,
+    rms_norm,
+    silu,
+    split_heads,
+)
 
 
 class Mixer:
@@ -84,6 +93,36 @@ class Mixer:
             raise UserError(f"{name} was built for {self.max_len} tokens and got {tokens}")
 
 
+class Packed(Mixer):
+    """Base of mixers that count places, as windows and convolutions do.
+
+    `mix` gets every text with its real tokens first and its padding behind them, so that padding
+    on the left or amid a text changes nothing; a causal `mix` may forget that there is any.
+    """
+
+    def __call__(self, params, x, mask=None):
+        if mask is None:
+            return super().__call__(params, x)
+        xp = array_module(x)
+        B, n, _ = x.shape
+        real, padding = xp.cumsum(mask, axis=1), xp.cumsum(~mask, axis=1)
+        count = real[:, n - 1 :]  # (B, 1)
+        to = xp.arange(B)[:, None], xp.where(mask, real, count + padding) - 1
+
+        def pack(x):
+            packed = xp.empty_like(x)
+            packed[to] = x
+            return packed
+
+        y, back_mix = super().__call__(params, pack(x), xp.arange(n) < count)
+
+        def back(dy):
+            dx, dparams = back_mix(pack(dy))
+            return dx[to], dparams
+
+        return y[to], back
+
+
 def _own_memory(state):
     """The state in arrays of its own: a view of its last tokens would keep a whole prompt alive."""
     if isinstance(state, tuple):
@@ -138,6 +177,18 @@ def gated_from_heads(params, o, x, heads):
         return do, dx, {"gate": dgate, "norm": {"gain": dgain}, "o": dparams_o}
 
     return y, back
+
+
+def decayed(causal, *sequences, state=None):
+    """What fades by the last of the sequences, a log decay: (y, state); back((dy, None)).
+
+    A sum of u, or a product of q, k and v. Causal, or in both directions and then without a state.
+    """
+    product = len(sequences) == 4
+    if causal:
+        return (causal_product if product else decayed_sum)(*sequences, state)
+    y, back = (both_ways_product if product else both_ways_sum)(*sequences)
+    return (y, None), lambda gradients: (*back(gradients[0]), None)
 
 
 def join(**branches):

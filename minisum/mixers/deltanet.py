@@ -21,17 +21,20 @@ class DeltaNet(Mixer):
 
     o_t = q_t @ S_t / √h, S_t = S_{t-1} + β_t k_t.T @ (v_t - k_t @ S_{t-1}). q, k, v = SiLU of a
     causal convolution over `conv` tokens of a linear map of x (conv=0: the linear map alone); q and
-    k of length one; β = σ(x @ Wbeta.T), one a head. The norm is in each head, one gain for all. No
-    biases.
+    k of length one; β = beta_max σ(x @ Wbeta.T), one a head. The norm is in each head, one gain for
+    all. No biases.
+
+    beta_max=2 lets a token turn around what stands under its key, as counting modulo two needs:
+    Grazzi et al. 2025, "Unlocking state-tracking in linear RNNs through negative eigenvalues".
 
     Backward, upwards: the norm, `ops.delta_rule`, the lengths, the convolutions.
     """
 
     can_be_bidirectional = False
 
-    def __init__(self, width, heads=1, max_len=512, causal=False, conv=4):
+    def __init__(self, width, heads=1, max_len=512, causal=False, conv=4, beta_max=1.0):
         super().__init__(width, heads, max_len, causal)
-        self.conv = checked_conv(conv)
+        self.conv, self.beta_max = checked_conv(conv), checked_beta(beta_max)
 
     def init(self, rng):
         d, H = self.width, self.heads
@@ -42,17 +45,17 @@ class DeltaNet(Mixer):
 
     def mix(self, params, x, mask, state):
         S, *convs = (None,) * 4 if state is None else state
-        (inputs, convs), back_inputs = queries_keys_values(params, x, mask, self.heads, convs)
+        (inputs, convs), back_inputs = queries_keys_values(
+            params, x, mask, self.heads, convs, self.beta_max
+        )
         (o, S), back_rule = delta_rule(*inputs, None, S)
-        normed, back_norm = rms_norm(o, params["norm"]["gain"], 1e-5)
-        y, back_o = from_heads(params["o"], normed)
+        y, back_normed = normed_from_heads(params, o)
 
         def back(dy):
-            dnormed, dparams_o = back_o(dy)
-            do, dgain = back_norm(dnormed)
+            do, dparams_normed = back_normed(dy)
             *dinputs, _, _ = back_rule((do, None))
             dx, dparams = back_inputs(*dinputs)
-            return dx, dparams | {"norm": {"gain": dgain}, "o": dparams_o}
+            return dx, dparams | dparams_normed
 
         return (y, (S, *convs)), back
 
@@ -66,6 +69,12 @@ def checked_conv(taps):
     return taps
 
 
+def checked_beta(most):
+    if not 0 < most <= 2:
+        raise UserError(f"beta_max is a number above 0 and at most 2, not {most}")
+    return most
+
+
 def add_convolutions(rng, layers, taps):
     """Give q, k and v a "conv" (taps, width) uniform within ±1/√taps; none for taps = 0."""
     if taps:
@@ -74,18 +83,19 @@ def add_convolutions(rng, layers, taps):
             layers[name]["conv"] = rng.uniform(-limit, limit, (taps, len(layers[name]["W"])))
 
 
-def queries_keys_values(params, x, mask, heads, states):
+def queries_keys_values(params, x, mask, heads, states, beta_max, steps=1):
     """What a delta rule reads of each token: q of length 1/√h, k of length one, v, and β.
 
+    With several steps a token, k, v and β have as many times the heads, all of one step together.
     states: those of q's, k's and v's convolutions -> ((q, k, v, β), the states after x);
     back(dq, dk, dv, dβ) -> dx, dparams.
     """
     (q, q_state), back_q = conv_heads(params["q"], x, heads, states[0])
-    (k, k_state), back_k = conv_heads(params["k"], x, heads, states[1])
-    (v, v_state), back_v = conv_heads(params["v"], x, heads, states[2])
+    (k, k_state), back_k = conv_heads(params["k"], x, steps * heads, states[1])
+    (v, v_state), back_v = conv_heads(params["v"], x, steps * heads, states[2])
     unit_q, back_unit_q = l2_norm(q)
     unit_k, back_unit_k = l2_norm(k)
-    z, back_z = to_heads(params["beta"], x, heads)
+    z, back_z = to_heads(params["beta"], x, steps * heads)
     beta, back_sigmoid = sigmoid(z)
     scale = q.shape[-1] ** -0.5
 
@@ -94,11 +104,27 @@ def queries_keys_values(params, x, mask, heads, states):
             q=back_q(back_unit_q(dq * scale)),
             k=back_k(back_unit_k(dk)),
             v=back_v(dv),
-            beta=back_z(back_sigmoid(keep_real(dbeta, mask))),
+            beta=back_z(back_sigmoid(keep_real(dbeta * beta_max, mask))),
         )
 
-    inputs = (unit_q * scale, unit_k, v, keep_real(beta, mask))
+    inputs = (unit_q * scale, unit_k, v, keep_real(beta * beta_max, mask))
     return (inputs, (q_state, k_state, v_state)), back
+
+
+def normed_from_heads(params, o):
+    """y = RMSNorm(o) @ Wo.T, the norm in each head.   o (B, H, n, h) -> y (B, n, d)
+
+    back(dy) -> do, and the gradients of the layers norm and o.
+    """
+    normed, back_norm = rms_norm(o, params["norm"]["gain"], 1e-5)
+    y, back_o = from_heads(params["o"], normed)
+
+    def back(dy):
+        dnormed, dparams_o = back_o(dy)
+        do, dgain = back_norm(dnormed)
+        return do, {"norm": {"gain": dgain}, "o": dparams_o}
+
+    return y, back
 
 
 def conv_heads(params, x, heads, state):

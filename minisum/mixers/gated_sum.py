@@ -1,5 +1,6 @@
 """A sum that decides what to forget: Qin, Yang and Zhong 2023, "Hierarchically gated recurrent
-neural network for sequence modeling" (HGRN), equation 1 in real numbers.
+neural network for sequence modeling" (HGRN), equation 1 in real numbers; in both
+directions as in Afzal et al. 2025 (LION), with a key of 1.
 
 Time O(n d²), of which O(n d) for the recurrence; memory O(n d); state d.
 """
@@ -9,23 +10,22 @@ import numpy as np
 from minisum import init
 from minisum.backend import array_module
 from minisum.layers import linear_layer
-from minisum.mixers.base import Mixer, join
-from minisum.ops import decayed_sum, relu, sigmoid, softplus
+from minisum.mixers.base import Mixer, decayed, join
+from minisum.ops import relu, sigmoid, softplus
 
 
 class GatedSum(Mixer):
-    """y = h @ Wo.T + bo, h_t = f_t ⊙ h_{t-1} + (1 - f_t) ⊙ u_t; causal only.
+    """y = h @ Wo.T + bo, h_t = f_t ⊙ h_{t-1} + (1 - f_t) ⊙ u_t.
 
-    f = σ(z), z = x @ Wf.T + bf by the layer forget, how much to keep; u = relu(x @ W.T). 1 - f =
-    σ(-z) and log f = -softplus(-z), both without cancellation. bf is drawn such that channels
-    remember for 1 to max_len tokens: log U(1, max_len - 1) (Tallec and Ollivier 2018, "Can
-    recurrent neural networks warp time?").
+    That is the causal form; the other is `ops.both_ways_sum` of (1 - f) ⊙ u. f = σ(z), z = x @ Wf.T
+    + bf by the layer forget, how much to keep; u = relu(x @ W.T). 1 - f = σ(-z) and log f =
+    -softplus(-z), both without cancellation. bf is drawn such that channels remember for 1 to
+    max_len tokens: log U(1, max_len - 1) (Tallec and Ollivier 2018, "Can recurrent neural networks
+    warp time?").
 
-    With i = (1 - f) ⊙ u, di and dlog_f are those of `ops.decayed_sum`: du = di ⊙ (1 - f), and z
+    With i = (1 - f) ⊙ u, di and dlog_f are those of the sum: du = di ⊙ (1 - f), and z
     gets two parts, dz = dlog_f ⊙ σ(-z) - di ⊙ u ⊙ f ⊙ (1 - f).
     """
-
-    can_be_bidirectional = False
 
     def init(self, rng):
         d = self.width
@@ -43,7 +43,7 @@ class GatedSum(Mixer):
         log_f = -minus_log_f
         if mask is not None:
             log_f = xp.where(mask[:, :, None], log_f, 0)
-        (h, state), back_sum = decayed_sum(new * u, log_f, state)
+        (h, state), back_sum = decayed(self.causal, new * u, log_f, state=state)
         y, back_o = linear_layer(params["o"], h)
 
         def back(dy):

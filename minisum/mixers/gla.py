@@ -2,7 +2,9 @@
 hardware-efficient training", equation 3 and section 4.
 
 Attention without softmax whose memory forgets at rates that each token sets for each key channel.
-Time O(n (C + V) K H) with chunks of C tokens, memory O(n d); state H K V, that is expand_k d²/H.
+In both directions: Afzal et al. 2025, "Linear attention for efficient bidirectional sequence
+modeling" (LION-S), with a decay for each channel. Time O(n (C + V) K H) with chunks of C tokens,
+memory O(n d); state H K V, that is expand_k d²/H.
 """
 
 import numpy as np
@@ -10,24 +12,24 @@ import numpy as np
 from minisum import init
 from minisum.errors import UserError
 from minisum.layers import linear_layer
-from minisum.mixers.base import Mixer, gated_from_heads, join, keep_real, to_heads
-from minisum.ops import causal_product, softplus
+from minisum.mixers.base import Mixer, decayed, gated_from_heads, join, keep_real, to_heads
+from minisum.ops import softplus
 
 RANK, TEMPERATURE = 16, 16.0
 
 
 class GatedLinearAttention(Mixer):
-    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o_t = q_t @ S_t / √K; causal only.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o_t = q_t @ S_t / √K.
 
-    S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t, log_a = logsigmoid(z) / 16, z = x @ W1.T @ W2.T + b2, a map
-    of rank 16 (layers decay1 and decay2); q, k = linear maps of x to K = expand_k d/H a head, v to
-    d/H. No feature map, no positions; the norm is in each head, with one gain for all of them.
+    S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t if causal, else what `ops.both_ways_product` says: tokens
+    fade on both sides by their own decays and those of the tokens between; log_a = logsigmoid(z) /
+    16, z = x @ W1.T @ W2.T + b2, a map of rank 16 (layers decay1 and decay2); q, k = linear maps of
+    x to K = expand_k d/H a head, v to d/H. No feature map, no positions; the norm is in each head,
+    with one gain for all of them.
 
-    Backward, upwards: the gate's product rule, the norm, `ops.causal_product`, and for the decay
+    Backward, upwards: the gate's product rule, the norm, the product, and for the decay
     log_a = -softplus(-z) / 16: dz = dlog_a ⊙ σ(-z) / 16.
     """
-
-    can_be_bidirectional = False
 
     def __init__(self, width, heads=1, max_len=512, causal=False, expand_k=0.5):
         super().__init__(width, heads, max_len, causal)
@@ -53,7 +55,8 @@ class GatedLinearAttention(Mixer):
         z, back_z = to_heads(params["decay2"], low, H)
         minus_log, back_log = softplus(-z)
         log_decay = keep_real(minus_log * (-1 / TEMPERATURE), mask)
-        (o, state), back_product = causal_product(q * scale, k, v, log_decay, state)
+        product = q * scale, k, v, log_decay
+        (o, state), back_product = decayed(self.causal, *product, state=state)
         y, back_gated = gated_from_heads(params, o, x, H)
 
         def back(dy):

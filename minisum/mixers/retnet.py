@@ -1,8 +1,10 @@
 """RetNet: Sun et al. 2023, "Retentive network: a successor to transformer", equations 5 to 8.
 
-Attention without softmax in which a pair's weight falls by γ with every token between them, one
-γ a head; positions enter as rotations. Time O(n (C + h) d) with chunks of C tokens, memory O(n d);
-state H K V + 1, that is expand_v d²/H + 1, the last for the position.
+Attention without softmax in which a pair's weight falls by γ with every token between them, one γ a
+head; positions enter as rotations. In both directions: the decayed mask of Afzal et al. 2025,
+"Linear attention for efficient bidirectional sequence modeling" (LION-D). Time O(n (C + h) d) with
+chunks of C tokens, memory O(n d); state H K V + 1, that is expand_v d²/H + 1, the last for the
+position.
 """
 
 import numpy as np
@@ -11,22 +13,20 @@ from minisum import init
 from minisum.backend import array_module, constant
 from minisum.errors import UserError
 from minisum.layers import token_places
-from minisum.mixers.base import Mixer, gated_from_heads, join, keep_real, to_heads
-from minisum.ops import causal_product, rotate
+from minisum.mixers.base import Mixer, decayed, gated_from_heads, join, keep_real, to_heads
+from minisum.ops import rotate
 
 
 class RetNet(Mixer):
-    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o_t = Σ_{s<=t} γ^{t-s} (q_t·k_s / √K) v_s.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o_t = Σ_s γ^|t-s| (q_t·k_s / √K) v_s.
 
-    Causal only. q, k = rotated linear maps of x (K = d/H a head), v = x @ Wv.T (V = expand_v d/H),
-    γ_i = 1 - 2^(-5-i) in head i = 0, 1, ... The norm is taken in each head, with one gain for all
-    of them. No biases.
+    s runs over all real tokens or, if causal, s <= t. q, k = rotated linear maps of x (K = d/H a
+    head), v = x @ Wv.T (V = expand_v d/H), γ_i = 1 - 2^(-5-i) in head i = 0, 1, ... The norm is
+    taken in each head, with one gain for all of them. No biases.
 
-    Backward, upwards: the gate's product rule, the norm, `ops.causal_product` with a constant
-    decay, the opposite rotation.
+    Backward, upwards: the gate's product rule, the norm, `ops.causal_product` or
+    `ops.both_ways_product` with a constant decay, the opposite rotation.
     """
-
-    can_be_bidirectional = False
 
     def __init__(self, width, heads=1, max_len=512, causal=False, expand_v=2):
         super().__init__(width, heads, max_len, causal)
@@ -55,7 +55,8 @@ class RetNet(Mixer):
         v, back_v = to_heads(params["v"], x, H)
         turned_q, back_turn_q = rotate(q * scale, positions)
         turned_k, back_turn_k = rotate(k, positions)
-        (o, S), back_product = causal_product(turned_q, turned_k, v, log_decay, S)
+        product = turned_q, turned_k, v, log_decay
+        (o, S), back_product = decayed(self.causal, *product, state=S)
         y, back_gated = gated_from_heads(params, o, x, H)
 
         def back(dy):

@@ -1,7 +1,7 @@
 """Blocks, and a stack of them: what language models, encoders and forecasters are made of.
 
 A block mixes the tokens, then changes each token by a small network; both are added to their
-input. The layer norm stands before each of the two or after it:
+input. A norm stands before each of the two or after it:
 
     before   z = x + mixer(LN₁(x))      y = z + f(LN₂(z) @ Wup.T + bup) @ Wdown.T + bdown
     after    z = LN₁(x + mixer(x))      y = LN₂(z + f(z @ Wup.T + bup) @ Wdown.T + bdown)
@@ -15,32 +15,35 @@ from functools import partial
 from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.layers import linear_layer, norm_layer, position_layer, token_places
-from minisum.ops import dropout
+from minisum.layers import norm_layer, position_layer, token_network, token_places
 from minisum.params import add
 
 
 class Block:
     """One layer around `mixer`.   x (B, n, d) -> y like x
 
-    d_ff: the width inside the token network, 0 for no such network. activation: f. norm: "before"
-    or "after". scale: what the mixer's output is multiplied by before it joins x. dropout: the rate
-    inside and after the token network. longest: the most tokens that training sums up, for a mixer
-    whose output grows with their number.
+    d_ff: the width inside the token network, 0 for no such network; activation and gate: see
+    `layers.token_network`. norm: "before", "after", or "rms", an RMSNorm before. scale: what the
+    mixer's output is multiplied by before it joins x. dropout: the rate inside and after the token
+    network. longest: the most tokens that training sums up, for a mixer whose output grows with
+    their number.
     """
 
-    def __init__(self, mixer, d_ff, activation, norm="after", scale=1.0, dropout=0.0, longest=None):
+    def __init__(
+        self, mixer, d_ff, activation, norm="after", scale=1.0, dropout=0.0, longest=None,
+        gate=False,
+    ):  # fmt: skip
         self.mixer, self.d_ff, self.activation = mixer, d_ff, activation
-        self.norm_first, self.scale = norm == "before", scale
-        self.dropout, self.longest = dropout, longest
+        self.norm_first, self.centred, self.gate = norm != "after", norm != "rms", gate
+        self.scale, self.dropout, self.longest = scale, dropout, longest
 
     def init(self, rng):
-        d = self.mixer.width
-        params = {"mixer": self.mixer.init(rng), "norm1": init.norm(d)}
-        if self.d_ff:
-            up, down = init.linear(rng, self.d_ff, d), init.linear(rng, d, self.d_ff)
-            params |= {"norm2": init.norm(d), "up": up, "down": down}
-        return params
+        d, e, bias = self.mixer.width, self.d_ff, not self.gate
+        params = {"mixer": self.mixer.init(rng), "norm1": init.norm(d, self.centred)}
+        if e:
+            up, down = init.linear(rng, e, d, bias=bias), init.linear(rng, d, e, bias=bias)
+            params |= {"norm2": init.norm(d, self.centred), "up": up, "down": down}
+        return params | ({"gate": init.linear(rng, e, d, bias=False)} if e and self.gate else {})
 
     def __call__(self, params, x, mask=None, keep=None, mix=None):
         """mask (B, n) bool or None. keep: dropout's survivors while training, "inner" and "outer",
@@ -75,13 +78,8 @@ class Block:
         h = z
         if self.norm_first:
             h, back_norm2 = norm_layer(params["norm2"], h)
-        inner, back_up = linear_layer(params["up"], h)  # (B, n, d_ff)
-        active, back_active = self.activation(inner)
-        if "inner" in keep:
-            active, back_inner = dropout(active, keep["inner"], self.dropout)
-        outer, back_down = linear_layer(params["down"], active)  # (B, n, d)
-        if "outer" in keep:
-            outer, back_outer = dropout(outer, keep["outer"], self.dropout)
+        survivors = (keep["inner"], keep["outer"]) if "inner" in keep else None
+        outer, back_network = token_network(params, h, self.activation, survivors, self.dropout)
         y = z + outer
         if not self.norm_first:
             y, back_norm2 = norm_layer(params["norm2"], y)
@@ -90,14 +88,10 @@ class Block:
             dparams = {}
             if not self.norm_first:
                 dy, dparams["norm2"] = back_norm2(dy)
-            douter = back_outer(dy)[0] if "outer" in keep else dy
-            dactive, dparams["down"] = back_down(douter)
-            if "inner" in keep:
-                dactive, _ = back_inner(dactive)
-            dh, dparams["up"] = back_up(back_active(dactive))
+            dh, dnetwork = back_network(dy)
             if self.norm_first:
                 dh, dparams["norm2"] = back_norm2(dh)
-            return dy + dh, dparams
+            return dy + dh, dparams | dnetwork
 
         return y, back
 
@@ -123,7 +117,7 @@ class Block:
 
 
 class Stack:
-    """Positions, then one block after the other, then a layer norm if `norm`.
+    """Positions, then one block after the other, then a layer norm if `norm` ("rms": an RMSNorm).
 
     positions, offset: see `position_layer`; deviation: that of the first positions. max_len: the
     longest text in tokens, and the number of positions; None for no limit.
@@ -139,7 +133,7 @@ class Stack:
         if self.positions != "none":
             params["positions"] = rng.normal(0.0, self.deviation, (self.max_len, self.width))
         params["blocks"] = {str(i): block.init(rng) for i, block in enumerate(self.blocks)}
-        return params | ({"norm": init.norm(self.width)} if self.norm else {})
+        return params | ({"norm": init.norm(self.width, self.norm != "rms")} if self.norm else {})
 
     def __call__(self, params, x, mask=None, documents=None, keeps=None):
         """x (B, n, d) -> out like x; back(dout, grads) -> dx adds as soon as a layer returns.

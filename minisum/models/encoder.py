@@ -22,7 +22,7 @@ POSITIONS = ("add", "none")
 
 
 class Encoder(Stack):
-    """The stack around one kind of mixer, a name in minisum.mixers.TABLE.
+    """The stack around one kind of mixer, a name as for `minisum.mixers.build`.
 
     d_ff: width of the token networks, 4 d by default, 0 for none. causal: whether no token sees a
     later one; None is "only if the mixer has no other form". positions: "add" learned ones, or
@@ -37,9 +37,10 @@ class Encoder(Stack):
     ):
         if positions not in POSITIONS:
             raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
-        if causal is None and mixer in mixers.TABLE:
-            causal = not mixers.TABLE[mixer].can_be_bidirectional
-        scale = 1 / max_len if mixer == "summation" else 1.0
+        kind, _ = mixers.parse_name(mixer)
+        if causal is None:
+            causal = not mixers.TABLE[kind].can_be_bidirectional
+        scale = 1 / max_len if kind == "summation" else 1.0
         blocks = [
             Block(
                 mixers.build(mixer, width=width, heads=heads, max_len=max_len, causal=causal),

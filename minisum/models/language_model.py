@@ -14,16 +14,17 @@ from minisum import init, mixers
 from minisum.backend import array_module
 from minisum.documents import Documents
 from minisum.errors import UserError
-from minisum.layers import position_layer
+from minisum.layers import norm_layer, position_layer
 from minisum.models.base import Model
 from minisum.models.blocks import Block, Stack
-from minisum.ops import embed, gelu, layer_norm, linear, linear_cross_entropy, relu
+from minisum.ops import embed, gelu, linear, linear_cross_entropy, relu, silu
 from minisum.ops.losses import score_targets
 from minisum.params import add
 
 POSITION_OFFSET = 2.0
 POSITIONS = ("multiply", "add", "none")
 SUM_SCALES = ("length", "none")
+NORMS, FFNS = ("after", "before", "rms"), ("mlp", "swiglu")
 
 
 class LanguageModel(Model):
@@ -32,7 +33,8 @@ class LanguageModel(Model):
     positions: "multiply", "add" or "none"; by default as published, "add" if every layer is
     attention, else "multiply", by P + position_offset. d_ff: width of the token networks, d by
     default. tied: the scores are products with the embedding, LN(x) / √d @ E.T + b, instead of with
-    a W of their own.
+    a W of their own. norm, ffn: of all blocks, "after", "before" or "rms", and "mlp" or "swiglu";
+    "rms" with "swiglu" is the block of today's models.
 
     sum_scale: "length" divides the sums by max_len, "none" is as published. Both can represent the
     same functions, since Wo could hold the factor, but they do not learn alike: a sum of n terms is
@@ -46,7 +48,7 @@ class LanguageModel(Model):
 
     def __init__(
         self, vocab, width, layers, max_len, heads=8, d_ff=None, positions=None, tied=False,
-        sum_scale="length", position_offset=POSITION_OFFSET,
+        sum_scale="length", norm="after", ffn="mlp", position_offset=POSITION_OFFSET,
     ):  # fmt: skip
         names = mixers.parse_pattern(layers) if isinstance(layers, str) else layers
         if positions is None:
@@ -58,11 +60,10 @@ class LanguageModel(Model):
         # A normed token has length √d and so have the embedding's rows: their products, the tied
         # scores, would start out √d times too large.
         self.score_scale = 1 / math.sqrt(width) if tied else 1.0
-        blocks = [
-            causal_block(name, width, heads, max_len, d_ff or width, sum_scale) for name in names
-        ]
+        sizes = (width, heads, max_len, d_ff or width, sum_scale, norm, ffn)
+        blocks = [causal_block(name, *sizes) for name in names]
         longest = None if positions == "none" else max_len
-        self.stack = Stack(blocks, width, longest, positions, position_offset)
+        self.stack = Stack(blocks, width, longest, positions, position_offset, norm=norm)
 
     def init(self, rng):
         embedding = rng.normal(0.0, 1.0, (self.vocab, self.width))
@@ -132,8 +133,7 @@ class LanguageModel(Model):
         for i, (block, block_state) in enumerate(zip(blocks, states, strict=True)):
             x, block_state = block.step(params["blocks"][str(i)], x, block_state, read)
             after.append(block_state)
-        gain, bias = params["norm"]["gain"], params["norm"]["bias"]
-        x, _ = layer_norm(x if every else x[:, -1], gain, bias)
+        x, _ = norm_layer(params["norm"], x if every else x[:, -1])
         W, b = params["embedding"] if self.tied else params["head"]["W"], params["head"]["b"]
         scores, _ = linear(x * self.score_scale, W, b)
         return scores, (read + ids.shape[1], after, average)
@@ -150,18 +150,21 @@ class LanguageModel(Model):
         return xp.concatenate([trained, beyond]), average
 
 
-def causal_block(name, width, heads, max_len, d_ff, sum_scale="none"):
+def causal_block(name, width, heads, max_len, d_ff, sum_scale="none", norm="after", ffn="mlp"):
     """The block around the causal mixer called `name`, with the activation published with it.
 
     sum_scale "length" multiplies the output of a summation by 1/max_len, "none" by 1.
     """
-    if sum_scale not in SUM_SCALES:
-        raise UserError(f"sum scale {sum_scale!r}: choose one of {', '.join(SUM_SCALES)}")
+    for what, value, known in (
+        ("sum scale", sum_scale, SUM_SCALES), ("norm", norm, NORMS), ("ffn", ffn, FFNS),
+    ):  # fmt: skip
+        if value not in known:
+            raise UserError(f"{what} {value!r}: choose one of {', '.join(known)}")
+    kind, _ = mixers.parse_name(name)
     # Attention is drawn like the model's other linear maps, which is how it was published.
-    options = {"draw": "uniform"} if name == "attention" else {}
+    options = {"draw": "uniform"} if kind in ("attention", "window") else {}
     mixer = mixers.build(name, width, heads, max_len, causal=True, **options)
-    activation = gelu if name == "projection" else relu
-    if name != "summation":
-        return Block(mixer, d_ff, activation)
     scale = 1 / max_len if sum_scale == "length" else 1.0
-    return Block(mixer, d_ff, activation, scale=scale, longest=max_len)
+    scaled = {"scale": scale, "longest": max_len} if kind == "summation" else {}
+    activation = silu if ffn == "swiglu" else gelu if kind == "projection" else relu
+    return Block(mixer, d_ff, activation, norm, gate=ffn == "swiglu", **scaled)

@@ -43,12 +43,20 @@ FILES = {
     "softmax_attention": (
         "attention", "attention_with_dropout", "split_heads", "merge_heads",
     ),
+    "window": ("window_attention",),
     "rotary": ("rotate",),
     "products": ("full_product", "causal_product"),
     "linear_attention": ("kernel_attention", "elu_plus_one"),
+    "feature_maps": (
+        "hedgehog", "focused", "favor", "log_normal_query", "log_normal_key", "norm_aware_query",
+        "norm_aware_key", "dpfp", "taylor",
+    ),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "coding_rate": ("coding_rate", "coding_rate_bound"),
+    "both_ways": ("both_ways_product", "both_ways_sum"),
+    "decaying_softmax": ("wkv",),
+    "state_space": ("selective_scan",),
     "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),
 }  # fmt: skip
 FILE_OF = {name: file for file, names in FILES.items() for name in names}

@@ -7,55 +7,66 @@ from minisum.ops.running import sum_to
 
 
 @has_fast_forms
-def delta_rule(q, k, v, beta, log_decay=None, state=None):
-    """S̃_t = a_t S_{t-1}; u_t = β_t (v_t - k_t @ S̃_t); S_t = S̃_t + k_t.T @ u_t; y_t = q_t @ S_t.
+def delta_rule(q, k, v, beta, log_decay=None, state=None, removal=None):
+    """S̃_t = a_t.T ⊙ S_{t-1}; u_t = β_t (v_t - r_t @ S̃_t); S_t = S̃_t + k_t.T @ u_t; y_t = q_t @ S_t.
 
-    The memory S is asked what it holds under k_t, and corrected by a fraction β_t of the error.
-    q, k (B, H, n, K), v (B, H, n, V), beta (B, H, n, 1) in [0, 1], log_decay = log a <= 0 like
-    beta or None for a = 1, state S_0 (B, H, K, V) or None for 0 -> y (B, H, n, V) and S_n. Keys
-    must not be longer than 1, or the memory may grow without bound. Time O(n K V).
+    The memory S is asked what it holds under r_t, and corrected by a fraction β_t of the error.
+    q, k (B, H, n, K), v (B, H, n, V), beta (B, H, n, 1) in [0, 2], log_decay = log a <= 0 one a
+    head (.., n, 1) or one a key channel (.., n, K) or None for a = 1, state S_0 (B, H, K, V) or
+    None for 0, removal r like k or None for r = k -> y (B, H, n, V) and S_n. Time O(n K V).
+
+    With r = k, a token multiplies the memory by 1 - β k.T @ k, whose eigenvalue along a key of
+    length one is 1 - β: from β = 1 on what stood there is gone, at β = 2 it is turned around. With
+    β k·k > 2 the memory may grow without bound.
     Yang et al. 2024, "Parallelizing linear transformers with the delta rule", section 3; with
-    decay, Yang, Kautz and Hatamizadeh 2025, "Gated delta networks", section 3.
+    decay, Yang, Kautz and Hatamizadeh 2025, "Gated delta networks", section 3; one a channel, Kimi
+    Team 2025, "Kimi Linear", section 3.
 
     Let dS be the gradient of the state, carried from the last token to the first. At token t it
     gains what y_t read, q_t.T @ dy_t, and dq_t = dy_t @ S_t.T. The correction gets du = k_t @ dS,
-    so dbeta_t = Σ_V du ⊙ (v_t - k_t @ S̃_t) and dv_t = β_t du. A key plays two parts, it writes
-    and it asks: dk_t = u_t @ dS.T - dv_t @ S̃_t.T. S̃_t, which was also asked, gets
-    dS̃ = dS - k_t.T @ dv_t; then dlog_decay_t = Σ dS̃ ⊙ S̃_t, and S_{t-1} is handed a_t dS̃, which
-    before the first token is dstate.
+    so dbeta_t = Σ_V du ⊙ (v_t - r_t @ S̃_t) and dv_t = β_t du. The written key gets
+    dk_t = u_t @ dS.T, the asked one dr_t = -dv_t @ S̃_t.T; where they are one, both. S̃_t, which was
+    also asked, gets dS̃ = dS - r_t.T @ dv_t; then dlog_decay_t sums dS̃ ⊙ S̃_t over V (and over K
+    where a head has one decay), and S_{t-1} is handed a_t.T ⊙ dS̃, before the first token dstate.
 
-    Saved: q, k, v, beta, log_decay, S̃ of every token.
+    Saved: q, k, v, beta, log_decay, removal, S̃ of every token.
     """
     xp, n = array_module(q), q.shape[2]
     S = xp.zeros((*q.shape[:2], k.shape[-1], v.shape[-1]), q.dtype) if state is None else state
+    asked = k if removal is None else removal
     faded, y = [], xp.empty_like(v)
     for t in range(n):
-        q_t, k_t, v_t, beta_t, decay_t = (token(x, t) for x in (q, k, v, beta, log_decay))
+        q_t, k_t, v_t, beta_t, r_t, decay_t = (
+            token(x, t) for x in (q, k, v, beta, asked, log_decay)
+        )
         faded.append(forget(decay_t, S))
-        S = faded[t] + transposed(k_t) @ (beta_t * (v_t - k_t @ faded[t]))
+        S = faded[t] + transposed(k_t) @ (beta_t * (v_t - r_t @ faded[t]))
         token(y, t)[...] = q_t @ S
 
     def back(gradients):
         dy, dS = gradients
         dS = xp.zeros_like(faded[0]) if dS is None else dS
-        dq, dk, dv, dbeta, ddecay = (xp.empty_like(x) for x in (q, k, v, beta, beta))
+        dq, dk, dv, dbeta, dr, da = (xp.empty_like(x) for x in (q, k, v, beta, k, k))
         for t in reversed(range(n)):
-            q_t, k_t, v_t, beta_t, dy_t = (token(x, t) for x in (q, k, v, beta, dy))
-            error = v_t - k_t @ faded[t]
+            q_t, k_t, v_t, beta_t, r_t, dy_t = (token(x, t) for x in (q, k, v, beta, asked, dy))
+            error = v_t - r_t @ faded[t]
             after = faded[t] + transposed(k_t) @ (beta_t * error)
             token(dq, t)[...] = dy_t @ transposed(after)
             dS = dS + transposed(q_t) @ dy_t
             du = k_t @ dS
             token(dbeta, t)[...] = (du * error).sum(axis=-1, keepdims=True)
             token(dv, t)[...] = beta_t * du
-            dwrites, dasks = beta_t * error @ transposed(dS), -beta_t * du @ transposed(faded[t])
-            token(dk, t)[...] = dwrites + dasks
-            dS = dS - transposed(k_t) @ (beta_t * du)
+            token(dk, t)[...] = beta_t * error @ transposed(dS)
+            token(dr, t)[...] = -beta_t * du @ transposed(faded[t])
+            dS = dS - transposed(r_t) @ (beta_t * du)
             if log_decay is not None:
-                ddecay[:, :, t, 0] = (dS * faded[t]).sum(axis=(-2, -1))
+                da[:, :, t] = (dS * faded[t]).sum(axis=-1)
                 dS = forget(token(log_decay, t), dS)
-        dlog_decay = None if log_decay is None else sum_to(ddecay, log_decay.shape)
-        return dq, dk, dv, dbeta, dlog_decay, None if state is None else dS
+        dlog_decay = None if log_decay is None else sum_to(da, log_decay.shape)
+        dstate = None if state is None else dS
+        if removal is None:
+            return dq, dk + dr, dv, dbeta, dlog_decay, dstate
+        return dq, dk, dv, dbeta, dlog_decay, dstate, dr
 
     return (y, S), back
 

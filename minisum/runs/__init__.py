@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from minisum.runs.estimator import TextClassifier as TextClassifier
 from minisum.runs.reading import read_model
 
 TASKS = {

@@ -14,8 +14,9 @@ import numpy as np
 from minisum import backend
 from minisum.errors import UserError
 from minisum.models.bag import bag_shares
+from minisum.params import Params
 from minisum.runs.base import Run
-from minisum.text.batches import batches
+from minisum.text.batches import Ragged, batches
 from minisum.text.tokenizer import PAD, UNKNOWN_ID, TextReader
 
 
@@ -57,7 +58,9 @@ class Explanation:
 class ClassifierRun(Run):
     """A trained classifier of texts."""
 
-    def __init__(self, model, params, tokenizer, spec, **settings):
+    def __init__(
+        self, model: Any, params: Params, tokenizer: Any, spec: dict[str, Any], **settings: Any
+    ):
         super().__init__(model, params, tokenizer, spec, **settings)
         self.reader = TextReader(tokenizer, **spec["text"])
 
@@ -68,7 +71,10 @@ class ClassifierRun(Run):
 
     def logits(self, texts: Iterable[str]) -> np.ndarray:
         """(N, C) float64: the score of each class for each text."""
-        encoded = self.reader.encode(several(texts))
+        return self.logits_of(self.reader.encode(several(texts)))
+
+    def logits_of(self, encoded: Ragged) -> np.ndarray:
+        """The same for texts that the reader has encoded."""
         logits = np.empty((len(encoded), len(self.classes)))
         by_length = np.argsort(encoded.lengths, kind="stable")  # little padding a batch
         for rows in batches(by_length, self.batch_size):
@@ -110,7 +116,7 @@ class ClassifierRun(Run):
         return tokens[len(tokens) - count :] if self.reader.padding == "left" else tokens[:count]
 
 
-def contributions(model, params, ids, mask) -> np.ndarray:
+def contributions(model: Any, params: Params, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """(n, C): what each token of a text adds to each class's logit; with the bias, all of it.
 
     ids (n,), mask (n,) bool. Padding adds nothing, unless the model was trained without a mask.
@@ -140,7 +146,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def several(texts: Iterable[str]) -> list[str]:
-    """A list of texts. UserError for a single one, whose letters would be taken for texts."""
+    """A list of texts. UserError for what is not text, and for a single one: it has letters."""
     if isinstance(texts, str):
         raise UserError("a list of texts is needed, not one text: put it in brackets")
-    return list(texts)
+    found = list(texts)
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UserError(f"text {number} is not a text but of type {type(text).__name__}")
+    return [str(text) for text in found]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from minisum.text.tokenizer import encode
 class LanguageModelRun(Run):
     """A trained causal language model."""
 
-    def generate(self, prompt: str = "", tokens: int = 200, **drawing) -> str:
+    def generate(self, prompt: str = "", tokens: int = 200, **drawing: Any) -> str:
         """The continuation of `prompt` by so many tokens, without the prompt; see `stream`."""
         return "".join(self.stream(prompt, tokens, **drawing))
 

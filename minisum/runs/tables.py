@@ -7,6 +7,7 @@ import numpy as np
 
 from minisum.columns import Standardiser, fill_gaps, read_number
 from minisum.errors import UserError
+from minisum.params import Params
 from minisum.runs.base import Run
 from minisum.text.tokenizer import TextReader
 
@@ -14,7 +15,9 @@ from minisum.text.tokenizer import TextReader
 class RegressorRun(Run):
     """A trained regression from a text and some numbers."""
 
-    def __init__(self, model, params, tokenizer, spec, **settings):
+    def __init__(
+        self, model: Any, params: Params, tokenizer: Any, spec: dict[str, Any], **settings: Any
+    ):
         super().__init__(model, params, tokenizer, spec, **settings)
         self.reader = TextReader(tokenizer, **spec["text"])
         self.standardise = Standardiser(**spec["standardiser"])

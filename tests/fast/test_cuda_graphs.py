@@ -9,7 +9,7 @@ from conftest import XP
 from test_kernels import assert_agree
 
 from minisum import backend
-from minisum.mixers import TABLE
+from minisum.mixers import names
 from minisum.models import classifier
 from minisum.models.base import Model
 from minisum.models.language_model import LanguageModel
@@ -65,7 +65,7 @@ def test_recorded_work_reads_each_batch_anew(mixer):
     assert_recorded(model, model.init(rng), batches)
 
 
-@pytest.mark.parametrize("mixer", TABLE)
+@pytest.mark.parametrize("mixer", names())
 def test_recorded_language_models(mixer):
     """With every causal mixer, and a number of targets that changes from batch to batch."""
     rng = np.random.default_rng(12)

@@ -1,5 +1,7 @@
 """Equations that tie the mixers to each other and to what their papers say of them."""
 
+import importlib
+
 import numpy as np
 import pytest
 from conftest import XP
@@ -82,6 +84,135 @@ def test_the_gated_delta_rule_without_gate_is_the_delta_rule(case):
     (gated, gated_state), _ = ops.delta_rule(q, unit(k), v, beta, zero)
     close(plain, gated)
     close(state, gated_state)
+
+
+@given(case=sizes)
+def test_equal_decays_of_all_key_channels_are_one_decay_a_head(case):
+    q, k, v = qkv(case)
+    beta, decay = case.uniform("B H n 1", 0, 2), case.uniform("B H n 1", -2, 0)
+    ((one, state), back_one), ((each, states), back_each) = (
+        ops.delta_rule(q, unit(k), v, beta, a)
+        for a in (decay, XP.broadcast_to(decay, q.shape).copy())
+    )
+    close(one, each)
+    close(state, states)
+    dy = case.normal("B H n d"), case.normal("B H h d")
+    (*inputs, ddecay, _), (*inputs_again, ddecays, _) = back_one(dy), back_each(dy)
+    for a, b in zip(inputs, inputs_again, strict=True):
+        close(a, b)
+    close(ddecay, ddecays.sum(axis=-1, keepdims=True))
+
+
+@given(case=sizes)
+def test_a_removal_key_equal_to_the_key_is_none(case):
+    """Its gradient and the key's add up to that of the key that plays both parts."""
+    q, k, v = qkv(case)
+    beta, decay = case.uniform("B H n 1", 0, 2), case.uniform("B H n h", -2, 0)
+    (y, state), back = ops.delta_rule(q, unit(k), v, beta, decay)
+    (again, state_again), back_again = ops.delta_rule(q, unit(k), v, beta, decay, None, unit(k))
+    close(y, again)
+    close(state, state_again)
+    dy = case.normal("B H n d"), None
+    (_, dk, *others, _), (_, dkey, *others_again, _, dremoval) = back(dy), back_again(dy)
+    close(dk, dkey + dremoval)
+    for a, b in zip(others, others_again, strict=True):
+        close(a, b)
+
+
+@given(case=sizes)
+def test_removal_along_one_key_and_writing_along_another_are_two_steps(case):
+    """S = S̃ - d.T @ (p @ S̃) + k.T @ v, the recurrence of RWKV-7 with p, d and k of its own."""
+    shape = case.shape("B H n h")
+    p, d, k, decay = (case.uniform("B H n h", -1, 0) for _ in range(4))
+    q, v, S = case.normal("B H n h"), case.normal("B H n d"), case.normal("B H h d")
+
+    def both(first, second):
+        return XP.stack([first, second], axis=3).reshape(*shape[:2], -1, first.shape[-1])
+
+    nothing, one = XP.zeros(shape), XP.ones(case.shape("B H n 1"))
+    steps = (both(nothing, q), both(d, k), both(0 * v, v), both(one, one), both(decay, nothing))
+    (y, last), _ = ops.delta_rule(*steps, S, both(p, nothing))
+    for t in range(case.n):
+        row = (slice(None), slice(None), slice(t, t + 1))
+        S = XP.exp(decay[row]).swapaxes(-1, -2) * S
+        S = S - d[row].swapaxes(-1, -2) @ (p[row] @ S) + k[row].swapaxes(-1, -2) @ v[row]
+        close(y[:, :, 2 * t + 1], (q[row] @ S)[:, :, 0])
+    close(last, S)
+
+
+@given(case=sizes)
+def test_a_beta_of_two_counts_modulo_two(case):
+    """One key, turned around by every 1: what stands under it is 2 v after an odd number of them.
+
+    Without training, to the last bit, and at any length.
+    """
+    bits = XP.asarray(case.rng.integers(0, 2, case.shape("B H n 1"))).astype(float)
+    k = XP.zeros((*bits.shape[:3], 3))
+    k[..., 1] = 1
+    (y, _), _ = ops.delta_rule(k, k, XP.ones_like(bits), 2 * bits)
+    same(y, 2 * (XP.cumsum(bits, axis=2) % 2))
+
+
+@given(case=sizes)
+def test_four_steps_a_token_permute_five_things(case):
+    """I - k.T @ k with k = e_i - e_j exchanges i and j, and four exchanges make any order."""
+    words = case.rng.integers(0, 5, (case.B, case.H, 4 * case.n, 2))
+    k = np.eye(5)[words[..., 0]] - np.eye(5)[words[..., 1]]
+    expected = np.broadcast_to(np.eye(5), (case.B, case.H, 5, 5)).copy()
+    for place in np.ndindex(words.shape[:3]):
+        here, (i, j) = expected[place[:2]], words[place]
+        here[[i, j]] = here[[j, i]]
+    k = XP.asarray(k)
+    rate, start = XP.ones((*k.shape[:3], 1)), XP.broadcast_to(XP.eye(5), expected.shape).copy()
+    (_, order), _ = ops.delta_rule(k, k, XP.zeros_like(k), rate, None, start)
+    same(order, expected)
+
+
+PLAIN = {"expand_v": 1, "decay": False, "gate": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("deltanet", PLAIN | {"beta_max": 1}), ("gated_deltanet", {"beta_max": 1})],
+)
+@given(case=sizes)
+def test_deltaproduct_of_one_step_is_deltanet(name, options, case):
+    product, params = build("deltaproduct", case, causal=True, steps=1, **options)
+    single, single_params = build(name, case, causal=True)
+    x = XP.asarray(case.rng.normal(size=(case.B, case.n, single.width)))
+    same(product(params, x)[0], single(single_params, x)[0])
+
+
+@given(case=sizes)
+def test_deltaproduct_of_two_equal_steps_reads_each_token_twice(case):
+    single, params = build("deltanet", case, causal=True, conv=0, beta_max=2)
+    product, _ = build("deltaproduct", case, causal=True, conv=0, **PLAIN)
+    x = XP.asarray(case.rng.normal(size=(case.B, case.n, single.width)))
+    twice = single(params, XP.repeat(x, 2, axis=1))[0][:, 1::2]
+    double = dict(params) | {
+        name: {"W": XP.concatenate([params[name]["W"]] * 2)} for name in ("k", "v", "beta")
+    }
+    close(product(double, x)[0], twice)
+
+
+@pytest.mark.parametrize("name", ["deltanet", "gated_deltanet", "kda", "deltaproduct"])
+@given(case=sizes)
+def test_twice_the_beta_is_a_beta_of_two(name, case):
+    """What beta_max multiplies is all of β and nothing else."""
+    mixer, params = build(name, case, causal=True, beta_max=2)
+    x = XP.asarray(case.rng.normal(size=(case.B, case.n, mixer.width)))
+    module = importlib.import_module(f"minisum.mixers.{name}")
+    betas = []
+
+    def rule(q, k, v, beta, *others):
+        betas.append(beta)
+        return ops.delta_rule(q, k, v, beta, *others)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "delta_rule", rule)
+        mixer(params, x)
+        build(name, case, causal=True, beta_max=0.5)[0](params, x)
+    same(betas[0], 4 * betas[1])
 
 
 @given(case=sizes)
@@ -287,19 +418,28 @@ def test_rotated_products_depend_on_distance_alone(case):
 
 @pytest.mark.parametrize("decay", [-0.1, -3.0, -80.0])
 @pytest.mark.parametrize("letters", ["1 1 2000 1", "1 1 2000 4"])
-def test_strong_decays_do_not_overflow(decay, letters):
+@pytest.mark.parametrize("op", [ops.causal_product, ops.delta_rule])
+def test_strong_decays_do_not_overflow(op, decay, letters):
     """In float32, where exp(-b) of the factored form is infinite after 887 tokens at -0.1."""
     rng = np.random.default_rng(0)
     q, k, v, dy = (rng.normal(size=(1, 1, 2000, 4)) for _ in range(4))
     log_decay = np.full([int(s) for s in letters.split()], decay)
+    inputs = [q, k, v, log_decay]
+    if op is ops.delta_rule:
+        inputs[1:] = [
+            k / np.linalg.norm(k, axis=-1, keepdims=True),
+            v,
+            rng.uniform(0, 2, (1, 1, 2000, 1)),
+            log_decay,
+        ]
     results = []
     for dtype in (np.float64, np.float32):
-        arrays = [XP.asarray(a, dtype=dtype) for a in (q, k, v, log_decay)]
-        (y, _), back = ops.causal_product(*arrays)
-        results.append([y, *back((XP.asarray(dy, dtype=dtype), None))[:4]])
+        arrays = [XP.asarray(a, dtype=dtype) for a in inputs]
+        (y, _), back = op(*arrays)
+        results.append([y, *back((XP.asarray(dy, dtype=dtype), None))[: len(inputs)]])
     # The decay's gradient is a difference of terms q ⊙ dq, and as exact as those.
     terms = abs(q * to_numpy(results[0][1])).max()
     for place, (exact, rounded) in enumerate(zip(*results, strict=True)):
-        scale = terms if place == 4 else abs(exact).max()
+        scale = terms if place == len(inputs) else abs(exact).max()
         error = float(abs(to_numpy(rounded) - to_numpy(exact)).max())
         assert error <= 2e-6 * float(scale)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from minisum import mixers, ops
+from minisum.mixers.linear_attention import MAPS as linear_attention_maps
+from minisum.mixers.linear_attention import orthogonal_directions
 from minisum.params import Params, flatten
 
 torch = pytest.importorskip("torch")
@@ -24,8 +26,8 @@ def affine(p, x, name):
     return x @ p[f"{name}.W"].T + p.get(f"{name}.b", 0.0)
 
 
-def split(x):
-    return x.unflatten(-1, (H, -1)).transpose(1, 2)
+def split(x, heads=H):
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def join(x):
@@ -73,12 +75,23 @@ def running_mean(p, x, causal):
 def decayed_sum(p, x, causal):
     gamma = 1 - torch.tensor(np.geomspace(1 / 2, 1 / MAX_LEN, d))
     apart = torch.arange(n)[:, None] - torch.arange(n)
-    weights = gamma ** apart.clamp(min=0)[..., None] * seen(causal)[..., None]
+    weights = gamma ** apart.abs()[..., None] * seen(causal)[..., None]
     return output(p, torch.einsum("tsd,bsd->btd", weights, contributions(p, x)))
+
+
+def fade(log_decay):
+    """exp of the decays from token s up to the one before t, on either side.   (.., n, c)"""
+    sums = F.pad(log_decay.cumsum(-2), (0, 0, 1, 0))  # of what stands before each token
+    before = sums[..., :-1, :].unsqueeze(-2) - sums[..., None, :-1, :]
+    after = sums[..., None, 1:, :] - sums[..., 1:, :].unsqueeze(-2)
+    return torch.where(seen(True)[..., None] > 0, before, after).exp()
 
 
 def gated_sum(p, x, causal):
     keep, new = affine(p, x, "forget").sigmoid(), contributions(p, x)
+    if not causal:
+        weights = fade(keep.log())  # (B, t, s, d)
+        return affine(p, torch.einsum("btsd,bsd->btd", weights, (1 - keep) * new), "o")
 
     def update(t, h):
         h = keep[:, t] * h + (1 - keep[:, t]) * new[:, t]
@@ -100,6 +113,13 @@ def projection(p, x, causal):
 def attention(p, x, causal):
     q, k, v = (split(affine(p, x, name)) for name in "qkv")
     return affine(p, join(F.scaled_dot_product_attention(q, k, v, is_causal=causal)), "o")
+
+
+def window(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    i, j = torch.arange(n)[:, None], torch.arange(n)
+    near = (j <= i) & (i - j < 64) if causal else i // 64 == j // 64
+    return affine(p, join(F.scaled_dot_product_attention(q, k, v, attn_mask=near)), "o")
 
 
 def tssa(p, x, causal):
@@ -141,7 +161,7 @@ def retnet(p, x, causal):
     turn = torch.polar(torch.ones_like(angles), angles)
     q, k = (torch.complex(a[..., :half], a[..., half:]) * turn for a in (q, k))
     scores = (q @ k.mH).real / math.sqrt(2 * half)
-    apart = (torch.arange(n)[:, None] - torch.arange(n)).clamp(min=0)
+    apart = (torch.arange(n)[:, None] - torch.arange(n)).abs()
     gamma = 1 - 2.0 ** (-5 - torch.arange(H, dtype=torch.float64))
     o = scores * gamma[:, None, None] ** apart * seen(causal) @ v
     return affine(p, join(rms(o, p["norm.gain"]) * F.silu(gate)), "o")
@@ -150,6 +170,10 @@ def retnet(p, x, causal):
 def gla(p, x, causal):
     q, k, v, gate = (split(affine(p, x, name)) for name in ("q", "k", "v", "gate"))
     keep = (split(F.logsigmoid(affine(p, affine(p, x, "decay1"), "decay2"))) / 16).exp()
+    if not causal:
+        weights = torch.einsum("bhtk,bhsk,bhtsk->bhts", q, k, fade(keep.log()))
+        o = weights @ v / math.sqrt(q.shape[-1])
+        return affine(p, join(rms(o, p["norm.gain"]) * F.silu(gate)), "o")
 
     def update(t, S):
         S = keep[:, :, t, :, None] * S + k[:, :, t, :, None] * v[:, :, t, None]
@@ -162,23 +186,34 @@ def gla(p, x, causal):
 def conv(p, x, name):
     flat, taps = affine(p, x, name).mT, p[f"{name}.conv"]
     mixed = F.conv1d(F.pad(flat, (len(taps) - 1, 0)), taps.T[:, None], groups=taps.shape[1])
-    return split(F.silu(mixed.mT))
+    return F.silu(mixed.mT)
 
 
-def delta(p, x, keep):
-    q, k, v = (conv(p, x, name) for name in "qkv")
-    q, k = (a / (a.square().sum(-1, keepdim=True) + 1e-6).sqrt() for a in (q, k))
-    beta = split(affine(p, x, "beta").sigmoid())
+def unit(a):
+    return a / (a.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def delta(p, x, keep, steps=1, beta_max=1):
+    """keep (B, H, n, K or 1). The layers k, v and beta hold step after step."""
+    q = unit(split(conv(p, x, "q")))
+    k, v = (split(conv(p, x, name), steps * H) for name in "kv")
+    beta = split(affine(p, x, "beta"), steps * H).sigmoid() * beta_max
+    k, v, beta = (a.unflatten(1, (steps, H)) for a in (unit(k), v, beta))
 
     def update(t, S):
         S = keep[:, :, t, :, None] * S
-        held = torch.einsum("bhk,bhkv->bhv", k[:, :, t], S)
-        wrong = beta[:, :, t] * (v[:, :, t] - held)
-        S = S + k[:, :, t, :, None] * wrong[:, :, None]
+        for j in range(steps):
+            key, value, rate = (a[:, j, :, t] for a in (k, v, beta))
+            wrong = rate * (value - torch.einsum("bhk,bhkv->bhv", key, S))
+            S = S + key[..., None] * wrong[:, :, None]
         return torch.einsum("bhk,bhkv->bhv", q[:, :, t], S) / math.sqrt(q.shape[-1]), S
 
     S = torch.zeros(B, H, k.shape[-1], v.shape[-1], dtype=torch.float64)
     return rms(recur(update, S), p["norm.gain"])
+
+
+def one_a_head(p, x):
+    return split((-p["A_log"].exp() * F.softplus(affine(p, x, "decay"))).exp())
 
 
 def deltanet(p, x, causal):
@@ -186,9 +221,106 @@ def deltanet(p, x, causal):
 
 
 def gated_deltanet(p, x, causal):
-    keep = (-p["A_log"].exp() * F.softplus(affine(p, x, "decay"))).exp()
     gate = F.silu(split(affine(p, x, "gate")))
-    return affine(p, join(delta(p, x, split(keep)) * gate), "o")
+    return affine(p, join(delta(p, x, one_a_head(p, x)) * gate), "o")
+
+
+def kda(p, x, causal):
+    z = split(affine(p, affine(p, x, "decay1"), "decay2"))
+    keep = (-p["A_log"].exp()[:, None, None] * F.softplus(z)).exp()
+    gate = split(affine(p, affine(p, x, "gate1"), "gate2")).sigmoid()
+    return affine(p, join(delta(p, x, keep) * gate), "o")
+
+
+def deltaproduct(p, x, causal):
+    gate = F.silu(split(affine(p, x, "gate")))
+    return affine(p, join(delta(p, x, one_a_head(p, x), steps=2, beta_max=2) * gate), "o")
+
+
+def conv_and_bias(p, u):
+    taps = p["conv.W"]
+    padded = F.pad(u.mT, (len(taps) - 1, 0))
+    return F.silu(F.conv1d(padded, taps.T[:, None], p["conv.b"], groups=taps.shape[1]).mT)
+
+
+def mamba(p, x, causal):
+    u, z = affine(p, x, "in").chunk(2, dim=-1)
+    u = conv_and_bias(p, u)
+    low, key, query = affine(p, u, "select").split([1, 16, 16], dim=-1)
+    dt, A = F.softplus(affine(p, low, "dt")), -p["A_log"].exp()
+
+    def update(t, h):
+        write = (dt * u)[:, t, :, None] * key[:, t, None]
+        h = (dt[:, t, :, None] * A).exp() * h + write
+        return torch.einsum("ben,bn->be", h, query[:, t]) + p["D"] * u[:, t], h
+
+    y = recur(update, torch.zeros(B, 2 * d, 16, dtype=torch.float64))
+    return affine(p, y * F.silu(z), "o")
+
+
+def mamba2(p, x, causal):
+    z, mixed, dt = affine(p, x, "in").split([2 * d, 2 * d + 256, H], dim=-1)
+    u, key, query = conv_and_bias(p, mixed).split([2 * d, 128, 128], dim=-1)
+    u, dt, A = split(u), F.softplus(dt + p["dt_bias"]).mT, -p["A_log"].exp()
+
+    def update(t, S):
+        write = torch.einsum("bk,bhv->bhkv", key[:, t], dt[:, :, t, None] * u[:, :, t])
+        S = (dt[:, :, t] * A).exp()[..., None, None] * S + write
+        read = torch.einsum("bk,bhkv->bhv", query[:, t], S)
+        return read + p["D"][:, None] * u[:, :, t], S
+
+    o = recur(update, torch.zeros(B, H, 128, 2 * d // H, dtype=torch.float64))
+    return affine(p, rms(join(o) * F.silu(z), p["norm.gain"]), "o")
+
+
+def fastformer(p, x, causal):
+    q, k = affine(p, x, "q"), affine(p, x, "k")
+
+    def pool(z, layer):
+        weights = (affine(p, z, layer) / math.sqrt(d // H)).softmax(dim=1)
+        return (weights.repeat_interleave(d // H, dim=-1) * z).sum(dim=1, keepdim=True)
+
+    return affine(p, pool(k * pool(q, "alpha"), "beta") * q, "o") + q
+
+
+def cottention(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    cosines = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+    count = torch.full((n,), n)
+    if causal:
+        half = q.shape[-1] // 2
+        rates = 10000.0 ** -(torch.arange(half, dtype=torch.float64) / half)
+        turn = torch.arange(n)[:, None] * rates
+        turn = torch.polar(torch.ones_like(turn), turn)
+        q, k = (torch.complex(a[..., :half], a[..., half:]) * turn for a in cosines)
+        cosines, count = [torch.cat([a.real, a.imag], -1) for a in (q, k)], torch.arange(1, n + 1)
+    v = v / count[:, None] ** p["m"].sigmoid()[:, None, None]
+    return affine(p, join(cosines[0] @ cosines[1].mT * seen(causal) @ v), "o")
+
+
+def hgrn2(p, x, causal):
+    q, z, v = (split(affine(p, x, name)) for name in "qfv")
+    keep = z.sigmoid()
+    if causal:
+        sums = keep.log().cumsum(-2)
+        weights = (sums[..., None, :] - sums[..., None, :, :]).clamp(max=0).exp()
+    else:
+        weights = fade(keep.log())
+    weights = torch.einsum("bhtk,bhsk,bhtsk->bhts", F.silu(q), 1 - keep, weights) * seen(causal)
+    o = join(weights @ v / math.sqrt(q.shape[-1]))
+    return affine(p, rms(o, p["norm.gain"]), "o")
+
+
+def rwkv4(p, x, causal):
+    shifted = F.pad(x, (0, 0, 1, 0))[:, :-1]
+    r, k, v = (
+        affine(p, p[f"{name}.mu"] * x + (1 - p[f"{name}.mu"]) * shifted, name) for name in "rkv"
+    )
+    apart = (torch.arange(n)[:, None] - torch.arange(n) - 1)[..., None]
+    logits = k[:, None] - apart * p["decay"].exp()
+    own = torch.eye(n, dtype=torch.bool)[..., None]
+    logits = torch.where(own, k[:, None] + p["bonus"], logits) + seen(True).log()[..., None]
+    return affine(p, r.sigmoid() * (logits.softmax(dim=2) * v[:, None]).sum(dim=2), "o")
 
 
 FORMS = [
@@ -201,8 +333,12 @@ FORMS = [
 
 @pytest.mark.parametrize(("name", "causal"), FORMS)
 def test_a_twin_agrees(name, causal):
-    twin = globals()[name]
-    mixer = mixers.build(name, width=d, heads=H, max_len=MAX_LEN, causal=causal)
+    agree(globals()[name], name, causal)
+
+
+def agree(twin, name, causal, **options):
+    """Output and gradients of a mixer beside its twin's."""
+    mixer = mixers.build(name, width=d, heads=H, max_len=MAX_LEN, causal=causal, **options)
     rng = np.random.default_rng(0)
     arrays = {k: a + rng.normal(0, 0.4, a.shape) for k, a in flatten(mixer.init(rng)).items()}
     x, dy = rng.normal(size=(2, B, n, d))
@@ -217,6 +353,72 @@ def test_a_twin_agrees(name, causal):
     close(dx, twin_x.grad, "dx")
     for key in arrays:
         close(flatten(dparams)[key], p[key].grad, key)
+
+
+def hedgehog(x, p):
+    z = 2 * (x @ p["W"].T + p["b"])
+    return torch.cat([z, -z], dim=-1).softmax(-1)
+
+
+def focused(x, p):
+    r = join((x.relu() + 1e-6) / F.softplus(p["s"])[:, None])
+    return split(r**3 / (r**3).norm(dim=-1, keepdim=True) * r.norm(dim=-1, keepdim=True))
+
+
+def norm_aware(x, p):
+    length = x.norm(dim=-1, keepdim=True)
+    u, power = x / length, 3 * (0.5 + length.tanh())
+    return torch.cat([u.relu() ** power, (-u).relu() ** power], dim=-1)
+
+
+def dpfp(x, p):
+    z = torch.cat([x.relu(), (-x).relu()], dim=-1)
+    return torch.cat([z * z.roll(j, dims=-1) for j in (1, 2, 3)], dim=-1)
+
+
+def taylor(x, p):
+    h = x.shape[-1]
+    i, j = torch.triu_indices(h, h, 1)
+    pairs = [x**2 / math.sqrt(2 * h), x[..., i] * x[..., j] / math.sqrt(h)]
+    return torch.cat([torch.ones_like(x[..., :1]), x / h**0.25, *pairs], dim=-1)
+
+
+def favor(x, p):
+    omega, x = torch.tensor(orthogonal_directions(x.shape[-1])["omega"]), x * x.shape[-1] ** -0.25
+    exponent = x @ omega.T - x.square().sum(-1, keepdim=True) / 2
+    return (exponent.exp() + 1e-4) / math.sqrt(len(omega))
+
+
+MAPS = {
+    "elu1": (lambda x, p: F.elu(x) + 1,) * 2,
+    "relu": (lambda x, p: x.relu(),) * 2,
+    "hedgehog": (hedgehog,) * 2,
+    "focused": (focused,) * 2,
+    "favor": (favor,) * 2,
+    "norm_aware": (norm_aware, lambda x, p: torch.cat([x.relu() ** 3, (-x).relu() ** 3], dim=-1)),
+    "log_normal": (
+        lambda x, p: (p["rate"][:, None, None] * x).softmax(-1),
+        lambda x, p: (p["rate"][:, None, None] * x).exp(),
+    ),
+    "dpfp": (dpfp,) * 2,
+    "taylor": (taylor,) * 2,
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", linear_attention_maps)
+def test_a_feature_map_agrees(name, causal):
+    def twin(p, x, causal):
+        q, k, v = (split(affine(p, x, part)) for part in "qkv")
+        own = {
+            part: {key.partition(".")[2]: a for key, a in p.items() if key.startswith(part)}
+            for part in ("q_map", "k_map")
+        }
+        query, key = MAPS[name]
+        weights = query(q, own["q_map"]) @ key(k, own["k_map"]).mT * seen(causal)
+        return affine(p, join(weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)), "o")
+
+    agree(twin, "linear_attention", causal, feature_map=name)
 
 
 def close(a, b, name, tolerance=1e-9):

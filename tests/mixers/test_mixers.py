@@ -24,7 +24,7 @@ from mixer_forms import (
     sizes,
 )
 
-from minisum import mixers
+from minisum import mixers, ops
 from minisum.backend import to_numpy
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck
@@ -34,7 +34,9 @@ from minisum.strategies import Case, cases
 pytestmark = pytest.mark.usefixtures("short_chunks")
 
 CLASSES = {name: entry.load() for name, entry in mixers.TABLE.items()}
-MIXER_MODULES = [sys.modules[name] for name in sys.modules if name.startswith("minisum.mixers.")]
+MIXER_MODULES = [ops, *(sys.modules[n] for n in sys.modules if n.startswith("minisum.mixers."))]
+# Ops with a corner where a number of their first argument is zero.
+KINKED = ("relu", "elu_plus_one", "focused", "dpfp", "norm_aware_query", "norm_aware_key")
 
 
 def patch_ops(patch, replacements):
@@ -50,15 +52,15 @@ def has_kink_nearby(mixer, params, x, mask):
     distances = [np.inf]
 
     def watching(op):
-        def watched(x):
+        def watched(x, *more):
             size = np.abs(to_numpy(x))
             distances.append(size[size > 0].min(initial=np.inf))
-            return op(x)
+            return op(x, *more)
 
         return watched
 
     with pytest.MonkeyPatch.context() as patch:
-        patch_ops(patch, {"relu": watching, "elu_plus_one": watching})
+        patch_ops(patch, dict.fromkeys(KINKED, watching))
         mixer(params, x, mask)
     return min(distances) < 0.005
 
@@ -247,6 +249,31 @@ def test_other_refusals():
         mixers.build("simpletron", width=4, prefix_scale="max_len")
     with pytest.raises(UserError, match="conv"):
         mixers.build("deltanet", width=4, causal=True, conv=-1)
+    for most in (0, 2.5):
+        with pytest.raises(UserError, match="beta_max is a number above 0 and at most 2"):
+            mixers.build("kda", width=4, causal=True, beta_max=most)
+    with pytest.raises(UserError, match="from 1 on, not 0"):
+        mixers.build("deltaproduct", width=4, causal=True, steps=0)
+
+
+def test_options_stand_behind_a_name():
+    built = mixers.build("deltaproduct:steps=3:beta_max=1:gate=False", width=8, causal=True)
+    assert (built.steps, built.beta_max, built.gate) == (3, 1, False)
+    assert mixers.build("simpletron:prefix_scale=max_len", width=4, causal=True).causal
+    layers = mixers.parse_pattern("deltanet:beta_max=2*2, attention:head_width=3")
+    assert layers == ["deltanet:beta_max=2", "deltanet:beta_max=2", "attention:head_width=3"]
+    for text, reason in (
+        ("deltanet:beta=2", "no option 'beta'; it has conv, beta_max"),
+        ("projection:width=3", "no option 'width'; it has none"),
+        ("deltanet:conv", "conv is of type int, not ''"),
+        ("deltanet:conv=1.5", "conv is of type int, not '1.5'"),
+        ("deltaproduct:gate=1", "gate is of type bool, not '1'"),
+        ("deltanett:conv=1", "unknown mixer 'deltanett'"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            mixers.build(text, width=4, causal=True)
+    with pytest.raises(UserError, match="no option 'beta'"):
+        mixers.parse_pattern("deltanet:beta=2")
 
 
 @pytest.mark.parametrize("name", ["cosformer", "tssa"])

@@ -370,10 +370,10 @@ def test_an_encoder_from_the_command_line(capsys, tmp_path):
     flags = ["--data", tmp_path / "animals.tsv", "--mixer", "tssa", "--layers", 2, "--width", 8]
     flags += ["--threads", 1, "--epochs", 2, "--max-len", 4, "--validation", 0.2]
     flags += ["--out", tmp_path / "run"]
-    assert main(classifier.COMMAND, [str(flag) for flag in flags]) == 0
+    assert main(classifier.Classification, [str(flag) for flag in flags]) == 0
     arrays, _ = checkpoint.load(tmp_path / "run" / "best.safetensors")
     assert {name.split(".")[1] for name in arrays if name.startswith("blocks.")} == {"0", "1"}
     unknown = ["--mixer", "magic", "--out", str(tmp_path / "other")]
-    assert main(classifier.COMMAND, unknown) == 2
+    assert main(classifier.Classification, unknown) == 2
     said = capsys.readouterr().err
     assert all(name in said for name in (*mixers.TABLE, "mean_embedding"))

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from agreement import assert_close
 from conftest import XP
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from minisum import backend, ops
 from minisum.documents import Documents
 from minisum.errors import UserError
+from minisum.layers import token_network
 from minisum.mixers import parse_pattern
-from minisum.models.language_model import LanguageModel, causal_block
+from minisum.models.language_model import FFNS, NORMS, LanguageModel, causal_block
 from minisum.ops.losses import score_targets
 from minisum.optim import Adam
 from minisum.params import Params, flatten
@@ -98,6 +100,26 @@ def test_gradient_with_every_kind_of_positions(positions):
     model, params = small_model("summation", seed=3, positions=positions, d_ff=5)
     check_model(model, params, draw_batch(np.random.default_rng(4), starts=True), 0)
     assert ("positions" in params) == (positions != "none")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("ffn", FFNS)
+def test_gradient_with_every_kind_of_block(norm, ffn):
+    model, params = small_model("summation,window:window=2", 1, norm=norm, ffn=ffn)
+    check_model(model, params, draw_batch(np.random.default_rng(2)), 3)
+    centred, gated = ("norm.bias" in params.flat), ("blocks.0.gate.W" in params.flat)
+    assert (centred, gated) == (norm != "rms", ffn == "swiglu")
+
+
+def test_a_gated_token_network_is_swiglu():
+    """Shazeer 2020, equation 6, written out."""
+    rng = np.random.default_rng(0)
+    x, gate, up = (XP.asarray(rng.normal(size=s)) for s in ((2, 3, 4), (5, 4), (5, 4)))
+    down = XP.asarray(rng.normal(size=(4, 5)))
+    params = {"gate": {"W": gate}, "up": {"W": up}, "down": {"W": down}}
+    y, _ = token_network(params, x, ops.silu)
+    z = x @ gate.T
+    assert_close(y, ((z / (1 + XP.exp(-z))) * (x @ up.T)) @ down.T)
 
 
 @pytest.mark.parametrize("name", ["summation", "projection", "attention"])

@@ -73,7 +73,7 @@ def test_the_line_and_the_files_are_those_of_the_code():
     """The table has lines of that form, and every file that the page names exists or is its own."""
     table = (ROOT / "minisum/mixers/__init__.py").read_text(encoding="utf-8")
     line = '    "{}": Entry("{}", "{}", can_be_bidirectional=False),\n'
-    assert line.format("retnet", "retnet", "RetNet") in table
+    assert line.format("deltanet", "deltanet", "DeltaNet") in table
     assert line.format("moving_average", "moving_average", "MovingAverage") in PAGE
     for path in re.findall(r"`((?:minisum|tests)/[\w/]+\.py)`", PAGE):
         assert (ROOT / path).is_file() or path == "minisum/mixers/moving_average.py", path

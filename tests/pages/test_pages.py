@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import os
 import re
 import runpy
 import shlex
@@ -35,10 +36,11 @@ def examples():
 
 
 @pytest.mark.parametrize(("code", "printed"), list(examples()))
-def test_examples_run_and_print_what_is_shown(code, printed):
+def test_examples_run_and_print_what_is_shown(code, printed, tmp_path):
     child = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
-    )
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
     assert child.returncode == 0, child.stderr
     lines = child.stdout.splitlines()
     for shown in printed.splitlines():

@@ -50,7 +50,7 @@ def straight_run(data, folder):
 
 def call(*arguments):
     """The exit status of the command line, run in this process."""
-    return main(classifier.COMMAND, [str(argument) for argument in arguments])
+    return main(classifier.Classification, [str(argument) for argument in arguments])
 
 
 def spawn(*arguments, **options):

@@ -9,6 +9,7 @@ from op_cases import EXACT, SMOOTH
 from minisum import ops, optim
 from minisum.fast import (
     FORMS,
+    blocked_window,
     chunked_delta_rule,
     chunked_product,
     chunks,
@@ -19,6 +20,7 @@ from minisum.fast import (
     host_losses,
     host_running,
     host_summation,
+    pieces_of_scan,
 )
 from minisum.fast.cuda import attention, losses
 from minisum.normal import normal_cdf
@@ -44,13 +46,19 @@ DISPATCHED = {name: getattr(ops, name) for name in FORMS if name in ops.__all__}
 def set_chunks(monkeypatch, tokens):
     """Borders of chunks inside texts of a few tokens; attention in blocks from two chunks on."""
     sizes = [
-        (chunked_delta_rule, "CHUNK"), (chunked_product, "CHUNK"),
+        (chunked_delta_rule, "CHUNK"), (chunked_delta_rule, "CHUNK_BY_CHANNEL"),
+        (chunked_product, "CHUNK"),
         (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention_blocked, "BLOCK"),
         (host_losses, "BLOCK"), (host_running, "CHUNK"),
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
-    for module, size in [(chunks, "PIECE"), (host_attention_blocked, "LEAST_KEYS")]:
+    monkeypatch.setattr(blocked_window, "LEAST_WINDOWS", 0)
+    for module, size in [
+        (chunks, "PIECE"),
+        (pieces_of_scan, "PIECE"),
+        (host_attention_blocked, "LEAST_KEYS"),
+    ]:
         monkeypatch.setattr(module, size, 2 * tokens)
     # These count numbers, not tokens.
     for module, size in [

@@ -6,6 +6,7 @@ from conftest import XP
 
 from minisum import mixers
 from minisum.backend import to_numpy
+from minisum.mixers.linear_attention import MAPS
 from minisum.params import Params, flatten
 from minisum.strategies import cases
 
@@ -22,10 +23,25 @@ FORMS += [
     ("summation", {"causal": False, "two_layer": True}),
     ("simpletron", {"causal": True, "prefix_scale": "max_len"}),
     ("attention", {"causal": True, "head_width": 3}),
+    *(
+        ("linear_attention", {"causal": causal, "feature_map": name})
+        for name in MAPS
+        for causal in (False, True)
+        if name != "elu1"
+    ),
+    ("window", {"causal": True, "window": 2}),
+    ("window", {"causal": False, "window": 3}),
+    ("window", {"causal": True, "window": 1, "head_width": 3}),
+    ("hgrn2", {"causal": True, "lower_bound": 0.3}),
+    ("mamba", {"causal": True, "expand": 1, "state_width": 3, "conv": 2}),
+    ("mamba2", {"causal": True, "expand": 1, "state_width": 3, "conv": 1}),
     ("retnet", {"causal": True, "expand_v": 1}),
     ("gla", {"causal": True, "expand_k": 1}),
-    ("deltanet", {"causal": True, "conv": 0}),
+    ("deltanet", {"causal": True, "conv": 0, "beta_max": 2}),
     ("gated_deltanet", {"causal": True, "conv": 1, "expand_v": 1}),
+    ("kda", {"causal": True, "conv": 0, "expand_v": 2, "beta_max": 2}),
+    ("deltaproduct", {"causal": True, "conv": 1, "steps": 3, "expand_v": 1, "decay": False}),
+    ("deltaproduct", {"causal": True, "conv": 0, "steps": 1, "gate": False}),
 ]
 NAMES = [" ".join([name, *(f"{k}={v}" for k, v in options.items())]) for name, options in FORMS]
 every_form = pytest.mark.parametrize("form", FORMS, ids=NAMES)

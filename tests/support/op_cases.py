@@ -5,6 +5,7 @@ from functools import partial
 from conftest import XP
 
 from minisum import ops
+from minisum.backend import to_numpy
 from minisum.strategies import cases
 
 SIZES = {"B": (1, 3), "n": (1, 7), "d": (1, 6), "o": (1, 5), "V": (2, 6), "H": (1, 3), "h": (1, 4)}
@@ -69,16 +70,18 @@ def product_arrays(c, draw):
     return draw("B H n h"), draw("B H n h"), draw("B H n o")
 
 
-def recurrence_case(op, decay, state, key=1.0):
+def recurrence_case(op, decay, state, key=1.0, removal=False):
     """A recurrence over keys and values; decay is the letters of log_decay's shape, or None."""
 
     def make(c):
         arrays = list(product_arrays(c, c.normal))
         if op is ops.delta_rule:
             arrays[1] = arrays[1] * key
-            arrays.append(c.uniform("B H n 1", 0, 1))
+            arrays.append(c.uniform("B H n 1", 0, 2))
         arrays.append(decay and c.uniform(decay, -2, 0))
         arrays.append(c.normal("B H h o") if state else None)
+        if removal:
+            arrays.append(c.normal("B H n h") * key)
         return op, *arrays
 
     return make
@@ -112,6 +115,27 @@ def running_pool_case(c):
     return op, c.normal("B n d", 2.0), c.normal("B n d"), c.mask()
 
 
+def scan_arrays(c):
+    """u, delta, A, B, C."""
+    return (
+        c.normal("B n d"), c.uniform("B n d", 0.1, 1), c.uniform("d h", -2, -0.1),
+        c.normal("B n h"), c.normal("B n h"),
+    )  # fmt: skip
+
+
+def wkv_case(c):
+    """From a state, which is constant: that of two tokens before."""
+    w, u = c.uniform("d", -2, -0.1), c.normal("d")
+    (_, state), _ = ops.wkv(c.normal("B 2 d", 2.0), c.normal("B 2 d"), w, u)
+
+    def wkv(k, v, w, u):
+        before = tuple(a.astype(k.dtype) for a in state)
+        (y, _), back = ops.wkv(k, v, w, u, before)
+        return y, lambda dy: back((dy, None))
+
+    return wkv, c.normal("B n d", 2.0), c.normal("B n d"), w, u
+
+
 def attention_case(causal, masked):
     def make(c):
         arrays = [c.normal("B H n h"), c.normal("B H n h"), c.normal("B H n o")]
@@ -125,6 +149,19 @@ def dropped_attention_case(causal, masked):
         op, *arrays = attention_case(causal, masked)(c)
         op = named(ops.attention_with_dropout, rate=0.3, causal=causal)
         return op, *arrays[:3], c.keep("B H n n"), *arrays[3:]
+
+    return make
+
+
+def window_case(causal, masked):
+    """A window of two tokens; if causal, the queries are the last of the tokens."""
+
+    def make(c):
+        q, k, v = product_arrays(c, c.normal)
+        if causal:
+            q = q[:, :, c.n // 3 :]
+        op = named(ops.window_attention, window=2, causal=causal)
+        return op, q, k, v, c.mask() if masked else None
 
     return make
 
@@ -153,6 +190,10 @@ SMOOTH = {
     "coding_rate_bound": lambda c: (
         ops.coding_rate_bound, c.normal("B H n h"), c.uniform("B H n", 0, 1)
     ),
+    "window_attention": window_case(False, True),
+    "window_attention without mask": window_case(False, False),
+    "window_attention causal": window_case(True, False),
+    "window_attention causal masked": window_case(True, True),
     "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True),
     "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False),
     "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True),
@@ -165,10 +206,45 @@ SMOOTH = {
     "kernel_attention causal clamped": kernel_case(True, False, True),
     "kernel_attention with every denominator held": kernel_case(True, True, True, eps=1e3),
     "elu_plus_one": lambda c: (ops.elu_plus_one, away_from_zero(c.normal("B n d", 2.0))),
+    "hedgehog": lambda c: (ops.hedgehog, c.normal("B H n h"), c.normal("h h"), c.normal("h")),
+    "focused": lambda c: (ops.focused, away_from_zero(c.normal("B H n h")), c.normal("H h")),
+    "focused by one": lambda c: (
+        named(ops.focused, power=1), away_from_zero(c.normal("B H n h")), c.normal("H h")
+    ),
+    "favor": lambda c: (
+        named(ops.favor, omega=to_numpy(c.normal("5 h")), c=1.0), c.normal("B H n h")
+    ),
+    "log_normal_query": lambda c: (
+        ops.log_normal_query, c.normal("B H n h"), c.uniform("H", 1, 2)
+    ),
+    "log_normal_key": lambda c: (ops.log_normal_key, c.normal("B H n h"), c.uniform("H", 1, 2)),
+    "norm_aware_query": lambda c: (ops.norm_aware_query, away_from_zero(c.normal("B n h"))),
+    "norm_aware_key": lambda c: (ops.norm_aware_key, away_from_zero(c.normal("B n h"))),
+    "dpfp": lambda c: (named(ops.dpfp, nu=2), away_from_zero(c.normal("B n h"))),
+    "taylor": lambda c: (ops.taylor, c.normal("B n h")),
     "delta_rule": recurrence_case(ops.delta_rule, None, False, key=0.5),
     "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, key=0.5),
     "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, key=0.5),
     "delta_rule decayed alike": recurrence_case(ops.delta_rule, "1 H n 1", False, key=0.5),
+    "delta_rule decayed by channel": recurrence_case(ops.delta_rule, "B H n h", True, key=0.5),
+    "delta_rule with a removal key": recurrence_case(
+        ops.delta_rule, "1 H n h", True, key=0.5, removal=True
+    ),
+    "both_ways_product": lambda c: (
+        ops.both_ways_product, *product_arrays(c, c.normal), c.uniform("B H n 1", -2, 0)
+    ),
+    "both_ways_product by channel alike": lambda c: (
+        ops.both_ways_product, *product_arrays(c, c.normal), c.uniform("1 H n h", -2, 0)
+    ),
+    "both_ways_sum": lambda c: (ops.both_ways_sum, c.normal("B n d"), c.uniform("B n d", -2, 0)),
+    "both_ways_sum alike": lambda c: (
+        ops.both_ways_sum, c.normal("B n d"), c.uniform("1 n 1", -2, 0)
+    ),
+    "wkv": wkv_case,
+    "selective_scan": lambda c: (ops.selective_scan, *scan_arrays(c)),
+    "selective_scan from a state": lambda c: (
+        ops.selective_scan, *scan_arrays(c), c.normal("B d h")
+    ),
     "l2_norm": lambda c: (named(ops.l2_norm, eps=0.1), c.normal("B n d")),
     "rotate": lambda c: (ops.rotate, c.normal("B H n 4"), c.ids("B n", 50)),
     "decayed_sum": lambda c: (ops.decayed_sum, c.normal("B n d"), c.uniform("B n d", -2, 0)),

@@ -46,7 +46,7 @@ HOWS = [
 
 
 def call(*arguments):
-    return main(classifier.COMMAND, [str(argument) for argument in arguments])
+    return main(classifier.Classification, [str(argument) for argument in arguments])
 
 
 def losses(out):

@@ -51,7 +51,9 @@ def corpus(folder, task):
 
 
 def command(task):
-    return importlib.import_module(f"train.{task}").COMMAND
+    """The subclass of Task that `python -m train.TASK` trains."""
+    module = importlib.import_module(f"train.{task}")
+    return next(kind for kind in vars(module).values() if getattr(kind, "name", None) == task)
 
 
 def call(task, *arguments):

@@ -122,7 +122,7 @@ def classified(tmp_path_factory):
     (folder / "rows.tsv").write_text("text\tlabel\n" + "\n".join(lines), encoding="utf-8")
     flags = ["--data", folder / "rows.tsv", "--width", 8, "--epochs", 3, "--max-len", 6,
              "--threads", 1, "--out", folder / "run"]  # fmt: skip
-    assert main(classifier.COMMAND, [str(flag) for flag in flags]) == 0
+    assert main(classifier.Classification, [str(flag) for flag in flags]) == 0
     return folder / "run"
 
 
@@ -144,7 +144,7 @@ def test_layers_of_language_models(tmp_path, capsys):
         flags = ["--data", tmp_path / "text.txt", "--width", 16, "--layers", 2, "--max-len", 16,
                  "--heads", 2, "--vocab-size", 300, "--epochs", 1, "--threads", 1,
                  "--mixer", mixer, "--out", tmp_path / mixer]  # fmt: skip
-        assert main(causal.COMMAND, [str(flag) for flag in flags]) == 0
+        assert main(causal.LanguageModelling, [str(flag) for flag in flags]) == 0
     out = tmp_path / "out"
     assert run(tmp_path / "hybrid", tmp_path / "attention", "--out", out, "--tokens", 50) == 0
     numbers = json.loads((out / "layers.json").read_text())

@@ -28,22 +28,22 @@ WORKLOADS = {
 
 
 class Counted:
-    """An array of which nothing but the shape exists: products add up their operations."""
+    """The shape of an array, and nothing else of it: products add up their operations."""
 
     flops = 0
 
-    def __init__(self, shape):
-        self.shape = tuple(shape)
+    def __init__(self, array):
+        self.shape = array.shape
 
     def swapaxes(self, a, b):
-        return Counted([*self.shape[:-2], self.shape[-1], self.shape[-2]])
+        return Counted(np.empty([*self.shape[:-2], self.shape[-1], self.shape[-2]]))
 
     def __matmul__(self, other):
         *lead, m, k = self.shape
         assert other.shape[:-1] == (*lead, k)
         shape = (*lead, m, other.shape[-1])
         Counted.flops += 2 * k * int(np.prod(shape))
-        return Counted(shape)
+        return Counted(np.empty(shape))
 
 
 @pytest.fixture
@@ -63,26 +63,24 @@ def small(monkeypatch):
 # What is counted
 
 
-@pytest.mark.parametrize("training", (False, True))
 @pytest.mark.parametrize("largest", (2**24, 2**6))
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS)
-def test_products_are_all_there(monkeypatch, workload, largest, training):
+def test_products_are_all_there(monkeypatch, workload, largest):
     """However large ones are split, the products done alone have the step's operations."""
     monkeypatch.setattr(bench_sides, "LARGEST", largest)
     monkeypatch.setattr(Counted, "flops", 0)
-    products_of(workload, rows=2, blocks=2, training=training, draw=Counted)()
-    assert Counted.flops == workload.flops(training)
+    products_of(workload, rows=2, blocks=2, put=Counted)()
+    assert Counted.flops == workload.flops()
 
 
 def test_operations_of_summation_by_hand():
     workload = Workload("summation", 64, 256, width=256, classes=20)
-    assert workload.flops(training=False) == 2 * 64 * (256 * 256 * 256 + 256 * 20)
-    assert workload.flops(training=True) == 3 * workload.flops(training=False)
+    assert workload.flops() == 3 * 2 * 64 * (256 * 256 * 256 + 256 * 20)
 
 
 def test_words_are_drawn_as_in_text():
     workload = Workload("summation", 64, 256)
-    batch, again = workload.data(), workload.data()
+    batch, again = workload.data, Workload("summation", 64, 256).data
     assert batch["mask"].all() and batch["ids"].shape == (64, 256)
     np.testing.assert_array_equal(batch["ids"], again["ids"])
     counts = np.bincount(batch["ids"].reshape(-1), minlength=workload.vocab)
@@ -94,12 +92,11 @@ def test_words_are_drawn_as_in_text():
 
 
 def test_repetitions_take_turns(monkeypatch):
-    monkeypatch.setattr(bench_measure, "HOST_SECONDS", 0)
     calls = []
-    runs = {
-        name: (lambda name=name: calls.append(name), lambda: calls.append("|")) for name in "ab"
-    }
-    times = bench_measure.interleaved(runs, budget=0, on_device=False)
+    monkeypatch.setattr(bench_measure, "HOST_SECONDS", 0)
+    monkeypatch.setattr(bench_measure, "synchronize", lambda xp: calls.append("|"))
+    runs = {name: lambda name=name: calls.append(name) for name in "ab"}
+    times = bench_measure.interleaved(runs, np, budget=0)
     text = "".join(calls)
     warm = "|a|" * bench_measure.WARM_UP + "|b|" * bench_measure.WARM_UP
     assert text == warm + "|a||b|" * bench_measure.LEAST_ROUNDS
@@ -116,8 +113,7 @@ def test_a_repetition_is_as_many_steps_as_it_takes(monkeypatch):
 
     monkeypatch.setattr(bench_measure.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(bench_measure.time, "sleep", lambda seconds: None)
-    runs = {"a": (step, lambda: None)}
-    times = bench_measure.interleaved(runs, budget=0, on_device=False)["a"]
+    times = bench_measure.interleaved({"a": step}, np, budget=0)["a"]
     assert times == pytest.approx([0.01] * bench_measure.LEAST_ROUNDS)
     assert len(steps) in range(
         bench_measure.WARM_UP + 19 * len(times), bench_measure.WARM_UP + 20 * len(times) + 1
@@ -126,11 +122,10 @@ def test_a_repetition_is_as_many_steps_as_it_takes(monkeypatch):
 
 def test_peak_memory_counts_vectors_and_activations():
     workload = WORKLOADS["summation"]
-    initial, batch = workload.initial(), workload.data()
     sides = []
 
     def build():
-        sides.append(Ours(workload, initial, batch, np, 1))
+        sides.append(Ours(workload, np, 1))
         return sides[0]
 
     peak = bench_measure.peak_memory(build, np)
@@ -145,8 +140,7 @@ def test_a_step_learns_on_both_paths(monkeypatch):
     losses = []
     for long in (2, 10**6):
         monkeypatch.setattr(bench_sides, "LONG", long)
-        workload = WORKLOADS["summation"]
-        side = Ours(workload, workload.initial(), workload.data(), np, 2)
+        side = Ours(WORKLOADS["summation"], np, 2)
         losses.append([float(side.step()) for _ in range(3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert losses[0][0] > losses[0][1] > losses[0][2]
@@ -199,10 +193,9 @@ def test_both_sides_are_the_same_model(workload):
     b = Bench.__new__(Bench)
     b.xp, b.threads, b.device, b.modes = np, 1, "cpu", ["eager"]
     b.torch, _ = bench_compare.load_torch(1, False)
-    initial, batch = workload.initial(), workload.data()
-    sides = {name: make() for name, make in b.sides(workload, initial, batch, ["eager"]).items()}
-    assert b.disagreement(sides) < 1e-4
-    names = {name.replace(".", "_"): name for name in initial}
+    sides = {name: make() for name, make in b.makers(workload, ["eager"]).items()}
+    assert bench_compare.disagreement(sides) < 1e-4
+    names = {name.replace(".", "_"): name for name in workload.initial}
     assert set(names) == {name for name, _ in sides["eager"].model.named_parameters()}
 
 
@@ -223,7 +216,7 @@ def test_a_model_that_differs_is_no_comparison():
 
 @pytest.mark.parametrize(
     "arguments, said",
-    [(["--only", "nonsense"], "choose from step, attention"), (["--modes", "slow"], "eager"),
+    [(["--only", "nonsense"], "known: step, attention"), (["--modes", "slow"], "eager"),
      (["--threads", "0"], "at least 1"), (["--tf32"], "--backend cupy"), (["--backend"], "--help")],
 )  # fmt: skip
 def test_wrong_flags_are_one_sentence(arguments, said, capsys):

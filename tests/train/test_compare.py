@@ -246,11 +246,11 @@ def test_scores_by_hand():
             return np.broadcast_to([1.0, 0.0], (*batch["targets"].shape, 2))
 
     sets = compare_tasks.build(config_of(*LISTOPS, "--batch-size", 5))
-    score = compare_cell.test_score(sets, Answers(), None, np)
+    score = compare_cell.test_scores(sets, Answers(), None, np)["accuracy"]
     assert score == pytest.approx((sets.test[1] == 0).mean()) and score > 0
     lines = compare_tasks.build(config_of(*TINY, "--task", "regression", "--batch-size", 5))
     targets = lines.test_set()["targets"].astype(np.float64)
-    score = compare_cell.test_score(lines, Answers(), None, np)
+    score = compare_cell.test_scores(lines, Answers(), None, np)["squared_error"]
     assert score == pytest.approx(((targets - 1) ** 2).mean())
 
 

@@ -37,7 +37,7 @@ def table(tmp_path_factory):
 
 
 def call(*arguments):
-    return main(forecast.COMMAND, [str(argument) for argument in arguments])
+    return main(forecast.Forecasting, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_limits_count_windows(table, tmp_path):
         (["--season", "30"], "--season 30 is longer than --window 24"),
         (["--tokenizer", "word"], "unrecognized arguments: --tokenizer"),
         (["--max-len", "9"], "unrecognized arguments: --max-len"),
-        (["--layers-pattern", "gla*2"], "'gla' is no bidirectional mixer"),
+        (["--layers-pattern", "mamba*2"], "'mamba' is no bidirectional mixer"),
         (["--layers-pattern", "tssa", "--layers", "2"], "leave out --layers"),
         (["--mixer", "linear", "--epochs", "2"], "--epochs: --mixer linear is not trained"),
         (["--mixer", "seasonal", "--normalise", "last"], "--mixer seasonal repeats values and"),

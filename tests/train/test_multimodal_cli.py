@@ -35,7 +35,7 @@ def corpus(tmp_path_factory):
 
 
 def call(*arguments):
-    return main(multimodal.COMMAND, [str(argument) for argument in arguments])
+    return main(multimodal.Multimodal, [str(argument) for argument in arguments])
 
 
 def flags(corpus):

@@ -109,7 +109,7 @@ def train(corpus, folder, **settings):
     values = {"data": str(corpus), "width": 8, "max_len": 8, "batch_size": 16, "lr": 0.01}
     values |= {"epochs": 2, "threads": 1, "shard_rows": 1, "validation": 0.2}
     config = classifier.ClassifierConfig(**{**values, **settings})
-    task = classifier.load(config, RunFolder(folder), False)
+    task = classifier.Classification.load(config, RunFolder(folder), False)
     return loop.train(task, RunFolder(folder), Report(silent=True))
 
 

@@ -170,7 +170,7 @@ def failing(self):
     update(self)
 
 Trainer.update_average = failing
-sys.exit(main(classifier.COMMAND))
+sys.exit(main(classifier.Classification))
 """
 
 

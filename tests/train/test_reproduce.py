@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
+import tiny_runs
 from interrupting import interrupted
 
 from minisum.text.batches import Ragged
@@ -181,10 +182,7 @@ def test_list_runs_nothing(tmp_path, capsys):
 
 def test_every_command_line_is_understood():
     """All cells under all protocols parse, and say what their quirks are."""
-    from train.forecast import COMMAND as forecast
-
-    commands = [classifier.COMMAND, causal.COMMAND, multimodal.COMMAND, forecast]
-    classes = {command.task: command.config_class for command in commands}
+    classes = {task: tiny_runs.command(task).config_class for task in tiny_runs.TASKS}
     every = quirks.protocols_called("published,honest,published-all,published-unmasked")
     for quick in (False, True):
         for cell in sets.cells(list(sets.SETS), every, 2, None, quick, "bpe"):
@@ -287,7 +285,7 @@ def test_a_stopped_run_goes_on_where_it_was(corpora, tmp_path, capsys):
     out = tmp_path / "out"
     cell = sets.cells(["ag_news"], ["published"], 1, "summation", True, "hub:gpt2")[0]
     begun = out / "runs" / cell.name
-    assert run_command(classifier.COMMAND, [*cell.arguments, "--out", str(begun)]) == 0
+    assert run_command(classifier.Classification, [*cell.arguments, "--out", str(begun)]) == 0
     before = (begun / "result.json").read_bytes()
     assert call(*FEW, "--mixers", "summation", "--out", out) == 0
     assert (begun / "result.json").read_bytes() == before
@@ -297,7 +295,7 @@ def test_a_stopped_run_goes_on_where_it_was(corpora, tmp_path, capsys):
 def classify(out, *flags):
     flags = ["--dataset", "ag_news", "--width", "8", "--max-len", "8", "--epochs", "6",
              "--lr", "0.05", "--threads", "1", "--out", str(out), *flags]  # fmt: skip
-    assert run_command(classifier.COMMAND, flags) == 0
+    assert run_command(classifier.Classification, flags) == 0
     result = json.loads((out / "result.json").read_text())
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return result, lines
@@ -331,7 +329,7 @@ def test_select_last_and_validation(corpora, tmp_path):
 
 def test_select_test_needs_no_validation(corpora, tmp_path, capsys):
     flags = ["--dataset", "ag_news", "--select", "test", "--validation", "0.2"]
-    assert run_command(classifier.COMMAND, [*flags, "--out", str(tmp_path / "run")]) == 2
+    assert run_command(classifier.Classification, [*flags, "--out", str(tmp_path / "run")]) == 2
     assert "--validation has no meaning with --select test" in capsys.readouterr().err
 
 
@@ -341,13 +339,13 @@ def test_first_rows_and_both_perplexities(corpora, tmp_path):
              "width": 8, "heads": 2, "layers": 1, "vocab_size": 300, "batch_size": 2}  # fmt: skip
     config = from_flags(causal.CausalConfig, given | {"first_rows": True})
     folder = reproduce.RunFolder(tmp_path)
-    task = causal.load(config, folder, False)
+    task = causal.LanguageModelling.load(config, folder, False)
     with gzip.open(corpora / "ag_news" / "test.jsonl.gz", "rt", encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file][:5]
     assert len(task.windows["train"]) == 12
     expected = Ragged.from_list(causal.encode(task.tokenizer, texts)).truncate(5)
     assert np.array_equal(task.windows["test"].texts.flat, expected.flat)
-    drawn = causal.load(from_flags(causal.CausalConfig, given), folder, False)
+    drawn = causal.LanguageModelling.load(from_flags(causal.CausalConfig, given), folder, False)
     assert not np.array_equal(drawn.windows["test"].texts.flat, expected.flat)
 
     rng = np.random.default_rng(0)
@@ -369,8 +367,10 @@ def test_multimodal_quirks(corpora, tmp_path):
     given = {"dataset": "civil_comments_spans", "width": 8, "heads": 2, "max_len": 30}
     published = from_flags(multimodal.MultimodalConfig, given | {"recipe": "published"})
     folder = reproduce.RunFolder(tmp_path)
-    quirky = multimodal.load(published, folder, False)
-    usual = multimodal.load(from_flags(multimodal.MultimodalConfig, given), folder, False)
+    quirky = multimodal.Multimodal.load(published, folder, False)
+    usual = multimodal.Multimodal.load(
+        from_flags(multimodal.MultimodalConfig, given), folder, False
+    )
     assert np.array_equal(quirky.order(1), quirky.order(2))
     assert not np.array_equal(usual.order(1), usual.order(2))
     rows = np.arange(4)

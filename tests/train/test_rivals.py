@@ -53,17 +53,17 @@ def test_a_run_of_a_rival_is_like_any_other(tmp_path, capsys):
     (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
     out = tmp_path / "run"
     flags = ["--data", str(tmp_path / "rows.jsonl"), "--mixer", "svm", "--validation", "0.2"]
-    assert main(classifier.COMMAND, [*flags, "--out", str(out)]) == 0
+    assert main(classifier.Classification, [*flags, "--out", str(out)]) == 0
     result = json.loads((out / "result.json").read_text())
     assert result["test_accuracy"] == 1.0 and result["rival"]["ngrams"] == 2
     assert result["parameters"] == 0 and result["epochs"] == 1
-    assert main(classifier.COMMAND, ["--predict", str(out)]) == 2
-    assert main(classifier.COMMAND, [*flags, "--layers", "2", "--out", str(tmp_path / "no")]) == 2
+    assert main(classifier.Classification, ["--predict", str(out)]) == 2
+    assert main(classifier.Classification, [*flags, "--layers", "2", "--out", str(tmp_path / "no")]) == 2
     assert "one-layer models only" in capsys.readouterr().err
 
 
 def test_without_scikit_learn_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rivals, "find_spec", lambda name: None)
-    for command, mixer in ((classifier.COMMAND, "svm"), (multimodal.COMMAND, "tfidf_ridge")):
+    for command, mixer in ((classifier.Classification, "svm"), (multimodal.Multimodal, "tfidf_ridge")):
         assert main(command, ["--mixer", mixer, "--out", str(tmp_path / "run")]) == 2
         assert "need scikit-learn: pip install scikit-learn" in capsys.readouterr().err

@@ -373,6 +373,6 @@ def test_new_paths_are_unique(tmp_path):
 
 def test_config_round_trip_through_json():
     config = Config(lr=0.1 + 0.2, clip_norm=1.0)
-    assert Config(**json.loads(json.dumps(config.to_dict()))) == config
+    assert Config(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.lr = 1.0

@@ -116,12 +116,21 @@ def test_a_saved_line_is_the_docstrings_last(name):
 SEQUENCE = real(B, n, d)
 HEADS = (*QKV, real(B, H, n, 1), -real(B, H, n, 1))
 DIRECT = (ids(V, B, n), real(V, d), real(n, d), 1.0, real(o, d), mask())
+SCAN = (SEQUENCE, real(B, n, d, seed=1), -real(d, h), real(B, n, h), real(B, n, h, seed=1))
+WKV = (SEQUENCE, real(B, n, d, seed=1), -real(d), real(d))
 STATE = REAL * B * H * h * e
 # The same of forms that save something else than one another; None is the textbook form.
 FORMS_SAVED = {
     ("attention", "host_attention_blocked"): (
         (*QKV, mask(), True), "q / √h, k, v, mask, y, and L (one number a query and head)",
         QKV_BYTES + BOOL * B * m + REAL * B * H * n * (e + 1)),
+    ("window_attention", None): (
+        (*QKV, mask(), 8, True), "q, k, v, p (n·m numbers a head)",
+        QKV_BYTES + REAL * B * H * n * m),
+    ("window_attention", "blocked_window"): (
+        (*QKV, mask(), 8, True),
+        "q and k, v with w keys before them, in blocks; p (2 w numbers a query and head, or w)",
+        REAL * B * H * n * (h + 2 * (h + e) + 2 * 8)),
     ("direct_summation", None): (
         DIRECT, "ids, positions, W, x, x ⊙ f, where z is positive, mask, c^power",
         ID * B * n + REAL * (n * d + o * d + B) + 2 * X + BOOL * B * n * (o + 1)),
@@ -142,6 +151,17 @@ FORMS_SAVED = {
     ("running_softmax_pool", "scans"): (
         (SEQUENCE, SEQUENCE), "v, y, Z, e^{k - M}, and what the decayed sum saves",
         4 * X + REAL * B * 2 * d * (n + 72 + 1)),
+    ("wkv", None): (
+        WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 3 * B * d)),
+    ("wkv", "wkv_scan"): (
+        WKV, "v, y, of every token 1 / z, past, now and e, and what the decayed sum saves",
+        6 * X + REAL * 2 * d * B * (n + 72 + 1)),
+    ("selective_scan", None): (
+        SCAN, "u, delta, A, B, C, h after every token",
+        2 * X + REAL * (d * h + 2 * B * n * h + (n + 1) * B * d * h)),
+    ("selective_scan", "pieces_of_scan"): (
+        SCAN, "u, delta, A, B, C, the state before every piece",
+        2 * X + REAL * (d * h + 2 * B * n * h + B * d * h)),
     ("causal_product", None): (
         (*QKV, HEADS[4]), "q, k, v, log_decay, the state after every token",
         QKV_BYTES + REAL * B * H * n + (n + 1) * STATE),
@@ -149,13 +169,14 @@ FORMS_SAVED = {
         (*QKV, HEADS[4]), "q, k, v, log_decay, one state a chunk. A is made again",
         QKV_BYTES + REAL * B * H * n + 2 * STATE),
     ("delta_rule", None): (
-        HEADS, "q, k, v, beta, log_decay, S̃ of every token",
+        HEADS, "q, k, v, beta, log_decay, removal, S̃ of every token",
         QKV_BYTES + REAL * B * H * 2 * n + n * STATE),
     ("delta_rule", "chunked_delta_rule"): (
         HEADS,
-        "q, k, v, beta, log_decay; of each chunk X, Z, u, Γ whole and below the diagonal, L, A, "
-        "(k @ k.T) ⊙ Γ, the decays, q and twice k times these, and one state",
-        QKV_BYTES + REAL * B * H * (n * (2 + 2 * e + 4 * h + 5 * 32 + 2) + 2) + 3 * STATE),
+        "q, k, v, beta, log_decay, removal; of each chunk X, Z, u, the decays in it, L, A, "
+        "⟨removal|k⟩, q, k and removal times decays, and one state",
+        QKV_BYTES + REAL * B * H * (n * (2 + 2 * e + 4 * h + 4 * 32 + 3) + 2) + 3 * STATE
+        + BOOL * 32 * 32),
 }  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 import html
 import math
+from pathlib import Path
+from string import Template
 
 STRONGEST = 0.75  # of a background colour's opacity
 
@@ -22,15 +24,11 @@ def account_of(found):
 
 def in_terminal(account, coloured):
     """The text, its words green for the predicted class and red against it, or with numbers."""
-    scale = _scale(account)
     painted = []
-    for entry in account["words"]:
-        word, value = entry["word"], entry["contribution"]
+    for word, value, strength in _shades(account):
         if not coloured:
             painted.append(f"{word}({value:+.2f})")
-            continue
-        strength = abs(value) / scale
-        if strength < 0.1:
+        elif strength < 0.1:
             painted.append(word)
         else:
             level = round(60 + 140 * strength)
@@ -42,19 +40,17 @@ def in_terminal(account, coloured):
 def in_html(accounts, title):
     """A standalone page: every text with its words shaded, exact numbers on hovering."""
     texts = "\n".join(_article(account) for account in accounts)
-    return _PAGE.format(title=html.escape(title), texts=texts)
+    page = Path(__file__).with_name("words.html").read_text(encoding="utf-8")
+    return Template(page).substitute(title=html.escape(title), texts=texts)
 
 
 def _article(account):
-    scale = _scale(account)
     words = []
-    for entry in account["words"]:
-        value = entry["contribution"]
-        opacity = STRONGEST * abs(value) / scale
+    for word, value, strength in _shades(account):
         colour = "0,140,60" if value > 0 else "200,40,40"
         words.append(
-            f'<span style="background:rgba({colour},{opacity:.2f})" '
-            f'title="{value:+.4f}">{html.escape(entry["word"])}</span>'
+            f'<span style="background:rgba({colour},{STRONGEST * strength:.2f})" '
+            f'title="{value:+.4f}">{html.escape(word)}</span>'
         )
     known = ""
     if "true" in account:
@@ -69,28 +65,8 @@ def _article(account):
     )
 
 
-def _scale(account):
-    """The largest contribution of the text, which gets the strongest colour."""
-    sizes = [abs(entry["contribution"]) for entry in account["words"]]
-    return max(sizes, default=0.0) or math.inf
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 16px/1.7 system-ui, sans-serif; max-width: 50rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; background: #fff }}
-article {{ border-top: 1px solid #ccc; padding: .6rem 0 }}
-h1 {{ font-size: 1.3rem }} h2 {{ font-size: 1.05rem; margin: .2rem 0 }}
-small, footer {{ color: #666; font-weight: normal; font-size: .85rem }}
-span {{ border-radius: 3px; padding: 0 2px }} p {{ margin: .2rem 0; overflow-wrap: anywhere }}
-.for {{ background: rgba(0,140,60,.5) }} .against {{ background: rgba(200,40,40,.5) }}
-</style></head><body>
-<h1>{title}</h1>
-<p>Each word's exact contribution to the logit of the predicted class, over the average class:
-<span class="for">for it</span> or <span class="against">against it</span>. Hover for numbers. The
-contributions and the bias sum to the logit less the mean over the classes.</p>
-{texts}
-</body></html>
-"""
+def _shades(account):
+    """(word, contribution, its size from 0 to 1, the largest of the text) of every word."""
+    found = [(entry["word"], entry["contribution"]) for entry in account["words"]]
+    scale = max((abs(value) for _, value in found), default=0.0) or math.inf
+    return [(word, value, abs(value) / scale) for word, value in found]

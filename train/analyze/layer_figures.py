@@ -8,16 +8,16 @@ MOST_POINTS = 4000  # a layer; more only blacken the picture
 
 
 @picture(12, 10)
-def layer_geometry(figure, measured):
+def layer_geometry(figure, planes, measured):
     """The published figure: a plane of tokens for each model, then two curves for all of them.
 
-    measured: name -> {"plane": [(T, 2), ...], "cosines": [...], "participation": [...]}.
+    planes: name -> [(T, 2), ...]. measured: name -> {"cosines": [...], "participation": [...]}.
     """
-    columns = max(2, len(measured))
+    columns = max(2, len(planes))
     figure.set_figwidth(6 * columns)
     grid = figure.add_gridspec(2, 2 * columns)
-    for i, (name, found) in enumerate(measured.items()):
-        draw_plane(figure.add_subplot(grid[0, 2 * i : 2 * i + 2]), name, found["plane"])
+    for i, (name, plane) in enumerate(planes.items()):
+        draw_plane(figure.add_subplot(grid[0, 2 * i : 2 * i + 2]), name, plane)
     curves = {
         "cosines": ("cosine of a token's vectors in layers i and i + 1", "layer i"),
         "participation": ("participation ratio", "layer (0: the input)"),

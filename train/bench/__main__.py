@@ -22,9 +22,9 @@ from pathlib import Path
 from minisum import backend
 from minisum.errors import UserError
 from train.bench.compare import Bench
-from train.bench.lines import TABLE
+from train.bench.lines import TABLE, curves_of, plot
 from train.command_line import run_with_exit_status
-from train.run.options import Parser
+from train.run.options import Parser, some_of
 from train.run.report import aligned
 
 SECONDS = 20.0  # for the rounds of one comparison
@@ -45,18 +45,10 @@ def build_parser():
     return parser
 
 
-def chosen(text, known, flag):
-    names = text.split(",") if text else []
-    for name in names:
-        if name not in known:
-            raise UserError(f"{flag} {name}: choose from {', '.join(known)}")
-    return names
-
-
 def run(arguments):
     given = build_parser().parse_args(arguments)
-    names = chosen(given.only, TABLE, "--only") or list(TABLE)
-    modes = chosen(given.modes, MODES, "--modes")
+    names = some_of(TABLE, given.only, "only") if given.only else list(TABLE)
+    modes = some_of(MODES, given.modes, "modes") if given.modes else []
     if given.threads < 1:
         raise UserError(f"--threads {given.threads}: it must be at least 1")
     if given.tf32 and given.backend == "numpy":
@@ -70,22 +62,14 @@ def run(arguments):
     lines = []
     for name in names:
         for line in TABLE[name](bench):
-            print_line(line)
+            print(f"\n{line.what}: ours {line.ours}, theirs {line.theirs}")
+            for note in line.notes:
+                print(f"    {note}", flush=True)
             lines.append(line)
-    print_table(lines)
-    if given.out:
-        save(Path(given.out), arguments, conditions, lines)
-
-
-def print_line(line):
-    print(f"\n{line.what}: ours {line.ours}, theirs {line.theirs}", flush=True)
-    for note in line.notes:
-        print(f"    {note}", flush=True)
-
-
-def print_table(lines):
     titles = ["what", "ours", "theirs", "ratio", "target", "met?"]
     print("", *aligned([titles, *(line.cells() for line in lines)]), sep="\n")
+    if given.out:
+        save(Path(given.out), arguments, conditions, lines)
 
 
 def save(folder, arguments, conditions, lines):
@@ -94,13 +78,9 @@ def save(folder, arguments, conditions, lines):
     text = json.dumps({"arguments": arguments, "machine": conditions, "lines": records}, indent=1)
     (folder / "bench.json").write_text(text + "\n", encoding="utf-8")
     print(f"\nwrote {folder / 'bench.json'}")
-    try:
-        from train.bench.plot import plot
-    except ImportError:
-        print("no plot: pip install matplotlib")
-        return
-    if plot(records, folder / "bench.png"):
-        print(f"wrote {folder / 'bench.png'}")
+    if curves := curves_of(records):
+        drawn = plot(folder / "bench.png", curves)
+        print(f"wrote {folder / 'bench.png'}" if drawn else "no plot: pip install matplotlib")
 
 
 def main(arguments=None):

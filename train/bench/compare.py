@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from functools import partial
 
 import numpy as np
 
@@ -68,113 +69,101 @@ class Bench:
             "copy": f"{self.bandwidth / 1e9:.1f} GB/s, reads and writes",
         }
 
-    def sides(self, workload, initial, batch, modes):
-        """name -> a function that makes the side."""
-        makers = {"ours": lambda: Ours(workload, initial, batch, self.xp, self.threads)}
+    def makers(self, workload, modes=()):
+        """name -> a function that makes the side: ours, and PyTorch in these modes."""
+        makers = {"ours": partial(Ours, workload, self.xp, self.threads)}
         if self.torch:
-            for mode in modes:
-                makers[mode] = lambda mode=mode: self.torch.Theirs(
-                    workload, initial, batch, self.device, mode
-                )
+            theirs = partial(self.torch.Theirs, workload, self.device)
+            makers |= {mode: partial(theirs, mode) for mode in modes}
         return makers
+
+    def times(self, runs):
+        """name -> summary of the seconds of each of `runs`, name -> function."""
+        times = interleaved(runs, self.xp, self.seconds)
+        return {name: summary(seconds) for name, seconds in times.items()}
 
     def compare(self, workload, modes=None, with_inference=False, beside=None):
         """Everything that is measured about one workload: a dict, ready for JSON.
 
         modes: of PyTorch, by default all; beside: another workload, timed in turn, ours alone.
         """
-        initial, batch = workload.initial(), workload.data()
-        makers = self.sides(workload, initial, batch, self.modes if modes is None else modes)
+        makers = self.makers(workload, self.modes if modes is None else modes)
         sides = {name: make() for name, make in makers.items()}
-        runs, found = {}, {"workload": dataclasses.asdict(workload)}
+        found = {"workload": dataclasses.asdict(workload), "products_flop": workload.flops()}
         if "eager" in sides:
-            found["outputs_differ"] = self.disagreement(sides)
-        for name, side in sides.items():
-            runs[name] = (side.step, side.synchronize)
-            if with_inference and name in ("ours", "eager"):
-                runs[f"{name} inference"] = (side.infer, side.synchronize)
-            if name in ("ours", "eager"):
-                runs[f"{name} products"] = (side.product_runner(True), side.synchronize)
+            found["outputs_differ"] = disagreement(sides)
+        runs = {name: side.step for name, side in sides.items()}
+        for name in [name for name in ("ours", "eager") if name in sides]:
+            runs[f"{name} products"] = sides[name].products()
+            if with_inference:
+                runs[f"{name} inference"] = sides[name].infer
         if beside:
-            other = Ours(beside, beside.initial(), beside.data(), self.xp, self.threads)
-            runs["beside"] = (other.step, other.synchronize)
-        times = interleaved(runs, self.seconds, self.on_device)
-        found["seconds"] = {name: summary(values) for name, values in times.items()}
-        tokens = workload.batch * workload.tokens
+            runs["beside"] = self.makers(beside)["ours"]().step
+        found["seconds"] = seconds = self.times(runs)
         found["tokens_per_second"] = {
-            name: tokens / seconds["median"]
-            for name, seconds in found["seconds"].items()
+            name: workload.batch * workload.tokens / time["median"]
+            for name, time in seconds.items()
             if "products" not in name and name != "beside"
         }
-        found["products_flop"] = workload.flops(training=True)
         traffic = VECTORS * 4 * sides["ours"].params.count
-        found["limit_seconds"] = (
-            found["seconds"]["ours products"]["median"] + traffic / self.bandwidth
-        )
+        found["limit_seconds"] = seconds["ours products"]["median"] + traffic / self.bandwidth
         del sides, runs
         found["peak_bytes"] = {"ours": peak_memory(makers["ours"], self.xp)}
         if "eager" in makers:
             found["peak_bytes"]["eager"] = self.torch.peak_memory(makers["eager"], self.device)
         return found
 
-    def disagreement(self, sides):
-        """The largest difference of outputs and losses, relative, before and after one step."""
-        ours, eager = sides["ours"], sides["eager"]
-        worst = relative(ours.outputs(), eager.outputs())
-        losses = [float(side.step()) for side in sides.values()]
-        worst = max(worst, relative(np.array(losses[1:]), losses[0]))
-        return max(worst, relative(ours.outputs(), eager.outputs()))
+    def theirs(self, found):
+        """mode -> summary of the seconds of each of PyTorch's modes that ran."""
+        return {mode: found["seconds"][mode] for mode in self.modes if mode in found["seconds"]}
+
+    def line(self, name, what, ours, theirs, found, target):
+        """The line of `ours` against the fastest of `theirs`, name -> summary of seconds."""
+        line = Line(name, what, milliseconds(ours), self.why_not or "", details=found)
+        if theirs:
+            best = min(theirs, key=lambda name: theirs[name]["median"])
+            line.theirs = f"{best} {milliseconds(theirs[best])}"
+            line.ratio, line.target = theirs[best]["median"] / ours["median"], target
+        return line
 
     def lines(self, name, what, found, target=None):
-        """The line of the time of a step, and of its memory."""
-        seconds, notes = found["seconds"], []
-        ours = seconds["ours"]
-        line = Line(name, what, milliseconds(ours), self.why_not or "", details=found, notes=notes)
-        theirs = {mode: seconds[mode] for mode in self.modes if mode in seconds}
+        """The line of the time of a step against PyTorch's fastest mode, and of its memory."""
+        ours, theirs = found["seconds"]["ours"], self.theirs(found)
+        line = self.line(name, what, ours, theirs, found, target)
         if theirs:
-            best = min(theirs, key=lambda mode: theirs[mode]["median"])
-            line.theirs = f"{best} {milliseconds(theirs[best])}"
-            line.ratio = theirs[best]["median"] / ours["median"]
-            line.target = target
             least = min(their["min"] for their in theirs.values()) / ours["min"]
-            others = ", ".join(f"{mode} {milliseconds(theirs[mode])}" for mode in theirs)
-            notes.append(f"PyTorch: {others}; ratio of the minima {least:.2f}")
-        notes.append(self.products_note(found))
+            line.notes.append(f"PyTorch: {listed(theirs)}; ratio of the minima {least:.2f}")
+        line.notes.append(self.products_note(found))
         differ = found.get("outputs_differ")
         if differ is not None:
-            notes.append(f"outputs agree to {differ:.0e} of their size")
+            note = f"outputs agree to {differ:.0e} of their size"
             if not differ <= (AGREEMENT_TF32 if self.tf32 else AGREEMENT):
-                notes[-1] = f"THE OUTPUTS DIFFER by {differ:.0e} of their size: no comparison"
+                note = f"THE OUTPUTS DIFFER by {differ:.0e} of their size: no comparison"
                 line.target = line.ratio = None
+            line.notes.append(note)
         return [line, *self.memory_lines(name, what, found)]
 
     def products_note(self, found):
-        seconds, flop = found["seconds"], found["products_flop"]
+        seconds = found["seconds"]
         parts = []
         for who, key in (("ours", "ours products"), ("PyTorch", "eager products")):
             if key in seconds:
-                rate = flop / seconds[key]["median"] / 1e9
+                rate = found["products_flop"] / seconds[key]["median"] / 1e9
                 parts.append(f"{who} {milliseconds(seconds[key])} ({rate:,.0f} GFLOP/s)")
-        fraction = found["limit_seconds"] / seconds["ours"]["median"]
-        speed = found["tokens_per_second"]["ours"]
-        limit = found["limit_seconds"] * 1e3
+        limit, speed = found["limit_seconds"], found["tokens_per_second"]["ours"]
         return (
-            f"products alone: {', '.join(parts)}; our step runs at {fraction:.0%} of its limit "
-            f"({limit:.2f} ms), {speed:,.0f} tokens/s"
+            f"products alone: {', '.join(parts)}; our step runs at "
+            f"{limit / seconds['ours']['median']:.0%} of its limit ({1e3 * limit:.2f} ms), "
+            f"{speed:,.0f} tokens/s"
         )
 
     def memory_lines(self, name, what, found):
         peaks = found.get("peak_bytes", {})
         if "eager" not in peaks:
             return []
-        ours, theirs = peaks["ours"], peaks["eager"]
-        text = f"  its peak memory ({name})"
-        return [
-            Line(
-                f"{name} memory", text, megabytes(ours), f"eager {megabytes(theirs)}",
-                ours / theirs, 1.0, at_most=True,
-            )
-        ]  # fmt: skip
+        ours, theirs = (megabytes(peaks[side]) for side in ("ours", "eager"))
+        named = f"{name} memory", f"  its peak memory ({name})", ours, f"eager {theirs}"
+        return [Line(*named, peaks["ours"] / peaks["eager"], 1.0, at_most=True)]
 
 
 def load_torch(threads, tf32):
@@ -189,8 +178,21 @@ def load_torch(threads, tf32):
     return bench_torch, None
 
 
+def disagreement(sides):
+    """The largest difference of outputs and losses, relative, before and after one step."""
+    ours, eager = sides["ours"], sides["eager"]
+    worst = relative(ours.outputs(), eager.outputs())
+    losses = [float(side.step()) for side in sides.values()]
+    worst = max(worst, relative(np.array(losses[1:]), losses[0]))
+    return max(worst, relative(ours.outputs(), eager.outputs()))
+
+
 def relative(a, b):
     return float(np.abs(a - b).max() / np.abs(b).max())
+
+
+def listed(seconds):
+    return ", ".join(f"{name} {milliseconds(summary)}" for name, summary in seconds.items())
 
 
 def milliseconds(seconds):

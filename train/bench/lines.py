@@ -1,18 +1,17 @@
 """The lines of the benchmark: which workloads, against what, and how fast they should be."""
 
-from train.bench.compare import Line, megabytes, milliseconds
-from train.bench.measure import interleaved, peak_memory, summary
+from train.bench.compare import Line, listed, megabytes, milliseconds
+from train.bench.measure import peak_memory
 from train.bench.sides import Workload
+from train.run.figures import finish, picture
 
 
 def step(bench):
     """The classifier's step."""
     n, target = (512, 3.0) if bench.on_device else (256, 2.0)
-    if bench.tf32:
-        target = None
-    workload = Workload("summation", 64, n)
     what = f"summation classifier step, 64 x {n} tokens, width 256"
-    return bench.lines("step", what, bench.compare(workload), target)
+    found = bench.compare(Workload("summation", 64, n))
+    return bench.lines("step", what, found, None if bench.tf32 else target)
 
 
 def attention(bench):
@@ -25,50 +24,30 @@ def attention(bench):
     lines = []
     for what, (workload, target) in others.items():
         found = bench.compare(workload, beside=summation)
-        seconds = found["seconds"]
-        summations = seconds["beside"]
-        sides = {f"PyTorch {mode}": seconds[mode] for mode in bench.modes if mode in seconds}
-        if workload.head_width or not sides:
-            sides["our attention"] = seconds["ours"]
-        fastest = min(sides, key=lambda name: sides[name]["median"])
-        line = Line(
-            "attention",
-            f"summation against attention, 64 x 512, {what}",
-            milliseconds(summations),
-            f"{fastest} {milliseconds(sides[fastest])}",
-            sides[fastest]["median"] / summations["median"],
-            None if bench.on_device else target,
-            details=found,
-            notes=[
-                f"our attention {milliseconds(seconds['ours'])}, "
-                + ", ".join(
-                    f"{who} {milliseconds(s)}" for who, s in sides.items() if "our" not in who
-                ),
-                "attention's " + bench.products_note(found),
-            ],
-        )
+        ours = {"our attention": found["seconds"]["ours"]}
+        theirs = {f"PyTorch {mode}": seconds for mode, seconds in bench.theirs(found).items()}
+        sides = theirs | ours if workload.head_width or not theirs else theirs
+        named = "attention", f"summation against attention, 64 x 512, {what}"
+        goal = None if bench.on_device else target
+        line = bench.line(*named, found["seconds"]["beside"], sides, found, goal)
+        line.notes += [listed(ours | theirs), "attention's " + bench.products_note(found)]
         lines += [line, *bench.memory_lines(f"attention, {what}", what, found)]
     return lines
 
 
 def document(bench):
     """Constant memory and linear time."""
-    short, long = 1024, 2**20
-    peaks = {}
-    for n in (short, long):
+    short, long, peaks, steps = 2**10, 2**20, {}, {}
+    for n in (short, *(2**k for k in range(12, 21))):
         workload = Workload("summation", 1, n, repeat_positions=True)
-        initial, batch = workload.initial(), workload.data()
-        make = bench.sides(workload, initial, batch, [])["ours"]
-        size = sum(a.nbytes for a in batch.values())
-        peaks[n] = peak_memory(make, bench.xp) + size
-    sizes = [2**k for k in range(12, 21)]
-    runs = {}
-    for n in sizes:
-        workload = Workload("summation", 1, n, repeat_positions=True)
-        side = bench.sides(workload, workload.initial(), workload.data(), [])["ours"]()
-        runs[n] = (side.step, side.synchronize)
-    times = {n: summary(t) for n, t in interleaved(runs, bench.seconds, bench.on_device).items()}
-    growth = {n: times[n]["median"] / times[n // 2]["median"] for n in sizes[1:]}
+        make = bench.makers(workload)["ours"]
+        steps[n] = make().step
+        if n in (short, long):
+            size = sum(a.nbytes for a in workload.data.values())
+            peaks[n] = peak_memory(make, bench.xp) + size
+    steps.pop(short)
+    times = bench.times(steps)
+    growth = {n: times[n]["median"] / times[n // 2]["median"] for n in times if n // 2 in times}
     steepest = max(growth, key=growth.get)
     details = {"seconds": times, "peak_bytes": peaks}
     steps = ", ".join(f"{n:,}: {milliseconds(t)}" for n, t in times.items())
@@ -88,11 +67,9 @@ def document(bench):
 
 def causal(bench):
     """The language model's step."""
-    workload = Workload("causal", 8, 256, width=512, vocab=8192, heads=8)
+    found = bench.compare(Workload("causal", 8, 256, width=512, vocab=8192, heads=8))
     what = "causal LM step (3 summation + 1 attention), 8 x 256, width 512"
-    target = 1.5 if bench.on_device else 1.6
-    modes = ["eager"] if bench.modes != ["compiled"] else bench.modes
-    return bench.lines("causal", what, bench.compare(workload, modes), target)
+    return bench.lines("causal", what, found, 1.5 if bench.on_device else 1.6)
 
 
 SWEEP_TOKENS = 16_384  # a batch, and the longest text that PyTorch is measured on
@@ -120,6 +97,37 @@ def curve_point(bench, what, found):
     for one in memory:
         one.target = None
     return [line, *memory]
+
+
+def curves_of(records):
+    """(model, side) -> [(tokens of a text, microseconds a token)] of bench.json's sweep."""
+    curves = {}
+    for record in records:
+        found = record["details"]
+        if record["name"] != "sweep" or "workload" not in found:
+            continue
+        workload = found["workload"]
+        tokens = workload["batch"] * workload["tokens"]
+        for side, seconds in found["seconds"].items():
+            if "products" not in side and "inference" not in side:
+                key = (workload["model"], "minisum" if side == "ours" else f"PyTorch {side}")
+                microseconds = seconds["median"] / tokens * 1e6
+                curves.setdefault(key, []).append((workload["tokens"], microseconds))
+    return curves
+
+
+@picture(7, 4.5)
+def plot(figure, curves):
+    """Time of a step against the length of a text, both logarithmic: slope 1 is linear."""
+    axes = figure.subplots()
+    for (model, side), points in sorted(curves.items()):
+        style = "-" if side == "minisum" else "--"
+        color = "C0" if model == "summation" else "C1"
+        mark = "o" if side in ("minisum", "PyTorch eager") else "x"
+        label = f"{model}, {side}"
+        axes.plot(*zip(*points, strict=True), style, marker=mark, color=color, label=label)
+    axes.set(xscale="log", yscale="log")
+    finish(axes, "tokens of a text", "microseconds a token, training step")
 
 
 TABLE = {

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from minisum import backend, machine
+from minisum import machine
 
 WARM_UP, SLOW = 3, 1.0  # times, but once is enough for what takes longer than these seconds
 MOST_ROUNDS, LEAST_ROUNDS = 15, 3
@@ -18,16 +18,16 @@ HOST_SECONDS, DEVICE_SECONDS = 0.2, 0.02
 PAUSE = 0.01
 
 
-def interleaved(runs, budget, on_device):
-    """Seconds of each of `runs`, name -> (function, synchronize), all in turn, several times.
+def interleaved(runs, xp, budget):
+    """Seconds of each of `runs`, name -> function, all in turn, several times.
 
     Warm-up is excluded. Each is synchronised before and after. budget: seconds for all rounds
     together, but at least LEAST_ROUNDS rounds are made.
     """
-    steps, repetition = {}, DEVICE_SECONDS if on_device else HOST_SECONDS
-    for name, (run, synchronize) in runs.items():
+    steps, repetition = {}, HOST_SECONDS if xp is np else DEVICE_SECONDS
+    for name, run in runs.items():
         for _ in range(WARM_UP):
-            seconds = timed(run, synchronize, 1)
+            seconds = timed(run, xp)
             if seconds > SLOW:
                 break
         steps[name] = max(1, min(100, int(repetition / seconds)))
@@ -36,32 +36,43 @@ def interleaved(runs, budget, on_device):
     for round_ in range(MOST_ROUNDS):
         if round_ >= LEAST_ROUNDS and time.perf_counter() > end:
             break
-        for name, (run, synchronize) in runs.items():
+        for name, run in runs.items():
             time.sleep(PAUSE)
-            times[name].append(timed(run, synchronize, steps[name]))
+            times[name].append(timed(run, xp, steps[name]))
     return times
 
 
-def timed(run, synchronize, steps):
-    synchronize()
+def timed(run, xp, steps=1):
+    """Seconds of a step, from one synchronisation to the next."""
+    synchronize(xp)
     start = time.perf_counter()
     for _ in range(steps):
         run()
-    synchronize()
+    synchronize(xp)
     return (time.perf_counter() - start) / steps
+
+
+def synchronize(xp):
+    """Wait until the device has finished, whichever library gave it the work."""
+    if xp is not np:
+        xp.cuda.Device().synchronize()
 
 
 def summary(seconds):
     return {"median": statistics.median(seconds), "min": min(seconds), "rounds": len(seconds)}
 
 
+def two_steps(build):
+    """What peak memory is measured of: build() makes a side, which is used, in an untimed run."""
+    side = build()
+    side.step(), side.step()
+
+
 def peak_memory(build, xp):
-    """The most bytes alive while build() makes a side and takes two steps: an untimed run."""
+    """The most bytes alive in two steps of what build() makes, by NumPy's or CuPy's account."""
     with machine.allocations(xp) as peak:
-        side = build()
-        side.step(), side.step()
-        side.synchronize()
-        del side
+        two_steps(build)
+        synchronize(xp)
         return peak()
 
 
@@ -74,9 +85,7 @@ def bandwidth(xp, workers):
         source, target = pairs[worker]
         target[...] = source
 
-    best = min(
-        timed(lambda: workers.each(copy), lambda: backend.synchronize(xp), 1) for _ in range(7)
-    )
+    best = min(timed(lambda: workers.each(copy), xp) for _ in range(7))
     return 2 * 4 * size * workers.count / best
 
 
@@ -90,21 +99,13 @@ def describe_machine(xp, threads):
     }
     if xp is not np:
         found["cupy"] = f"{xp.__version__}, CUDA {xp.cuda.runtime.runtimeGetVersion()}"
-    found["BLAS of numpy"] = blas_kernel()
+    kernels = (
+        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
+        for pool in machine.blas_pools()
+    )
+    found["BLAS of numpy"] = "; ".join(kernels) or "unknown (pip install threadpoolctl)"
     if "OPENBLAS_CORETYPE" in os.environ:
         found["OPENBLAS_CORETYPE"] = f"{os.environ['OPENBLAS_CORETYPE']} (set by hand)"
     if hasattr(os, "getloadavg"):
         found["load"] = "{:.1f}, {:.1f}, {:.1f} (1, 5, 15 minutes)".format(*os.getloadavg())
     return found
-
-
-def blas_kernel():
-    """Name, version and the processor kernel chosen by the BLAS behind NumPy."""
-    pools = machine.blas_pools()
-    return (
-        "; ".join(
-            f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
-            for pool in pools
-        )
-        or "unknown (pip install threadpoolctl)"
-    )

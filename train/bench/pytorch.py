@@ -19,6 +19,7 @@ from torch import nn
 from minisum.mixers import parse_pattern
 from minisum.models.classifier import POSITION_OFFSET
 from minisum.models.language_model import POSITION_OFFSET as CAUSAL_POSITION_OFFSET
+from train.bench.measure import two_steps
 from train.bench.sides import LEARNING_RATE, products_of
 
 # name -> options of torch.compile, None for eager
@@ -44,11 +45,11 @@ def description(device):
 class Model(nn.Module):
     """Parameters by our names, with "." written "_"."""
 
-    def __init__(self, workload, initial):
+    def __init__(self, workload):
         super().__init__()
         self.workload = workload
         self.names = parse_pattern(workload.pattern)
-        for name, a in initial.items():
+        for name, a in workload.initial.items():
             setattr(self, name.replace(".", "_"), nn.Parameter(torch.tensor(a)))
 
     def forward(self, ids):
@@ -99,12 +100,12 @@ class Model(nn.Module):
 class Theirs:
     """The workload in PyTorch on `device` ("cpu" or "cuda"), in one of MODES."""
 
-    def __init__(self, workload, initial, batch, device, mode):
+    def __init__(self, workload, device, mode):
         self.workload, self.device = workload, device
-        self.model = Model(workload, initial).to(device)
+        self.model = Model(workload).to(device)
         self.adam = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE, fused=True)
         self.ids, self.targets = (
-            torch.from_numpy(batch[name]).long().to(device) for name in ("ids", "targets")
+            torch.from_numpy(workload.data[name]).long().to(device) for name in ("ids", "targets")
         )
         options = MODES[mode]
         if options is None:
@@ -135,41 +136,24 @@ class Theirs:
     def outputs(self):
         return self.infer().cpu().numpy()
 
-    def synchronize(self):
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def product_runner(self, training):
-        workload = self.workload
-        generator = np.random.default_rng(0)
-
-        def draw(shape):
-            a = generator.standard_normal(shape, dtype=np.float32)
-            return torch.from_numpy(a).to(self.device)
-
-        run = products_of(workload, workload.batch, 1, training, draw)
-
-        def without_tape():
-            with torch.inference_mode():
-                run()
-
-        return without_tape
+    def products(self):
+        """A function that does the matrix products of a step and no more."""
+        put = lambda a: torch.from_numpy(a).to(self.device)  # noqa: E731
+        return torch.inference_mode()(products_of(self.workload, self.workload.batch, 1, put))
 
 
 def peak_memory(build, device):
-    """The most bytes alive while build() makes a side and takes two steps, by PyTorch's account."""
+    """The most bytes alive in two steps of what build() makes, by PyTorch's account."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        side = build()
-        side.step(), side.step()
-        side.synchronize()
+        two_steps(build)
+        torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        side = build()
-        side.step(), side.step()
+        two_steps(build)
     events = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     return int(max(np.cumsum([size for _, size in changes])))

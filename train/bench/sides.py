@@ -1,10 +1,12 @@
 """What the benchmark times: a workload of fixed sizes, and our side of it (see train.bench)."""
 
 import dataclasses
+from functools import cached_property
 
 import numpy as np
 
 from minisum import backend
+from minisum.mixers import parse_pattern
 from minisum.models import classifier
 from minisum.models.language_model import LanguageModel
 from minisum.models.long_document import LongDocumentClassifier
@@ -19,6 +21,8 @@ LEARNING_RATE = 1e-5
 LONG = 16_384
 # Positions of the long-document model where PyTorch, which needs one for each token, is absent.
 PERIOD = 256
+# Numbers in the largest array of a product that is timed alone; larger ones are done in parts.
+LARGEST = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +50,14 @@ class Workload:
         if self.model == "causal":
             return LanguageModel(self.vocab, self.width, self.pattern, self.tokens, self.heads)
         if self.model == "attention":
-            return classifier.build(
-                "attention", *sizes, heads=self.heads, head_width=self.head_width
-            )
+            attention = {"heads": self.heads, "head_width": self.head_width}
+            return classifier.build("attention", *sizes, **attention)
         if (self.tokens < LONG or on_device) and not self.repeat_positions:
             return classifier.build("summation", *sizes)
         places = PERIOD if self.repeat_positions else self.tokens
         return LongDocumentClassifier(*sizes[:3], places, threads=threads)
 
+    @cached_property
     def data(self):
         """A batch on the host without padding. Words are as frequent as in text: rank r ~ 1/r."""
         rng = np.random.default_rng([0, self.batch, self.tokens])
@@ -67,6 +71,7 @@ class Workload:
         targets = rng.integers(0, self.classes, self.batch).astype(np.int32)
         return {"ids": ids, "mask": np.ones(shape, bool), "targets": targets}
 
+    @cached_property
     def initial(self):
         """First values of the parameters, float32 on the host: both sides start from them."""
         arrays = flatten(self.model_of_ours(None).init(np.random.default_rng(0)))
@@ -81,33 +86,31 @@ class Workload:
             return [(1, n, d, d), (1, 1, d, self.classes)]
         if self.model == "attention":
             return [*projections, *weights, (1, 1, d, self.classes)]
-        from minisum.mixers import parse_pattern
-
         shapes = [(1, n, d, self.vocab)]
         for name in parse_pattern(self.pattern):
             shapes += [(3, n, d, d)] if name == "summation" else [*projections, *weights]
             shapes += [(2, n, d, d)]
         return shapes
 
-    def flops(self, training):
-        """Of the matrix products of a batch; a training step has each of them three times."""
-        once = sum(2 * times * m * k * n for times, m, k, n in self.products())
-        return self.batch * once * (3 if training else 1)
+    def flops(self):
+        """Of the matrix products of a training step: each of the forward ones three times."""
+        return 3 * self.batch * sum(2 * times * m * k * n for times, m, k, n in self.products())
 
 
 class Ours:
     """The workload in minisum, on `xp`."""
 
-    def __init__(self, workload, initial, batch, xp, threads):
+    def __init__(self, workload, xp, threads):
         self.xp, self.workload = xp, workload
         threads = threads if xp is np else None
         self.model = workload.model_of_ours(threads, xp is not np)
-        self.batch, self.total = backend.to_device(batch, xp), self.model.count_targets(batch)
-        self.params = Params.from_arrays(initial, xp)
+        self.batch = backend.to_device(workload.data, xp)
+        self.total = self.model.count_targets(workload.data)
+        self.params = Params.from_arrays(workload.initial, xp)
         self.grads = self.params.zeros_like()
-        in_chunks = isinstance(self.model, LongDocumentClassifier)
-        self.shards = Shards(self.model, threads=None if in_chunks else threads)
-        self.workers = self.model.workers if in_chunks else self.shards.workers
+        self.in_chunks = isinstance(self.model, LongDocumentClassifier)
+        self.shards = Shards(self.model, threads=None if self.in_chunks else threads)
+        self.workers = self.model.workers if self.in_chunks else self.shards.workers
         self.adam = Adam(self.params, workers=self.workers)
 
     def step(self):
@@ -124,43 +127,29 @@ class Ours:
         y = backend.to_numpy(self.infer())
         return y[..., 0] if self.workload.model == "causal" else y
 
-    def synchronize(self):
-        backend.synchronize(self.xp)
-
-    def product_runner(self, training):
-        """A function that does the matrix products of a step (or of inference) and no more."""
-        xp, workload = self.xp, self.workload
-        rng = np.random.default_rng(0)
-
-        def draw(shape):
-            return xp.asarray(rng.standard_normal(shape, dtype=np.float32))
-
-        if xp is not np:
-            return products_of(workload, workload.batch, 1, training, draw)
-        if isinstance(self.model, LongDocumentClassifier):
-            rows, blocks = 1, workload.batch
-        else:
-            rows = self.shards.shard_rows(self.batch)
-            blocks = -(-workload.batch // rows)
-        if blocks == 1:  # BLAS has the threads to itself
-            return products_of(workload, rows, 1, training, draw)
+    def products(self):
+        """A function that does the matrix products of a step and no more."""
+        workload, xp = self.workload, self.xp
+        rows = workload.batch
+        if xp is np:
+            rows = 1 if self.in_chunks else self.shards.shard_rows(self.batch)
+        blocks = -(-workload.batch // rows)
         workers = min(self.workers.count, blocks)
         runs = [
-            products_of(workload, rows, len(range(w, blocks, workers)), training, draw)
-            for w in range(workers)
+            products_of(workload, rows, len(range(worker, blocks, workers)), xp.asarray)
+            for worker in range(workers)
         ]
+        if blocks == 1:  # BLAS has the threads to itself
+            return runs[0]
         return lambda: self.workers.each(lambda worker: runs[worker](), workers)
 
 
-# Numbers in the largest array of a product that is timed alone; larger ones are done in parts.
-LARGEST = 2**24
+def products_of(workload, rows, blocks, put):
+    """A function that does the products of a step for `blocks` blocks of `rows` examples.
 
-
-def products_of(workload, rows, blocks, training, draw):
-    """A function that multiplies arrays of the shapes met by `blocks` blocks of `rows` examples.
-
-    draw(shape) makes an array of the library that is timed: anything with `@` and `.mT`.
+    put(a) brings a NumPy array to the library that is timed.
     """
+    rng = np.random.default_rng(0)
     work = []
     for times, m, k, n in workload.products():
         # A linear layer is one product for all examples, attention's weights are a batch of them.
@@ -171,20 +160,15 @@ def products_of(workload, rows, blocks, training, draw):
             count, m = (-(-count // 2), m) if count > 1 else (1, -(-m // 2))
             repeats *= 2
         lead = (count,) if count > 1 else ()
-        A, B, G = draw((*lead, m, k)), draw((*lead, n, k)), draw((*lead, m, n))
-        work.append((repeats, A, B, G, transposed(A), transposed(B), transposed(G)))
+        shapes = (*lead, m, k), (*lead, n, k), (*lead, m, n)
+        A, B, G = (put(rng.standard_normal(shape, dtype=np.float32)) for shape in shapes)
+        work.append((blocks * repeats, A, B, G, B.swapaxes(-1, -2), G.swapaxes(-1, -2)))
 
     def run():
-        for _ in range(blocks):
-            for repeats, A, B, G, _, Bt, Gt in work:
-                for _ in range(repeats):
-                    A @ Bt
-                    if training:
-                        G @ B
-                        Gt @ A
+        for repeats, A, B, G, Bt, Gt in work:
+            for _ in range(repeats):
+                A @ Bt
+                G @ B
+                Gt @ A
 
     return run
-
-
-def transposed(a):
-    return a.swapaxes(-1, -2)

@@ -33,6 +33,7 @@ from train.run.options import (
     add_out,
     changed,
     flag,
+    names,
     option,
     parser_for,
     some_of,
@@ -42,7 +43,7 @@ from train.run.report import Report
 DEFAULT_MIXERS = "summation,attention,tssa,linear_attention,gated_deltanet"
 NO_MIXING = "projection"
 # What may differ between calls that add to one comparison.
-OPEN = ("mixers", "seeds", "scaling", "without_projection")
+OPEN = ("mixers", "seeds", "scaling", "without_projection", "quick")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,14 +55,25 @@ class CompareConfig(Settings):
         None, "corpus of --task bytes (default: python_docs)", "task", choices=classification.NAMES
     )
     length: int = option(
-        None, "tokens of an example at most; ListOps: fewer than this", "task",
+        None, "tokens of an example at most; ListOps: fewer than this; state tracking and copying: "
+        "elements and letters in training", "task",
         **N | {"at_least": 2, "at_most": 2**20},
     )  # fmt: skip
-    min_length: int = option(None, "ListOps: more tokens than this", "task", **N | {"at_least": 0})
+    test_length: int = option(None, "state tracking and copying: the longest tested", "task", **N)
+    min_length: int = option(
+        None, "ListOps: more tokens than this; parity: the shortest word", "task",
+        **N | {"at_least": 0},
+    )  # fmt: skip
+    ask: str = option(
+        None, "state tracking: what is trained, the state after every element or the last", "task",
+        choices=("every", "last"),
+    )  # fmt: skip
+    letters: int = option(None, "selective copying: letters to be copied", "task", **N)
     max_depth: int = option(None, "ListOps: levels of a tree", "task", **N, at_most=100)
     vocab_size: int = option(
-        None, "recall: keys and values together; texts: words kept", "task", **N | {"at_least": 4}
-    )
+        None, "recall: keys and values together; copying: letters and two more; texts: words kept",
+        "task", **N | {"at_least": 4},
+    )  # fmt: skip
     pairs: int = option(None, "recall: keys with values; regression: examples", "task", **N)
     filler: str = option(
         None, "recall: between questions are random numbers or 0", "task",
@@ -78,7 +90,10 @@ class CompareConfig(Settings):
     train_size: int = option(None, "training examples, where they are a fixed set", "task", **N)
     test_size: int = option(None, "test examples", "task", **N)
 
-    mixers: str = option(DEFAULT_MIXERS, "names with commas, or all", "model", metavar="NAMES")
+    mixers: str = option(
+        DEFAULT_MIXERS, "names with commas, as deltanet:beta_max=2 with options, or all", "model",
+        metavar="NAMES",
+    )  # fmt: skip
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
     width: int = option(64, "width of the model", "model", **SIZE)
     layers: int = option(2, "blocks", "model", **LAYERS)
@@ -99,6 +114,7 @@ class CompareConfig(Settings):
     weight_decay: float = changed(Config, "weight_decay", 0.0)
     clip_norm: float = changed(Config, "clip_norm", 1.0)
     seeds: int = option(3, "runs of every mixer, seeds 0, 1, ...", **N)
+    quick: bool = option(False, "one seed and half the steps")
 
     backend: str = changed(Config, "backend", "numpy")
     threads: int = changed(Config, "threads", None)
@@ -109,16 +125,19 @@ class CompareConfig(Settings):
 
     def names(self):
         """The mixers to compare, in order. UserError for one that is unknown."""
-        asked = [*mixers.TABLE]
-        if self.mixers != "all":
-            asked = some_of(asked, self.mixers, "mixers")
+        words = names(self.mixers)
+        kinds = ",".join(word.partition(":")[0] for word in words)
+        some_of([*mixers.TABLE, "all"], kinds, "mixers")
+        asked = [name for word in words for name in (mixers.TABLE if word == "all" else [word])]
         if self.without_projection:
             asked = [name for name in asked if name != NO_MIXING]
         elif NO_MIXING not in asked:
             asked.append(NO_MIXING)
         if not asked:
             raise UserError(f"--mixers {self.mixers} --without-projection: no mixer is left")
-        return asked
+        for name in asked:
+            mixers.parse_name(name)
+        return list(dict.fromkeys(asked))
 
 
 def resolve(given):
@@ -126,11 +145,15 @@ def resolve(given):
     config = CompareConfig(**given)
     config.check()
     own = SETTINGS[config.task]
+    optional = {field.name for field in dataclasses.fields(config) if field.default is None}
     foreign = {name for settings in SETTINGS.values() for name in settings} - own.keys()
-    for name in sorted(foreign & given.keys()):
+    for name in sorted(foreign & optional & given.keys()):
         raise UserError(f"{flag(name)} has no meaning for --task {config.task}")
-    missing = {name: value for name, value in own.items() if getattr(config, name) is None}
-    config = resolve_defaults(dataclasses.replace(config, **missing))
+    config = dataclasses.replace(config, **own | given)
+    if config.quick:
+        quick = {"seeds": 1, "steps": max(1, config.steps // 2)}
+        config = dataclasses.replace(config, **quick | given)
+    config = resolve_defaults(config)
     config.check_heads()
     config.names()
     return config
@@ -150,12 +173,12 @@ def compare(config, folder, report):
     cells = Cells(folder, settings)
     for seed in range(config.seeds):
         for mixer in names:
-            name = f"{mixer}-seed{seed}"
+            name = cell_name(mixer, seed)
             result = cells.done(name)
             if result is None:
                 result = cells.keep(name, train_cell(task, mixer, seed, report))
                 compare_report.cell_line(report, result, task.metric)
-    results = [cells.done(f"{mixer}-seed{s}") for mixer in names for s in range(config.seeds)]
+    results = [cells.done(cell_name(mixer, s)) for mixer in names for s in range(config.seeds)]
     scaling = []
     for mixer in names if config.scaling else ():
         name = f"scaling-{mixer}-{config.scaling}"
@@ -165,6 +188,11 @@ def compare(config, folder, report):
             compare_report.scaling_line(report, row)
         scaling.append(row)
     compare_report.finish(report, folder, task, settings, results, baselines, scaling)
+
+
+def cell_name(mixer, seed):
+    """A file's name: without the colon, which some systems keep for themselves."""
+    return f"{mixer.replace(':', ' ')}-seed{seed}"
 
 
 def main(arguments=None):
@@ -183,9 +211,9 @@ def run(arguments):
     folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
     report = Report()
     machine.keep_freed_memory()
-    with folder.claimed(), warnings.catch_warnings():
-        # An overflow shows in the loss, and the cell records the step.
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # An overflow shows in the loss, and the cell records the step.
+    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+    with folder.claimed(), quiet:
         try:
             compare(config, folder, report)
         except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from minisum import backend, machine, mixers
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
 from minisum.shards import Shards
+from train.bench.measure import timed
 from train.loop import STEPS_BETWEEN_READS
 
 WARM_UP = 3  # readings that the speed leaves out: caches, and kernels compiled on first use
@@ -67,7 +68,7 @@ def train_cell(task, mixer, seed, report):
         "mixer": mixer,
         "seed": seed,
         "steps": len(losses),
-        task.metric: test_score(task, shards, params, xp) if finite else None,
+        **(test_scores(task, shards, params, xp) if finite else {task.metric: None}),
         "train_loss": float(np.mean(last)) if finite else None,
         "diverged_at": None if finite else diverged or len(losses),
         "parameters": params.count,
@@ -80,14 +81,11 @@ def train_cell(task, mixer, seed, report):
     }
 
 
-def test_score(task, shards, params, xp):
-    """The metric: the mean of the scores over all test targets."""
-    total, count = 0.0, 0
-    for batch in task.test_batches():
-        outputs = shards.predict(params, backend.to_device(batch, xp))
-        total += task.score(backend.to_numpy(outputs), batch)
-        count += batch["targets"].size
-    return total / count
+def test_scores(task, shards, params, xp):
+    """What the task measures on its test set."""
+    return task.test_scores(
+        lambda batch: backend.to_numpy(shards.predict(params, backend.to_device(batch, xp)))
+    )
 
 
 def state_numbers(task, mixer):
@@ -114,7 +112,7 @@ def scale_cell(task, mixer, longest):
     xp = backend.get(config.backend)
     causal = task.causal
     if causal is None:
-        causal = not mixers.TABLE[mixer].can_be_bidirectional
+        causal = not mixers.TABLE[mixers.parse_name(mixer)[0]].can_be_bidirectional
     sizes = {"width": config.width, "heads": config.heads, "max_len": longest}
     layer = mixers.build(mixer, causal=causal, **sizes)
     rng = np.random.default_rng(0)
@@ -135,14 +133,10 @@ def scale_cell(task, mixer, longest):
 
 
 def median_seconds(work, xp):
-    work()
-    backend.synchronize(xp)
+    timed(work, xp)
     times = []
     while len(times) < 3 or (len(times) < REPEATS and sum(times) < PATIENCE):
-        clock = time.perf_counter()
-        work()
-        backend.synchronize(xp)
-        times.append(time.perf_counter() - clock)
+        times.append(timed(work, xp))
     return float(np.median(times))
 
 

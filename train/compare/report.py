@@ -66,7 +66,10 @@ def summarise(results, task):
 def finish(report, folder, task, settings, results, baselines, scaling):
     """Print the table and write comparison.csv, .json, .png and scaling.png."""
     rows = summarise(results, task)
-    report.say("\n".join(["", *table(rows, task.metric, baselines), *scaling_table(scaling)]))
+    more = task.more(folder, results, baselines)
+    report.say(
+        "\n".join(["", *table(rows, task.metric, baselines), *more, *scaling_table(scaling)])
+    )
     content = {
         "settings": settings, "metric": task.metric, "mixers": rows, "baselines": baselines,
         "cells": results, "scaling": scaling,

@@ -1,32 +1,23 @@
-"""The tasks of train.compare: batches, a model, a score and baselines.
+"""The tasks of train.compare: their settings, their data and what is known without learning.
 
-    task = build(config)                        config: a CompareConfig with its defaults resolved
-    model = task.model("tssa")                  the same encoder around any mixer
-    batch = task.train_batch(seed, step)        host arrays; step counts from 1
-    for batch in task.test_batches(): task.score(outputs, batch)    summed over the batch's targets
-    task.baselines()                           name -> what the metric is without learning
-
-A training batch is a function of (seed, step) and the test set of the settings alone, so all mixers
-see the same examples in the same order.
+What a task is stands in base.py; sequences.py has those that are tested on longer texts.
 """
 
-from functools import lru_cache
-from itertools import chain
+from functools import lru_cache, partial
 
 import numpy as np
 
-from data.fingerprint import data_sha256
 from data.generated import listops
 from data.generated.recall import Recall
 from data.generated.regression import Regression
 from data.sets import classification as texts
-from minisum.errors import UserError
 from minisum.models.closed_form import ridge
-from minisum.models.encoder import EncoderClassifier, EncoderReader, EncoderRegressor
+from minisum.models.encoder import EncoderClassifier, EncoderRegressor
 from minisum.text import batches
 from minisum.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
+from train.compare import sequences
+from train.compare.base import TEST_STREAM, GeneratedTask, ReaderTask, Task, fingerprint
 
-TEST_STREAM = (0, 0, 2)  # of no training batch and no initial parameters: those have two numbers
 WORDS = {"length": 256, "vocab_size": 10_000, "train_size": None, "test_size": None}
 # task -> its own settings with their defaults; those of other tasks it refuses
 SETTINGS = {
@@ -39,6 +30,7 @@ SETTINGS = {
     "regression": {
         "dims": 10, "pairs": 20, "noise": 0.5, "noise_kind": "fixed", "test_size": 10_000,
     },
+    **sequences.SETTINGS,
     **dict.fromkeys(texts.NAMES, WORDS),
 }  # fmt: skip
 NAMES = tuple(SETTINGS)
@@ -47,25 +39,8 @@ NAMES = tuple(SETTINGS)
 def build(config):
     """The task of a config; generates or reads its data."""
     makers = {"listops": listops_task, "recall": RecallTask, "regression": RegressionTask}
+    makers |= sequences.TASKS
     return makers.get(config.task, text_task)(config)
-
-
-class Task:
-    """What the tasks share. Subclasses define the metric, `model`, `score` and the batches."""
-
-    causal = None  # the mixers' own way: both directions where they can
-    metric, higher_is_better = "accuracy", True
-
-    def __init__(self, config, max_len):
-        self.config, self.max_len = config, max_len
-
-    def encoder(self):
-        sizes = self.config.pick("layers", "heads", "d_ff", "positions")
-        return sizes | {"causal": self.causal}
-
-    def score(self, outputs, batch):
-        """Targets hit, out of batch["targets"].size."""
-        return float((outputs.argmax(axis=-1) == batch["targets"]).sum())
 
 
 class SetTask(Task):
@@ -80,15 +55,12 @@ class SetTask(Task):
         self.more = more or {}
         parts = ((tokens.flat, tokens.offsets, labels) for tokens, labels in (train, test))
         self.sha256 = fingerprint(array for part in parts for array in part)
-        self.order = lru_cache(maxsize=1)(self._order)
+        self.order = lru_cache(maxsize=1)(partial(batches.epoch_order, len(train[1])))
 
     def model(self, mixer):
         config = self.config
         sizes = (self.vocab, config.width, self.classes, self.max_len)
         return EncoderClassifier(mixer, *sizes, encoder=self.encoder(), dropout=config.dropout)
-
-    def _order(self, seed, epoch):
-        return batches.epoch_order(len(self.train[1]), seed, epoch)
 
     def train_batch(self, seed, step):
         size = min(self.config.batch_size, len(self.train[1]))
@@ -114,54 +86,16 @@ class SetTask(Task):
         return {"majority": float((self.test[1] == likeliest).mean())} | self.more
 
 
-class GeneratedTask(Task):
-    """Examples drawn when they are needed, never twice the same: `self.source.draw(rng, rows)`."""
-
-    def __init__(self, config, max_len):
-        super().__init__(config, max_len)
-        if config.dropout:
-            raise UserError(
-                f"--dropout has no meaning for --task {config.task}, where no example comes twice"
-            )
-
-    def train_batch(self, seed, step):
-        return self._draw([seed, step], self.config.batch_size)
-
-    def test_batches(self):
-        everything = self.test_set()
-        for rows in batches.batches(np.arange(self.config.test_size), self.config.batch_size):
-            yield {name: array[rows] for name, array in everything.items()}
-
-    def test_set(self):
-        return self._draw(TEST_STREAM, self.config.test_size)
-
-    def _draw(self, stream, rows):
-        return self.source.draw(np.random.default_rng(stream), rows)
-
-    @property
-    def sha256(self):
-        return fingerprint([*self.train_batch(0, 1).values(), *self.test_set().values()])
-
-
-class RecallTask(GeneratedTask):
-    """Accuracy at the questions. Causal for every mixer: an answer is read as it is asked for."""
-
-    causal = True
+class RecallTask(ReaderTask):
+    """Accuracy at the questions."""
 
     def __init__(self, config):
-        super().__init__(config, config.length)
+        super().__init__(config, config.vocab_size, config.length)
         fill = config.filler == "random"
         self.source = Recall(config.vocab_size, config.length, config.pairs, random_filler=fill)
 
-    def model(self, mixer):
-        config = self.config
-        return EncoderReader(mixer, config.vocab_size, config.width, self.max_len, **self.encoder())
-
-    def tokens(self, batch):
-        return batch["ids"].size
-
     def baselines(self):
-        return {"chance": 2 / self.config.vocab_size, "any of its values": 1 / self.config.pairs}
+        return {"chance": 2 / self.vocab, "any of its values": 1 / self.config.pairs}
 
 
 class RegressionTask(GeneratedTask):
@@ -236,9 +170,3 @@ def text_task(config):
         ]
     examples = zip(encoded, (train.labels, test.labels), strict=True)
     return SetTask(config, *examples, vocab, len(data.class_names))
-
-
-def fingerprint(arrays):
-    """Of arrays with their types and shapes."""
-    described = ((f"{a.dtype.str} {a.shape}\n".encode(), a.tobytes()) for a in arrays)
-    return data_sha256(chain.from_iterable(described))

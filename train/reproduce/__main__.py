@@ -30,6 +30,7 @@ from train.run.report import Report, duration
 from train.run.signals import Interrupted, interruptible
 
 ROOT = Path(__file__).resolve().parents[2]
+SHARED = ("quick", "lm_tokenizer")  # settings of all cells of a folder
 # Parts of a result that a cell keeps beside the test metrics.
 KEPT = (
     "dataset", "device", "backend", "parameters", "epochs", "best_epoch", "epoch_chosen_by",
@@ -177,7 +178,7 @@ class Reproduction:
         done = [read_json(path) for path in sorted((self.folder.path / "cells").glob("*.json"))]
         nowhere = [name for name in sets_called(self.config.sets) if SETS[name].dataset is None]
         not_run = self.absent | dict.fromkeys(nowhere, "train.forecast has no set of this name")
-        settings = settings_of(self.config)
+        settings = self.config.pick(*SHARED)
         return reproduce_report.write(self.folder, settings, done, not_run, self.failed)
 
 
@@ -198,11 +199,6 @@ def environment_of(slot, gpus):
         names = given.split(",") if given else [str(i) for i in range(gpus)]
         environment["CUDA_VISIBLE_DEVICES"] = names[slot % min(len(names), gpus)]
     return environment
-
-
-def settings_of(config):
-    """The settings that all cells of a folder share."""
-    return {"quick": config.quick, "lm_tokenizer": config.lm_tokenizer}
 
 
 def list_cells(cells, folder, report):
@@ -244,7 +240,7 @@ def run(arguments):
         return
     backend.get(config.backend)  # a missing GPU is refused before a run is begun
     with folder.claimed():
-        claim_settings(folder, settings_of(config))
+        claim_settings(folder, config.pick(*SHARED))
         reproduction = Reproduction(config, asked, folder, report)
         try:
             reproduction.run()

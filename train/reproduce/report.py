@@ -22,7 +22,9 @@ def write(folder, settings, cells, not_run, failed):
     cells: contents of the finished ones. not_run: set -> why; failed: cell -> why.
     """
     cells = sorted(cells, key=lambda cell: [*SETS].index(cell["set"]))
-    protocols = sorted({cell["protocol"] for cell in cells}, key=place) or [PUBLISHED, HONEST]
+    found = {cell["protocol"] for cell in cells} or {PUBLISHED, HONEST}
+    # The published one first, its variants next, the honest one last.
+    protocols = sorted(found, key=lambda name: (name == HONEST, name != PUBLISHED, name))
     rows = [row for name in SETS for row in rows_of(name, cells, protocols)]
     notes, quirks = notes_of(settings, cells), quirks_of(cells)
     content = {
@@ -39,11 +41,6 @@ def write(folder, settings, cells, not_run, failed):
         checkpoint.write_bytes(folder.path / name, text.encode("utf-8"))
     printed = aligned(lines, left=3) if rows else ["no run is finished yet"]
     return "\n".join(["", *printed, "", *remarks])
-
-
-def place(protocol):
-    """The published one first, its variants next, the honest one last."""
-    return protocol == HONEST, protocol != PUBLISHED, protocol
 
 
 def rows_of(name, cells, protocols):

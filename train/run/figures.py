@@ -21,8 +21,7 @@ def picture(width, height):
                 return False
             figure = Figure(figsize=(width, height), layout="constrained")
             draw(figure, *arguments)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a character that the font lacks is drawn as a box
+            with warnings.catch_warnings(action="ignore"):  # the font lacks a character: a box
                 figure.savefig(path, dpi=120)
             return True
 

@@ -120,8 +120,6 @@ class ProcessGroup:
 
     def local_batch(self, batch):
         """This rank's examples of a batch: every size-th, as threads take every T-th shard."""
-        if self.size == 1:
-            return batch
         return {name: array[self.rank :: self.size] for name, array in batch.items()}
 
     def merge(self, parts):
@@ -174,8 +172,7 @@ class ProcessGroup:
             return
         import cupy
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # CuPy warns where NCCL is missing
+        with warnings.catch_warnings(action="ignore"):  # CuPy warns where NCCL is missing
             from cupy.cuda import nccl
         seat = (socket.gethostname(), cupy.cuda.Device().pci_bus_id)
         seats, able = zip(*self.all_gather_object((seat, bool(nccl.available))), strict=True)
@@ -311,10 +308,15 @@ def attempt(work):
         return work(), None
     except (UserError, Interrupted, SystemExit) as error:
         return None, error
-    except OSError as error:
-        return None, UserError(str(error))
-    except MemoryError as error:
-        return None, UserError(f"not enough memory for a run of this size ({error})")
+    except (OSError, MemoryError) as error:
+        return None, in_a_sentence(error)
+
+
+def in_a_sentence(error):
+    """The UserError for what the machine refused, a file or memory; None for any other error."""
+    if isinstance(error, MemoryError):
+        return UserError(f"not enough memory for a run of this size ({error})")
+    return UserError(str(error)) if isinstance(error, OSError) else None
 
 
 def _flush():

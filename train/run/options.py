@@ -12,11 +12,15 @@ import math
 import os
 import sys
 import tomllib
+from operator import ge, gt, le, lt
 from pathlib import Path
 
 from minisum import backend, checkpoint
 from minisum.errors import UserError
 from minisum.text.tokenizer import KINDS, least_vocabulary
+
+# Bounds of an option, and what holds between a value and each.
+BOUNDS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
 
 
 def option(default, help, group="training", **metadata):
@@ -185,9 +189,6 @@ class Config(Settings):
         dataset = self.dataset if self.data is None else None
         return {"dataset": dataset, "data_file": self.data}
 
-    def to_dict(self):
-        return dataclasses.asdict(self)
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextConfig(Config):
@@ -225,8 +226,37 @@ class TextConfig(Config):
             raise UserError("--validation has no meaning with --select test: leave one out")
 
 
+class LayerPattern:
+    """What --mixer, --layers and --layers-pattern say together, for a config that has all three."""
+
+    BEFORE_ATTENTION = "summation"  # in the layers of --mixer hybrid
+
+    def check_pattern(self, given):
+        if self.layers_pattern is not None:
+            for name in ("mixer", "layers"):
+                if name in given:
+                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
+
+    @property
+    def pattern(self):
+        """The layers, first to last."""
+        if self.layers_pattern is not None:
+            return self.layers_pattern
+        if self.mixer != "hybrid":
+            return f"{self.mixer}*{self.layers}"
+        before = [f"{self.BEFORE_ATTENTION}*{self.layers - 1}"] if self.layers > 1 else []
+        return ",".join([*before, "attention"])
+
+
 def flag(name):
     return "--" + name.replace("_", "-")
+
+
+def refuse(names, given, why):
+    """UserError if a flag among `names` was given."""
+    for name in names:
+        if name in given:
+            raise UserError(f"{flag(name)}: {why}")
 
 
 def check_bounds(field, value):
@@ -240,13 +270,8 @@ def check_bounds(field, value):
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} {value}: a finite number is needed")
     broken = [
-        f"{word} {limits[key]}"
-        for key, word, holds in (
-            ("at_least", "at least", lambda a, b: a >= b),
-            ("above", "above", lambda a, b: a > b),
-            ("at_most", "at most", lambda a, b: a <= b),
-            ("below", "below", lambda a, b: a < b),
-        )
+        f"{key.replace('_', ' ')} {limits[key]}"
+        for key, holds in BOUNDS.items()
         if key in limits and not holds(value, limits[key])
     ]
     if broken:
@@ -311,6 +336,12 @@ def add_out(parser, help):
 
 class Parser(argparse.ArgumentParser):
     """argparse, but a wrong command line is a UserError like any other wrong input."""
+
+    @classmethod
+    def with_defaults(cls, program, description):
+        """A parser whose --help shows each flag's default."""
+        form = {"allow_abbrev": False, "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+        return cls(prog=program, description=description, **form)
 
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")

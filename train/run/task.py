@@ -9,16 +9,23 @@ import copy
 import dataclasses
 from functools import cached_property
 
+import numpy as np
+
 from minisum.checkpoint import TOKENIZER
 from minisum.text import batches
-from minisum.text.tokenizer import save_tokenizer
+from minisum.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from train.run.options import Config
 
 
 class Task:
     """Batches are dicts of host arrays with a leading axis B. Subclasses are picklable."""
 
-    name: str  # "classifier"
+    name: str  # "classifier": python -m train.classifier
+    config_class: type
+    description: str  # for --help
+    predict = None  # a static method: (minisum.runs.Run, flags given for it by name) -> None
+    predict_help: str
+    predict_flags = ("data", "format")
     config: Config
     dataset: str
     data_sha256: str
@@ -29,6 +36,10 @@ class Task:
     compared: tuple  # the mixers that --mixer all trains
     untrained: tuple = ()  # those of them that are solved for
     report_metrics: tuple  # the keys that their comparison shows
+
+    @classmethod
+    def load(cls, config, folder, resume):
+        """The task of `config` with its data. On resuming, the tokenizer is the RunFolder's."""
 
     @cached_property
     def model(self):
@@ -41,17 +52,22 @@ class Task:
         """The batch of these training rows, without noise."""
         return self.batch("train", rows)
 
+    def outputs(self, split, predict):
+        """(N, ...) float64: the outputs for a split, short texts first: little padding."""
+        order = np.argsort(self.texts[split].lengths, kind="stable")
+        chunks = batches.batches(order, self.config.batch_size)
+        outputs = np.concatenate([predict(self.batch(split, rows)) for rows in chunks])
+        return outputs[np.argsort(order)].astype(np.float64)
+
     def evaluate(self, split, predict, folder=None):
         """Metrics on split "val" or "test": a dict with "loss", `metric` and any others.
 
         predict(batch) gives the model's outputs as host arrays. folder: a path for tables and
         figures of the test split; None writes none.
         """
-        raise NotImplementedError
 
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
-        raise NotImplementedError
 
     def baselines(self):
         """name -> metrics on the test split of what is solved for and compared with every run."""
@@ -62,7 +78,6 @@ class Task:
 
         "model": arguments of minisum.runs.reading.build_model. It is kept in best.safetensors.
         """
-        raise NotImplementedError
 
     def tokens(self, batch):
         """Tokens of a batch, for the speed."""
@@ -89,3 +104,10 @@ class Task:
     def resolve(config):
         """The config with the defaults that depend on the mixer filled in."""
         return config
+
+
+def tokenizer_of(config, folder, resume, texts, read=load_tokenizer, make=train_tokenizer):
+    """The tokenizer of a run: read from its folder on resuming, else made of the training texts."""
+    if resume and folder.tokenizer.exists():
+        return read(folder.tokenizer)
+    return make(texts, config.tokenizer, config.vocab_size)

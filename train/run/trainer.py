@@ -110,10 +110,6 @@ class Trainer:
         params.vector[...] = self.xp.asarray(vector)
         return params
 
-    def use(self, vector):
-        """Predict with the parameters in this vector of the host from now on."""
-        self.used = self.params_of(vector)
-
     def predict(self, batch):
         """The model's outputs for `batch`, on the host of every rank."""
         part = self.group.local_batch(batch)

@@ -1,0 +1,209 @@
+"""Equations that tie the mixers of the second shelf to the first, and to what their papers say."""
+
+import numpy as np
+import pytest
+from conftest import XP
+from hypothesis import given
+from mixer_forms import close, same
+
+from minisum import mixers, ops
+from minisum.backend import to_numpy
+from minisum.params import Params
+from minisum.strategies import cases
+
+pytestmark = pytest.mark.usefixtures("short_chunks")
+
+sizes = cases(XP, B=(1, 2), n=(1, 9), H=(1, 2), h=(1, 4), d=(1, 4))
+
+
+def qkv(case):
+    return case.normal("B H n h"), case.normal("B H n h"), case.normal("B H n d")
+
+
+def build(name, case, **options):
+    """A mixer of four numbers a head, its first values, and tokens."""
+    mixer = mixers.build(name, width=4 * case.H, heads=case.H, max_len=16, **options)
+    params = Params.from_arrays(mixer.init(np.random.default_rng(case.seed)), XP, "float64")
+    return mixer, params, XP.asarray(case.rng.normal(size=(case.B, case.n, mixer.width)))
+
+
+@given(case=sizes)
+def test_a_window_as_long_as_the_text_is_attention(case):
+    for causal in (False, True):
+        window, params, x = build("window", case, window=case.n, causal=causal)
+        attention, _, _ = build("attention", case, causal=causal)
+        (y, back), (wanted, back_wanted) = window(params, x), attention(params, x)
+        close(y, wanted)
+        dy = XP.asarray(case.rng.normal(size=x.shape))
+        close(back(dy)[0], back_wanted(dy)[0])
+
+
+@given(case=sizes)
+def test_a_window_of_one_token_is_its_value(case):
+    q, k, v = qkv(case)
+    for causal in (False, True):
+        y, back = ops.window_attention(q, k, v, None, 1, causal)
+        same(y, v)
+        dq, dk, dv, _ = back(case.normal("B H n d"))
+        assert not dq.any() and not dk.any() and dv.any()
+
+
+@given(case=cases(XP, B=(1, 2), n=(4, 9), H=(1, 2), h=(1, 4), d=(1, 4)))
+def test_a_window_forgets_what_left_it(case):
+    """A token changes the outputs of the w tokens from itself on, and no others by one bit."""
+    q, k, v = qkv(case)
+    s, w = int(case.rng.integers(0, case.n)), 2
+    before, _ = ops.window_attention(q, k, v, None, w, True)
+    k, v = k.copy(), v.copy()
+    k[:, :, s], v[:, :, s] = 1.0, 2.0
+    after, _ = ops.window_attention(q, k, v, None, w, True)
+    same(after[:, :, :s], before[:, :, :s])
+    same(after[:, :, s + w :], before[:, :, s + w :])
+    assert (after[:, :, s : s + w] != before[:, :, s : s + w]).any(axis=-1).all()
+
+
+@given(case=sizes)
+def test_blocks_attend_on_their_own(case):
+    q, k, v = qkv(case)
+    y, _ = ops.window_attention(q, k, v, None, 3, False)
+    for start in range(0, case.n, 3):
+        block = slice(start, start + 3)
+        close(y[:, :, block], ops.attention(q[:, :, block], k[:, :, block], v[:, :, block])[0])
+
+
+@given(case=sizes)
+def test_wkv_without_decay_or_bonus_is_a_running_softmax(case):
+    """Which is AFT-simple's."""
+    k, v, zero = case.normal("B n d", 3.0), case.normal("B n d"), XP.zeros(case.shape("d"))
+    (y, _), _ = ops.wkv(k, v, zero, zero)
+    close(y, ops.running_softmax_pool(k, v)[0][0])
+
+
+@given(case=cases(XP, B=(1, 2), n=(2, 9), d=(1, 4)))
+def test_wkv_does_not_mind_large_keys(case):
+    k, v = case.normal("B n d", 3.0), case.normal("B n d")
+    w, u = case.uniform("d", -9, 0), case.normal("d")
+    (y, _), _ = ops.wkv(k, v, w, u)
+    (louder, _), _ = ops.wkv(k + 1e4, v, w, u)
+    np.testing.assert_allclose(to_numpy(louder), to_numpy(y), rtol=1e-9, atol=1e-9)
+
+
+@given(case=sizes)
+def test_a_bonus_without_end_leaves_the_present_alone(case):
+    k, v = case.normal("B n d"), case.normal("B n d")
+    w = case.uniform("d", -2, -0.1)
+    (y, _), _ = ops.wkv(k, v, w, XP.full_like(w, 1e3))
+    close(y, v)
+
+
+@given(case=sizes)
+def test_hgrn2_is_gated_linear_attention_that_writes_what_it_forgets(case):
+    mixer, params, x = build("hgrn2", case, causal=True, lower_bound=0.25)
+    heads = (case.B, case.n, case.H, -1)
+    q, z, v = ((x @ params[name]["W"].T).reshape(heads).swapaxes(1, 2) for name in "qfv")
+    keep = 0.25 + 0.75 / (1 + XP.exp(-z))
+    (o, _), _ = ops.causal_product(ops.silu(q)[0] / 2, 1 - keep, v, XP.log(keep))
+    normed, _ = ops.rms_norm(ops.merge_heads(o)[0], params["norm"]["gain"], 1e-5)
+    close(mixer(params, x)[0], normed @ params["o"]["W"].T)
+
+
+@given(case=sizes)
+def test_cottention_that_divides_by_nothing_is_a_product_of_unit_vectors(case):
+    """And does not see how long queries and keys are."""
+    mixer, params, x = build("cottention", case)
+    params["m"][...] = -1e3
+    y, _ = mixer(params, x)
+    heads = (case.B, case.n, case.H, -1)
+    q, k, v = ((x @ params[name]["W"].T).reshape(heads).swapaxes(1, 2) for name in "qkv")
+    q, k = (a / XP.sqrt((a * a).sum(axis=-1, keepdims=True)) for a in (q, k))
+    joined, _ = ops.merge_heads(ops.full_product(q, k, v)[0][0])
+    close(y, joined @ params["o"]["W"].T)
+
+
+@given(case=sizes)
+def test_fastformer_with_level_pools_multiplies_by_means(case):
+    """Logits of zero: both pools are means over the text."""
+    mixer, params, x = build("fastformer", case)
+    for name in ("alpha", "beta"):
+        params[name]["W"][...] = 0.0
+    q, k = x @ params["q"]["W"].T, x @ params["k"]["W"].T
+    p = k * q.mean(axis=1, keepdims=True)
+    close(mixer(params, x)[0], (p.mean(axis=1, keepdims=True) * q) @ params["o"]["W"].T + q)
+
+
+@given(case=sizes)
+def test_without_decay_both_directions_are_the_full_product(case):
+    q, k, v = qkv(case)
+    (full, _), _ = ops.full_product(q, k, v)
+    for letters in ("B H n 1", "B H n h"):
+        close(ops.both_ways_product(q, k, v, XP.zeros(case.shape(letters)))[0], full)
+
+
+@given(case=sizes)
+def test_both_directions_are_alike(case):
+    """A text read backwards, with its decays, gives the outputs backwards."""
+    q, k, v = qkv(case)
+    log_decay = case.uniform("B H n h", -2, 0)
+    y, _ = ops.both_ways_product(q, k, v, log_decay)
+    turned, _ = ops.both_ways_product(*(XP.flip(a, 2) for a in (q, k, v, log_decay)))
+    close(XP.flip(turned, 2), y)
+
+
+@given(case=cases(XP, B=(1, 2), n=(3, 9), H=(1, 2), h=(1, 4), d=(1, 4)))
+def test_the_token_that_is_read_fades_by_its_own_decay(case):
+    """And the reader's does not count: from one end only the other tokens' decays matter."""
+    u = case.normal("B n d")
+    log_decay = case.uniform("B n d", -2, -0.1)
+    y, _ = ops.both_ways_sum(u, log_decay)
+    changed = log_decay.copy()
+    changed[:, 0], changed[:, -1] = -5.0, -5.0
+    ends, _ = ops.both_ways_sum(u, changed)
+    own = u[:, 0] - u[:, 0] * XP.exp(-5.0 - log_decay[:, 0])
+    faded = own * XP.exp(log_decay[:, 0] + log_decay[:, 1:-1].sum(axis=1))
+    after = (ops.both_ways_sum(u[:, 1:], log_decay[:, 1:])[0])[:, -1]
+    first = u[:, 0] * XP.exp(log_decay[:, :-1].sum(axis=1))
+    close(y[:, -1], after + first)
+    close(y[:, -1] - ends[:, -1], faded)
+
+
+@given(case=sizes)
+def test_sums_both_ways_are_products_both_ways_of_one_key(case):
+    u, log_decay = case.normal("B n d"), case.uniform("B n d", -2, 0)
+    as_heads = [a.swapaxes(1, 2)[..., None] for a in (u, log_decay)]
+    one = XP.ones_like(as_heads[0])
+    y, _ = ops.both_ways_product(one, one, *as_heads)
+    close(ops.both_ways_sum(u, log_decay)[0], y[..., 0].swapaxes(1, 2))
+
+
+@given(case=sizes)
+def test_a_selective_scan_of_one_number_is_a_decayed_sum(case):
+    u, delta = case.normal("B n d"), case.uniform("B n d", 0.1, 1)
+    A, key, query = case.uniform("d 1", -2, -0.1), case.normal("B n 1"), case.normal("B n 1")
+    (y, _), _ = ops.selective_scan(u, delta, A, key, query)
+    (h, _), _ = ops.decayed_sum(delta * u * key, delta * A[:, 0])
+    close(y, h * query)
+
+
+@given(case=sizes)
+def test_a_selective_scan_whose_channels_are_alike_is_a_product_with_decay(case):
+    """Mamba-1 with one A and one step for all channels and states is Mamba-2, one head."""
+    u, delta = case.normal("B n d"), case.uniform("B n 1", 0.1, 1)
+    key, query, A = case.normal("B n h"), case.normal("B n h"), -0.7
+    steps = XP.broadcast_to(delta, u.shape)
+    (y, _), _ = ops.selective_scan(u, steps, XP.full(case.shape("d h"), A), key, query)
+    heads = [a[:, None] for a in (query, key, delta * u, delta * A)]
+    close(y, ops.causal_product(*heads)[0][0][:, 0])
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2"])
+@given(case=sizes)
+def test_a_state_space_model_that_steps_nowhere_passes_the_present_on(name, case):
+    """Steps of next to nothing write nothing: what is left is D u through the gate."""
+    mixer, params, x = build(name, case, causal=True)
+    layer = params["dt"]["b"] if name == "mamba" else params["dt_bias"]
+    layer[...] = -80.0
+    before, _ = mixer(params, x)
+    params["A_log"][...] = 5.0
+    close(before, mixer(params, x)[0])
+    params["D"][...] = 0.0
+    assert abs(mixer(params, x)[0]).max() < 1e-9

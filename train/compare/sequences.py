@@ -1,0 +1,165 @@
+"""Tasks that are learned on short texts and tested on longer ones: state tracking and copying.
+
+Every score is kept for each length, as the share of answers that are right and as the share of
+texts whose answers are all right so far. The first flatters: the first answers of a text are easy.
+"""
+
+import numpy as np
+
+from data.generated.copying import KINDS, Copying
+from data.generated.state_tracking import GROUPS, StateTracking
+from minisum.errors import UserError
+from train.compare.base import TEST_STREAM, ReaderTask
+from train.run.figures import finish, picture
+from train.run.report import aligned
+
+# Words over a group: small models of one layer and without positions.
+WORDS = {
+    "length": 24, "test_length": 96, "ask": "every", "test_size": 512, "width": 32, "layers": 1,
+    "positions": "none", "steps": 600, "lr": 1e-2,
+    "mixers": "attention,gla,deltanet:conv=0,deltanet:conv=0:beta_max=2,"
+    "deltaproduct:conv=0:beta_max=1,deltaproduct:conv=0",
+}  # fmt: skip
+PARITY = {"length": 40, "min_length": 3, "ask": "last", "test_length": 256, "steps": 300}
+COPIES = {
+    "length": 64, "test_length": 256, "vocab_size": 16, "test_size": 512, "positions": "none",
+}  # fmt: skip
+SETTINGS = {
+    **dict.fromkeys(GROUPS, WORDS),
+    "parity": WORDS | PARITY,
+    "copying": COPIES | {"length": 16, "test_length": 64},
+    "selective_copying": COPIES | {"letters": 16},
+    "induction": COPIES,
+}
+READERS = 4096  # texts from which a reader of one token learns what to answer
+
+
+class SequenceTask(ReaderTask):
+    """Subclasses define `lengths`, those of the tests, and `test_set` of one of them.
+
+    first: the places of the first token that is no beginning.
+    """
+
+    first = slice(0, 1)
+
+    def test_scores(self, predict):
+        """Of the longest length, and lengths: a list of [length, accuracy, whole]."""
+        rows = []
+        for length in self.lengths:
+            batches = self.batches_of(self.test_set(length))
+            hits = [predict(batch).argmax(axis=-1) == batch["targets"] for batch in batches]
+            rows += self.rows_of(length, np.concatenate(hits))
+        rows = [[length, round(float(a), 4), round(float(b), 4)] for length, a, b in rows]
+        return {"accuracy": rows[-1][1], "whole": rows[-1][2], "lengths": rows}
+
+    def rows_of(self, length, hits):
+        """[(length, accuracy, whole)] of answers that were hit or missed, (texts, places)."""
+        return [(length, hits.mean(), hits.all(axis=1).mean())]
+
+    def baselines(self):
+        """What the most frequent answer scores at the longest length, and readers of one token."""
+        tokens = {
+            "most frequent answer": lambda batch: 0 * batch["places"],
+            "first token": lambda batch: batch["ids"][:, self.first] + 0 * batch["places"],
+            "last token": lambda batch: np.take_along_axis(batch["ids"], batch["places"], axis=1),
+        }
+        train = self.test_set(stream=(0, 0, 3), rows=READERS)
+        test = self.test_set()
+        scores = {"chance": 1 / len(np.unique(train["targets"]))}
+        for name, token in tokens.items():
+            counts = np.zeros((self.vocab, self.vocab))
+            np.add.at(counts, (token(train), train["targets"]), 1)
+            hits = counts.argmax(axis=1)[token(test)] == test["targets"]
+            scores[name] = round(float(self.rows_of(self.lengths[-1], hits)[-1][1]), 4)
+        return scores
+
+    def more(self, folder, results, baselines):
+        draw_lengths(folder.path / "lengths.png", results, self, baselines)
+        trained, longest = self.config.length, self.lengths[-1]
+        shown = [n for n in (trained, 2 * trained, 4 * trained, longest) if n <= longest]
+        shown = list(dict.fromkeys(shown))
+        lines = [["mixer, seed", *(f"{n}: answers, texts" for n in shown)]]
+        for result in results:
+            scores = {n: rest for n, *rest in result.get("lengths", ())}
+            cells = ["{:.3f} {:.3f}".format(*scores[n]) if n in scores else "-" for n in shown]
+            lines.append([f"{result['mixer']}, {result['seed']}", *cells])
+        return [
+            "",
+            "right at each length: answers, and texts with all answers so far",
+            *aligned(lines),
+        ]
+
+
+class WordTask(SequenceTask):
+    """State tracking. A word of the longest length, asked at every place, tests all lengths."""
+
+    first = slice(1, 2)
+
+    def __init__(self, config):
+        if config.test_length < config.length:
+            raise UserError(f"--test-length {config.test_length} is below --length {config.length}")
+        last = config.ask == "last"
+        shortest = config.min_length if last else None
+        self.source = StateTracking(config.task, config.length, shortest, last)
+        self.lengths = [config.test_length]
+        super().__init__(config, self.source.vocab, config.test_length + 1)
+
+    def test_set(self, length=None, stream=TEST_STREAM, rows=None):
+        words = StateTracking(self.config.task, length or self.lengths[-1])
+        return words.draw(np.random.default_rng(stream), rows or self.config.test_size)
+
+    def rows_of(self, length, hits):
+        whole = np.logical_and.accumulate(hits, axis=1)
+        return [(1 + t, hits[:, t].mean(), whole[:, t].mean()) for t in range(length)]
+
+
+class CopyTask(SequenceTask):
+    """Copying of at most `length` letters, selective copying and induction in `length` tokens."""
+
+    def __init__(self, config):
+        if config.test_length < config.length:
+            raise UserError(f"--test-length {config.test_length} is below --length {config.length}")
+        doublings = (config.test_length // config.length).bit_length()
+        self.lengths = [config.length << k for k in range(doublings)]
+        max_len = self.source_of(config, self.lengths[-1]).length
+        super().__init__(config, config.vocab_size, max_len)
+
+    @staticmethod
+    def source_of(config, length):
+        if config.task == "copying":
+            return Copying(config.task, config.vocab_size, 2 * length + 1, length)
+        return Copying(config.task, config.vocab_size, length, config.letters or 1)
+
+    def train_batch(self, seed, step):
+        rng, length = np.random.default_rng([seed, step]), self.config.length
+        if self.config.task == "copying":
+            length = int(rng.integers(1, length, endpoint=True))
+        return self.source_of(self.config, length).draw(rng, self.config.batch_size)
+
+    def test_set(self, length=None, stream=TEST_STREAM, rows=None):
+        source = self.source_of(self.config, length or self.lengths[-1])
+        return source.draw(np.random.default_rng(stream), rows or self.config.test_size)
+
+
+TASKS = dict.fromkeys(GROUPS, WordTask) | dict.fromkeys(KINDS, CopyTask)
+
+
+@picture(12, 5)
+def draw_lengths(figure, results, task, baselines):
+    """Accuracy and whole texts against length: the mean of the seeds of each mixer."""
+    curves = {}
+    for result in results:
+        if result["accuracy"] is not None:
+            curves.setdefault(result["mixer"], []).append(result["lengths"])
+    panels = ((1, "answers right at that length"), (2, "texts right at every place so far"))
+    for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+        for number, (mixer, runs) in enumerate(curves.items()):
+            runs = np.array(runs)  # (seeds, lengths, 3)
+            style = {"linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.4}
+            marker = "." if runs.shape[1] < 12 else ""
+            mean = runs[:, :, column].mean(axis=0)
+            axes.plot(runs[0, :, 0], mean, label=mixer, marker=marker, **style)
+        axes.axvline(task.config.length, color="grey", linewidth=0.8)
+        axes.axhline(baselines["chance"], color="grey", linewidth=0.8, linestyle=":")
+        axes.set_ylim(-0.02, 1.02)
+        finish(axes, "length (grey: the longest in training)", label, legend=column == 2)
