@@ -19,6 +19,7 @@ from minisum.models import language_model
 from minisum.runs import load as load_run
 from minisum.runs.reading import build_model
 from minisum.text import batches, byte_tokens
+from minisum.text.splits import overlap
 from minisum.text.tokenizer import encode
 from train import command_line
 from train.command_line import run_with_exit_status
@@ -150,6 +151,7 @@ class LanguageModelling(Task):
         self.vocab = tokenizer.get_vocab_size()
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
         self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
+        self.test_texts_in_train = overlap(data.splits["train"], data.splits["test"])
         self.train_size = len(self.windows["train"])
 
     def cut(self, texts, split):
@@ -192,6 +194,7 @@ class LanguageModelling(Task):
     def summary(self):
         sizes = {f"{split}_tokens": windows.targets for split, windows in self.windows.items()}
         mixer = self.config.layers_pattern or self.config.mixer
+        sizes["test_texts_in_train"] = self.test_texts_in_train
         return {"mixer": mixer, "vocabulary": self.vocab, **sizes}
 
     def model_spec(self):

@@ -20,9 +20,11 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
+from minisum.models.bag import rows_for
 from minisum.models.base import Unlearned
 from minisum.ops.losses import cross_entropy
 from minisum.runs.reading import build_model
+from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
 from train import rivals
 from train.command_line import main
@@ -87,9 +89,9 @@ class ClassifierConfig(TextConfig):
         models.POSITION_OFFSET, "added to positions that multiply", "model", metavar="X"
     )
     bag_rows: int = option(
-        2**18, "beside the features every word and every pair of words votes on the classes "
-        "directly, the pairs hashed into so many rows (fewer where the texts are few); 0: no such "
-        "bag", "model", at_least=0, at_most=2**26, metavar="N",
+        0, "beside the features every word and every pair of words votes on the classes directly, "
+        "the pairs hashed into N rows (fewer where the texts are few); 0: none does", "model",
+        at_least=0, at_most=2**26, metavar="N",
     )  # fmt: skip
     one_logit: bool = option(
         False, "two classes share one logit with a sigmoid, as first published", "model"
@@ -101,7 +103,7 @@ class ClassifierConfig(TextConfig):
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
     tokenizer: str = changed(TextConfig, "tokenizer", "wordpunct")
-    vocab_size: int = changed(TextConfig, "vocab_size", 30_000)
+    vocab_size: int = changed(TextConfig, "vocab_size", 80_000)
     max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
         None, "passes over the training rows (default: 15, or enough for 3,000 steps)", **N,
@@ -186,9 +188,9 @@ class Classification(Task):
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
-        # No more rows than there are pairs of words to learn from.
-        pairs = int(self.texts["train"].offsets[-1])
-        self.bag_rows = min(config.bag_rows, 1 << pairs.bit_length())
+        texts = [data.splits[split].texts for split in ("train", "val", "test")]
+        self.test_texts_in_train = overlap(texts[0] + texts[1], texts[2])
+        self.bag_rows = rows_for(config.bag_rows, self.texts["train"].offsets[-1])
 
     @property
     def compared(self):
@@ -248,6 +250,7 @@ class Classification(Task):
             "train_examples": self.train_size,
             "val_examples": len(self.labels["val"]),
             "test_examples": len(self.labels["test"]),
+            "test_texts_in_train": self.test_texts_in_train,
             "classes": len(self.data.class_names),
             "vocabulary": self.vocab,
             "majority_accuracy": self.majority_accuracy(),

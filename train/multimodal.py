@@ -21,6 +21,7 @@ from minisum.models.base import Unlearned
 from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
 from minisum.runs.reading import build_model
+from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
 from train import rivals
 from train.command_line import main
@@ -135,6 +136,8 @@ class Multimodal(Task):
         if self.deviation == 0:
             raise UserError(f"{data.name}: the training rows are too few to differ in the target")
         self.reader = TextReader(tokenizer, **self.describe_reader())
+        rows = [data.splits[split].texts for split in ("train", "val", "test")]
+        self.test_texts_in_train = overlap(rows[0] + rows[1], rows[2])
         self.texts, self.numbers = {}, {}
         for name, table in self.tables.items():
             self.texts[name] = self.reader.encode(table.texts)
@@ -222,6 +225,7 @@ class Multimodal(Task):
             "train_examples": self.train_size,
             "val_examples": len(self.tables["val"]),
             "test_examples": len(test),
+            "test_texts_in_train": self.test_texts_in_train,
             "text": columns.text,
             "numbers": ", ".join(columns.numbers),
             "target": columns.target,

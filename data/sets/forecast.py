@@ -6,7 +6,10 @@ forecaster in service would; its targets never leave the split. Gaps are filled 
 """
 
 import datetime
+import math
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import takewhile
 
 import numpy as np
 
@@ -23,6 +26,9 @@ DEFAULT = NAMES[0]
 SPLITS = ("standard", "published")
 TIME_NAMES = ("date", "time", "datetime", "timestamp", "ds")
 MONTH = 30 * 24  # hours, as the field counts them
+# Times that are read besides ISO's. Where day and month can be taken for each other, none is.
+_CLOCKS = ("", " %H:%M", " %H:%M:%S")
+TIME_FORMATS = tuple(day + clock for day in ("%Y/%m/%d", "%d.%m.%Y") for clock in _CLOCKS)
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,7 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
     if len(set(names)) < len(names):
         raise UserError(f"{where}: a column is named twice among {listed(names)}.")
     if time_column:
+        times = iso_times(times, time_column, where)
         _require_order(times, where)
     return Series(where, names, np.array(values), times or None, time_column)
 
@@ -172,8 +179,47 @@ def time_step(times) -> datetime.timedelta | None:
     return gaps[len(gaps) // 2] if gaps else None
 
 
+def iso_times(times, column, where) -> list[str]:
+    """Times as ISO writes them; they may be in ISO's or in one of TIME_FORMATS, all in the same.
+
+    Numbers count steps and stay as they are. UserError names the first row that is none of these.
+    """
+    understood = 0
+    for read in (_iso, *(partial(_in_format, form) for form in TIME_FORMATS), _counted):
+        found = list(takewhile(lambda time: time is not None, map(read, times)))
+        if len(found) == len(times):
+            return found
+        understood = max(understood, len(found))
+    raise UserError(
+        f"{where}, row {understood + 1}, column {column!r}: the time {times[understood]!r:.40} is "
+        "not understood; write it as 2016-07-01 00:00:00."
+    )
+
+
+def _iso(time):
+    try:
+        datetime.datetime.fromisoformat(time)
+        return time
+    except ValueError:
+        return None
+
+
+def _in_format(form, time):
+    try:
+        return datetime.datetime.strptime(time, form).isoformat(" ")
+    except ValueError:
+        return None
+
+
+def _counted(time):
+    try:
+        return time if math.isfinite(float(time)) else None
+    except ValueError:
+        return None
+
+
 def _require_order(times, where):
-    """Refuse times that go back. Those that are not ISO times are taken to be in order."""
+    """Refuse times that go back. Numbers are taken to be in order."""
     for row, gap in enumerate(_gaps(times), start=1):
         if gap <= datetime.timedelta(0):
             raise UserError(

@@ -21,6 +21,11 @@ RATE = 1.0
 ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
+def rows_for(most, tokens):
+    """How many rows, at most `most`, for texts of so many tokens: no more than they have pairs."""
+    return min(most, 1 << int(tokens).bit_length())
+
+
 def init_bag(vocab, rows, classes):
     return np.zeros((vocab + rows, classes))
 

@@ -63,6 +63,12 @@ def hold_out_test(examples, fraction=0.2):
     return examples.take(rest), examples.take(test)
 
 
+def overlap(train, test) -> int:
+    """How many of the test texts are also training texts, by their keys."""
+    known = {text_key(text) for text in train}
+    return sum(text_key(text) in known for text in test)
+
+
 def hold_out_validation(examples, fraction, seed):
     """(train, validation), another for each seed; nothing is held out if `fraction` is 0."""
     if not 0 <= fraction < 1:

@@ -371,6 +371,28 @@ def test_reading_a_series():
     assert forecast.steps_in_a_day(series.times) == 96
     assert read(rows, columns=("b",)).values.shape == (2, 1)
     assert forecast.steps_in_a_day(["yesterday", "today"]) is None
+    counted = read([{"time": str(i), "a": "1"} for i in range(3)])
+    assert counted.times == ["0", "1", "2"] and forecast.steps_in_a_day(counted.times) is None
+
+
+@pytest.mark.parametrize("first, second", [
+    ("2016/7/1 0:00", "2016/7/1 1:00"), ("01.07.2016 00:00:00", "01.07.2016 01:00:00"),
+    ("2016-07-01T00", "2016-07-01T01"),
+])  # fmt: skip
+def test_times_that_are_not_isos(first, second):
+    series = read([{"date": first, "a": "1"}, {"date": second, "a": "2"}])
+    assert forecast.steps_in_a_day(series.times) == 24
+
+
+@pytest.mark.parametrize("times, message", [
+    (["7/1/2016", "7/2/2016"], "row 1, column 'date': the time '7/1/2016' is not understood"),
+    (["2016-07-01", "2016/07/02"], "row 2, column 'date': the time '2016/07/02' is not under"),
+    (["2016-07-01", None], "row 2, column 'date': the time 'None'"),
+    (["02.07.2016", "01.07.2016"], "row 2: its time 2016-07-01 00:00:00 does not come after"),
+])  # fmt: skip
+def test_times_that_are_refused(times, message):
+    with pytest.raises(UserError, match=message):
+        read([{"date": time, "a": "1"} for time in times])
     assert forecast.steps_in_a_day(["2024-01-01", "2024-01-02"]) is None
 
 

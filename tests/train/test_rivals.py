@@ -58,12 +58,18 @@ def test_a_run_of_a_rival_is_like_any_other(tmp_path, capsys):
     assert result["test_accuracy"] == 1.0 and result["rival"]["ngrams"] == 2
     assert result["parameters"] == 0 and result["epochs"] == 1
     assert main(classifier.Classification, ["--predict", str(out)]) == 2
-    assert main(classifier.Classification, [*flags, "--layers", "2", "--out", str(tmp_path / "no")]) == 2
+    assert (
+        main(classifier.Classification, [*flags, "--layers", "2", "--out", str(tmp_path / "no")])
+        == 2
+    )
     assert "one-layer models only" in capsys.readouterr().err
 
 
 def test_without_scikit_learn_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(rivals, "find_spec", lambda name: None)
-    for command, mixer in ((classifier.Classification, "svm"), (multimodal.Multimodal, "tfidf_ridge")):
+    for command, mixer in (
+        (classifier.Classification, "svm"),
+        (multimodal.Multimodal, "tfidf_ridge"),
+    ):
         assert main(command, ["--mixer", mixer, "--out", str(tmp_path / "run")]) == 2
         assert "need scikit-learn: pip install scikit-learn" in capsys.readouterr().err

@@ -19,9 +19,10 @@ class Set:
     """A line of a published table; the fields are told in tables.toml."""
 
     task: str
-    dataset: str = None
+    dataset: str
     numbers: dict = dataclasses.field(default_factory=dict)
     speed: str = None
+    classes: int = None
     note: str = ""
 
 
@@ -76,7 +77,7 @@ def cells(sets, protocols, seeds, mixers=None, quick=False, lm_tokenizer=None):
             entry, task = SETS[name], TASKS[SETS[name].task]
             for protocol, mixer in product(protocols, task.mixers):
                 chosen = flags(entry.task, protocol, mixer)
-                if entry.dataset is None or chosen is None or mixer not in wanted:
+                if chosen is None or mixer not in wanted:
                     continue
                 if entry.task == "causal" and lm_tokenizer:
                     chosen += ("--tokenizer", lm_tokenizer)
