@@ -2,15 +2,19 @@
 
 import contextlib
 import ctypes
+import os
 import platform
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 
+import minisum
 from minisum import backend
 from minisum.errors import UserError
 
+UNKNOWN_BLAS = "unknown (pip install threadpoolctl)"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -82,6 +86,36 @@ def allocations(xp):
         yield lambda: count.peak
 
 
+def use_gpu(number):
+    """Work on this GPU from now on, counted round if there are fewer."""
+    import cupy
+
+    cupy.cuda.Device(number % cupy.cuda.runtime.getDeviceCount()).use()
+
+
+def versions(xp):
+    """name -> version of what numbers depend on: this library, Python, NumPy and the backend."""
+    found = {"minisum": minisum.__version__, "python": platform.python_version()}
+    return found | {module.__name__: module.__version__ for module in (np, xp)}
+
+
+def usable_cpus():
+    """Numbers of the CPUs that this process may use."""
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:
+        return set(range(os.cpu_count() or 1))
+
+
+def cores(cpus):
+    """How many cores these CPUs are: two hyperthreads share one core's vector units."""
+    siblings = set()
+    for cpu in cpus:
+        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings.add(path.read_text() if path.exists() else cpu)
+    return len(siblings)
+
+
 def blas_pools():
     """threadpoolctl's description of each BLAS that NumPy loaded; [] without threadpoolctl."""
     try:
@@ -98,7 +132,16 @@ def blas():
         + "s" * (pool["num_threads"] != 1)
         for pool in blas_pools()
     )
-    return "; ".join(named) or "unknown (pip install threadpoolctl)"
+    return "; ".join(named) or UNKNOWN_BLAS
+
+
+def blas_kernels():
+    """Name, version and the processor kernel that each BLAS behind NumPy chose, for a log line."""
+    named = (
+        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
+        for pool in blas_pools()
+    )
+    return "; ".join(named) or UNKNOWN_BLAS
 
 
 def report(name):

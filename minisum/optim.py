@@ -8,11 +8,12 @@ from minisum.shards import Workers
 
 
 @has_fast_forms
-def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, workers):
+def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, average, rate, workers):
     """Move the flat vectors theta, m and v by step t (from 1) of Adam against g, in place.
 
     decay: the weight decay of each entry, clip: the largest entry of g, scale: what g is multiplied
-    by then; None for none. workers: threads that share a vector on the host.
+    by then, average: a vector that moves towards theta, average += rate (theta - average); None for
+    none. workers: threads that share a vector on the host.
     """
     if clip is not None:
         g = array_module(g).clip(g, -clip, clip)
@@ -24,12 +25,8 @@ def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, workers):
         theta -= lr * decay * theta
     m_hat, v_hat = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
     theta -= lr * m_hat / (v_hat**0.5 + eps)
-
-
-@has_fast_forms
-def lerp(y, target, rate, workers):
-    """y += rate (target - y), in place: linear interpolation."""
-    y += rate * (target - y)
+    if average is not None:
+        average += rate * (theta - average)
 
 
 class Adam:
@@ -65,8 +62,8 @@ class Adam:
         self.steps = 0
         self.decays = weight_decay * params.weights() if weight_decay else None
 
-    def step(self, grads, lr):
-        """Move the parameters once against `grads` (a Params), at learning rate `lr`."""
+    def step(self, grads, lr, average=None):
+        """Move the parameters once against `grads` (a Params), and their Average after them."""
         self.steps += 1
         g = grads.vector
         xp = self.params.xp
@@ -81,7 +78,8 @@ class Adam:
         if self.raw_epsilon:
             eps /= math.sqrt(1 - self.betas[1] ** self.steps)
         formula = self.steps, lr, self.betas, eps, self.decays
-        adam_update(*moved, *formula, self.clip_value, scale, self.workers)
+        follow = (average.params.vector, average.rate(self.steps)) if average else (None, None)
+        adam_update(*moved, *formula, self.clip_value, scale, *follow, self.workers)
 
 
 class Average:
@@ -89,18 +87,17 @@ class Average:
 
     a ← a + (1 - decay) (θ - a) after every step. In the first steps the average reaches back less
     far, decay = (1 + t) / (10 + t), so that the initial parameters are soon forgotten.
-    Polyak and Juditsky 1992. `params` is the average, `workers` share it.
+    Polyak and Juditsky 1992. `params` is the average; `Adam.step` moves it.
     """
 
-    def __init__(self, params, decay, workers=None):
-        self.decay, self.workers = decay, workers or Workers()
+    def __init__(self, params, decay):
+        self.decay = decay
         self.params = params.zeros_like()
         self.params.vector[...] = params.vector
 
-    def update(self, params, steps):
-        """Take in the parameters after step `steps` (counted from 1)."""
-        rate = 1 - min(self.decay, (1 + steps) / (10 + steps))
-        lerp(self.params.vector, params.vector, rate, self.workers)
+    def rate(self, steps):
+        """1 - decay after step `steps`, counted from 1."""
+        return 1 - min(self.decay, (1 + steps) / (10 + steps))
 
 
 def learning_rate(step, total_steps, base, warmup=0, schedule="constant"):

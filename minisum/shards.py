@@ -60,6 +60,10 @@ class Shards:
         self.workers = Workers(threads)
         self.spare = []
 
+    def to_device(self, batch, xp):
+        """`batch`, on the host, as the model reads it on `xp`."""
+        return self.model.to_device(batch, xp, whole=self.rows is None)
+
     def loss_and_grads(self, params, grads, batch, total=None):
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.
 
@@ -134,7 +138,9 @@ class Shards:
     def _cut(self, params, batch):
         """The shards of a batch. On the host the model may also trim each of padding."""
         size, on_host = _size(batch), params.xp is np
-        rows = self.shard_rows(batch) if on_host else self.rows or max(1, size)
+        if not on_host and self.rows is None:
+            return [batch]
+        rows = self.shard_rows(batch) if on_host else self.rows
         shards = [
             {name: array[i : i + rows] for name, array in batch.items()}
             for i in range(0, max(1, size), rows)

@@ -23,18 +23,7 @@ from minisum.text.splits import overlap
 from minisum.text.tokenizer import encode
 from train import command_line
 from train.command_line import run_with_exit_status
-from train.run.options import (
-    FRACTION,
-    NAME,
-    LayerPattern,
-    N,
-    Parser,
-    TextConfig,
-    changed,
-    option,
-    recipes,
-    utf8,
-)
+from train.run.options import LayerPattern, N, Parser, TextConfig, changed, option, recipes, utf8
 from train.run.task import Task, tokenizer_of
 
 MIXERS = ("summation", "attention", "hybrid", "all")
@@ -49,10 +38,10 @@ class CausalConfig(LayerPattern, TextConfig):
         False, "the limits keep the first documents, as first published, instead of a random draw; "
         "files are often sorted", "data",
     )  # fmt: skip
-    text_column: str = option(None, "text column of --data", "data", **NAME)
-    validation: float = option(
-        0.05, "fraction of the training text held out to choose the epoch", "data",
-        **FRACTION | {"below": 0.9},
+    text_column: str = option(None, "text column of --data", "data", metavar="NAME")
+    validation: float = changed(
+        TextConfig, "validation", 0.05, below=0.9,
+        help="fraction of the training text held out to choose the epoch",
     )  # fmt: skip
     tokenizer: str = option(
         "bpe", "byte pairs learned from the training text, or hub:NAME for published ones", "data",
@@ -91,7 +80,7 @@ class CausalConfig(LayerPattern, TextConfig):
         choices=language_model.NORMS,
     )  # fmt: skip
     ffn: str = option("mlp", "token network of a layer", "model", choices=language_model.FFNS)
-    feature_map: str = option(None, "features of linear_attention layers", "model", **NAME)
+    feature_map: str = option(None, "features of linear_attention layers", "model", metavar="NAME")
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 
@@ -136,26 +125,20 @@ class LanguageModelling(Task):
         for mixer in MIXERS[:-1] if config.mixer == "all" else [config.mixer]:
             # An impossible model is refused before anything is read or written.
             build_model(**describe_model(dataclasses.replace(config, mixer=mixer), 1))
-        data = load_language(
-            **config.source(),
-            **config.pick("text_column", "first_rows", "validation"),
-            **config.pick("limit_train", "limit_test", "seed"),
-            by_line=config.rows,
-        )
+        sizes = config.pick("validation", "limit_train", "limit_test", "first_rows", "seed")
+        source = config.source() | config.pick("text_column")
+        data = load_language(**source, **sizes, by_line=config.rows)
         texts, how = data.splits["train"], (byte_tokens.load, byte_tokens.make)
         return cls(config, data, tokenizer_of(config, folder, resume, texts, *how))
 
     def __init__(self, config, data, tokenizer):
-        self.config, self.tokenizer = config, tokenizer
-        self.dataset, self.data_sha256 = data.name, data.sha256
-        self.vocab = tokenizer.get_vocab_size()
+        super().__init__(config, data, tokenizer)
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
         self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
         self.test_texts_in_train = overlap(data.splits["train"], data.splits["test"])
         self.train_size = len(self.windows["train"])
 
     def cut(self, texts, split):
-        """The windows or rows of `texts`."""
         encoded = batches.Ragged.from_list(encode(self.tokenizer, texts))
         batches.check_ids(encoded, self.vocab)
         n = self.config.max_len

@@ -154,8 +154,6 @@ class ClassifierConfig(TextConfig):
 
 
 class Classification(Task):
-    """The classifier as a task for train.loop."""
-
     name = "classifier"
     config_class = ClassifierConfig
     description = "Train a text classifier by direct summation, or with another mixer."
@@ -181,9 +179,8 @@ class Classification(Task):
         return cls(config, data, tokenizer_of(config, folder, resume, train.texts))
 
     def __init__(self, config, data, tokenizer):
-        self.config, self.data, self.tokenizer = config, data, tokenizer
-        self.dataset, self.data_sha256 = data.name, data.sha256
-        self.vocab = tokenizer.get_vocab_size()
+        super().__init__(config, data, tokenizer)
+        self.data = data
         self.reader = TextReader(tokenizer, **describe_reader(config))
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}

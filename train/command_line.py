@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import minisum
-from minisum import backend, checkpoint
+from minisum import backend, checkpoint, machine
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
@@ -243,10 +243,4 @@ def resolve_defaults(config):
 def cores():
     """How many cores this process may use: divided with the others of its group on this host."""
     neighbours = process_group.group().neighbours
-    usable = set().union(*neighbours)
-    # Two hyperthreads share one core's vector units: count cores.
-    siblings = set()
-    for cpu in usable:
-        path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        siblings.add(path.read_text() if path.exists() else cpu)
-    return max(1, len(siblings) // len(neighbours))
+    return max(1, machine.cores(set().union(*neighbours)) // len(neighbours))

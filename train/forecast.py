@@ -165,13 +165,11 @@ class Forecasting(Task):
         return cls(config, series)
 
     def __init__(self, config, series):
-        self.config, self.series = self.resolve(config), series
-        self.dataset, self.data_sha256 = series.name, series.sha256
-        self.windows = Windows(
-            series,
-            **config.pick("split", "window", "horizon", "separate"),
-            **config.pick("limit_train", "limit_test", "seed"),
-        )
+        super().__init__(self.resolve(config), series)
+        self.series = series
+        limits = config.pick("limit_train", "limit_test", "seed")
+        sizes = config.pick("split", "window", "horizon", "separate")
+        self.windows = Windows(series, **sizes, **limits)
         self.lengths = {split: len(firsts) for split, firsts in self.windows.firsts.items()}
         self.train_size = self.lengths["train"]
         season = config.season or steps_in_a_day(series.times) or SEASON

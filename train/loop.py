@@ -60,8 +60,7 @@ def train(task, folder, report, resume=False):
                     part = trainer.local_batch(batch)
                     loss = shards.loss_and_grads(params, grads, part, max(1, targets))
                     trainer.reduce_grads()
-                    trainer.adam.step(trainer.own_grads, rate)
-                    trainer.update_average()
+                    trainer.adam.step(trainer.own_grads, rate, trainer.average)
                     trainer.gather_params()
                     run.count(loss, targets, task.tokens(batch))
                 run.close_epoch()
@@ -96,7 +95,6 @@ class Run:
         self.announce()
 
     def epochs(self):
-        """The epochs that are left."""
         while self.at.epoch <= self.config.epochs and not self.stalled():
             yield self.at.epoch
 
@@ -121,7 +119,6 @@ class Run:
         self.read_losses()
 
     def count(self, loss, targets, tokens):
-        """Note that a step is done."""
         self.at.step += 1
         self.at.tokens += tokens
         self.unread.append((self.at.step, loss, targets))
@@ -239,7 +236,7 @@ class Run:
             "seconds": self.elapsed(),
             "tokens_per_second": float(np.median(speeds)),
             "peak_memory_bytes": self.trainer.peak_memory(),
-            "versions": self.report.versions(xp),
+            "versions": machine.versions(xp),
             "data_sha256": self.task.data_sha256,
         }
         self.folder.write_json(self.folder.result, result)
@@ -294,7 +291,6 @@ class Run:
         self.folder.write_metrics(self.at.history)
 
     def broadcast_state(self):
-        """Give all ranks the state of rank 0."""
         trainer = self.trainer
         if self.group.size > 1:
             self.at, self.best, *state = self.group.from_rank_0(
@@ -329,7 +325,6 @@ class Run:
         return [sign * record[self.selection_metric] for record in self.at.history]
 
     def kept_record(self):
-        """The record of the epoch that is kept."""
         return self.at.history[-1 if self.config.select == "last" else self.best_epoch()]
 
     def best_epoch(self):

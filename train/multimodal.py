@@ -30,6 +30,7 @@ from train.run.answers import table_rows, write_answers
 from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
 from train.run.task import Task, tokenizer_of
 
+REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
 SOLVED = ("ridge", *rivals.REGRESSORS)
@@ -125,10 +126,8 @@ class Multimodal(Task):
         return cls(config, data, tokenizer_of(config, folder, resume, texts))
 
     def __init__(self, config, data, tokenizer):
-        self.config, self.data, self.tokenizer = self.resolve(config), data, tokenizer
-        self.dataset, self.data_sha256 = data.name, data.sha256
-        self.vocab = tokenizer.get_vocab_size()
-        self.tables = data.splits
+        super().__init__(self.resolve(config), data, tokenizer)
+        self.data, self.tables = data, data.splits
         known = self.tables["train"]
         self.train_size = len(known)
         self.standardise = Standardiser.fit(known.numbers, data.columns.numbers)
@@ -229,9 +228,7 @@ class Multimodal(Task):
             "text": columns.text,
             "numbers": ", ".join(columns.numbers),
             "target": columns.target,
-            "missing_numbers": f"{missing:,}, each replaced by its column's mean and flagged"
-            if self.standardise.flagged
-            else missing,
+            "missing_numbers": f"{missing:,}{REPLACED}" if self.standardise.flagged else missing,
             "rows_left_out": self.data.left_out,
             "vocabulary": self.vocab,
             **{

@@ -19,22 +19,21 @@ from importlib import import_module
 FORMS = {
     "adam_update": (["host_adam"], ["cuda.adam"]),
     "add_rows": (["host_embedding"], []),
-    "attention": (["host_attention_blocked", "host_attention"], ["cuda.attention"]),
+    "attention": (["host_attention"], ["cuda.attention"]),
     "causal_product": (["chunked_product"], ["chunked_product"]),
     "cross_entropy": ([], ["cuda.losses"]),
-    "cumsum": (["host_running"], ["cuda.running"]),
+    "cumsum": (["running"], ["running"]),
     "decayed_sum": (["scans"], ["scans"]),
     "delta_rule": (["chunked_delta_rule"], ["chunked_delta_rule"]),
     "direct_summation": (["host_summation"], ["cuda.summation"]),
     "full_product": ([], ["cuda.linear"]),
     "gelu": (["host_activations"], []),
     "layer_norm": (["host_norms"], ["cuda.norms"]),
-    "lerp": (["host_adam"], ["cuda.adam"]),
     "linear": ([], ["cuda.linear"]),
-    "linear_cross_entropy": (["host_losses"], ["cuda.losses"]),
+    "linear_cross_entropy": (["blocked_losses"], ["blocked_losses"]),
     "normal_cdf": ([], ["cuda.activations"]),
     "running_softmax_pool": (["scans"], ["scans"]),
-    "score_targets": (["host_losses"], ["cuda.losses"]),
+    "score_targets": (["blocked_losses"], ["blocked_losses"]),
     "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),
     "unit_triangular_solve": ([], ["cuda.triangular"]),
     "wkv": (["wkv_scan"], ["wkv_scan"]),
@@ -68,5 +67,7 @@ def has_fast_forms(plain):
 
 def one_real_type(x, *others):
     """Whether all are float32 or all are float64, which is what forms take. None: no array."""
-    same = all(other is None or other.dtype == x.dtype for other in others)
-    return same and x.dtype.char in "fd"
+    for other in others:
+        if other is not None and other.dtype != x.dtype:
+            return False
+    return x.dtype.char in "fd"

@@ -1,15 +1,7 @@
 """The delta rule in chunks: a small triangular system inside each, one state carried across."""
 
 from minisum.backend import add_into, array_module
-from minisum.fast import has_fast_forms, one_real_type
-from minisum.fast.chunks import (
-    back_chunk_decays,
-    chunk_decays,
-    in_pieces,
-    join_chunks,
-    lower,
-    split_chunks,
-)
+from minisum.fast import chunks, has_fast_forms, one_real_type
 from minisum.fast.cuda.recording import matmul
 from minisum.fast.decayed_products import decayed_products
 from minisum.ops.products import transposed
@@ -42,7 +34,7 @@ def delta_rule(q, k, v, beta, log_decay=None, state=None, removal=None):
     """
     if not one_real_type(q, k, v, beta, log_decay, state, removal):
         return NotImplemented
-    (y, S), back_pieces = in_pieces(_delta_rule, (q, k, v, beta, log_decay, removal), state)
+    (y, S), back_pieces = chunks.in_pieces(_delta_rule, (q, k, v, beta, log_decay, removal), state)
 
     def back(gradients):
         *dinputs, dremoval, dstate = back_pieces(gradients)
@@ -55,11 +47,11 @@ def _delta_rule(q, k, v, beta, log_decay, removal, state):
     xp = array_module(q)
     n = q.shape[2]
     C = min(CHUNK if log_decay is None or log_decay.shape[-1] == 1 else CHUNK_BY_CHANNEL, n)
-    Q, K, V, rate = (split_chunks(a, C) for a in (q, k, v, beta))
-    asked = K if removal is None else split_chunks(removal, C)
-    b, from_start, to_end, keep = chunk_decays(log_decay, C)
+    Q, K, V, rate = (chunks.split(a, C) for a in (q, k, v, beta))
+    asked = K if removal is None else chunks.split(removal, C)
+    b, from_start, to_end, keep = chunks.decays(log_decay, C)
     products, back_products = decayed_products(b)
-    below = lower(xp, C, diagonal=False)
+    below = chunks.lower(xp, C, diagonal=False)
 
     overlap = xp.where(below, products(asked, K), 0)
     L = xp.eye(C, dtype=q.dtype) + rate * overlap
@@ -81,7 +73,7 @@ def _delta_rule(q, k, v, beta, log_decay, removal, state):
 
     def back(gradients):
         dy, dlast = gradients
-        dY = split_chunks(dy, C)
+        dY = chunks.split(dy, C)
         dU, dstarts = matmul(transposed(A), dY), matmul(transposed(reads), dY)
         G = xp.empty_like(starts)
         dS = xp.zeros_like(last) if dlast is None else dlast
@@ -108,12 +100,12 @@ def _delta_rule(q, k, v, beta, log_decay, removal, state):
         db = None
         if log_decay is not None:
             db = Q * dQ + (K * (dasked - dK) if removal is None else asked * dasked - K * dK)
-            db = back_chunk_decays(log_decay, db, G, starts, last, n)
-        dK, dremoval = (dasked + dK, None) if removal is None else (dK, join_chunks(dasked, n))
-        dq, dk, dv, dbeta = (join_chunks(a, n) for a in (dQ, dK, rate * dr_value, drate))
+            db = chunks.back_decays(log_decay, db, G, starts, last, n)
+        dK, dremoval = (dasked + dK, None) if removal is None else (dK, chunks.join(dasked, n))
+        dq, dk, dv, dbeta = (chunks.join(a, n) for a in (dQ, dK, rate * dr_value, drate))
         return dq, dk, dv, dbeta, db, dremoval, None if state is None else dS
 
-    return (join_chunks(y, n), last), back
+    return (chunks.join(y, n), last), back
 
 
 @has_fast_forms

@@ -1,14 +1,6 @@
 """`causal_product` in chunks: products of matrices inside a chunk, one state carried across."""
 
-from minisum.fast import one_real_type
-from minisum.fast.chunks import (
-    back_chunk_decays,
-    carry,
-    chunk_decays,
-    in_pieces,
-    join_chunks,
-    split_chunks,
-)
+from minisum.fast import chunks, one_real_type
 from minisum.fast.cuda.recording import matmul
 from minisum.fast.decayed_products import decayed_products
 from minisum.ops.products import transposed
@@ -38,7 +30,7 @@ def causal_product(q, k, v, log_decay=None, state=None):
     """
     if not one_real_type(q, k, v, log_decay, state):
         return NotImplemented
-    return in_pieces(_causal_product, (q, k, v, log_decay), state)
+    return chunks.in_pieces(_causal_product, (q, k, v, log_decay), state)
 
 
 def _causal_product(q, k, v, log_decay, state):
@@ -47,26 +39,26 @@ def _causal_product(q, k, v, log_decay, state):
     C = min(CHUNK_BY_CHANNEL if by_channel else CHUNK, n)
     has_state = state is not None
 
-    Q, K, V = (split_chunks(a, C) for a in (q, k, v))
-    b, from_start, to_end, keep = chunk_decays(log_decay, C)
-    starts, last = carry(keep, matmul(transposed(K * to_end), V), state)
+    Q, K, V = (chunks.split(a, C) for a in (q, k, v))
+    b, from_start, to_end, keep = chunks.decays(log_decay, C)
+    starts, last = chunks.carry(keep, matmul(transposed(K * to_end), V), state)
     y = matmul(decayed_products(b)[0](Q, K), V) + matmul(Q * from_start, starts)
 
     def back(gradients):
         dy, dlast = gradients
-        dY = split_chunks(dy, C)
-        b, from_start, to_end, keep = chunk_decays(log_decay, C)
+        dY = chunks.split(dy, C)
+        b, from_start, to_end, keep = chunks.decays(log_decay, C)
         products, back_products = decayed_products(b)
         dstarts = matmul(transposed(Q * from_start), dY)
-        G, dstate = carry(keep, dstarts, dlast, backwards=True)
+        G, dstate = chunks.carry(keep, dstarts, dlast, backwards=True)
         dQ, dK = back_products(matmul(dY, transposed(V)), Q, K)
         dQ += matmul(dY, transposed(starts)) * from_start
         dK += matmul(V, transposed(G)) * to_end
         dV = matmul(transposed(products(Q, K)), dY) + matmul(K * to_end, G)
         dlog_decay = None
         if log_decay is not None:
-            dlog_decay = back_chunk_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
-        dq, dk, dv = (join_chunks(a, n) for a in (dQ, dK, dV))
+            dlog_decay = chunks.back_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
+        dq, dk, dv = (chunks.join(a, n) for a in (dQ, dK, dV))
         return dq, dk, dv, dlog_decay, dstate if has_state else None
 
-    return (join_chunks(y, n), last), back
+    return (chunks.join(y, n), last), back

@@ -1,8 +1,7 @@
 """Cutting the token axis into chunks: a triangle of weights inside each, one state carried across.
 
 A causal layer of n tokens is either a recurrence (n small steps) or a triangle of n² weights. With
-chunks of C tokens it is both: matrix products of size C inside, n/C steps between. Time is linear
-in n, and what must be remembered is one state a chunk.
+chunks of C tokens it is both: products of size C inside, n/C steps between, in time linear in n.
 """
 
 from minisum.backend import array_module
@@ -13,21 +12,21 @@ from minisum.ops.running import reverse_cumsum, sum_to
 PIECE = 1024
 
 
-def split_chunks(x, C):
-    """(B, H, n, w) -> (B, H, N, C, w), with zeros after the last token to fill the last chunk."""
-    B, H, n, w = x.shape
+def split(x, C):
+    """(..., n, w) -> (..., N, C, w), with zeros after the last token to fill the last chunk."""
+    *lead, n, w = x.shape
     N = -(-n // C)
     if n != N * C:
-        padded = array_module(x).zeros((B, H, N * C, w), x.dtype)
-        padded[:, :, :n] = x
+        padded = array_module(x).zeros((*lead, N * C, w), x.dtype)
+        padded[..., :n, :] = x
         x = padded
-    return x.reshape(B, H, N, C, w)
+    return x.reshape(*lead, N, C, w)
 
 
-def join_chunks(x, n):
-    """The inverse of `split_chunks`: (B, H, N, C, w) -> (B, H, n, w)."""
-    B, H, N, C, w = x.shape
-    return x.reshape(B, H, N * C, w)[:, :, :n]
+def join(x, n):
+    """The inverse of `split`: (..., N, C, w) -> (..., n, w)."""
+    *lead, N, C, w = x.shape
+    return x.reshape(*lead, N * C, w)[..., :n, :]
 
 
 def in_pieces(recurrence, sequences, state):
@@ -81,7 +80,7 @@ def carry(keep, added, state, backwards=False):
     return starts, state
 
 
-def chunk_decays(log_decay, C):
+def decays(log_decay, C):
     """What became of a number after each token of its chunk, in logarithms and in four factors.
 
     -> b, running sum from the chunk's start; e^b; e^{b_C - b}, what is left at the chunk's end;
@@ -90,12 +89,12 @@ def chunk_decays(log_decay, C):
     if log_decay is None:
         return None, 1.0, 1.0, None
     xp = array_module(log_decay)
-    b = split_chunks(log_decay, C).cumsum(axis=-2)
+    b = split(log_decay, C).cumsum(axis=-2)
     end = b[..., -1:, :]
     return b, xp.exp(b), xp.exp(end - b), transposed(xp.exp(end))
 
 
-def back_chunk_decays(log_decay, db, G, starts, last, n):
+def back_decays(log_decay, db, G, starts, last, n):
     """dlog_decay from db (B, H, N, C, K) and G, the gradients of the states after each chunk."""
     xp = array_module(db)
     ends = xp.concatenate([starts[:, :, 1:], last[:, :, None]], axis=2)
@@ -103,7 +102,7 @@ def back_chunk_decays(log_decay, db, G, starts, last, n):
     if log_decay.shape[-1] == 1:
         db, through_state = db.sum(-1, keepdims=True), through_state.sum(-1, keepdims=True)
     db[..., -1, :] += through_state
-    return sum_to(join_chunks(reverse_cumsum(db, 3), n), log_decay.shape)
+    return sum_to(join(reverse_cumsum(db, 3), n), log_decay.shape)
 
 
 def lower(xp, C, diagonal=True):

@@ -1,11 +1,9 @@
 """GELU in pieces that fit a core's cache: its error function makes a dozen arrays in between."""
 
-import math
-
 import numpy as np
 
 from minisum.fast import one_real_type
-from minisum.normal import normal_cdf
+from minisum.ops import activations
 
 # Entries a piece: 1 MB in float32.
 PIECE = 2**18
@@ -14,22 +12,17 @@ PIECE = 2**18
 def gelu(x):
     if not one_real_type(x):
         return NotImplemented
-    flat = x.reshape(-1)
+    flat, shape = x.reshape(-1), x.shape
     pieces = [slice(i, i + PIECE) for i in range(0, flat.size, PIECE)]
-    y, below = np.empty_like(flat), np.empty_like(flat)
+    y, backs = np.empty_like(flat), []
     for piece in pieces:
-        below[piece] = normal_cdf(flat[piece])
-        np.multiply(flat[piece], below[piece], out=y[piece])
-    shape = x.shape
+        y[piece], back_piece = activations.gelu.plain(flat[piece])
+        backs.append(back_piece)
 
     def back(dy):
         dx, dy = np.empty_like(flat), dy.reshape(-1)
-        for piece in pieces:
-            some = flat[piece]
-            slope = np.exp(-0.5 * some * some)
-            slope *= some / math.sqrt(2 * math.pi)
-            slope += below[piece]
-            np.multiply(dy[piece], slope, out=dx[piece])
+        for piece, back_piece in zip(pieces, backs, strict=True):
+            dx[piece] = back_piece(dy[piece])
         return dx.reshape(shape)
 
     return y.reshape(shape), back

@@ -1,4 +1,4 @@
-"""Direct summation in place: four arrays where the chain of ops makes eight, in the cache."""
+"""Direct summation of packed texts: work for real tokens alone, in place, a cacheful at a time."""
 
 import numpy as np
 
@@ -10,55 +10,62 @@ CACHED = 2**18
 
 
 def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
-    """As many tokens of all texts at a time as the cache holds.
+    """The real tokens end to end, those of a text in a row, and nothing is done for the others.
 
-    Each result takes the place of its source, and the words' vectors are read again on the way
-    back.
+    Each result takes the place of its source; words' vectors are read again on the way back.
 
-    Saved: ids, table, positions + offset, W, x ⊙ f, where z is positive, c^power.
+    Saved: word, text and place of each real token, table, positions + offset, W, x ⊙ f, where z is
+    positive, c^power.
     """
     if not one_real_type(table, positions, W):
         return NotImplemented
-    (B, n), (o, d) = ids.shape, W.shape
+    B, (o, d) = len(ids), W.shape
+    mask = np.ones(ids.shape, bool) if mask is None else mask
     factor = positions + offset
-    tokens = max(1, CACHED // max(1, B * d))
-    y, chunks = 0, []
-    for start in range(0, max(1, n), tokens):
-        chunk = slice(start, min(start + tokens, n))
-        placed = table.take(ids[:, chunk], axis=0)  # unlike table[ids], it lets other threads work
-        placed *= factor[chunk]
-        placed = placed.reshape(B * (chunk.stop - start), d)
+    words, (texts, places), count = ids[mask], mask.nonzero(), mask.sum(axis=1)
+    borders = np.concatenate([[0], count.cumsum()])
+    y, chunks, size = np.zeros((B, o), table.dtype), [], max(1, CACHED // d)
+    for start in range(0, len(words), size):
+        chunk = slice(start, min(start + size, len(words)))
+        placed = table.take(words[chunk], axis=0)  # unlike table[ids], it lets other threads work
+        placed *= factor.take(places[chunk], axis=0)
         contributions = placed @ W.T
         positive = contributions > 0
         np.maximum(contributions, 0, out=contributions)
-        if mask is not None:
-            real = mask[:, chunk].reshape(-1)
-            positive &= real[:, None]
-            contributions[~real] = 0
-        y = y + contributions.reshape(B, chunk.stop - start, o).sum(axis=1)
-        chunks.append((chunk, placed, positive))
-    count = np.full((B, 1), n) if mask is None else mask.sum(axis=1)[:, None]
-    divisor = (np.maximum(count, 1) ** power).astype(table.dtype)
+        parts = _parts(borders, texts, chunk)
+        for text, part in parts:
+            y[text] += contributions[part].sum(axis=0)
+        chunks.append((chunk, parts, placed, positive))
+    divisor = (np.maximum(count, 1) ** power).astype(table.dtype)[:, None]
 
     def back(dy):
         dy = dy / divisor
-        dW, dpositions, rows, done = 0, np.empty_like(factor), np.empty((B * n, d), dy.dtype), 0
-        for chunk, placed, positive in chunks:
-            words = ids[:, chunk]
-            dcontributions = np.empty((*words.shape, o), dy.dtype)
+        dW, dpositions = np.zeros_like(W), np.zeros_like(factor)
+        rows = np.empty((len(words), d), dy.dtype)
+        for chunk, parts, placed, positive in chunks:
             # Zeros and ones first: a product with the booleans themselves takes twice as long.
-            np.copyto(dcontributions, positive.reshape(dcontributions.shape))
-            dcontributions *= dy[:, None]
-            dcontributions = dcontributions.reshape(positive.shape)
-            dW = dW + dcontributions.T @ placed
-            dplaced = np.matmul(dcontributions, W, out=rows[done : done + len(placed)])
-            dplaced = dplaced.reshape(*words.shape, d)
-            read = table.take(words, axis=0)
+            dcontributions = positive.astype(dy.dtype)
+            dcontributions *= dy.take(texts[chunk], axis=0)
+            dW += dcontributions.T @ placed
+            dplaced = np.matmul(dcontributions, W, out=rows[chunk])
+            read = table.take(words[chunk], axis=0)
             read *= dplaced
-            dpositions[chunk] = read.sum(axis=0)
-            dplaced *= factor[chunk]
-            done += len(placed)
-        places = np.concatenate([ids[:, chunk].reshape(-1) for chunk, _, _ in chunks])
-        return None, RowGradient(places, rows, table.shape), dpositions, dW, None
+            for _, part in parts:
+                dpositions[_run(places[chunk][part])] += read[part]
+            dplaced *= factor.take(places[chunk], axis=0)
+        return None, RowGradient(words, rows, table.shape), dpositions, dW, None
 
     return y / divisor, back
+
+
+def _parts(borders, texts, chunk):
+    """(text, its rows of the chunk) of each text that has some there."""
+    first, last = texts[chunk.start], texts[chunk.stop - 1]
+    cuts = borders[first : last + 2].clip(chunk.start, chunk.stop) - chunk.start
+    return [(first + i, slice(*cuts[i : i + 2])) for i in range(last + 1 - first)]
+
+
+def _run(places):
+    """Ascending places as a slice, which is quicker, if there are no gaps between them."""
+    gaps = len(places) and places[-1] - places[0] >= len(places)
+    return places if gaps or not len(places) else slice(places[0], places[-1] + 1)

@@ -1,14 +1,15 @@
 """Recurrences of one number a channel, in chunks that walk side by side.
 
 A text is cut into about √n chunks of √n tokens. All chunks walk their tokens side by side, each
-from zero; then the chunks' ends are chained; then every token gets what came before its chunk,
-faded by the decays since: two loops of √n steps instead of one of n.
+from zero; then the chunks' ends are chained, and every token gets what came before its chunk, faded
+by the decays since: two loops of √n steps instead of one of n.
 """
 
 import math
 
 from minisum.backend import add_into, array_module
 from minisum.fast import one_real_type
+from minisum.fast.chunks import join, split
 from minisum.ops.running import first_state, only_real_keys, sum_to
 
 
@@ -67,43 +68,33 @@ def running_softmax_pool(k, v, mask=None, state=None):
     return (y, (M[:, -1], last[:, :d], last[:, d:])), back
 
 
-def _chunked(x):
-    """(B, n, d) -> (B, N, C, d) with C about √n, zeros after the last token.
-
-    C is odd: chunks a power of two apart would share few places of the cache among them all.
-    """
-    B, n, d = x.shape
-    C = (math.isqrt(n - 1) + 1) | 1
-    N = -(-n // C)
-    if n != N * C:
-        padded = array_module(x).zeros((B, N * C, d), x.dtype)
-        padded[:, :n] = x
-        x = padded
-    return x.reshape(B, N, C, d)
+def _chunk(n):
+    """About √n tokens, an odd number: chunks a power of two apart would share few places of the
+    cache among them all."""
+    return (math.isqrt(n - 1) + 1) | 1
 
 
 def _scan(a, u, start):
     """h_t = a_t h_{t-1} + u_t.   a, u (B, n, d), start (B, d) -> h (B, n, d)"""
     xp, n = array_module(u), u.shape[1]
-    a, h = _chunked(a), _chunked(u).copy()
-    kept = a.copy()
+    a, h = (split(x, _chunk(n)) for x in (a, u))
+    h, kept = h.copy(), a.copy()
     for i in range(1, h.shape[2]):
         add_into(h[:, :, i], a[:, :, i] * h[:, :, i - 1])
         xp.multiply(kept[:, :, i], kept[:, :, i - 1], out=kept[:, :, i])
     for c in range(h.shape[1]):
         add_into(h[:, c], kept[:, c] * start[:, None])
         start = h[:, c, -1]
-    return h.reshape(h.shape[0], -1, h.shape[-1])[:, :n]
+    return join(h, n)
 
 
 def running_maximum(k, start):
     """max of start and k up to each token.   k (B, n, d), start (B, d) -> (B, n, d)"""
-    xp = array_module(k)
-    n = k.shape[1]
-    top = _chunked(k).copy()
+    maximum, n = array_module(k).maximum, k.shape[1]
+    top = split(k, _chunk(n)).copy()
     for i in range(1, top.shape[2]):
-        top[:, :, i] = xp.maximum(top[:, :, i], top[:, :, i - 1])
+        top[:, :, i] = maximum(top[:, :, i], top[:, :, i - 1])
     for c in range(top.shape[1]):
-        top[:, c] = xp.maximum(top[:, c], start[:, None])
+        top[:, c] = maximum(top[:, c], start[:, None])
         start = top[:, c, -1]
-    return top.reshape(top.shape[0], -1, top.shape[-1])[:, :n]
+    return join(top, n)

@@ -30,7 +30,8 @@ class KimiDeltaAttention(Mixer):
     head; gate = x @ W1.T @ W2.T + b (gate1, gate2); both maps of rank V. First exp(A_log) from
     U(1, 16), softplus of the decays' b log-uniform in [0.001, 0.1].
 
-    As in fla's layer, where the values may also have more heads than the keys.
+    As in fla's layer, where the values may also have more heads than the keys, the decay a lower
+    bound, and q, k and v keep their SiLU where there is no convolution.
 
     Backward, upwards: the gate's product rule, the norm, `ops.delta_rule`, and `log_decays`.
     """

@@ -5,9 +5,6 @@ import numpy as np
 from minisum import backend
 from minisum.ops.dropout import draw_keep
 
-# Padded batches on a GPU have a multiple of so many tokens (see Model.pad_to_bucket).
-LENGTH_BUCKET = 16
-
 
 class Model:
     """Base of the models. Subclasses define `init`, `loss` and `predict`."""
@@ -28,13 +25,9 @@ class Model:
         """`batch`, a shard on the host, without columns that are padding only."""
         return batch
 
-    def pad_to_bucket(self, batch):
-        """`batch`, on the host, padded to one of a few lengths: fewer shapes to be recorded."""
-        return batch
-
-    def to_device(self, batch, xp):
-        """`batch`, on the host, as arrays of `xp`; for a GPU padded to a bucket."""
-        return backend.to_device(batch if xp is np else self.pad_to_bucket(batch), xp)
+    def to_device(self, batch, xp, whole=True):
+        """`batch`, on the host, as arrays of `xp`. whole: it is not cut into shards there."""
+        return backend.to_device(batch, xp)
 
 
 class Unlearned(Model):
@@ -55,9 +48,10 @@ class TextModel(Model):
 
     dropout, token_dropout: rates at which training drops `dropout_width` features of a text, and
     whole tokens, as if they had not been written. masked=False reads padding as it reads words.
+    packs: whether tokens meet in nothing but a sum that takes packed texts (minisum.packing).
     """
 
-    masked, dropout, token_dropout = True, 0.0, 0.0
+    masked, dropout, token_dropout, packs = True, 0.0, 0.0, False
 
     def noise(self, rng, batch):
         """What a training batch drops: which features stay, and a mask with fewer tokens."""
@@ -78,10 +72,10 @@ class TextModel(Model):
         mask = batch["mask"][:, :n]
         return batch | {"ids": batch["ids"][:, :n], "mask": None if mask.all() else mask}
 
-    def pad_to_bucket(self, batch):
-        n = batch["ids"].shape[1]
-        more = min(self.max_len, -(-n // LENGTH_BUCKET) * LENGTH_BUCKET) - n
-        if not self.masked or more <= 0:
-            return batch
-        padding = ((0, 0), (0, more))
-        return batch | {name: np.pad(batch[name], padding) for name in ("ids", "mask")}
+    def to_device(self, batch, xp, whole=True):
+        if xp is not np:
+            from minisum.packing import pack_texts, pad_texts
+
+            fit = pack_texts if self.packs and whole else pad_texts
+            batch = fit(batch, self.max_len, self.masked)
+        return super().to_device(batch, xp)

@@ -10,14 +10,7 @@ from minisum.errors import UserError
 from minisum.layers import linear_layer, position_layer
 from minisum.models.bag import bag_votes, init_bag
 from minisum.models.base import TextModel
-from minisum.ops import (
-    cross_entropy,
-    direct_summation,
-    dropout,
-    embed,
-    mean_tokens,
-    relu,
-)
+from minisum.ops import cross_entropy, direct_summation, dropout, embed, mean_tokens, relu
 from minisum.params import add
 
 # Powers of the token count that the sum over tokens is divided by.
@@ -51,6 +44,8 @@ class Classifier(TextModel):
         self.position_offset, self.bag_rows = position_offset, bag_rows
         self.outputs = 1 if one_logit and classes == 2 else classes
         self.dropout_width = width
+        # Pairs of words, and positions that are added, need the texts as they stand.
+        self.packs = self.packs and self.positions == "multiply" and not bag_rows
 
     def init(self, rng):
         """First values: embedding and head as Keras draws them, as in the released code."""
@@ -114,7 +109,7 @@ class SummationClassifier(Classifier):
     The offset 1 can be another; with positions="add", E[ids[t]] + P[t] is projected.
     """
 
-    default_pooling, default_positions = "sum", "multiply"
+    default_pooling, default_positions, packs = "sum", "multiply", True
 
     def init_features(self, rng):
         return {
@@ -162,8 +157,8 @@ class SummationClassifier(Classifier):
         return self.contribute(params, ids)[0]
 
     def activation_size(self, batch):
-        # A quarter of one layer's array: the op works in place, and products like long factors.
-        return super().activation_size(batch) // 4
+        # The op works in chunks of its own, on some of the tokens, and products like long factors.
+        return super().activation_size(batch) // 16
 
 
 class AttentionClassifier(Classifier):

@@ -30,6 +30,8 @@ class LongDocumentClassifier(SummationClassifier):
     same thread count and chunk give the same bits on the host.
     """
 
+    packs = False  # the chunks cut the texts
+
     def __init__(self, *sizes, threads=None, chunk=None, **options):
         super().__init__(*sizes, **options)
         self.workers, self.chunk = Workers(threads), chunk
@@ -77,9 +79,9 @@ class LongDocumentClassifier(SummationClassifier):
                     sums, places, back_sums = read(*cut)
                     dsums = xp.broadcast_to(dtotal[cut[0]], sums.shape)
                     _, dtable, dpositions, dW, _ = back_sums(dsums)
-                    add(mine, {"embedding": dtable, "project": {"W": dW}})
-                    view = mine["positions"][places]
-                    view += dpositions
+                    views = mine | {"positions": mine["positions"][places]}
+                    gradients = {"embedding": dtable, "positions": dpositions}
+                    add(views, gradients | {"project": {"W": dW}})
 
             self.workers.each(add_chunks)
             for other in owned[1:]:

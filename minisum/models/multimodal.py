@@ -97,6 +97,8 @@ class Regressor(TextModel):
 class WordsRegressor(Regressor):
     """The text alone, by the classifier's direct summation: the model without numbers. O(n d²)."""
 
+    packs = True
+
     def __init__(self, *sizes, **options):
         super().__init__(*sizes, **options)
         pooling = options.get("pooling")

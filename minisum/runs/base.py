@@ -36,7 +36,7 @@ class Run:
 
     def outputs(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         """The model's outputs for one batch of host arrays."""
-        on_device = self.model.to_device(batch, self.params.xp)
+        on_device = self.shards.to_device(batch, self.params.xp)
         return backend.to_numpy(self.shards.predict(self.params, on_device))
 
     def __repr__(self) -> str:

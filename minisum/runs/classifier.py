@@ -25,7 +25,8 @@ class Explanation:
     """The account of one decision: logits = shares.sum(axis=0) + bias.
 
     tokens: the n tokens that were read, as the text spells them. shares (n, C): what each adds to
-    the logit of each class. bias (C,): what the head adds without any.
+    the logit of each class. bias (C,): what the head adds without any. temperature: what the logits
+    are divided by to give probabilities.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Explanation:
     tokens: list[str]
     shares: np.ndarray
     bias: np.ndarray
+    temperature: float = 1.0
 
     @property
     def logits(self) -> np.ndarray:
@@ -40,7 +42,7 @@ class Explanation:
 
     @property
     def probabilities(self) -> np.ndarray:
-        return softmax(self.logits)
+        return softmax(self.logits / self.temperature)
 
     @property
     def label(self) -> Any:
@@ -65,6 +67,11 @@ class ClassifierRun(Run):
         self.reader = TextReader(tokenizer, **spec["text"])
 
     @property
+    def temperature(self) -> float:
+        """What logits are divided by: 1, or what --calibrate found on the validation texts."""
+        return self.spec.get("temperature", 1.0)
+
+    @property
     def classes(self) -> list[Any]:
         """The class names, in the order of the columns of `predict_proba`."""
         return self.spec["class_names"]
@@ -83,7 +90,7 @@ class ClassifierRun(Run):
 
     def predict_proba(self, texts: Iterable[str]) -> np.ndarray:
         """(N, C): the probability of each class for each text."""
-        return softmax(self.logits(texts))
+        return softmax(self.logits(texts) / self.temperature)
 
     def predict(self, texts: Iterable[str]) -> list[Any]:
         """The likeliest class of each text."""
@@ -103,7 +110,8 @@ class ClassifierRun(Run):
         shown = mask if self.model.masked else np.ones(len(ids), bool)
         bias = backend.to_numpy(self.params["head"]["b"])
         bias = np.concatenate([np.zeros(len(self.classes) - len(bias), bias.dtype), bias])
-        return Explanation(text, self.classes, list(spelled[shown]), shares[shown], bias)
+        tokens = list(spelled[shown])
+        return Explanation(text, self.classes, tokens, shares[shown], bias, self.temperature)
 
     def spelled(self, text: str, count: int) -> list[str]:
         """The `count` tokens of a text that the model reads, as the text spells them."""

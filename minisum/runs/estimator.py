@@ -191,6 +191,8 @@ class TextClassifier:
         config = {"format": checkpoint.FORMAT, "task": run.task, **self.get_params()}
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         checkpoint.write_bytes(folder / "config.json", text.encode())
+        lines = "".join(json.dumps(record) + "\n" for record in getattr(self, "history_", []))
+        checkpoint.write_bytes(folder / "metrics.jsonl", lines.encode())
         meta = {"task": run.task, "model_spec": run.spec, "origin": {"tokenizer": digest}}
         checkpoint.save(folder / checkpoint.BEST, run.params.to_host(), meta)
 

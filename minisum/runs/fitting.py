@@ -44,7 +44,7 @@ def fit(
     params = Params.from_arrays(model.init(np.random.default_rng([seed, 0])), xp=xp)
     grads, shards = params.zeros_like(), Shards(model, threads=threads)
     adam = Adam(params, workers=shards.workers)
-    average = Average(params, ema, shards.workers) if ema else None
+    average = Average(params, ema) if ema else None
     candidate, best = average.params if average else params, params.zeros_like()
     history: list[dict[str, float]] = []
     for epoch in range(1, epochs + 1):
@@ -52,10 +52,8 @@ def fit(
         for step, rows in enumerate(batches(epoch_order(size, seed, epoch), batch_size), start=1):
             batch = batch_of(rows)
             batch |= model.noise(np.random.default_rng([seed, epoch, step]), batch)
-            losses.append(shards.loss_and_grads(params, grads, model.to_device(batch, xp)))
-            adam.step(grads, lr)
-            if average:
-                average.update(params, adam.steps)
+            losses.append(shards.loss_and_grads(params, grads, shards.to_device(batch, xp)))
+            adam.step(grads, lr, average)
         loss = float(np.mean([float(backend.to_numpy(one)) for one in losses]))
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} in epoch {epoch}: a lower lr may help")

@@ -32,6 +32,14 @@ def test_first_rows_or_a_draw(tmp_path):
     assert other.splits["train"] != drawn.splits["train"]
 
 
+def test_without_validation(tmp_path):
+    text = tmp_path / "d.txt"
+    text.write_text("".join(f"line {i}\n" for i in range(60)))
+    for path in (write(tmp_path, some_rows()), text):
+        splits = load_language(data_file=path, validation=0).splits
+        assert splits["val"] == [] and splits["train"] and splits["test"]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

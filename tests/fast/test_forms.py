@@ -18,20 +18,17 @@ from hypothesis import given
 from op_cases import draw
 
 from minisum import backend
-from minisum.fast import FORMS, host_attention_blocked
+from minisum.fast import FORMS
 from minisum.saved import saved_arrays
 from minisum.shards import Workers
 
 PAIRS = [(case, module) for case, module in CASES if module]
 
 
-def drawn_vectors(c, count):
-    return [XP.array(c.normal("7")) for _ in range(count)]
-
-
-def adam_arguments(c, decay=None, clip=None, scale=None):
-    theta, m, v, g = drawn_vectors(c, 4)
-    return theta, m, v * v, g, 3, 0.1, (0.9, 0.99), 1e-8, decay, clip, scale, Workers()
+def adam_arguments(c, decay=None, clip=None, scale=None, rate=None):
+    theta, m, v, g, average = (XP.array(c.normal("7")) for _ in range(5))
+    formula = 3, 0.1, (0.9, 0.99), 1e-8, decay, clip, scale
+    return theta, m, v * v, g, *formula, average if rate else None, rate, Workers()
 
 
 def unit_triangle(c):
@@ -41,11 +38,10 @@ def unit_triangle(c):
 # What has forms and no gradient: arguments, some of which it may change in place.
 FUNCTIONS = {
     "adam_update": adam_arguments,
-    "adam_update with all": lambda c: adam_arguments(c, XP.asarray(np.arange(7.0)), 0.5, 0.25),
+    "adam_update with all": lambda c: adam_arguments(c, XP.asarray(np.arange(7.0)), 0.5, 0.25, 0.3),
     "add_rows": lambda c: (XP.array(c.normal("V d")), c.ids("B n", c.V), c.normal("B n d")),
     "cumsum": lambda c: (c.normal("B n d"), 1),
     "cumsum of heads": lambda c: (c.normal("B H n h"), 2),
-    "lerp": lambda c: (*drawn_vectors(c, 2), 0.3, Workers()),
     "normal_cdf": lambda c: (c.normal("B n d", 4.0),),
     "score_targets": lambda c: (
         c.normal("B n d"), c.normal("V d"), c.normal("V"), c.ids("B n", c.V, -1)
@@ -61,7 +57,6 @@ FUNCTION_PAIRS = [(name, module) for name in FUNCTIONS for module in forms(name.
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     set_chunks(monkeypatch, 2)
-    monkeypatch.setattr(host_attention_blocked, "LEAST_KEYS", 0)
 
 
 def test_every_form_has_a_pair():

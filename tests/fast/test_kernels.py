@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(XP is np, reason="kernels run on a GPU: MINISUM_
 # float32 sums of some hundred terms in another order, and atomic additions in any order.
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 # Odd sizes, one token, more columns than a block has, long enough for several stretches.
-# Columns that four divides, and others. More texts than a thread of words_back takes.
+# Columns that four divides, and others. More texts than a thread of the way back takes.
 SHAPES = [
     (1, 1, 1), (3, 7, 5), (64, 40, 65), (2, 3000, 130), (5, 70, 64), (70, 512, 256), (1, 20000, 64)
 ]  # fmt: skip
@@ -61,45 +61,50 @@ def test_sum_rows(shape, dtype):
     assert_agree([sum_rows(x), sum_rows(x[:0])], [x.sum(axis=0), x[:0].sum(axis=0)], dtype)
 
 
-def ends(ids, table, positions, x, mask, dy, dtable):
-    """What the kernels of direct summation's two ends give; dtable is added to."""
-    y, positive = summation.relu_sum(x, mask)
-    summation.words_back(x, ids, positions, 1.0, dtable)
-    return (
-        summation.embed_modulate(ids, table, positions, 1.0),
-        summation.positions_back(x, ids, table),
-        dtable, y, positive.astype("int8"), summation.relu_sum_back(dy, positive),
-    )  # fmt: skip
+def ends(ids, kept, table, positions, x, dy, dtable, dpositions):
+    """What the kernels of direct summation's two ends give; the last two are to be added to."""
+    n = ids.shape[1]
+    placed, rows = summation.embed_modulate(ids, kept, table, positions, 1.0)
+    y, positive = summation.relu_sum(x, rows, ids.shape)
+    dx = summation.relu_sum_back(dy, kept, positive, n)
+    sums = summation.embed_modulate_back(x, ids, rows, table, positions, 1.0, dtable)
+    return placed, y, dx, dtable, dpositions + sums
 
 
-def wanted_ends(ids, table, positions, x, mask, dy, dtable):
-    add_rows.plain(dtable, ids, x * (positions + 1))
-    real = XP.ones(x.shape[:2], bool) if mask is None else mask
-    positive = (x > 0) & real[:, :, None]
-    return (
-        table[ids] * (positions + 1), (x * table[ids]).sum(axis=0), dtable,
-        XP.where(positive, x, 0).sum(axis=1), positive.astype("int8"),
-        positive * dy[:, None],
-    )  # fmt: skip
+def wanted_ends(ids, kept, table, positions, x, dy, dtable, dpositions):
+    """The same by rows, of which those that belong to no token hold zeros."""
+    B, n = ids.shape
+    tokens = XP.arange(B * n) if kept is None else kept
+    real, tokens = (tokens >= 0)[:, None], XP.maximum(tokens, 0)
+    words, texts, places = ids.reshape(-1)[tokens], tokens // n, tokens % n
+    factor, y = positions[places] + 1, XP.zeros_like(dy)
+    add_rows.plain(y, texts, XP.where(real & (x > 0), x, 0))
+    add_rows.plain(dtable, words, XP.where(real, x * factor, 0))
+    add_rows.plain(dpositions, places, XP.where(real, x * table[words], 0))
+    placed, dx = table[words] * factor, dy[texts] * (x > 0)
+    return XP.where(real, placed, 0), y, XP.where(real, dx, 0), dtable, dpositions
 
 
-def assert_ends(shape, dtype, masked, start=0):
+def assert_ends(shape, dtype, packed, start=0):
     rng = np.random.default_rng(0)
     B, n, d = shape
 
     def array(*size):
         return normal(rng, np.prod(size) + start, dtype)[start:].reshape(size)
 
-    ids = XP.asarray(rng.integers(0, 11, (B, n)).astype(np.int32))
-    mask = XP.asarray(rng.random((B, n)) < 0.7) if masked else None
-    arrays = ids, array(11, d), array(n, d), array(B, n, d), mask, array(B, d)
-    dtable = array(11, d)
-    assert_agree(ends(*arrays, dtable.copy()), wanted_ends(*arrays, dtable.copy()), dtype)
+    ids, kept = XP.asarray(rng.integers(0, 11, (B, n)).astype(np.int32)), None
+    if packed:
+        tokens = np.flatnonzero(rng.random(B * n) < 0.7)
+        kept = XP.asarray(np.append(np.insert(tokens, len(tokens) // 2, -1), -1).astype(np.int32))
+    N = B * n if kept is None else len(kept)
+    arrays = ids, kept, array(11, d), array(n, d), array(N, d), array(B, d)
+    results = [f(*arrays, array(11, d) * 0 + 1, array(n, d) * 0 + 1) for f in (ends, wanted_ends)]
+    assert_agree(*results, dtype)
 
 
-@pytest.mark.parametrize("masked", (False, True))
-def test_the_ends_of_direct_summation(shape, dtype, masked):
-    assert_ends(shape, dtype, masked)
+@pytest.mark.parametrize("packed", (False, True))
+def test_the_ends_of_direct_summation(shape, dtype, packed):
+    assert_ends(shape, dtype, packed)
 
 
 def test_views_that_start_anywhere(dtype):
@@ -111,12 +116,38 @@ def test_more_texts_than_blocks_along_a_grids_side():
     assert_ends((70_000, 1, 1), np.float64, False)
 
 
+@pytest.mark.parametrize("token_dropout", (0.0, 0.5))
+def test_packed_texts_give_the_numbers_of_padded_ones(dtype, token_dropout):
+    """Loss, gradient and scores; and the one kernel that adds two gradients adds each."""
+    rng = np.random.default_rng(16)
+    model = classifier.build(
+        "summation", 50, 16, 5, 40, pooling="mean", token_dropout=token_dropout
+    )
+    params = Params.from_arrays(model.init(rng), XP, dtype)
+    mask = np.arange(33) < rng.integers(0, 34, (30, 1))
+    batch = {
+        "ids": (rng.integers(1, 50, (30, 33)) * mask).astype(np.int32),
+        "mask": mask,
+        "targets": rng.integers(0, 5, 30).astype(np.int32),
+    }
+    batch |= model.noise(rng, batch)
+    packed, padded = (model.to_device(batch, XP, whole) for whole in (True, False))
+    assert packed["mask"].ndim == 1 and packed["mask"].size < padded["mask"].size
+    results = []
+    for each in (packed, padded):
+        grads, runner = params.zeros_like(), Shards(model, record=False)
+        loss = runner.loss_and_grads(params, grads, each)
+        results.append((loss, grads.vector, runner.predict(params, each)))
+    assert_agree(*results, dtype)
+
+
 def test_a_sum_lets_no_padding_through_and_hides_no_nan():
-    x = XP.asarray(np.array([[[1.0], [np.nan]], [[np.nan], [2.0]]]))
-    y, positive = summation.relu_sum(x, XP.asarray(np.array([[True, False], [True, True]])))
+    x = XP.asarray(np.array([[1.0], [np.nan], [np.nan], [2.0]]))
+    rows = XP.asarray(np.array([[0, -1], [2, 3]], np.int32))
+    y, positive = summation.relu_sum(x, rows, (2, 2))
     assert float(y[0, 0]) == 1.0 and np.isnan(float(y[1, 0]))
-    dx = summation.relu_sum_back(XP.ones((2, 1)), positive)
-    assert backend.to_numpy(dx)[:, :, 0].tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    dx = summation.relu_sum_back(XP.ones((2, 1)), rows.reshape(-1), positive, 2)
+    assert backend.to_numpy(dx)[:, 0].tolist() == [1.0, 0.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize("classes", (2, 20, 1000))
@@ -198,16 +229,12 @@ def test_layer_norm(monkeypatch, dtype, width):
     assert np.isfinite(backend.to_numpy(compute()[0])).all()
 
 
-def test_layer_norm_of_more_tokens_than_a_grid_has_stretches(monkeypatch, dtype):
+def test_layer_norm_of_more_tokens_than_a_grids_sides_have_blocks():
+    """A grid has no more than 65,535 blocks along its second axis."""
     rng = np.random.default_rng(14)
-    x, dy = (normal(rng, (1000, 5), dtype) for _ in range(2))
-    gain, bias = (normal(rng, 5, dtype) for _ in range(2))
-    monkeypatch.setattr(norms, "MOST_STRETCHES", 3)
-
-    def compute():
-        return ops.layer_norm(x, gain, bias)[1](dy)
-
-    assert_agree(*with_and_without(monkeypatch, compute), dtype)
+    x, dy = (normal(rng, (65_536 * norms.STRETCH, 1), np.float32) for _ in range(2))
+    gain, bias = (normal(rng, 1, np.float32) for _ in range(2))
+    assert float(ops.layer_norm(x, gain, bias)[1](dy)[2][0]) == pytest.approx(float(dy.sum()), 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from minisum.errors import UserError
 from minisum.fast.cuda import compiling
 from minisum.gradcheck import gradcheck
 from minisum.models import classifier
+from minisum.models.base import Model
 from minisum.optim import Adam
 from minisum.params import Params
 from minisum.shards import Shards
@@ -216,11 +217,23 @@ def test_a_kernel_reads_one_type_without_gaps(device):
     assert not RUNS_ON(single, None, double)
     for arrays in ((single, double), (single, np.ones(4, "f4")), (single.astype("f2"),)):
         assert not RUNS_ON(*arrays)
-    nowhere = ("", "kernel", np.dtype("f4"), (0, 1, 1), (1, 1, 1))
+    nowhere = ("file.kernel", (0,), (1,), single)
     for array in (double, single.T[1:], single.astype("i8")):
         with pytest.raises(ValueError, match="float32 in row-major order"):
             compiling.launch(*nowhere, array, 1, 2.0)
-    compiling.launch(*nowhere, single, None, single.astype("i4"), single > 0, 1, 2.0)
+    compiling.launch(*nowhere, None, single.astype("i4"), single > 0, 1, 2.0)
+
+
+def test_a_packed_batch_stays_whole(device):
+    """The mask of a packed batch is of another length than its texts."""
+
+    class Echo(Model):
+        def predict(self, params, batch):
+            return batch["mask"]
+
+    params = Params.from_arrays({"w": np.ones(1)}, device)
+    batch = {"ids": device.asarray(np.ones((4, 6))), "mask": device.asarray(np.arange(100))}
+    assert len(Shards(Echo(), record=False).predict(params, batch)) == 100
 
 
 def drawn_like(rng, part):

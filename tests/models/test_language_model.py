@@ -164,7 +164,7 @@ def test_the_loss_in_blocks_never_holds_all_scores(monkeypatch):
         pytest.skip("counts the host's allocations")
     import tracemalloc
 
-    monkeypatch.setattr("minisum.fast.host_losses.BLOCK", 16)
+    monkeypatch.setattr("minisum.fast.blocked_losses.BLOCK", 16)
     rng = np.random.default_rng(0)
     x, W = rng.normal(size=(4, 512, 4)), rng.normal(size=(1000, 4))
     targets = rng.integers(0, 1000, (4, 512))

@@ -62,10 +62,10 @@ def test_a_batch_that_is_not_finite_is_named(capsys, tmp_path, monkeypatch, valu
 
     step, count = Adam.step, iter(range(10**6))
 
-    def poisoned(self, grads, rate):
+    def poisoned(self, grads, *rate_and_average):
         if next(count) == 2:
             grads.vector[1] = value
-        return step(self, grads, rate)
+        return step(self, grads, *rate_and_average)
 
     monkeypatch.setattr(Adam, "step", poisoned)
     data = tiny_runs.corpus(tmp_path, "classifier")

@@ -6,7 +6,7 @@ from hypothesis import given
 from op_cases import EXACT, draw
 
 from minisum import ops
-from minisum.fast.chunks import split_chunks
+from minisum.fast.chunks import split
 from minisum.gradcheck import gradcheck
 
 
@@ -45,5 +45,5 @@ def test_a_normed_vector_has_mean_zero_and_variance_one(case):
 
 
 def test_a_text_is_cut_into_no_more_chunks_than_it_fills():
-    shapes = [split_chunks(XP.ones((1, 2, n, 3)), 4).shape for n in (1, 4, 5, 8)]
+    shapes = [split(XP.ones((1, 2, n, 3)), 4).shape for n in (1, 4, 5, 8)]
     assert shapes == [(1, 2, chunks, 4, 3) for chunks in (1, 1, 2, 2)]

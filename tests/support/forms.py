@@ -9,18 +9,18 @@ from op_cases import EXACT, SMOOTH
 from minisum import ops, optim
 from minisum.fast import (
     FORMS,
+    blocked_losses,
     blocked_window,
     chunked_delta_rule,
     chunked_product,
     chunks,
     host_activations,
     host_adam,
-    host_attention_blocked,
+    host_attention,
     host_embedding,
-    host_losses,
-    host_running,
     host_summation,
     pieces_of_scan,
+    running,
 )
 from minisum.fast.cuda import attention, losses
 from minisum.normal import normal_cdf
@@ -36,7 +36,6 @@ DISPATCHED = {name: getattr(ops, name) for name in FORMS if name in ops.__all__}
     "add_rows": add_rows,
     "adam_update": optim.adam_update,
     "cumsum": cumsum,
-    "lerp": optim.lerp,
     "normal_cdf": normal_cdf,
     "score_targets": score_targets,
     "unit_triangular_solve": chunked_delta_rule.unit_triangular_solve,
@@ -48,8 +47,8 @@ def set_chunks(monkeypatch, tokens):
     sizes = [
         (chunked_delta_rule, "CHUNK"), (chunked_delta_rule, "CHUNK_BY_CHANNEL"),
         (chunked_product, "CHUNK"),
-        (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention_blocked, "BLOCK"),
-        (host_losses, "BLOCK"), (host_running, "CHUNK"),
+        (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention, "LEAST_QUERIES"),
+        (blocked_losses, "BLOCK"), (running, "CHUNK"),
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
@@ -57,14 +56,14 @@ def set_chunks(monkeypatch, tokens):
     for module, size in [
         (chunks, "PIECE"),
         (pieces_of_scan, "PIECE"),
-        (host_attention_blocked, "LEAST_KEYS"),
+        (host_attention, "LEAST_KEYS"),
     ]:
         monkeypatch.setattr(module, size, 2 * tokens)
     # These count numbers, not tokens.
     for module, size in [
         (host_activations, "PIECE"), (host_adam, "PIECE"), (host_embedding, "ROWS_AT_A_TIME"),
-        (host_losses, "CACHED"), (host_summation, "CACHED"), (attention, "CACHED"),
-        (losses, "CACHED"),
+        (blocked_losses, "CACHED"), (host_summation, "CACHED"), (host_attention, "CACHED"),
+        (attention, "CACHED"), (losses, "CACHED"),
     ]:  # fmt: skip
         monkeypatch.setattr(module, size, 3 * tokens)
 
@@ -110,8 +109,9 @@ every_form = pytest.mark.parametrize(
 def _attention(module):
     def attention(*arguments, **options):
         with pytest.MonkeyPatch.context() as patch, only("attention", module):
-            patch.setattr(host_attention_blocked, "LEAST_KEYS", 0)
-            patch.setattr(host_attention_blocked, "BLOCK", 2)
+            patch.setattr(host_attention, "LEAST_KEYS", 3)
+            patch.setattr(host_attention, "CACHED", 8)
+            patch.setattr(host_attention, "LEAST_QUERIES", 2)
             return ops.attention(*arguments, **options)
 
     return attention

@@ -1,6 +1,7 @@
 """Looking inside: the contributions are exact, the geometry is what its names say."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -167,6 +168,15 @@ def test_bad_input_is_told_in_one_sentence(classified, tmp_path, capsys, argumen
     assert run(*(places.get(argument, argument) for argument in arguments)) == 2
     errors = capsys.readouterr().err
     assert words in errors and errors.startswith("error: ") and errors.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_refused_model_leaves_no_folder(classified, tmp_path):
+    run_of_another = tmp_path / "run"
+    shutil.copytree(classified, run_of_another)
+    (run_of_another / "best.safetensors").unlink()
+    assert run(run_of_another, "--out", tmp_path / "o") == 2
+    assert not (tmp_path / "o").exists()
 
 
 def test_runs_of_two_tasks_are_refused(classified, tmp_path, capsys):

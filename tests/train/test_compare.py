@@ -191,7 +191,7 @@ def test_divergence_ends_a_cell_and_not_the_comparison(capsys, tmp_path):
     assert "1 of 1 diverged" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("mixer", list(mixers.TABLE))
+@pytest.mark.parametrize("mixer", mixers.names(causal=True))
 def test_every_mixer_takes_part(mixer):
     task = compare_tasks.build(config_of(*RECALL))
     batch = task.train_batch(0, 1)
@@ -199,6 +199,17 @@ def test_every_mixer_takes_part(mixer):
     assert model.encoder.blocks[0].mixer.causal
     assert batch["ids"].shape == (4, 8)
     assert compare_cell.state_numbers(task, mixer) >= 0
+
+
+def test_a_mixer_without_a_causal_form(capsys, tmp_path):
+    """Takes part where no task asks for one, without a size of its state; all leaves it out."""
+    out = tmp_path / "run"
+    assert call(*LISTOPS, "--mixers", "fastformer", "--out", out) == 0
+    assert cells(out)["fastformer-seed0"]["state_numbers"] is None
+    assert call(*RECALL, "--mixers", "fastformer", "--out", tmp_path / "b") == 2
+    assert "cannot be causal" in capsys.readouterr().err
+    assert "fastformer" not in config_of(*RECALL, "--mixers", "all").names()
+    assert "fastformer" in config_of(*LISTOPS, "--mixers", "all").names()
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_limits_count_windows(table, tmp_path):
         (["--tokenizer", "word"], "unrecognized arguments: --tokenizer"),
         (["--max-len", "9"], "unrecognized arguments: --max-len"),
         (["--layers-pattern", "mamba*2"], "'mamba' is no bidirectional mixer"),
-        (["--layers-pattern", "tssa", "--layers", "2"], "leave out --layers"),
+        (["--layers-pattern", "tssa", "--layers", "2"], "--layers: --layers-pattern names"),
         (["--mixer", "linear", "--epochs", "2"], "--epochs: --mixer linear is not trained"),
         (["--mixer", "seasonal", "--normalise", "last"], "--mixer seasonal repeats values and"),
         (["--mixer", "nlinear", "--normalise", "none"], "--mixer nlinear subtracts the last"),

@@ -162,14 +162,14 @@ import sys
 from train import classifier
 from train.command_line import main
 from train.run.trainer import Trainer
-update = Trainer.update_average
+gather = Trainer.gather_params
 
 def failing(self):
     if self.group.rank == 1 and self.adam.steps == 7:
         raise ZeroDivisionError("on this rank only")
-    update(self)
+    gather(self)
 
-Trainer.update_average = failing
+Trainer.gather_params = failing
 sys.exit(main(classifier.Classification))
 """
 

@@ -214,6 +214,34 @@ def test_rivals_are_left_out_where_they_cannot_run(monkeypatch):
     assert [cell.mixer for cell in asked] == ["svm"]
 
 
+def test_the_published_tables_as_typed_a_second_time():
+    """Attention, then summation or the hybrid, as the two READMEs have them, row by row."""
+    table = {
+        "imdb": (0.87, 0.88), "20newsgroups": (0.58, 0.65), "ag_news": (0.91, 0.91),
+        "reuters": (0.77, 0.81), "Weather": (0.1607, 0.1548), "Traffic": (0.3263, 0.3206),
+        "ETTh1": (0.4450, 0.4387), "ETTh2": (0.2438, 0.1941), "ETTm1": (0.3704, 0.3295),
+        "ETTm2": (0.1850, 0.1751),
+    }  # fmt: skip
+    for name, pair in table.items():
+        assert [next(iter(n.values())) for n in sets.SETS[name].numbers.values()] == [*pair]
+    table = {
+        "imdb": (150, 198, 145, 0.22, 0.18, 0.22), "ag_news": (64, 79, 66, 0.34, 0.32, 0.34),
+        "wikitext-2-raw": (300, 331, 274, 0.22, 0.21, 0.23),
+        "cmu-book-summaries": (286, 335, 269, 0.18, 0.17, 0.19),
+    }  # fmt: skip
+    for name, row in table.items():
+        numbers = [sets.SETS[f"lm-{name}"].numbers[m] for m in ("attention", "summation", "hybrid")]
+        found = [n[metric] for metric in ("batch_perplexity", "accuracy") for n in numbers]
+        assert found == [*row]
+    comments = sets.SETS["civil_comments"].numbers
+    assert comments["attention"] == {"mae": 0.0314, "r2": 0.2599}
+    assert comments["summation"] == {"mae": 0.0289, "r2": 0.3576}
+    for entry in sets.SETS.values():
+        task = quirks.TASKS[entry.task]
+        assert entry.numbers.keys() <= {*task.mixers}
+        assert all(n.keys() <= task.metrics.keys() for n in entry.numbers.values())
+
+
 def test_quirks_are_taken_back_by_their_flags():
     """on and off set the same fields of the config, to different values."""
     from train.forecast import ForecastConfig

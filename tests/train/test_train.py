@@ -254,8 +254,10 @@ def test_finished_run_is_not_done_again(tmp_path):
 
 def test_more_epochs_later_equal_more_epochs_at_once(straight, tmp_path):
     run(tmp_path, epochs=2)
-    run(tmp_path, epochs=4, resume=True)
+    report = Silent()
+    run(tmp_path, epochs=4, resume=True, report=report)
     assert record_of(tmp_path) == straight
+    assert report.notes == ["the test set is used again, after epoch 2 already"]
 
 
 def test_test_split_is_looked_at_once_with_the_best_parameters(tmp_path):

@@ -129,7 +129,6 @@ def token_vectors(run, config, tokens):
 
 
 def main(arguments=None):
-    """Run the analysis; return the exit status."""
     with run_with_exit_status() as outcome:
         analyze(parser().parse_args(arguments))
     return outcome.status

@@ -23,7 +23,7 @@ def account_of(found):
 
 
 def in_terminal(account, coloured):
-    """The text, its words green for the predicted class and red against it, or with numbers."""
+    """The text, its words blue for the predicted class and orange against it, or with numbers."""
     painted = []
     for word, value, strength in _shades(account):
         if not coloured:
@@ -32,7 +32,7 @@ def in_terminal(account, coloured):
             painted.append(word)
         else:
             level = round(60 + 140 * strength)
-            colour = f"0;{level};0" if value > 0 else f"{level};0;0"
+            colour = f"0;{level // 2};{level}" if value > 0 else f"{level};{level // 2};0"
             painted.append(f"\x1b[48;2;{colour}m\x1b[38;2;255;255;255m{word}\x1b[0m")
     return f"{account['predicted']} ({account['probability']:.1%}): " + " ".join(painted)
 
@@ -47,7 +47,7 @@ def in_html(accounts, title):
 def _article(account):
     words = []
     for word, value, strength in _shades(account):
-        colour = "0,140,60" if value > 0 else "200,40,40"
+        colour = "0,114,178" if value > 0 else "213,94,0"
         words.append(
             f'<span style="background:rgba({colour},{STRONGEST * strength:.2f})" '
             f'title="{value:+.4f}">{html.escape(word)}</span>'

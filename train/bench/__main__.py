@@ -3,14 +3,7 @@
     python -m train.bench --quick          the first line alone
     python -m train.bench --out DIR        all lines; bench.json and bench.png in DIR
 
-Every line names both sides and their ratio, from medians of repetitions in turn. Both sides have
-the same sizes, precision, first values and batch, and their outputs are compared. Below each line
-is the speed of each side's matrix products alone, on the same shapes: that part of a ratio is due
-to the BLAS library. The limit is the time of the products plus that of reading and writing each
-parameter vector once at the speed of a plain copy; no step with these products can be faster.
-
-Peak memory is of a separate run that is not timed, and counts parameters, gradients, moments and
-everything alive in a step: by tracemalloc for NumPy, a hook in CuPy's pool, PyTorch's own profiler.
+What is compared and measured is told in README.md beside this file.
 """
 
 import dataclasses
@@ -27,11 +20,10 @@ from train.command_line import run_with_exit_status
 from train.run.options import Parser, some_of
 from train.run.report import aligned
 
-SECONDS = 20.0  # for the rounds of one comparison
 MODES = ("eager", "compiled", "reduce-overhead")
 
 
-def build_parser():
+def parse(arguments):
     parser = Parser(prog="python -m train.bench", description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="the first line alone, in less than 40 seconds")
@@ -41,18 +33,19 @@ def build_parser():
     add("--only", metavar="NAME,...", help=f"some of the lines: {', '.join(TABLE)}")
     add("--modes", metavar="NAME,...", help="PyTorch as eager, compiled, reduce-overhead (all)")
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="threads of both sides")
-    add("--seconds", type=float, default=SECONDS, metavar="S", help="for a comparison's rounds")
-    return parser
-
-
-def run(arguments):
-    given = build_parser().parse_args(arguments)
-    names = some_of(TABLE, given.only, "only") if given.only else list(TABLE)
-    modes = some_of(MODES, given.modes, "modes") if given.modes else []
+    add("--seconds", type=float, default=20.0, metavar="S", help="for a comparison's rounds")
+    given = parser.parse_args(arguments)
     if given.threads < 1:
         raise UserError(f"--threads {given.threads}: it must be at least 1")
     if given.tf32 and given.backend == "numpy":
         raise UserError("--tf32 needs --backend cupy: a processor has no such products")
+    return given
+
+
+def run(arguments):
+    given = parse(arguments)
+    names = some_of(TABLE, given.only, "only") if given.only else list(TABLE)
+    modes = some_of(MODES, given.modes, "modes") if given.modes else []
     if given.quick:
         names, given.seconds = ["step"], min(given.seconds, 5.0)
     bench = Bench(given.backend, given.threads, given.tf32, modes, given.seconds)

@@ -1,7 +1,6 @@
 """How the benchmark measures: interleaved repetitions, peak memory, bandwidth, the machine."""
 
 import os
-import platform
 import statistics
 import time
 
@@ -62,16 +61,10 @@ def summary(seconds):
     return {"median": statistics.median(seconds), "min": min(seconds), "rounds": len(seconds)}
 
 
-def two_steps(build):
-    """What peak memory is measured of: build() makes a side, which is used, in an untimed run."""
-    side = build()
-    side.step(), side.step()
-
-
-def peak_memory(build, xp):
-    """The most bytes alive in two steps of what build() makes, by NumPy's or CuPy's account."""
+def peak_memory(work, xp):
+    """The most bytes alive that work() allocates, by NumPy's or CuPy's account."""
     with machine.allocations(xp) as peak:
-        two_steps(build)
+        work()
         synchronize(xp)
         return peak()
 
@@ -91,19 +84,10 @@ def bandwidth(xp, workers):
 
 def describe_machine(xp, threads):
     """What the numbers depend on, name -> text."""
-    found = {
-        "device": machine.device_name(xp),
-        "threads": str(threads),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
+    found = {"device": machine.device_name(xp), "threads": str(threads)} | machine.versions(xp)
     if xp is not np:
-        found["cupy"] = f"{xp.__version__}, CUDA {xp.cuda.runtime.runtimeGetVersion()}"
-    kernels = (
-        f"{pool['internal_api']} {pool['version']}, kernel {pool.get('architecture', '?')}"
-        for pool in machine.blas_pools()
-    )
-    found["BLAS of numpy"] = "; ".join(kernels) or "unknown (pip install threadpoolctl)"
+        found["CUDA"] = str(xp.cuda.runtime.runtimeGetVersion())
+    found["BLAS of numpy"] = machine.blas_kernels()
     if "OPENBLAS_CORETYPE" in os.environ:
         found["OPENBLAS_CORETYPE"] = f"{os.environ['OPENBLAS_CORETYPE']} (set by hand)"
     if hasattr(os, "getloadavg"):

@@ -19,7 +19,6 @@ from torch import nn
 from minisum.mixers import parse_pattern
 from minisum.models.classifier import POSITION_OFFSET
 from minisum.models.language_model import POSITION_OFFSET as CAUSAL_POSITION_OFFSET
-from train.bench.measure import two_steps
 from train.bench.sides import LEARNING_RATE, products_of
 
 # name -> options of torch.compile, None for eager
@@ -137,23 +136,22 @@ class Theirs:
         return self.infer().cpu().numpy()
 
     def products(self):
-        """A function that does the matrix products of a step and no more."""
         put = lambda a: torch.from_numpy(a).to(self.device)  # noqa: E731
         return torch.inference_mode()(products_of(self.workload, self.workload.batch, 1, put))
 
 
-def peak_memory(build, device):
-    """The most bytes alive in two steps of what build() makes, by PyTorch's account."""
+def peak_memory(work, device):
+    """The most bytes alive that work() allocates, by PyTorch's account."""
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        two_steps(build)
+        work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        two_steps(build)
+        work()
     events = profile.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     return int(max(np.cumsum([size for _, size in changes])))

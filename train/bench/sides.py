@@ -144,6 +144,12 @@ class Ours:
         return lambda: self.workers.each(lambda worker: runs[worker](), workers)
 
 
+def two_steps(build):
+    """What peak memory is measured of: build() makes a side, which is used, in an untimed run."""
+    side = build()
+    side.step(), side.step()
+
+
 def products_of(workload, rows, blocks, put):
     """A function that does the products of a step for `blocks` blocks of `rows` examples.
 

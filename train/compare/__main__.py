@@ -17,16 +17,15 @@ from minisum import machine, mixers
 from minisum.errors import UserError
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.compare import report as compare_report
+from train.compare import sequences
 from train.compare.cell import scale_cell, train_cell
 from train.compare.tasks import NAMES, SETTINGS, build
 from train.run.cells import Cells, claim_settings
 from train.run.folder import RunFolder, new_path
 from train.run.options import (
+    COUNT,
     D_FF,
-    LAYERS,
     LENGTH,
-    RATE,
-    SIZE,
     Config,
     N,
     Settings,
@@ -46,65 +45,60 @@ NO_MIXING = "projection"
 OPEN = ("mixers", "seeds", "scaling", "without_projection", "quick")
 
 
+def own(help, **limits):
+    """A setting of some tasks: None until `resolve` fills in the task's own default."""
+    return option(None, help, "task", **limits)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareConfig(Settings):
-    """Settings of a task are None until `resolve` fills in the task's own defaults."""
-
     task: str = option("recall", "what is learned", "task", choices=NAMES)
-    dataset: str = option(
-        None, "corpus of --task bytes (default: python_docs)", "task", choices=classification.NAMES
+    dataset: str = own(
+        "corpus of --task bytes (default: python_docs)", choices=classification.NAMES
     )
-    length: int = option(
-        None, "tokens of an example at most; ListOps: fewer than this; state tracking and copying: "
-        "elements and letters in training", "task",
-        **N | {"at_least": 2, "at_most": 2**20},
+    length: int = own(
+        "tokens of an example at most; ListOps: fewer than this; state tracking and copying: "
+        "elements and letters in training", **N | {"at_least": 2, "at_most": 2**20},
     )  # fmt: skip
-    test_length: int = option(None, "state tracking and copying: the longest tested", "task", **N)
-    min_length: int = option(
-        None, "ListOps: more tokens than this; parity: the shortest word", "task",
-        **N | {"at_least": 0},
-    )  # fmt: skip
-    ask: str = option(
-        None, "state tracking: what is trained, the state after every element or the last", "task",
+    test_length: int = own("state tracking and copying: the longest tested", **N)
+    min_length: int = own("ListOps: more tokens than this; parity: the shortest word", **COUNT)
+    ask: str = own(
+        "state tracking: what is trained, the state after every element or the last",
         choices=("every", "last"),
-    )  # fmt: skip
-    letters: int = option(None, "selective copying: letters to be copied", "task", **N)
-    max_depth: int = option(None, "ListOps: levels of a tree", "task", **N, at_most=100)
-    vocab_size: int = option(
-        None, "recall: keys and values together; copying: letters and two more; texts: words kept",
-        "task", **N | {"at_least": 4},
-    )  # fmt: skip
-    pairs: int = option(None, "recall: keys with values; regression: examples", "task", **N)
-    filler: str = option(
-        None, "recall: between questions are random numbers or 0", "task",
-        choices=("random", "blank"),
-    )  # fmt: skip
-    dims: int = option(None, "regression: numbers of x", "task", **N)
-    noise: float = option(
-        None, "regression: standard deviation of y", "task", at_least=0, metavar="X"
     )
-    noise_kind: str = option(
-        None, "regression: the same for all sequences, or up to --noise", "task",
-        choices=("fixed", "mixed"),
-    )  # fmt: skip
-    train_size: int = option(None, "training examples, where they are a fixed set", "task", **N)
-    test_size: int = option(None, "test examples", "task", **N)
+    letters: int = own("selective copying: letters to be copied", **N)
+    max_depth: int = own("ListOps: levels of a tree", **N, at_most=100)
+    vocab_size: int = own(
+        "recall: keys and values together; copying: letters and two more; texts: words kept",
+        **N | {"at_least": 4},
+    )
+    pairs: int = own("recall: keys with values; regression: examples", **N)
+    filler: str = own(
+        "recall: between questions are random numbers or 0", choices=("random", "blank")
+    )
+    dims: int = own("regression: numbers of x", **N)
+    noise: float = own("regression: standard deviation of y", at_least=0, metavar="X")
+    noise_kind: str = own(
+        "regression: the same for all sequences, or up to --noise", choices=("fixed", "mixed")
+    )
+    train_size: int = own("training examples, where they are a fixed set", **N)
+    test_size: int = own("test examples", **N)
 
     mixers: str = option(
         DEFAULT_MIXERS, "names with commas, as deltanet:beta_max=2 with options, or all", "model",
         metavar="NAMES",
     )  # fmt: skip
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
-    width: int = option(64, "width of the model", "model", **SIZE)
-    layers: int = option(2, "blocks", "model", **LAYERS)
-    heads: int = option(4, "heads", "model", **LAYERS)
+    width: int = changed(Config, "width", 64)
+    layers: int = changed(Config, "layers", 2, help="blocks")
+    heads: int = changed(Config, "heads", 4, help="heads")
     d_ff: int = option(
         None, "width of the token networks, 0 for none (default: 4 x width)", "model", **D_FF
     )
     positions: str = option(
         "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
     )
-    dropout: float = option(0.0, "dropout rate before the head", "model", **RATE)
+    dropout: float = changed(Config, "dropout", 0.0, help="dropout rate before the head")
 
     steps: int = option(1000, "training steps", **N)
     batch_size: int = changed(Config, "batch_size", 64)
@@ -128,7 +122,11 @@ class CompareConfig(Settings):
         words = names(self.mixers)
         kinds = ",".join(word.partition(":")[0] for word in words)
         some_of([*mixers.TABLE, "all"], kinds, "mixers")
-        asked = [name for word in words for name in (mixers.TABLE if word == "all" else [word])]
+        able = [
+            name for name, entry in mixers.TABLE.items()
+            if entry.can_be_causal or self.task not in sequences.TASKS
+        ]  # fmt: skip
+        asked = [name for word in words for name in (able if word == "all" else [word])]
         if self.without_projection:
             asked = [name for name in asked if name != NO_MIXING]
         elif NO_MIXING not in asked:

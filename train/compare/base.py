@@ -16,10 +16,10 @@ import numpy as np
 
 from data.fingerprint import data_sha256
 from minisum.errors import UserError
-from minisum.models.encoder import EncoderReader
 from minisum.text import batches
 
-TEST_STREAM = (0, 0, 2)  # of no training batch and no initial parameters: those have two numbers
+# Of no training batch and no initial parameters: those have two numbers.
+TEST_STREAM, VALIDATION_STREAM = (0, 0, 2), (0, 0, 3)
 
 
 class Task:
@@ -37,13 +37,17 @@ class Task:
 
     def test_scores(self, predict):
         """name -> score over all test targets, after training.   predict(batch) -> outputs"""
+        return {self.metric: self.mean_score(predict, self.test_batches())}
+
+    def mean_score(self, predict, examples):
+        """Over all targets of some batches."""
         total, count = 0.0, 0
-        for batch in self.test_batches():
+        for batch in examples:
             total += self.score(predict(batch), batch)
             count += batch["targets"].size
-        return {self.metric: total / count}
+        return total / count
 
-    def more(self, folder, results, baselines):
+    def summary(self, folder, results, baselines):
         """Lines below the table of a finished comparison, and pictures of the task's own."""
         return []
 
@@ -81,25 +85,6 @@ class GeneratedTask(Task):
     @property
     def sha256(self):
         return fingerprint([*self.train_batch(0, 1).values(), *self.test_set().values()])
-
-
-class ReaderTask(GeneratedTask):
-    """Accuracy at some places of a text, which the source calls `places` and `targets`.
-
-    Causal for every mixer: an answer is read as it is asked for.
-    """
-
-    causal = True
-
-    def __init__(self, config, vocab, max_len):
-        super().__init__(config, max_len)
-        self.vocab = vocab
-
-    def model(self, mixer):
-        return EncoderReader(mixer, self.vocab, self.config.width, self.max_len, **self.encoder())
-
-    def tokens(self, batch):
-        return batch["ids"].size
 
 
 def fingerprint(arrays):

@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from minisum import backend, machine, mixers
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
 from minisum.shards import Shards
-from train.bench.measure import timed
+from train.bench.measure import peak_memory, timed
 from train.loop import STEPS_BETWEEN_READS
 
 WARM_UP = 3  # readings that the speed leaves out: caches, and kernels compiled on first use
@@ -32,9 +33,7 @@ def train_cell(task, mixer, seed, report):
     params = Params.from_arrays(model.init(np.random.default_rng([seed, 0])), xp=xp)
     grads = params.zeros_like()
     shards = Shards(model, threads=config.threads if xp is np else None)
-    adam = Adam(
-        params, weight_decay=config.weight_decay, clip_norm=config.clip_norm, workers=shards.workers
-    )
+    adam = Adam(params, workers=shards.workers, **config.pick("weight_decay", "clip_norm"))
     losses, unread, seconds, tokens = [], [], [], []
     started = time.perf_counter()
     with report.bar(f"{mixer}, seed {seed}", config.steps, 0) as advance:
@@ -43,7 +42,7 @@ def train_cell(task, mixer, seed, report):
             noise = model.noise(np.random.default_rng([seed, step, 1]), batch)
             rate = learning_rate(step - 1, config.steps, config.lr, config.warmup, config.schedule)
             batch = batch | noise
-            on_device = model.to_device(batch, xp)
+            on_device = shards.to_device(batch, xp)
             if not unread:
                 clock, read = time.perf_counter(), 0
             unread.append(shards.loss_and_grads(params, grads, on_device))
@@ -64,6 +63,7 @@ def train_cell(task, mixer, seed, report):
     last = losses[-max(1, round(TAIL * len(losses))) :]
     # A replay allocates nothing.
     plain = shards if xp is np else Shards(model, record=False)
+    step = partial(plain.loss_and_grads, params, grads, on_device)
     return {
         "mixer": mixer,
         "seed": seed,
@@ -74,15 +74,14 @@ def train_cell(task, mixer, seed, report):
         "parameters": params.count,
         "state_numbers": state_numbers(task, mixer),
         "tokens_per_second": sum(tokens[skipped:]) / sum(seconds[skipped:]),
-        "step_memory_bytes": memory_of(lambda: plain.loss_and_grads(params, grads, on_device), xp),
+        "step_memory_bytes": peak_memory(step, xp),
         "seconds": time.perf_counter() - started,
         "device": machine.device_name(xp),
-        "versions": report.versions(xp),
+        "versions": machine.versions(xp),
     }
 
 
 def test_scores(task, shards, params, xp):
-    """What the task measures on its test set."""
     return task.test_scores(
         lambda batch: backend.to_numpy(shards.predict(params, backend.to_device(batch, xp)))
     )
@@ -91,16 +90,11 @@ def test_scores(task, shards, params, xp):
 def state_numbers(task, mixer):
     """Numbers that the causal form of the layers carries from token to token, after all of them."""
     config = task.config
+    if not mixers.TABLE[mixers.parse_name(mixer)[0]].can_be_causal:
+        return None
     sizes = {"width": config.width, "heads": config.heads, "max_len": task.max_len}
     layer = mixers.build(mixer, causal=True, **sizes)
     return config.layers * layer.state_size(task.max_len)
-
-
-def memory_of(work, xp):
-    """Bytes that `work` allocates at its peak."""
-    with machine.allocations(xp) as peak:
-        work()
-        return peak()
 
 
 def scale_cell(task, mixer, longest):
@@ -126,7 +120,7 @@ def scale_cell(task, mixer, longest):
             back(dy)
 
         seconds = median_seconds(both_ways, xp)
-        rows.append({"n": n, "seconds": seconds, "memory_bytes": memory_of(both_ways, xp)})
+        rows.append({"n": n, "seconds": seconds, "memory_bytes": peak_memory(both_ways, xp)})
         if seconds > LONGEST_PASS:
             break
     return {"mixer": mixer, "causal": causal, "rows": rows, "slope": slope(rows)}

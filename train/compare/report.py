@@ -66,9 +66,9 @@ def summarise(results, task):
 def finish(report, folder, task, settings, results, baselines, scaling):
     """Print the table and write comparison.csv, .json, .png and scaling.png."""
     rows = summarise(results, task)
-    more = task.more(folder, results, baselines)
+    summary = task.summary(folder, results, baselines)
     report.say(
-        "\n".join(["", *table(rows, task.metric, baselines), *more, *scaling_table(scaling)])
+        "\n".join(["", *table(rows, task.metric, baselines), *summary, *scaling_table(scaling)])
     )
     content = {
         "settings": settings, "metric": task.metric, "mixers": rows, "baselines": baselines,
@@ -88,7 +88,8 @@ def table(rows, metric, baselines):
     lines = [["mixer", metric, "lowest", "highest", "parameters", "state", "tokens/s", "MiB", ""]]
     for row in rows:
         scores = ["-" if row[k] is None else f"{row[k]:.4f}" for k in ("mean", "lowest", "highest")]
-        costs = [readable(row[k]) for k in ("parameters", "state_numbers", "tokens_per_second")]
+        costs = [row[k] for k in ("parameters", "state_numbers", "tokens_per_second")]
+        costs = ["-" if cost is None else readable(cost) for cost in costs]
         memory = f"{row['step_memory_bytes'] / 2**20:.1f}"
         note = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
         lines.append([row["mixer"], *scores, *costs, memory, note])

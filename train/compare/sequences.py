@@ -1,15 +1,18 @@
-"""Tasks that are learned on short texts and tested on longer ones: state tracking and copying.
+"""Tasks whose answers are read at some places of a text: recall, copying and state tracking.
 
-Every score is kept for each length, as the share of answers that are right and as the share of
-texts whose answers are all right so far. The first flatters: the first answers of a text are easy.
+Copying and state tracking are learned on short texts and tested on longer ones too. Every score is
+kept for each length, as the share of answers that are right and as the share of texts whose answers
+are all right so far. The first flatters: the first answers of a text are easy.
 """
 
 import numpy as np
 
 from data.generated.copying import KINDS, Copying
+from data.generated.recall import Recall
 from data.generated.state_tracking import GROUPS, StateTracking
 from minisum.errors import UserError
-from train.compare.base import TEST_STREAM, ReaderTask
+from minisum.models.encoder import EncoderReader
+from train.compare.base import TEST_STREAM, VALIDATION_STREAM, GeneratedTask
 from train.run.figures import finish, picture
 from train.run.report import aligned
 
@@ -25,6 +28,7 @@ COPIES = {
     "length": 64, "test_length": 256, "vocab_size": 16, "test_size": 512, "positions": "none",
 }  # fmt: skip
 SETTINGS = {
+    "recall": {"length": 64, "vocab_size": 128, "pairs": 4, "filler": "random", "test_size": 3000},
     **dict.fromkeys(GROUPS, WORDS),
     "parity": WORDS | PARITY,
     "copying": COPIES | {"length": 16, "test_length": 64},
@@ -34,8 +38,43 @@ SETTINGS = {
 READERS = 4096  # texts from which a reader of one token learns what to answer
 
 
+class ReaderTask(GeneratedTask):
+    """Accuracy at some places of a text, which the source calls `places` and `targets`.
+
+    Causal for every mixer: an answer is read as it is asked for.
+    """
+
+    causal = True
+
+    def __init__(self, config, vocab, max_len):
+        super().__init__(config, max_len)
+        self.vocab = vocab
+
+    def model(self, mixer):
+        return EncoderReader(mixer, self.vocab, self.config.width, self.max_len, **self.encoder())
+
+    def tokens(self, batch):
+        return batch["ids"].size
+
+
+class RecallTask(ReaderTask):
+    """Accuracy at the questions, of the test set and of validation texts."""
+
+    def __init__(self, config):
+        super().__init__(config, config.vocab_size, config.length)
+        fill = config.filler == "random"
+        self.source = Recall(config.vocab_size, config.length, config.pairs, random_filler=fill)
+
+    def test_scores(self, predict):
+        drawn = self.batches_of(self._draw(VALIDATION_STREAM, self.config.test_size))
+        return super().test_scores(predict) | {"validation": self.mean_score(predict, drawn)}
+
+    def baselines(self):
+        return {"chance": 2 / self.vocab, "any of its values": 1 / self.config.pairs}
+
+
 class SequenceTask(ReaderTask):
-    """Subclasses define `lengths`, those of the tests, and `test_set` of one of them.
+    """Tested at several lengths. Subclasses define `lengths`, and `test_set` of one of them.
 
     first: the places of the first token that is no beginning.
     """
@@ -63,7 +102,7 @@ class SequenceTask(ReaderTask):
             "first token": lambda batch: batch["ids"][:, self.first] + 0 * batch["places"],
             "last token": lambda batch: np.take_along_axis(batch["ids"], batch["places"], axis=1),
         }
-        train = self.test_set(stream=(0, 0, 3), rows=READERS)
+        train = self.test_set(stream=VALIDATION_STREAM, rows=READERS)
         test = self.test_set()
         scores = {"chance": 1 / len(np.unique(train["targets"]))}
         for name, token in tokens.items():
@@ -73,7 +112,7 @@ class SequenceTask(ReaderTask):
             scores[name] = round(float(self.rows_of(self.lengths[-1], hits)[-1][1]), 4)
         return scores
 
-    def more(self, folder, results, baselines):
+    def summary(self, folder, results, baselines):
         draw_lengths(folder.path / "lengths.png", results, self, baselines)
         trained, longest = self.config.length, self.lengths[-1]
         shown = [n for n in (trained, 2 * trained, 4 * trained, longest) if n <= longest]
@@ -141,7 +180,11 @@ class CopyTask(SequenceTask):
         return source.draw(np.random.default_rng(stream), rows or self.config.test_size)
 
 
-TASKS = dict.fromkeys(GROUPS, WordTask) | dict.fromkeys(KINDS, CopyTask)
+TASKS = {
+    "recall": RecallTask,
+    **dict.fromkeys(GROUPS, WordTask),
+    **dict.fromkeys(KINDS, CopyTask),
+}
 
 
 @picture(12, 5)

@@ -1,6 +1,6 @@
 """The tasks of train.compare: their settings, their data and what is known without learning.
 
-What a task is stands in base.py; sequences.py has those that are tested on longer texts.
+What a task is stands in base.py; sequences.py has recall, copying and state tracking.
 """
 
 from functools import lru_cache, partial
@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 import numpy as np
 
 from data.generated import listops
-from data.generated.recall import Recall
 from data.generated.regression import Regression
 from data.sets import classification as texts
 from minisum.models.closed_form import ridge
@@ -16,21 +15,20 @@ from minisum.models.encoder import EncoderClassifier, EncoderRegressor
 from minisum.text import batches
 from minisum.text.tokenizer import BYTES_VOCAB, encode, encode_bytes, train_tokenizer
 from train.compare import sequences
-from train.compare.base import TEST_STREAM, GeneratedTask, ReaderTask, Task, fingerprint
+from train.compare.base import TEST_STREAM, GeneratedTask, Task, fingerprint
 
 WORDS = {"length": 256, "vocab_size": 10_000, "train_size": None, "test_size": None}
 # task -> its own settings with their defaults; those of other tasks it refuses
 SETTINGS = {
+    **sequences.SETTINGS,
     "listops": {
         "length": 2000, "min_length": 500, "max_depth": 10, "train_size": 96_000,
         "test_size": 2000,
     },
     "bytes": {"dataset": texts.DEFAULT, "length": 1000, "train_size": None, "test_size": None},
-    "recall": {"length": 64, "vocab_size": 128, "pairs": 4, "filler": "random", "test_size": 3000},
     "regression": {
         "dims": 10, "pairs": 20, "noise": 0.5, "noise_kind": "fixed", "test_size": 10_000,
     },
-    **sequences.SETTINGS,
     **dict.fromkeys(texts.NAMES, WORDS),
 }  # fmt: skip
 NAMES = tuple(SETTINGS)
@@ -38,7 +36,7 @@ NAMES = tuple(SETTINGS)
 
 def build(config):
     """The task of a config; generates or reads its data."""
-    makers = {"listops": listops_task, "recall": RecallTask, "regression": RegressionTask}
+    makers = {"listops": listops_task, "regression": RegressionTask}
     makers |= sequences.TASKS
     return makers.get(config.task, text_task)(config)
 
@@ -84,18 +82,6 @@ class SetTask(Task):
     def baselines(self):
         likeliest = np.bincount(self.train[1]).argmax()
         return {"majority": float((self.test[1] == likeliest).mean())} | self.more
-
-
-class RecallTask(ReaderTask):
-    """Accuracy at the questions."""
-
-    def __init__(self, config):
-        super().__init__(config, config.vocab_size, config.length)
-        fill = config.filler == "random"
-        self.source = Recall(config.vocab_size, config.length, config.pairs, random_filler=fill)
-
-    def baselines(self):
-        return {"chance": 2 / self.vocab, "any of its values": 1 / self.config.pairs}
 
 
 class RegressionTask(GeneratedTask):

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from pathlib import Path
 
 from minisum import backend
@@ -22,7 +23,7 @@ from minisum.errors import UserError
 from train.command_line import cores, run_with_exit_status
 from train.reproduce import report as reproduce_report
 from train.reproduce.quirks import TASKS, protocols_called
-from train.reproduce.sets import Cell, cells, sets_called
+from train.reproduce.sets import cells, sets_called
 from train.run.cells import Cells, claim_settings, read_json
 from train.run.folder import RunFolder
 from train.run.options import N, Settings, add_out, option, parser_for
@@ -62,14 +63,8 @@ class ReproduceConfig(Settings):
     gpus: int = option(1, "GPUs that the runs take turns on", "running", **N, at_most=64)
 
 
-@dataclasses.dataclass
-class Job:
-    """A cell at work in a process."""
-
-    cell: Cell
-    slot: int
-    process: subprocess.Popen
-    started: float
+# A cell at work in a process, since when.
+Job = namedtuple("Job", "cell slot process started")
 
 
 class Reproduction:
@@ -82,13 +77,11 @@ class Reproduction:
         for name in ("logs", "runs"):
             (folder.path / name).mkdir(exist_ok=True)
 
-    def done(self, cell):
-        return Cells(self.folder, cell.arguments).done(cell.name)
-
     def run(self):
         """Do what is missing, up to config.jobs cells at a time."""
-        queue = [cell for cell in self.cells if self.done(cell) is None]
-        self.report.say(f"{len(self.cells) - len(queue)} of {len(self.cells)} runs are done")
+        done = {cell for cell in self.cells if Cells(self.folder, cell.arguments).done(cell.name)}
+        queue = [cell for cell in self.cells if cell not in done]
+        self.report.say(f"{len(done)} of {len(self.cells)} runs are done")
         self.left = len(queue)
         free, running = list(range(self.config.jobs))[::-1], []
         with interruptible() as received:
@@ -202,11 +195,9 @@ def environment_of(slot, gpus):
 def list_cells(cells, folder, report):
     """Print what would be run, and how far each run is."""
     for cell in cells:
-        status = "missing"
-        if (folder.path / "cells" / f"{cell.name}.json").exists():
-            status = "done"
-        elif (folder.path / "runs" / cell.name / "config.json").exists():
-            status = "begun"
+        done = (folder.path / "cells" / f"{cell.name}.json").exists()
+        begun = (folder.path / "runs" / cell.name / "config.json").exists()
+        status = "done" if done else "begun" if begun else "missing"
         report.say(f"{status:<8} {cell.name}")
         report.say(f"         {written(cell)}")
     report.say(f"{len(cells)} runs")

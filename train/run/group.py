@@ -18,6 +18,7 @@ import warnings
 
 import numpy as np
 
+from minisum import machine
 from minisum.backend import array_module
 from minisum.errors import UserError
 from train.run.signals import Interrupted
@@ -44,7 +45,7 @@ def group():
 def join(group):
     """Make `group` the one of this process, and learn which of its ranks are on this host."""
     global _group
-    seats = group.all_gather_object((socket.gethostname(), _usable_cpus()))
+    seats = group.all_gather_object((socket.gethostname(), machine.usable_cpus()))
     group.neighbours = [cpus for host, cpus in seats if host == seats[group.rank][0]]
     _group = group
 
@@ -59,13 +60,6 @@ def _from_environment():
                     raise SystemExit(2) from None
                 raise
     return ProcessGroup()
-
-
-def _usable_cpus():
-    try:
-        return os.sched_getaffinity(0)
-    except AttributeError:
-        return set(range(os.cpu_count() or 1))
 
 
 class ProcessGroup:
@@ -156,15 +150,7 @@ class ProcessGroup:
         return program
 
     def abort(self, status):
-        """End all ranks at once."""
         raise SystemExit(status)
-
-    def take_gpu(self):
-        """Work on the GPU of this rank from now on: number rank % count."""
-        import cupy
-
-        count = cupy.cuda.runtime.getDeviceCount()
-        cupy.cuda.Device(self.rank % count).use()
 
     def connect_gpus(self):
         """Join the ranks' GPUs by NCCL. UserError on every rank if it cannot be done."""

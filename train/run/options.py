@@ -82,7 +82,8 @@ SIZE = N | {"at_most": 2**16}
 LENGTH = N | {"at_most": 2**24}
 VOCABULARY = N | {"at_least": 4, "at_most": 2**24}
 LAYERS = N | {"at_most": 2**10}
-D_FF = N | {"at_least": 0, "at_most": 2**18}
+COUNT = {"at_least": 0, "metavar": "N"}
+D_FF = COUNT | {"at_most": 2**18}
 RATE = {"at_least": 0, "below": 1, "metavar": "RATE"}
 FRACTION = {"above": 0, "below": 1, "metavar": "FRACTION"}
 POSITIVE = {"above": 0, "metavar": "X"}
@@ -96,7 +97,7 @@ class Settings:
     """The settings of a command."""
 
     # name of a recipe -> the defaults that it changes
-    RECIPES = {}
+    RECIPES = {"default": {}}
 
     def check(self, given=()):
         """UserError for a value out of range, or for values that contradict each other.
@@ -154,11 +155,9 @@ class Config(Settings):
         "set, only to reproduce results published that way: its score is then no test score",
         choices=("validation", "last", "test"),
     )
-    patience: int = option(
-        None, "stop after N epochs without a new best; 0: never", at_least=0, metavar="N"
-    )
+    patience: int = option(None, "stop after N epochs without a new best; 0: never", **COUNT)
     plateau: int = option(None, "halve the rate after N epochs without a new best", **N)
-    seed: int = option(0, "random seed", at_least=0, metavar="N")
+    seed: int = option(0, "random seed", **COUNT)
 
     backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
     threads: int = option(None, "threads (default: one a core)", "running", **N, at_most=2**10)
@@ -169,7 +168,6 @@ class Config(Settings):
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
     )
 
-    RECIPES = {"default": {}}
     # flags that describe --data FILE, and mean nothing without it
     WITH_DATA = ()
 
@@ -233,9 +231,7 @@ class LayerPattern:
 
     def check_pattern(self, given):
         if self.layers_pattern is not None:
-            for name in ("mixer", "layers"):
-                if name in given:
-                    raise UserError(f"--layers-pattern names all layers: leave out --{name}")
+            refuse(("mixer", "layers"), given, "--layers-pattern names all layers")
 
     @property
     def pattern(self):

@@ -10,12 +10,9 @@ import csv
 import dataclasses
 import io
 import os
-import platform
 import sys
 import textwrap
 import time
-
-import numpy as np
 
 import minisum
 from minisum import machine
@@ -38,7 +35,6 @@ class Report:
             emit(sys.stderr, f"note: {text}")
 
     def header(self, task, more):
-        """What the run is, before it starts."""
         if self.silent:
             return
         rows = {"dataset": f"{task.dataset} (sha256 {task.data_sha256[:12]})"}
@@ -160,14 +156,6 @@ class Report:
             emit(sys.stderr, f"{title}: step {done:,} of {total:,}{so_far}, {left} left")
 
         return advance
-
-    @staticmethod
-    def versions(xp):
-        versions = {"minisum": minisum.__version__, "python": platform.python_version()}
-        versions["numpy"] = np.__version__
-        if xp is not np:
-            versions[xp.__name__] = xp.__version__
-        return versions
 
 
 def emit(stream, text):

@@ -41,6 +41,11 @@ class Task:
     def load(cls, config, folder, resume):
         """The task of `config` with its data. On resuming, the tokenizer is the RunFolder's."""
 
+    def __init__(self, config, data, tokenizer=None):
+        self.config, self.dataset, self.data_sha256 = config, data.name, data.sha256
+        if tokenizer is not None:
+            self.tokenizer, self.vocab = tokenizer, tokenizer.get_vocab_size()
+
     @cached_property
     def model(self):
         """See minisum.models.base."""

@@ -19,7 +19,6 @@ class ParameterSlice:
     """The part of a Params that one rank's optimiser updates; to Adam it is a Params."""
 
     def __init__(self, whole, part):
-        """part: a slice of the vector."""
         self.whole, self.part = whole, part
         self.xp, self.dtype, self.vector = whole.xp, whole.dtype, whole.vector[part]
 
@@ -35,7 +34,7 @@ class Trainer:
         self.task, self.group = task, group
         config = task.config
         if group.size > 1 and config.backend == "cupy":
-            group.take_gpu()
+            machine.use_gpu(group.rank)
         self.xp = backend.get(config.backend)
         initial = task.model.init(np.random.default_rng([config.seed, 0]))
         self.params = Params.from_arrays(initial, xp=self.xp)
@@ -44,19 +43,12 @@ class Trainer:
         self.shards = Shards(task.model, threads=threads, rows=config.shard_rows)
         # Clipping by the norm needs the whole gradient on every rank.
         self.sliced = group.size > 1 and self.xp is np and config.clip_norm is None
-        own = self.own_params = self.slice_of(self.params)
+        own = self.slice_of(self.params)
         self.own_grads = self.slice_of(self.grads)
-        self.adam = Adam(
-            own,
-            eps=config.epsilon,
-            raw_epsilon=config.raw_epsilon,
-            weight_decay=config.weight_decay,
-            clip_value=config.clip_value,
-            clip_norm=config.clip_norm,
-            workers=self.shards.workers,
-        )
+        rules = config.pick("raw_epsilon", "weight_decay", "clip_value", "clip_norm")
+        self.adam = Adam(own, eps=config.epsilon, workers=self.shards.workers, **rules)
         # What is validated and kept: the parameters themselves, or their running average.
-        self.average = Average(own, config.ema, self.shards.workers) if config.ema else None
+        self.average = Average(own, config.ema) if config.ema else None
         self.candidate = self.used = whole(self.average.params if self.average else own)
         self.candidate.vector[...] = self.params.vector  # the other ranks' slices too
 
@@ -67,17 +59,13 @@ class Trainer:
 
     def local_batch(self, batch):
         """This rank's part of a batch, on its device."""
-        return self.task.model.to_device(self.group.local_batch(batch), self.xp)
+        return self.shards.to_device(self.group.local_batch(batch), self.xp)
 
     def reduce_grads(self):
         """Replace the gradient of this rank's part, where Adam reads it, by the sum over ranks."""
         self.group.reduce_scatter(self.grads.vector)
         if not self.sliced:
             self.group.all_gather(self.grads.vector)
-
-    def update_average(self):
-        if self.average:
-            self.average.update(self.own_params, self.adam.steps)
 
     def gather_params(self):
         """Bring the slices that the other ranks updated."""
@@ -115,7 +103,7 @@ class Trainer:
         part = self.group.local_batch(batch)
         outputs = None
         if self.group.size == 1 or len(next(iter(part.values()))):
-            on_device = self.task.model.to_device(part, self.xp)
+            on_device = self.shards.to_device(part, self.xp)
             outputs = backend.to_numpy(self.shards.predict(self.used, on_device))
         return self.group.merge(self.group.all_gather_object(outputs))
 

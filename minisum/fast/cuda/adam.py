@@ -5,46 +5,38 @@ from functools import cache
 
 from minisum.fast.cuda import compiling
 
-_SOURCES = {
-    "lerp": ("T target, T rate", "T y", "y += rate * (target - y);"),
-    "adam": (
-        "T g, T decay, T scale, T clip, T rate, T lr, T beta1, T gain1, T beta2, T gain2,"
-        "T root, T eps",
-        "T theta, T m, T v",
-        """
-        T gradient = g;
-        if (clip > 0) gradient = g > clip ? clip : g < -clip ? -clip : g;  // a NaN stays
-        gradient *= scale;
-        m = beta1 * m + gain1 * gradient;
-        v = beta2 * v + gain2 * gradient * gradient;
-        theta -= lr * decay * theta;
-        theta -= rate * m / (sqrt(v) / root + eps);
-        """,
-    ),
-}
+_SOURCE = """
+    T gradient = g;
+    if (clip > 0) gradient = g > clip ? clip : g < -clip ? -clip : g;  // a NaN stays
+    gradient *= scale;
+    m = beta1 * m + gain1 * gradient;
+    v = beta2 * v + gain2 * gradient * gradient;
+    theta -= lr * decay * theta;
+    theta -= step * m / (sqrt(v) + eps);
+"""
+_READ = "T g, T decay, T scale, T clip, T step, T lr, T beta1, T gain1, T beta2, T gain2, T eps"
 
 
 @cache
-def _elementwise(name):
+def _kernel(averages):
     import cupy
 
-    return cupy.ElementwiseKernel(*_SOURCES[name], name=f"minisum_{name}")
+    read, written, source = f"{_READ}, T rate", "T theta, T m, T v", _SOURCE
+    if averages:
+        written, source = f"{written}, T average", source + "average += rate * (theta - average);"
+    return cupy.ElementwiseKernel(read, written, source, name=f"minisum_adam_{averages}")
 
 
-def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, workers):
+def adam_update(theta, m, v, g, t, lr, betas, eps, decay, clip, scale, average, rate, workers):
     if not compiling.runs_on(theta, g):
         return NotImplemented
-    decay = compiling.dummy_array(theta.dtype) if decay is None else decay
     # 1 - 0.999 in float32 would be wrong in the fifth digit, so it is taken here.
     gains = (betas[0], 1 - betas[0], betas[1], 1 - betas[1])
-    rate, root = lr / (1 - betas[0] ** t), math.sqrt(1 - betas[1] ** t)
+    # Both sides of the fraction times root, which spares a division of √v by it.
+    root = math.sqrt(1 - betas[1] ** t)
+    step = lr * root / (1 - betas[0] ** t)
     scale = 1.0 if scale is None else scale
-    _elementwise("adam")(g, decay, scale, clip or 0.0, rate, lr, *gains, root, eps, theta, m, v)
-    return None
-
-
-def lerp(y, target, rate, workers):
-    if not compiling.runs_on(y, target):
-        return NotImplemented
-    _elementwise("lerp")(target, rate, y)
+    moved = (theta, m, v) if average is None else (theta, m, v, average)
+    numbers = (scale, clip or 0.0, step, lr, *gains, eps * root, rate or 0.0)
+    _kernel(average is not None)(g, 0.0 if decay is None else decay, *numbers, *moved)
     return None

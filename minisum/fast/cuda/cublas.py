@@ -7,46 +7,42 @@ given to others afterwards.
 """
 
 import ctypes
+import math
 import os
-import re
+from ctypes import c_int, c_longlong, c_void_p
 from functools import cache
 
 from minisum.errors import UserError
 
 WORKSPACE = 32 << 20  # bytes; what cuBLAS asks for on the largest devices
-FUNCTIONS = {"float32": "cublasSgemmStridedBatched", "float64": "cublasDgemmStridedBatched"}
 KEEP, TRANSPOSE = 0, 1
 TF32_MATH = 3
+_MATRIX = c_void_p, c_int, c_longlong  # its start, row length and step to the next
+_SIZES = c_int, c_int, c_int, c_int, c_int  # transposed or not, m, n and k
+_PRODUCT = c_void_p, *_SIZES, c_void_p, *_MATRIX, *_MATRIX, c_void_p, *_MATRIX, c_int
 
 
 @cache
-def _library():
-    """The cuBLAS that this process uses already. UserError where it cannot be found."""
+def _cublas():
+    """(the product of each type, the functions that `prepare` a stream, handle, workspace)."""
     import cupy
 
-    cupy.cuda.device.get_cublas_handle()  # loads it
+    cupy.cuda.device.get_cublas_handle()  # loads the library, which is then found by its name
     try:
-        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as lines:
-            return ctypes.CDLL(next(filter(None, map(_path_of_cublas, lines))))
-    except (OSError, StopIteration):
+        library = ctypes.CDLL(f"libcublas.so.{cupy.cuda.runtime.runtimeGetVersion() // 1000}")
+    except OSError:
         raise UserError("cuBLAS is not found among this process's libraries") from None
-
-
-def _path_of_cublas(line):
-    """The file that a line of /proc/self/maps names, if it is cuBLAS; its path may have blanks."""
-    found = re.search(r"/.*/libcublas\.so[.\d]*", line)
-    return found and found[0]
-
-
-@cache
-def _handle():
-    import cupy
-
-    library, handle = _library(), ctypes.c_void_p()
+    products = {
+        "float32": (library.cublasSgemmStridedBatched, ctypes.c_float),
+        "float64": (library.cublasDgemmStridedBatched, ctypes.c_double),
+    }
+    for product, _ in products.values():
+        product.argtypes = _PRODUCT
+    handle = c_void_p()
     _check(library.cublasCreate_v2(ctypes.byref(handle)))
     if os.environ.get("CUPY_TF32") == "1":
         _check(library.cublasSetMathMode(handle, TF32_MATH))
-    return handle, cupy.cuda.alloc(WORKSPACE)
+    return products, library, handle, cupy.cuda.alloc(WORKSPACE)
 
 
 def _check(status):
@@ -56,10 +52,10 @@ def _check(status):
 
 def prepare(stream):
     """Have the products from now on run on `stream`. Choosing one resets the workspace."""
-    handle, workspace = _handle()
-    _check(_library().cublasSetStream_v2(handle, ctypes.c_void_p(stream.ptr)))
+    _, library, handle, workspace = _cublas()
+    _check(library.cublasSetStream_v2(handle, c_void_p(stream.ptr)))
     size = ctypes.c_size_t(WORKSPACE)
-    _check(_library().cublasSetWorkspace_v2(handle, ctypes.c_void_p(workspace.ptr), size))
+    _check(library.cublasSetWorkspace_v2(handle, c_void_p(workspace.ptr), size))
 
 
 def product(a, b, out=None):
@@ -69,60 +65,36 @@ def product(a, b, out=None):
     """
     import cupy
 
+    products, _, handle, _ = _cublas()
     lead, (m, k), n = a.shape[:-2], a.shape[-2:], b.shape[-1]
-    if a.dtype != b.dtype or a.dtype.name not in FUNCTIONS or b.shape[:-1] != (*lead, k):
+    if a.dtype != b.dtype or a.dtype.name not in products or b.shape[:-1] != (*lead, k):
         raise NotImplementedError(f"product of {a.dtype} {a.shape} and {b.dtype} {b.shape}")
     y = cupy.empty((*lead, m, n), a.dtype) if out is None else out
-    if not y.size:
-        return y
-    if not k:
+    if not y.size or not k:
         y[...] = 0
         return y
-    number = {"float32": ctypes.c_float, "float64": ctypes.c_double}[a.dtype.name]
-    (a, a_turned, a_row), (b, b_turned, b_row) = _readable(a), _readable(b)
+    multiply, number = products[a.dtype.name]
+    one, zero = ctypes.byref(number(1)), ctypes.byref(number(0))
+    (a, a_turned, a_steps), (b, b_turned, b_steps) = _readable(a), _readable(b)
     # cuBLAS counts down columns: to it a row-major y is y.T = b.T @ a.T.
-    arguments = (
-        *(b_turned, a_turned, n, m, k, number(1)),
-        *(b, b_row, _step(b)),
-        *(a, a_row, _step(a)),
-        *(number(0), y, n, _step(y), y.size // (m * n)),
-    )
-    call = getattr(_library(), FUNCTIONS[a.dtype.name])
-    _check(call(_handle()[0], *map(_argument, arguments)))
+    factors = (b.data.ptr, *b_steps, a.data.ptr, *a_steps)
+    to = (y.data.ptr, n, m * n, y.size // (m * n))
+    _check(multiply(handle, b_turned, a_turned, n, m, k, one, *factors, zero, *to))
     return y
 
 
 def _readable(x):
-    """x or a copy that cuBLAS can read, whether it is turned, and its row length in memory.
+    """x or a copy that cuBLAS can read, whether it is turned, its row length and its step.
 
     One of the last two axes must be without gaps, and the leading axes one regular step apart.
     """
-    rows, columns = (stride // x.itemsize for stride in x.strides[-2:])
-    if _regular(x) and columns == 1 and rows >= x.shape[-1]:
-        return x, KEEP, rows
-    if _regular(x) and rows == 1 and columns >= x.shape[-2]:
-        return x, TRANSPOSE, columns
-    import cupy
-
-    # Also for axes of length one, whose strides mean nothing.
-    copy = cupy.empty(x.shape, x.dtype)
-    copy[...] = x
-    return copy, KEEP, x.shape[-1]
-
-
-def _regular(x):
-    """Whether the leading axes can be walked with one step."""
-    steps = zip(x.shape[1:-2], x.strides[:-3], x.strides[1:-2], strict=True)
-    return all(outer == inner * size for size, outer, inner in steps)
-
-
-def _step(x):
-    return ctypes.c_longlong(x.strides[-3] // x.itemsize if x.ndim > 2 else 0)
-
-
-def _argument(value):
-    if hasattr(value, "data") and hasattr(value, "strides"):
-        return ctypes.c_void_p(value.data.ptr)
-    if isinstance(value, (ctypes.c_float, ctypes.c_double)):
-        return ctypes.byref(value)
-    return value if isinstance(value, ctypes.c_longlong) else ctypes.c_int(value)
+    *steps, rows, columns = (stride // x.itemsize for stride in x.strides)
+    axes = zip(steps, steps[1:], x.shape[1:], strict=False)
+    regular = all(outer == inner * size for outer, inner, size in axes)
+    step = steps[-1] if steps else 0
+    if regular and columns == 1 and rows >= x.shape[-1]:
+        return x, KEEP, (rows, step)
+    if regular and rows == 1 and columns >= x.shape[-2]:
+        return x, TRANSPOSE, (columns, step)
+    copy = x.copy(order="C")  # also for axes of length one, whose strides mean nothing
+    return copy, KEEP, (x.shape[-1], math.prod(x.shape[-2:]))

@@ -26,14 +26,12 @@ def linear(x, W, b=None):
 def full_product(q, k, v, state=None):
     if not compiling.runs_on(q, k, v, state):
         return NotImplemented
-    has_state = state is not None
-    S = matmul(transposed(k), v)
+    has_state, S = state is not None, matmul(transposed(k), v)
     S = S + state if has_state else S
 
     def back(gradients):
-        dy, dlast = gradients
-        dS = matmul(transposed(q), dy)
-        dS = dS if dlast is None else dS + dlast
+        (dy, dlast), qt = gradients, transposed(q)
+        dS = matmul(qt, dy) if dlast is None else matmul(qt, dy) + dlast
         dq, dk = matmul(dy, transposed(S)), matmul(v, transposed(dS))
         return dq, dk, matmul(k, dS), dS if has_state else None
 
@@ -43,7 +41,7 @@ def full_product(q, k, v, state=None):
 def sum_rows(x):
     """x.sum(axis=0) of x (N, d), as a product with ones.
 
-    CuPy gives each column to one block of threads, and of 32,768 rows with 256 columns that took
-    0.4 ms where a copy of the array takes 0.02 (H200, CuPy 14.2).
+    CuPy gives a column to one block of threads: 0.4 ms for (32,768, 256), of which a copy takes
+    0.02 (H200, CuPy 14.2).
     """
     return matmul(array_module(x).ones((1, len(x)), x.dtype), x)[0]

@@ -41,7 +41,7 @@ __global__ void layer_norm_back(const T* dy, const T* x, const T* gain, const T*
 template <typename T>
 __global__ void layer_norm_back_gains(const T* dy, const T* x, const T* mean, const T* r,
                                       T* shares, int tokens, int d, int stretch) {
-    int c = blockIdx.x * blockDim.x + threadIdx.x, s = blockIdx.y;
+    int c = blockIdx.y * blockDim.x + threadIdx.x, s = blockIdx.x;
     if (c >= d) return;
     T dgain = 0, dbias = 0;
     int end = min(tokens, (s + 1) * stretch);

@@ -1,9 +1,9 @@
 """Work on a GPU as one launch: its kernels are recorded once and then replayed.
 
-To launch a kernel costs the host some ten microseconds, and a small model's kernels are done
-sooner than that: the GPU waits for Python. A CUDA graph holds the launches of a whole step with
-the addresses that they work on, and starts them all at once. What it leaves out is Python: so a
-recording is of one shape of batch, and nothing in it may depend on what the arrays hold.
+To launch a kernel costs the host some ten microseconds, and a small model's are done sooner: the
+GPU waits for Python. A CUDA graph holds the launches of a whole step with the addresses that they
+work on, and starts them all at once. It leaves out Python: a recording is of one shape of batch,
+and nothing in it may depend on what the arrays hold.
 """
 
 import contextlib
@@ -28,11 +28,10 @@ def matmul(a, b, out=None):
 class Recorder:
     """Calls compute(*vectors, batch, *numbers) -> an array, or replays what it did at that shape.
 
-    vectors: Params, each worked on where it is; others, even in the same shape, get a recording of
-    their own. The batch (name -> array) and the numbers are read anew at each call. The first call
-    for a shape is plain, so that kernels are compiled and a rare shape costs nothing; the second is
-    recorded. Work that cannot be recorded goes on launch by launch, and so does all work once there
-    is no room for recordings beside the memory that the plain calls have taken.
+    vectors: Params, each worked on where it is; others get a recording of their own. The batch
+    (name -> array) and the numbers are read anew at each call. The first call for a shape is plain,
+    so that kernels are compiled and a rare shape costs nothing; the second is recorded. What cannot
+    be recorded goes on launch by launch, and so does all work once there is no room for recordings.
     """
 
     def __init__(self):
@@ -40,39 +39,33 @@ class Recorder:
         self.stream = self.pool = None
 
     def __call__(self, compute, vectors, batch, *numbers):
+        shapes = tuple((name, a.shape, a.dtype.char) for name, a in batch.items())
+        places = tuple((held.vector.data.ptr, held.dtype.char) for held in vectors)
+        known, key = self.recordings, (compute, places, shapes)
         try:
-            return self._replay_or_compute(compute, vectors, batch, numbers)
+            if key not in known and len(known) < self.most:
+                known[key] = None
+            elif known.get(key, False) is None:
+                known[key] = self._record(compute, vectors, batch, numbers)
+            if replay := known.get(key):
+                return replay(batch, numbers)
+            return compute(*vectors, batch, *numbers)
         except MemoryError:
             if not self.pool:
                 raise
-        # Record no more, and hand back the memory of what was recorded.
-        self.most, self.pool = 0, None
-        self.recordings.clear()
+        self.most, self.pool = 0, None  # record no more, and hand back that memory
+        known.clear()
         return compute(*vectors, batch, *numbers)
 
     def memory(self):
         """Bytes that the recordings hold on the device."""
         return int(self.pool.total_bytes()) if self.pool else 0
 
-    def _replay_or_compute(self, compute, vectors, batch, numbers):
-        shapes = tuple((name, a.shape, a.dtype.char) for name, a in batch.items())
-        places = tuple((held.vector.data.ptr, held.dtype.char) for held in vectors)
-        key = (compute, places, shapes)
-        if key not in self.recordings:
-            if len(self.recordings) < self.most:
-                self.recordings[key] = None
-        elif self.recordings[key] is None:
-            self.recordings[key] = self._record(compute, vectors, batch, numbers)
-        if recording := self.recordings.get(key):
-            return recording.replay(batch, numbers)
-        return compute(*vectors, batch, *numbers)
-
     def _record(self, compute, vectors, batch, numbers):
-        """A Recording, or False where the work cannot be recorded."""
+        """replay(batch, numbers) -> result, or False where the work cannot be recorded."""
         import cupy
 
-        # All recordings use one pool: they run one after the other, so memory that one has done
-        # with is free for the next. No other work gets it.
+        # One pool for all, since they run one after the other, and for no other work.
         self.stream = self.stream or cupy.cuda.Stream(non_blocking=True)
         self.pool = self.pool or cupy.cuda.MemoryPool(_device_memory)
         inputs = {name: array.copy() for name, array in batch.items()}
@@ -84,26 +77,18 @@ class Recorder:
                 result = compute(*vectors, inputs, *scalars)
         except (UserError, RuntimeError):  # CuPy's and CUDA's refusals are RuntimeErrors
             return False
-        return Recording(graph[0], vectors, inputs, scalars, result)
+        places = [held.vector for held in vectors]
 
+        def replay(batch, numbers, graph=graph[0], places=places):
+            """places: not to be given to other arrays while this recording works on them."""
+            for name, array in batch.items():
+                inputs[name][...] = array
+            for scalar, number in zip(scalars, numbers, strict=True):
+                scalar.fill(number)
+            graph.launch()
+            return result.copy()  # the next replay writes to the same place
 
-class Recording:
-    """A graph and what it works on: vectors, the arrays that it reads anew, and its result.
-
-    While it holds the vectors, their places are not given to other arrays.
-    """
-
-    def __init__(self, graph, vectors, inputs, scalars, result):
-        self.graph, self.vectors = graph, [held.vector for held in vectors]
-        self.inputs, self.scalars, self.result = inputs, scalars, result
-
-    def replay(self, batch, numbers):
-        for name, array in batch.items():
-            self.inputs[name][...] = array
-        for scalar, number in zip(self.scalars, numbers, strict=True):
-            scalar.fill(number)
-        self.graph.launch()
-        return self.result.copy()  # the next replay writes to the same place
+        return replay
 
 
 @contextlib.contextmanager
@@ -129,10 +114,9 @@ def _recorded(stream):
 
 
 def _device_memory(size):
-    """`size` bytes of the device for the recordings' pool. MemoryError if there are none left.
+    """`size` bytes of the device. MemoryError if there are none left.
 
-    To CUDA's own error the pool would answer by returning what is free in it to the device, and
-    that is where the recordings' arrays are.
+    At CUDA's own error the pool would return its free parts, and with them the recordings' arrays.
     """
     import cupy
 
@@ -143,8 +127,5 @@ def _device_memory(size):
 
 
 def _refuse(size):
-    """Stands for the host's memory that copies to the device start from.
-
-    A replay would copy again from a place where something else is by then.
-    """
+    """For the host's memory that a copy starts from: at a replay something else would be there."""
     raise NotImplementedError("a step that copies from the host cannot be recorded")

@@ -1,7 +1,7 @@
 """Softmax, a block of threads a row: once before a loss, once inside attention."""
 
 from minisum.backend import array_module
-from minisum.fast.cuda.compiling import launch, packing, threads_for
+from minisum.fast.cuda.compiling import contiguous, launch, packing, threads_for
 
 
 def softmax_loss(logits, bias, targets, ignore, in_place=False):
@@ -9,31 +9,22 @@ def softmax_loss(logits, bias, targets, ignore, in_place=False):
 
     The loss is 0 where the target is `ignore`. in_place: p takes the place of the logits.
     """
-    xp = array_module(logits)
-    logits, targets = xp.ascontiguousarray(logits), xp.ascontiguousarray(targets)
-    bias = None if bias is None else xp.ascontiguousarray(bias)
-    N, C = logits.shape
-    p = logits if in_place else xp.empty_like(logits)
-    losses = xp.empty(N, logits.dtype)
+    xp, (N, C) = array_module(logits), logits.shape
+    logits, bias, targets = contiguous(logits, bias, targets)
+    p, losses = logits if in_place else xp.empty_like(logits), xp.empty(N, logits.dtype)
     K = packing(C, logits, bias)
-    launch(
-        *("softmax.cu", "softmax_loss", logits.dtype, (N, 1, 1), (threads_for(C // K), 1, 1)),
-        *(logits, bias, targets, p, losses, C, ignore),
-        pack=K,
-    )
+    arguments = logits, bias, targets, p, losses, C, ignore
+    launch("softmax.softmax_loss", (N,), threads_for(C // K), *arguments, pack=K)
     return p, losses
 
 
 def cross_entropy_back(p, targets, scale, ignore, in_place=False):
     """(p - onehot(targets)) * scale, 0 in ignored rows. scale: a number, here or on the device"""
-    xp = array_module(p)
-    p, targets, (N, C) = xp.ascontiguousarray(p), xp.ascontiguousarray(targets), p.shape
-    scale = xp.full((), scale, p.dtype)
-    dlogits = p if in_place else xp.empty_like(p)
-    launch(
-        *("softmax.cu", "cross_entropy_back", p.dtype, (N, 1, 1), (threads_for(C), 1, 1)),
-        *(p, targets, scale, dlogits, C, ignore),
-    )
+    xp, (N, C) = array_module(p), p.shape
+    p, targets = contiguous(p, targets)
+    scale, dlogits = xp.full((), scale, p.dtype), p if in_place else xp.empty_like(p)
+    arguments = p, targets, scale, dlogits, C, ignore
+    launch("softmax.cross_entropy_back", (N,), threads_for(C), *arguments)
     return dlogits
 
 
@@ -41,33 +32,23 @@ def attention_weights(scores, mask, causal, scale):
     """softmax(scale * scores) over the keys that may be seen, in the place of the scores.
 
     scores (B, H, n, m), mask (B, m) bool or None; with `causal` the queries are the last n of the m
-    tokens. A row in which no key may be seen is 0. As in minisum.ops.softmax_attention.
+    tokens. A row in which no key may be seen is 0. Few threads a row, each with several packs under
+    way.
     """
-    xp = array_module(scores)
     B, H, n, m = scores.shape
-    scores = xp.ascontiguousarray(scores)
-    mask = None if mask is None else xp.ascontiguousarray(mask)
+    scores, mask = contiguous(scores, mask)
     K = packing(m, scores, mask)
-    launch(
-        *("softmax.cu", "attention_weights", scores.dtype, (B * H * n, 1, 1), _threads(m // K)),
-        *(scores, mask, float(scale), int(causal), H, n, m),
-        pack=K,
-    )
+    arguments = scores, mask, float(scale), int(causal), H, n, m
+    launch("softmax.attention_weights", (B * H * n,), threads_for(m // K // 2), *arguments, pack=K)
     return scores
 
 
 def attention_weights_back(dp, p, scale):
     """scale p (dp - Σ dp p), the gradient of the scores, in the place of dp (B, H, n, m)."""
-    dp, (B, H, n, m) = array_module(p).ascontiguousarray(dp), p.shape
+    (dp,), (B, H, n, m) = contiguous(dp), p.shape
     K = packing(m, dp, p)
+    arguments = dp, p, float(scale), m
     launch(
-        *("softmax.cu", "attention_weights_back", p.dtype, (B * H * n, 1, 1), _threads(m // K)),
-        *(dp, p, float(scale), m),
-        pack=K,
+        "softmax.attention_weights_back", (B * H * n,), threads_for(m // K // 2), *arguments, pack=K
     )
     return dp
-
-
-def _threads(packs):
-    """Of a block with a row of attention's weights: few, each with several packs under way."""
-    return threads_for(packs // 2), 1, 1

@@ -1,140 +1,151 @@
-"""The two ends of direct summation: words in, a sum out.
+"""The two ends of direct summation: words in, a sum out; for the tokens that count alone.
 
-A thread a channel, or four neighbouring ones where their place in memory allows it: neighbours
-read neighbouring numbers, as many at once as an instruction can. No thread divides more than once
-to find out where it is: on a GPU a division costs as much as a dozen multiplications.
+A thread a channel, or four neighbouring ones, as many as an instruction reads, where their place
+in memory allows it. No thread divides more than once to find out where it is: on a GPU a division
+costs as much as a dozen multiplications.
 """
 
-from minisum.backend import array_module
+from minisum.backend import add_into, array_module
 from minisum.fast.cuda import compiling
-from minisum.fast.cuda.compiling import launch, packing
+from minisum.fast.cuda.compiling import contiguous, launch, packing
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.embedding import RowGradient
 
-# Threads of a block, along the channels and in all; and of a block of relu_sum along the tokens.
+# Threads of a block, along the channels and in all; and along the tokens in one of relu_sum.
 COLUMNS, BLOCK, LANES = 64, 256, 8
-# Threads that keep a large GPU busy, and the most texts that one of them then goes through: the
-# shared memory of `words_back` has no room for more.
-THREADS, TEXTS = 2**16, 32
-# Blocks along a grid's third axis, at most.
-DEPTH = 65535
+# Threads that keep a large GPU busy; the most texts that one of them then goes through, as shared
+# memory has no room for more; and the most blocks along a grid's third axis.
+THREADS, TEXTS, DEPTH = 2**16, 32, 65535
 
 
 def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
-    """A kernel, a product, a kernel; and backward the same with one kernel more.
+    """A kernel, a product, a kernel; and backward the same.
 
-    Saved: ids, table, positions, W, x ⊙ f, where z is positive, c^power.
+    mask: as in `minisum.ops.direct_summation`, or packed, (N,) int32: the real tokens b n + t, with
+    -1 for none in between or at the end. Only these N are worked on. How many are real is known on
+    the device alone, so that is the host's to pack.
+
+    Saved: ids, table, positions, W, x ⊙ f, where z is positive, c^power, each token's row.
     """
     if not compiling.runs_on(table, positions, W):
         return NotImplemented
-    xp, ids = array_module(table), ids.astype("int32", copy=False)
-    B, n = ids.shape
-    placed = embed_modulate(ids, table, positions, offset).reshape(B * n, table.shape[1])
-    y, positive = relu_sum(matmul(placed, W.T).reshape(B, n, len(W)), mask)
+    xp, (B, n) = array_module(table), ids.shape
+    ids, kept = ids.astype("int32", copy=False), mask
+    if mask is not None and mask.dtype.kind == "b":
+        kept = xp.where(mask.reshape(-1), xp.arange(B * n, dtype="int32"), xp.int32(-1))
+    placed, rows = embed_modulate(ids, kept, table, positions, offset)
+    y, positive = relu_sum(matmul(placed, W.T), rows, (B, n))
     divisor = None
     if power:
-        count = xp.full((B, 1), n) if mask is None else mask.sum(axis=1)[:, None]
+        count = xp.full((B, 1), n) if rows is None else (rows >= 0).sum(axis=1)[:, None]
         divisor = (xp.maximum(count, 1) ** power).astype(table.dtype)
         y = y / divisor
 
     def back(dy):
-        dz = relu_sum_back(dy / divisor if power else dy, positive).reshape(B * n, len(W))
-        dplaced = matmul(dz, W).reshape(B, n, table.shape[1])
-        dtable = ModulatedRows(dplaced, ids, positions, offset, table.shape)
-        dpositions = positions_back(dplaced, ids, table)
-        return None, dtable, dpositions, matmul(dz.T, placed), None
+        dz = relu_sum_back(dy / divisor if power else dy, kept, positive, n)
+        dtable = ModulatedRows(matmul(dz, W), ids, rows, table, positions, offset)
+        return None, dtable, PositionGradient(dtable, positions), matmul(dz.T, placed), None
 
     return y, back
 
 
 class ModulatedRows(RowGradient):
-    """Rows dy ⊙ (positions + offset), multiplied by one kernel as it adds them."""
+    """The gradient of the table; the kernel that adds it takes that of the positions with it.
 
-    def __init__(self, dy, ids, positions, offset, shape):
-        super().__init__(ids, dy, shape)
-        self.positions, self.offset = positions, offset
+    arguments: of `embed_modulate_back`, all but the last.
+    """
+
+    def __init__(self, *arguments):
+        rows, ids, _, table, *_ = self.arguments = arguments
+        super().__init__(ids, rows, table.shape)
+        self.dpositions = None
 
     def add_to(self, table):
-        words_back(self.rows, self.ids, self.positions, self.offset, table)
+        self.dpositions = embed_modulate_back(*self.arguments, table)
+
+
+class PositionGradient:
+    """The gradient (n, d) of the positions that some ModulatedRows were multiplied by."""
+
+    def __init__(self, modulated, positions):
+        self.modulated, self.shape, self.dtype = modulated, positions.shape, positions.dtype
+
+    def add_to(self, positions):
+        add_into(positions[: self.shape[0]], self.dense())
+
+    def dense(self):
+        if self.modulated.dpositions is None:
+            self.modulated.add_to(None)
+        return self.modulated.dpositions
 
 
 def _tiles(rows, columns, depth=1):
     """A grid of blocks of BLOCK threads, one for each of (depth, rows, columns)."""
     across = next(size for size in (8, 16, 32, COLUMNS) if size >= min(columns, COLUMNS))
     down = BLOCK // across
-    return (-(-rows // down), -(-columns // across), depth), (across, down, 1)
+    return (-(-rows // down), -(-columns // across), depth), (across, down)
 
 
-def embed_modulate(ids, table, positions, offset):
-    """table[ids] * (positions + offset).   ids (B, n) int32, table (V, d), positions (n, d)"""
-    xp = array_module(table)
-    (B, n), d = ids.shape, table.shape[1]
-    y = xp.empty((B, n, d), table.dtype)
-    ids, table, positions = (xp.ascontiguousarray(a) for a in (ids, table, positions))
-    K = packing(d, table, positions)
-    arguments = (ids, table, positions, float(offset), y, B * n, n, d)
-    launch("summation.cu", "embed_modulate", y.dtype, *_tiles(B * n, d // K), *arguments, pack=K)
-    return y
+def embed_modulate(ids, kept, table, positions, offset):
+    """(table[ids] * (positions + offset))[kept], 0 where kept is -1, and the row of each token.
 
-
-def positions_back(dy, ids, table):
-    """Σ_b dy * table[ids].   dy (B, n, d), ids (B, n) int32, table (V, d) -> (n, d)"""
-    xp = array_module(dy)
-    B, n, d = dy.shape
-    dy, ids, table = (xp.ascontiguousarray(a) for a in (dy, ids, table))
-    K = packing(d, dy, table)
-    texts, tiles = _share_out(B, n, d // K)
-    shares = xp.empty((tiles[0][2], n, d), dy.dtype)
-    arguments = (dy, ids, table, shares, B, n, d, texts)
-    launch("summation.cu", "positions_back", dy.dtype, *tiles, *arguments, pack=K)
-    return shares[0] if len(shares) == 1 else shares.sum(axis=0)
-
-
-def words_back(dy, ids, positions, offset, dtable):
-    """dtable[ids] += dy * (positions + offset), repeats included; dtable without gaps."""
-    xp = array_module(dy)
-    B, n, d = dy.shape
-    dy, ids, positions = (xp.ascontiguousarray(a) for a in (dy, ids, positions))
-    K = packing(d, dy, positions, dtable)
-    texts, tiles = _share_out(B, n, d // K)
-    arguments = (dy, ids, positions, float(offset), dtable, B, n, d, texts)
-    launch("summation.cu", "words_back", dy.dtype, *tiles, *arguments, pack=K)
-
-
-def _share_out(B, n, columns):
-    """Texts a thread, up to TEXTS, until there are THREADS threads; and their grid and block."""
-    texts = min(TEXTS, max(1, -(-B // DEPTH), B * n * columns // THREADS))
-    return texts, _tiles(n, columns, -(-B // texts))
-
-
-def relu_sum(x, mask):
-    """Σ_t relu(x[b, t]) over real tokens t, and which numbers of these are positive.
-
-    x (B, n, d), mask (B, n) bool or None -> (B, d), (B, n, d) bool.
-    A block of 64 threads along the columns by 8 lanes of tokens. The tokens are cut into stretches
-    until there are about 512 blocks, enough to fill the device, and the stretches' sums are added
-    up at the end.
+    ids (B, n) and kept (N,) int32, table (V, d), positions (n, d) -> (N, d), (B, n) int32, -1 where
+    a token has no row. kept None: all tokens, and None for their rows.
     """
-    xp = array_module(x)
-    x, (B, n, d) = xp.ascontiguousarray(x), x.shape
-    mask = None if mask is None else xp.ascontiguousarray(mask)
+    xp, n, d = array_module(table), ids.shape[1], table.shape[1]
+    ids, kept, table, positions = contiguous(ids, kept, table, positions)
+    N = ids.size if kept is None else len(kept)
+    y = xp.empty((N, d), table.dtype)
+    rows = None if kept is None else xp.full(ids.shape, -1, "int32")
+    K = packing(d, table, positions)
+    arguments = (ids, kept, table, positions, float(offset), y, rows, N, n, d)
+    launch("summation.embed_modulate", *_tiles(N, d // K), *arguments, pack=K)
+    return y, rows
+
+
+def embed_modulate_back(dy, ids, rows, table, positions, offset, dtable):
+    """dtable[ids] += dy[rows] * (positions + offset); and Σ_b dy[rows] * table[ids], (n, d).
+
+    Shapes as in `embed_modulate`; dtable is without gaps, None for none.
+    """
+    (B, n), d = ids.shape, table.shape[1]
+    dy, ids, rows, table, positions = contiguous(dy, ids, rows, table, positions)
+    dpositions = array_module(table).zeros((n, d), table.dtype)
+    K = packing(d, dy, table, positions, dtable)
+    texts = min(TEXTS, max(1, -(-B // DEPTH), B * n * (d // K) // THREADS))
+    arguments = dy, ids, rows, table, positions, float(offset), dtable, dpositions, B, n, d, texts
+    tiles = _tiles(n, d // K, -(-B // texts))
+    launch("summation.embed_modulate_back", *tiles, *arguments, pack=K)
+    return dpositions
+
+
+def relu_sum(x, rows, shape):
+    """Σ_t relu(x[rows[b, t]]) over tokens that have a row, and which numbers of x are positive.
+
+    x (N, d), rows (B, n) int32 or None, shape (B, n) -> (B, d), (N, d) bool, of the tokens' rows.
+    The tokens are cut into stretches until there are about 512 blocks, enough to fill the device.
+    """
+    xp, (B, n), d = array_module(x), shape, x.shape[1]
+    x, rows = contiguous(x, rows)
     K = packing(d, x)
     columns = -(-d // (COLUMNS * K))
     stretches = max(1, min(512 // max(1, B * columns), -(-n // 64)))
     stretch = -(-n // stretches)
     y, positive = xp.empty((stretches, B, d), x.dtype), xp.empty(x.shape, bool)
-    grid, block = (B, columns, stretches), (COLUMNS, LANES, 1)
-    arguments = (x, mask, y, positive, B, n, d, stretch)
-    launch("summation.cu", "relu_sum", x.dtype, grid, block, *arguments, pack=K)
+    grid, arguments = (B, columns, stretches), (x, rows, y, positive, B, n, d, stretch)
+    launch("summation.relu_sum", grid, (COLUMNS, LANES), *arguments, pack=K)
     return y[0] if stretches == 1 else y.sum(axis=0), positive
 
 
-def relu_sum_back(dy, positive):
-    """dy[b] where positive[b, t], else 0.   dy (B, d), positive (B, n, d) bool -> (B, n, d)"""
-    xp = array_module(dy)
-    dy, (B, n, d) = xp.ascontiguousarray(dy), positive.shape
-    dx = xp.empty(positive.shape, dy.dtype)
+def relu_sum_back(dy, kept, positive, n):
+    """dy[b] where a row of a token of text b is positive, else 0.
+
+    dy (B, d), kept (N,) int32 or None, positive (N, d) bool, n tokens a text -> (N, d)
+    """
+    dy, kept = contiguous(dy, kept)
+    N, d = positive.shape
+    dx = array_module(dy).empty((N, d), dy.dtype)
     K = packing(d, dy, positive)
-    arguments = (dy, positive, dx, B * n, n, d)
-    launch("summation.cu", "relu_sum_back", dy.dtype, *_tiles(B * n, d // K), *arguments, pack=K)
+    arguments = (dy, kept, positive, dx, N, n, d)
+    launch("summation.relu_sum_back", *_tiles(N, d // K), *arguments, pack=K)
     return dx

@@ -1,0 +1,45 @@
+"""Padded texts as a GPU takes them: in few shapes, since each is recorded anew, and packed.
+
+A batch of texts is padded to the longest, and token dropout leaves gaps in each. Where tokens meet
+in nothing but a sum, real ones alone are worked on. How many these are the host knows without
+waiting, so it is the host that says where they are.
+"""
+
+import numpy as np
+
+# Texts have a multiple of so many tokens; packed batches at least so many real ones.
+LENGTH_BUCKET, LEAST_KEPT = 16, 64
+
+
+def pad_texts(batch, max_len, masked=True):
+    """`batch` with a multiple of LENGTH_BUCKET tokens a text; as it is if padding is not masked."""
+    return _widened(
+        batch, -(-batch["ids"].shape[1] // LENGTH_BUCKET) * LENGTH_BUCKET, max_len, masked
+    )
+
+
+def pack_texts(batch, max_len, masked=True):
+    """`batch` with, in the place of its mask, the real tokens b n + t, ascending and int32.
+
+    After the last stands -1, so often that of lengths there are only a few, at most an eighth more
+    than needed.
+    """
+    batch = _widened(batch, _next_size(batch["ids"].shape[1], 1), max_len, masked)
+    tokens = np.flatnonzero(batch["mask"]).astype(np.int32)
+    size = _next_size(max(LEAST_KEPT, len(tokens)), 8)
+    packed = np.pad(tokens, (0, size - len(tokens)), constant_values=-1)
+    return batch | {"mask": packed}
+
+
+def _widened(batch, n, max_len, masked):
+    more = min(max_len, n) - batch["ids"].shape[1]
+    if not masked or more <= 0:
+        return batch
+    padding = ((0, 0), (0, more))
+    return batch | {name: np.pad(batch[name], padding) for name in ("ids", "mask")}
+
+
+def _next_size(least, parts):
+    """The first number from `least` on of those that cut each octave in `parts`: 1 gives 2^k."""
+    step = max(1, 2 ** (least - 1).bit_length() // (2 * parts))
+    return -(-least // step) * step

@@ -1,0 +1,139 @@
+"""Recall against the size of the state: python -m train.compare.recall
+
+Multi-query associative recall as in figure 2 of "Zoology" (Arora et al. 2024): keys and values from
+8,192 tokens, two layers without token networks, one head, widths from 64 on, and learned positions
+for attention alone. Each mixer, length and width trains once for each learning rate and seed; the
+rate with the best validation score is kept, and its score on the test set reported. Published with
+a fixed set of 100,000 texts, dropout and a stop at .99; here no text comes twice.
+
+Each cell is a file in --out: the same command again does only what is missing.
+"""
+
+import dataclasses
+import sys
+import warnings
+from itertools import product
+
+import numpy as np
+
+from minisum import machine
+from train.command_line import run_with_exit_status
+from train.compare.__main__ import OPEN, CompareConfig, cell_name, resolve
+from train.compare.cell import train_cell
+from train.compare.tasks import build
+from train.run.cells import Cells, claim_settings
+from train.run.figures import finish, picture
+from train.run.folder import RunFolder, new_path
+from train.run.options import N, Settings, add_out, changed, names, option, parser_for
+from train.run.report import Report, aligned, csv_of
+
+
+def numbers(text):
+    """(64, 0.01) of "64,0.01"."""
+    return tuple(float(word) if "." in word or "e" in word else int(word) for word in names(text))
+
+
+LIST = {"type": numbers, "metavar": "A,B,C"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecallConfig(Settings):
+    lengths: tuple = option((64, 128, 256), "tokens, 1/16 of them pairs", "task", **LIST)
+    vocab_size: int = changed(CompareConfig, "vocab_size", 8192)
+    test_size: int = changed(CompareConfig, "test_size", 3000)
+
+    mixers: str = changed(
+        CompareConfig, "mixers", "attention,summation,linear_attention,retnet,gla,mamba2,"
+        "deltanet:conv=0,gated_deltanet:conv=0,kda:conv=0",
+    )  # fmt: skip
+    widths: tuple = option((64, 128, 256, 512), "widths of the model", "model", **LIST)
+
+    rates: tuple = option((1e-4, 4.6e-4, 2.2e-3, 1e-2), "learning rates to choose from", **LIST)
+    steps: int = option(12_500, "training steps", **N)
+    batch_size: int = changed(CompareConfig, "batch_size", 512)
+    weight_decay: float = changed(CompareConfig, "weight_decay", 0.1)
+    seeds: int = option(1, "runs of every cell, seeds 0, 1, ...", **N)
+
+    backend: str = changed(CompareConfig, "backend", "numpy")
+    threads: int = changed(CompareConfig, "threads", None)
+
+    def compare_config(self, mixer, length, width, rate):
+        """That of `train.compare` for one cell."""
+        own = self.pick("vocab_size", "test_size", "steps", "batch_size", "weight_decay", "backend")
+        own |= {"threads": self.threads, "task": "recall", "mixers": mixer, "filler": "blank"}
+        own |= {"heads": 1, "d_ff": 0, "warmup": 0, "length": length, "pairs": length // 16}
+        positions = "add" if mixer.partition(":")[0] in ("attention", "window") else "none"
+        return resolve(own | {"width": width, "lr": rate, "positions": positions})
+
+
+def sweep(config, folder, report):
+    """Do the cells that are missing in a claimed RunFolder, then write table and picture."""
+    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in OPEN}
+    claim_settings(folder, {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()})
+    cells, rows = Cells(folder, settings), []
+    for length, width, mixer in product(config.lengths, config.widths, names(config.mixers)):
+        runs = {}
+        for rate, seed in product(config.rates, range(config.seeds)):
+            name = f"{cell_name(mixer, seed)}-length{length}-width{width}-rate{rate}"
+            run = cells.done(name)
+            if run is None:
+                task = build(config.compare_config(mixer, length, width, rate))
+                run = cells.keep(name, train_cell(task, mixer, seed, report))
+                report.say(f"{name}: {run['accuracy']}")
+            runs.setdefault(rate, []).append(run)
+        rows.append(best_rate(runs) | {"length": length, "width": width, "mixer": mixer})
+    columns = ("mixer", "length", "width", "rate", "validation", "accuracy", "state_numbers")
+    report.say("\n".join(aligned([columns, *([str(row[k]) for k in columns] for row in rows)])))
+    folder.write_json(folder.path / "recall.json", {"settings": settings, "rows": rows})
+    (folder.path / "recall.csv").write_text(csv_of(rows), encoding="utf-8")
+    draw(folder.path / "recall.png", rows, config.lengths)
+
+
+def best_rate(runs):
+    """Of rate -> runs: the rate with the best mean on validation texts, and what it scores."""
+
+    def mean(rate, key):
+        return float(np.mean([run[key] or 0.0 for run in runs[rate]]))
+
+    best = max(runs, key=lambda rate: mean(rate, "validation"))
+    scores = {key: round(mean(best, key), 4) for key in ("validation", "accuracy")}
+    return scores | {"rate": best, "state_numbers": runs[best][0]["state_numbers"]}
+
+
+@picture(13, 4.5)
+def draw(figure, rows, lengths):
+    """A panel a length: accuracy against the numbers of the state, a line a mixer over widths."""
+    panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
+    for axes, length in zip(panels, lengths, strict=True):
+        for mixer in dict.fromkeys(row["mixer"] for row in rows):
+            line = [row for row in rows if (row["length"], row["mixer"]) == (length, mixer)]
+            sizes, scores = ([row[key] for row in line] for key in ("state_numbers", "accuracy"))
+            axes.semilogx(sizes, scores, marker="o", label=mixer, base=2)
+        axes.axhline(16 / length, color="grey", linewidth=0.8, linestyle=":")
+        axes.set_title(f"{length} tokens, {length // 16} pairs")
+        axes.set_ylim(-0.02, 1.02)
+        finish(axes, "numbers in the state", "accuracy", legend=axes is panels[-1])
+
+
+def main(arguments=None):
+    """Run the sweep; return the exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
+    with run_with_exit_status() as outcome:
+        outcome.join_group().from_rank_0(lambda: run(arguments))
+    return outcome.status
+
+
+def run(arguments):
+    parser = parser_for(RecallConfig, "python -m train.compare.recall", __doc__.split("\n\n", 1)[1])
+    add_out(parser, "folder of the sweep (default: runs/recall-TIME)")
+    given = parser.given(arguments)
+    folder = RunFolder(given.pop("out", None) or new_path("runs", "recall"))
+    config = RecallConfig(**given)
+    config.check()
+    machine.keep_freed_memory()
+    with folder.claimed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an overflow shows in the loss
+        sweep(config, folder, Report())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

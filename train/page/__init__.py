@@ -1,0 +1,1 @@
+"""A trained classifier as a page for the browser: python -m train.page RUN --out page.html"""
