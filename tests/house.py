@@ -31,6 +31,11 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
+    "train/rivals.py": 120,
+    "train/forecast_baselines.py": 90,
+    "train/forecast_files.py": 70,
+    "train/run/comparison.py": 40,
+    "data/reading/times.py": 100,
     "minisum/models/bag.py": 70,
     "minisum/models/series_baselines.py": 90,
     "minisum/ops/coding_rate.py": 80,
@@ -48,7 +53,7 @@ LATER = {
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
     "minisum/runs": 780,
-    "minisum/text": 510,
+    "minisum/text": 520,
     "minisum/columns.py": 90,
     "minisum/__main__.py": 40,
     "train/run/answers.py": 170,

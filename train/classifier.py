@@ -12,7 +12,6 @@ asks for an encoder: pre-norm blocks around the mixer, then the mean over the to
 
 import dataclasses
 import sys
-from functools import cached_property
 
 import numpy as np
 
@@ -21,9 +20,7 @@ from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.models.bag import rows_for
-from minisum.models.base import Unlearned
 from minisum.ops.losses import cross_entropy
-from minisum.runs.reading import build_model
 from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
 from train import rivals
@@ -40,7 +37,7 @@ from train.run.options import (
     recipes,
     refuse,
 )
-from train.run.task import Task, tokenizer_of
+from train.run.task import tokenizer_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,12 +150,12 @@ class ClassifierConfig(TextConfig):
         refuse(one_layer, given, "it belongs to the one-layer models, not to an encoder")
 
 
-class Classification(Task):
+class Classification(rivals.WithRivals):
     name = "classifier"
     config_class = ClassifierConfig
     description = "Train a text classifier by direct summation, or with another mixer."
     metric = "accuracy"
-    untrained = tuple(rivals.CLASSIFIERS)
+    models, rivals, untrained = models.MODELS, rivals.CLASSIFIERS, tuple(rivals.CLASSIFIERS)
     report_metrics = ("accuracy", "macro_f1")
     predict_flags = ("data", "text_column", "format", "write", "top_k")
     predict_help = (
@@ -189,22 +186,8 @@ class Classification(Task):
         self.test_texts_in_train = overlap(texts[0] + texts[1], texts[2])
         self.bag_rows = rows_for(config.bag_rows, self.texts["train"].offsets[-1])
 
-    @property
-    def compared(self):
-        return (*models.MODELS, *(self.untrained if rivals.available() else ()))
-
-    @cached_property
-    def model(self):
-        if self.config.mixer in self.untrained:
-            return Unlearned()
-        return build_model(**self.model_spec()["model"])
-
-    @cached_property
-    def rival(self):
-        """The rival of this name, its settings chosen where a network's epoch is chosen."""
-        other = "test" if self.config.select == "test" else "val"
-        rows = [self.data.splits[split] for split in ("train", other)]
-        return rivals.Rival(self.config.mixer, *((part.texts, part.labels) for part in rows))
+    def rival_rows(self, split):
+        return self.data.splits[split].texts, self.labels[split]
 
     @staticmethod
     def resolve(config):
@@ -222,14 +205,12 @@ class Classification(Task):
 
     def evaluate(self, split, predict, folder=None):
         labels, metrics = self.labels[split], {}
-        if self.config.mixer in self.untrained:
-            chosen = self.rival.predict(self.data.splits[split].texts)
+        if self.is_rival:
+            chosen = self.rival_answers(split)
         else:
             logits = self.outputs(split, predict)
-            chosen, metrics = (
-                logits.argmax(axis=1),
-                {"loss": float(cross_entropy(logits, labels)[0])},
-            )
+            metrics["loss"] = float(cross_entropy(logits, labels)[0])
+            chosen = logits.argmax(axis=1)
         return metrics | {
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
@@ -251,12 +232,12 @@ class Classification(Task):
             "classes": len(self.data.class_names),
             "vocabulary": self.vocab,
             "majority_accuracy": self.majority_accuracy(),
-            **({"rival": self.rival.settings} if "rival" in self.__dict__ else {}),
+            **self.rival_settings(),
         }
 
     def model_spec(self):
         names = self.data.class_names
-        if self.config.mixer in self.untrained:
+        if self.is_rival:
             return {"model": {"kind": self.config.mixer}, "class_names": names}
         return {
             "model": describe_model(self.config, self.vocab, len(names), self.bag_rows),

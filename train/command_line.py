@@ -19,6 +19,7 @@ from minisum import backend, checkpoint, machine
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
+from train.run.comparison import comparison
 from train.run.folder import RunFolder, new_path
 from train.run.options import add_out, flag, from_flags, from_run, parser_for
 from train.run.report import Report, emit, silence
@@ -54,7 +55,7 @@ def main(command, arguments=None):
             results.append(train(variant, part, report, begun))
             report.result(results[-1], part)
         if len(parts) > 1 or len(task.baselines()) > 1:
-            report.comparison(task, results)
+            report.say("\n".join(["", *comparison(task, results)]))
         if len(parts) > 1:
             write = folder.write_json
             group.from_rank_0(lambda: write(folder.path / "comparison.json", results))

@@ -17,7 +17,6 @@ from data.sets.multimodal import DEFAULT, NAMES, Columns, load_multimodal, read_
 from minisum.columns import Standardiser
 from minisum.errors import UserError
 from minisum.models import multimodal as models
-from minisum.models.base import Unlearned
 from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
 from minisum.runs.reading import build_model
@@ -28,7 +27,7 @@ from train.command_line import main
 from train.run import figures
 from train.run.answers import table_rows, write_answers
 from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
-from train.run.task import Task, tokenizer_of
+from train.run.task import tokenizer_of
 
 REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -99,7 +98,7 @@ class MultimodalConfig(TextConfig):
             refuse(TRAINING, given, f"--mixer {self.mixer} is solved, not trained")
 
 
-class Multimodal(Task):
+class Multimodal(rivals.WithRivals):
     """The regression as a task for train.loop. Inside, targets have mean 0 and deviation 1."""
 
     name = "multimodal"
@@ -114,7 +113,7 @@ class Multimodal(Task):
     )
     predict_flags = ("data", "format", "write")
     metric = "rmse"
-    untrained = SOLVED
+    models, rivals, untrained = models.MIXERS, rivals.REGRESSORS, SOLVED
     report_metrics = ("mae", "rmse", "r2")
     higher_is_better = False
 
@@ -142,31 +141,19 @@ class Multimodal(Task):
             self.texts[name] = self.reader.encode(table.texts)
             self.numbers[name] = self.standardise(table.numbers)
 
-    @property
-    def compared(self):
-        return (*models.MIXERS, *(rivals.REGRESSORS if rivals.available() else ()))
-
     @cached_property
     def model(self):
-        if self.config.mixer in rivals.REGRESSORS:
-            return Unlearned()
-        solution = self.ridge if self.config.mixer == "ridge" else None
-        return build_model(**self.describe_model(), solution=solution)
+        if self.config.mixer == "ridge":
+            return build_model(**self.describe_model(), solution=self.ridge)
+        return super().model
 
     @cached_property
     def ridge(self):
         """(w, b) of ridge regression on the numbers of the training rows."""
         return solve_ridge(self.flat_numbers("train"), self.targets("train"), ALPHA)
 
-    @cached_property
-    def rival(self):
-        """The rival of this name, its settings chosen where a network's epoch is chosen."""
-        other = "test" if self.config.select == "test" else "val"
-        rows = [
-            (self.tables[split].texts, self.targets(split), self.flat_numbers(split))
-            for split in ("train", other)
-        ]
-        return rivals.Rival(self.config.mixer, *rows)
+    def rival_rows(self, split):
+        return self.tables[split].texts, self.targets(split), self.flat_numbers(split)
 
     def targets(self, split):
         """Standardised."""
@@ -192,10 +179,7 @@ class Multimodal(Task):
         The test split is also drawn, as predicted.png in `folder`.
         """
         true = self.tables[split].targets
-        if self.config.mixer in rivals.REGRESSORS:
-            outputs = self.rival.predict(self.tables[split].texts, self.flat_numbers(split))
-        else:
-            outputs = self.outputs(split, predict)
+        outputs = self.rival_answers(split) if self.is_rival else self.outputs(split, predict)
         predicted = outputs * self.deviation + self.mean
         if split == "test" and folder:
             baseline = ("ridge on the numbers", self.ridge_predictions("test"))
@@ -236,7 +220,7 @@ class Multimodal(Task):
                 for baseline, measured in self.baselines().items()
                 for name, value in measured.items()
             },
-            **({"rival": self.rival.settings} if "rival" in self.__dict__ else {}),
+            **self.rival_settings(),
         }
 
     def model_spec(self):

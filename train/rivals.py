@@ -6,9 +6,12 @@ of naive Bayes text classifiers"), or ridge regression. All are scikit-learn's; 
 of regularisation are those with the best score on the rows that choose a network's epoch.
 """
 
+from functools import cached_property
 from importlib.util import find_spec
 
 from minisum.errors import UserError
+from minisum.models.base import Unlearned
+from train.run.task import Task
 
 NGRAMS = (1, 2)
 # name -> the strengths that are tried.
@@ -78,3 +81,36 @@ def make(name, strength):
     from sklearn.linear_model import Ridge
 
     return Ridge(alpha=strength)
+
+
+class WithRivals(Task):
+    """A task whose comparisons include rivals: `rivals`, names; `models`, the other mixers.
+
+    Subclasses define `rival_rows(split)`, which gives texts, targets and perhaps numbers.
+    """
+
+    @property
+    def compared(self):
+        return (*self.models, *(self.rivals if available() else ()))
+
+    @property
+    def is_rival(self):
+        return self.config.mixer in self.rivals
+
+    @cached_property
+    def model(self):
+        return Unlearned() if self.is_rival else super().model
+
+    @cached_property
+    def rival(self):
+        """The rival of this name, its settings chosen where a network's epoch is chosen."""
+        other = "test" if self.config.select == "test" else "val"
+        return Rival(self.config.mixer, self.rival_rows("train"), self.rival_rows(other))
+
+    def rival_answers(self, split):
+        """(N,): its predictions for a split."""
+        texts, _, *numbers = self.rival_rows(split)
+        return self.rival.predict(texts, *numbers)
+
+    def rival_settings(self):
+        return {"rival": self.rival.settings} if "rival" in self.__dict__ else {}

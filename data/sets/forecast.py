@@ -5,11 +5,7 @@ validation or test may look back past the start of its split into the rows befor
 forecaster in service would; its targets never leave the split. Gaps are filled from the past only.
 """
 
-import datetime
-import math
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import takewhile
 
 import numpy as np
 
@@ -17,6 +13,7 @@ from data.fingerprint import data_sha256
 from data.generated import hourly
 from data.reading.columns import guess_column, listed, require_columns
 from data.reading.rows import read_rows
+from data.reading.times import iso_times, require_order
 from data.sets import registry
 from minisum.columns import column_statistics, fill_gaps, read_number
 from minisum.errors import UserError
@@ -26,9 +23,6 @@ DEFAULT = NAMES[0]
 SPLITS = ("standard", "published")
 TIME_NAMES = ("date", "time", "datetime", "timestamp", "ds")
 MONTH = 30 * 24  # hours, as the field counts them
-# Times that are read besides ISO's. Where day and month can be taken for each other, none is.
-_CLOCKS = ("", " %H:%M", " %H:%M:%S")
-TIME_FORMATS = tuple(day + clock for day in ("%Y/%m/%d", "%d.%m.%Y") for clock in _CLOCKS)
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
         raise UserError(f"{where}: a column is named twice among {listed(names)}.")
     if time_column:
         times = iso_times(times, time_column, where)
-        _require_order(times, where)
+        require_order(times, where)
     return Series(where, names, np.array(values), times or None, time_column)
 
 
@@ -163,75 +157,3 @@ class Windows:
             "windows": self.inputs[firsts + np.arange(-self.window, 0)],
             "targets": self.targets[firsts + np.arange(self.horizon)],
         }
-
-
-def steps_in_a_day(times) -> int | None:
-    """How many rows make a day, None if the times do not tell (no ISO, or days apart)."""
-    step = time_step(times)
-    if step is None or not datetime.timedelta(0) < step < datetime.timedelta(days=1):
-        return None
-    return round(datetime.timedelta(days=1) / step)
-
-
-def time_step(times) -> datetime.timedelta | None:
-    """The median distance of the first rows' times, None if they are not ISO times."""
-    gaps = sorted(_gaps((times or [])[:100]))
-    return gaps[len(gaps) // 2] if gaps else None
-
-
-def iso_times(times, column, where) -> list[str]:
-    """Times as ISO writes them; they may be in ISO's or in one of TIME_FORMATS, all in the same.
-
-    Numbers count steps and stay as they are. UserError names the first row that is none of these.
-    """
-    understood = 0
-    for read in (_iso, *(partial(_in_format, form) for form in TIME_FORMATS), _counted):
-        found = list(takewhile(lambda time: time is not None, map(read, times)))
-        if len(found) == len(times):
-            return found
-        understood = max(understood, len(found))
-    raise UserError(
-        f"{where}, row {understood + 1}, column {column!r}: the time {times[understood]!r:.40} is "
-        "not understood; write it as 2016-07-01 00:00:00."
-    )
-
-
-def _iso(time):
-    try:
-        datetime.datetime.fromisoformat(time)
-        return time
-    except ValueError:
-        return None
-
-
-def _in_format(form, time):
-    try:
-        return datetime.datetime.strptime(time, form).isoformat(" ")
-    except ValueError:
-        return None
-
-
-def _counted(time):
-    try:
-        return time if math.isfinite(float(time)) else None
-    except ValueError:
-        return None
-
-
-def _require_order(times, where):
-    """Refuse times that go back. Numbers are taken to be in order."""
-    for row, gap in enumerate(_gaps(times), start=1):
-        if gap <= datetime.timedelta(0):
-            raise UserError(
-                f"{where}, row {row + 1}: its time {times[row]} does not come after "
-                f"{times[row - 1]}; sort the rows by time, each time once."
-            )
-
-
-def _gaps(times):
-    """The time from each row to the next; empty if the times are not ISO times."""
-    try:
-        parsed = [datetime.datetime.fromisoformat(time) for time in times]
-        return [b - a for a, b in zip(parsed, parsed[1:], strict=False)]
-    except (ValueError, TypeError):
-        return []

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from text_models import assert_backward_adds, assert_writes_to_nothing
 
+from data.reading.times import steps_in_a_day
 from data.sets import forecast
 from data.sets.forecast import Series, Windows
 from minisum import backend, mixers
@@ -18,7 +19,7 @@ from minisum.mixers import parse_pattern
 from minisum.models.forecaster import NORMALISE, Forecaster
 from minisum.models.series_baselines import LinearMap, Repeat
 from minisum.params import Params, flatten
-from train.forecast import by_column, error_sums, mse_and_mae
+from train.forecast_baselines import by_column, error_sums, mse_and_mae
 
 BIDIRECTIONAL = mixers.names(causal=False)
 
@@ -368,11 +369,11 @@ def test_reading_a_series():
     series = read(rows)
     assert series.columns == ("a", "b") and series.time_column == "date"
     np.testing.assert_array_equal(series.values, [[1, 2.5], [math.nan] * 2])
-    assert forecast.steps_in_a_day(series.times) == 96
+    assert steps_in_a_day(series.times) == 96
     assert read(rows, columns=("b",)).values.shape == (2, 1)
-    assert forecast.steps_in_a_day(["yesterday", "today"]) is None
+    assert steps_in_a_day(["yesterday", "today"]) is None
     counted = read([{"time": str(i), "a": "1"} for i in range(3)])
-    assert counted.times == ["0", "1", "2"] and forecast.steps_in_a_day(counted.times) is None
+    assert counted.times == ["0", "1", "2"] and steps_in_a_day(counted.times) is None
 
 
 @pytest.mark.parametrize("first, second", [
@@ -381,7 +382,7 @@ def test_reading_a_series():
 ])  # fmt: skip
 def test_times_that_are_not_isos(first, second):
     series = read([{"date": first, "a": "1"}, {"date": second, "a": "2"}])
-    assert forecast.steps_in_a_day(series.times) == 24
+    assert steps_in_a_day(series.times) == 24
 
 
 @pytest.mark.parametrize("times, message", [
@@ -393,7 +394,7 @@ def test_times_that_are_not_isos(first, second):
 def test_times_that_are_refused(times, message):
     with pytest.raises(UserError, match=message):
         read([{"date": time, "a": "1"} for time in times])
-    assert forecast.steps_in_a_day(["2024-01-01", "2024-01-02"]) is None
+    assert steps_in_a_day(["2024-01-01", "2024-01-02"]) is None
 
 
 @pytest.mark.parametrize(
@@ -420,7 +421,7 @@ def test_the_generated_series_is_what_it_says():
     detrended = heat[6:] + 0.0006 * np.arange(6, 5000)
     assert np.corrcoef(detrended, load[:-6])[0, 1] > 0.75
     assert abs(np.diff(drift).std() - 0.1) < 0.005
-    assert forecast.steps_in_a_day(series.times) == 24
+    assert steps_in_a_day(series.times) == 24
 
 
 def test_errors_add_up_over_batches():

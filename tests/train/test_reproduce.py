@@ -412,3 +412,17 @@ def test_multimodal_quirks(corpora, tmp_path):
 
 def test_runs_are_started_with_the_project_on_their_path():
     assert (reproduce.ROOT / "train" / "classifier.py").is_file()
+
+
+def test_notes_say_what_is_not_comparable(tmp_path):
+    """Other classes than in print, and test texts that are training texts too."""
+    folder = reproduce.RunFolder(tmp_path)
+    settings = {"quick": False, "lm_tokenizer": "bpe"}
+    cells = [a_cell(set="reuters", classes=8, test_texts_in_train=3), a_cell(classes=4)]
+    text = reproduce_report.write(folder, settings, cells, {}, {})
+    assert "reuters: 8 classes here, 46 in the published run: not comparable" in text
+    assert "3 of the test texts are training texts too" in text and "ag_news: 4" not in text
+    same = [a_cell(set="reuters", classes=46, test_texts_in_train=0)]
+    text = reproduce_report.write(folder, settings, same, {}, {})
+    assert "not comparable" not in text and "training texts too" not in text
+    assert "7" in text.split("parameters")[1]

@@ -97,12 +97,10 @@ def notes_of(settings, cells):
             found.append(OWN_TOKENS)
         if rows := {cell.get("train_examples") for cell in mine} - {None}:
             found.append(f"{' or '.join(f'{count:,}' for count in sorted(rows))} training rows")
-        classes = {cell.get("classes") for cell in mine}
-        if SETS[name].classes and classes != {SETS[name].classes}:
-            counts = " or ".join(str(count) for count in classes)
-            found.append(
-                f"{counts} classes here, {SETS[name].classes} in the published run: not comparable"
-            )
+        here, there = {cell.get("classes") for cell in mine}, SETS[name].classes
+        if there and here != {there}:
+            counts = " or ".join(map(str, here))
+            found.append(f"{counts} classes here, {there} in the published run: not comparable")
         if common := {cell.get("test_texts_in_train") for cell in mine} - {None, 0}:
             counts = " or ".join(f"{count:,}" for count in sorted(common))
             found.append(f"{counts} of the test texts are training texts too")

@@ -88,37 +88,6 @@ class Report:
         self.say()
         self.table(rows)
 
-    def comparison(self, task, results):
-        """Models and baselines by their test metrics, time relative to the first; who wins."""
-        metrics, score = task.report_metrics, f"test_{task.metric}"
-        baselines = [
-            {"mixer": name} | {f"test_{metric}": value for metric, value in measured.items()}
-            for name, measured in task.baselines().items()
-            if name not in {result["mixer"] for result in results}
-        ]
-        titles = [f"test {metric.replace('_', ' ')}" for metric in metrics]
-        lines = [["mixer", *titles, "parameters", "tokens/s", "time", "best epoch"]]
-        for row in (*results, *baselines):
-            found = [row.get(f"test_{metric}") for metric in metrics]
-            cells = [row["mixer"], *("" if value is None else f"{value:.4f}" for value in found)]
-            cells.append(f"{row['parameters']:,}" if "parameters" in row else "")
-            if row in baselines or row["mixer"] in task.untrained:
-                lines.append([*cells, "", "", ""])
-                continue
-            # Speeds, not total times: the mixers may stop after different numbers of epochs.
-            ratio = results[0]["tokens_per_second"] / row["tokens_per_second"]
-            speed = f"{row['tokens_per_second']:,.0f}"
-            lines.append([*cells, speed, f"{ratio:.2f}x", str(row["best_epoch"])])
-        self.say("\n".join(["", *aligned(lines)]))
-        sign = 1 if task.higher_is_better else -1
-        trained = [row for row in results if row["mixer"] not in task.untrained]
-        best = max((*results, *baselines), key=lambda row: sign * row[score])
-        if trained and best not in trained:
-            what, value = task.metric.replace("_", " "), best[score]
-            self.say(
-                f"{best['mixer']} is best, with a test {what} of {value:.4f}: it is not trained."
-            )
-
     @contextlib.contextmanager
     def bar(self, title, total, done):
         """Yield advance(loss), to call after every step: a tqdm bar on a terminal."""
