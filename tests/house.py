@@ -38,7 +38,7 @@ LATER = {
     "data/reading/times.py": 100,
     "minisum/models/bag.py": 70,
     "minisum/models/series_baselines.py": 90,
-    "minisum/ops/coding_rate.py": 80,
+    "minisum/ops/rate_reduction.py": 80,
     "minisum/fast/decayed_products.py": 70,
     "data/generated/state_tracking.py": 120,
     "data/generated/copying.py": 80,

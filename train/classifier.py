@@ -19,7 +19,6 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
-from minisum.models.bag import rows_for
 from minisum.ops.losses import cross_entropy
 from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
@@ -176,6 +175,8 @@ class Classification(rivals.WithRivals):
         return cls(config, data, tokenizer_of(config, folder, resume, train.texts))
 
     def __init__(self, config, data, tokenizer):
+        from minisum.models.bag import rows_for
+
         super().__init__(config, data, tokenizer)
         self.data = data
         self.reader = TextReader(tokenizer, **describe_reader(config))

@@ -19,7 +19,6 @@ from minisum import backend, checkpoint, machine
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
-from train.run.comparison import comparison
 from train.run.folder import RunFolder, new_path
 from train.run.options import add_out, flag, from_flags, from_run, parser_for
 from train.run.report import Report, emit, silence
@@ -55,6 +54,8 @@ def main(command, arguments=None):
             results.append(train(variant, part, report, begun))
             report.result(results[-1], part)
         if len(parts) > 1 or len(task.baselines()) > 1:
+            from train.run.comparison import comparison
+
             report.say("\n".join(["", *comparison(task, results)]))
         if len(parts) > 1:
             write = folder.write_json

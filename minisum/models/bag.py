@@ -26,10 +26,6 @@ def rows_for(most, tokens):
     return min(most, 1 << int(tokens).bit_length())
 
 
-def init_bag(vocab, rows, classes):
-    return np.zeros((vocab + rows, classes))
-
-
 def bag_ids(ids, mask, vocab, rows):
     """The rows that vote: ids (B, 2n - 1), words then pairs, and their mask, bool or None.
 

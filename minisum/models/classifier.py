@@ -4,11 +4,12 @@ The three differ in how n token vectors become one vector of features; a linear 
 score to each class. Source: P. Ekin, "Summation-based transformers", the released classifier.
 """
 
+import numpy as np
+
 from minisum import init, mixers
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import linear_layer, position_layer
-from minisum.models.bag import bag_votes, init_bag
 from minisum.models.base import TextModel
 from minisum.ops import cross_entropy, direct_summation, dropout, embed, mean_tokens, relu
 from minisum.params import add
@@ -55,22 +56,33 @@ class Classifier(TextModel):
             "head": init.linear(rng, self.outputs, self.width, "glorot"),
         }
         if self.bag_rows:
-            params["bag"] = init_bag(self.vocab, self.bag_rows, self.outputs)
+            params["bag"] = np.zeros((self.vocab + self.bag_rows, self.outputs))
         return params
 
     def loss(self, params, batch, total):
         mask = batch["mask"] if self.masked or self.token_dropout else None
-        logits, back_logits = self.logits(params, batch["ids"], mask, batch.get("keep"))  # (B, C)
-        loss, back_loss = cross_entropy(logits, batch["targets"], total=total)
-        return loss, lambda grads: back_logits(back_loss(1.0)[0], grads)
-
-    def logits(self, params, ids, mask, keep=None):
-        """ids (B, n), mask (B, n) bool or None -> (B, C); back(dlogits, grads) adds to grads."""
-        features, back_features = self.features(params, ids, mask)  # (B, d)
+        keep = batch.get("keep")
+        features, back_features = self.features(params, batch["ids"], mask)  # (B, d)
         if keep is not None:
             features, back_dropout = dropout(features, keep, self.dropout)
+        logits, back_logits = self.logits(params, features, batch["ids"], mask)  # (B, C)
+        loss, back_loss = cross_entropy(logits, batch["targets"], total=total)
+
+        def back(grads):
+            dlogits, _ = back_loss(1.0)
+            dfeatures = back_logits(dlogits, grads)
+            if keep is not None:
+                dfeatures, _ = back_dropout(dfeatures)
+            back_features(dfeatures, grads)
+
+        return loss, back
+
+    def logits(self, params, features, ids, mask):
+        """features (B, d) -> (B, C), with the bag's votes; back(dlogits, grads) -> dfeatures."""
         logits, back_head = linear_layer(params["head"], features)
         if self.bag_rows:
+            from minisum.models.bag import bag_votes
+
             votes, back_bag = bag_votes(params["bag"], ids, mask, self.vocab)
             logits = logits + votes
         if self.outputs < self.classes:
@@ -83,16 +95,16 @@ class Classifier(TextModel):
             if self.bag_rows:
                 add(grads, {"bag": back_bag(dlogits)})
             dfeatures, dhead = back_head(dlogits)
-            if keep is not None:
-                dfeatures, _ = back_dropout(dfeatures)
-            back_features(dfeatures, grads)
             add(grads, {"head": dhead})
+            return dfeatures
 
         return logits, back
 
     def predict(self, params, batch):
         """Logits (B, C); their softmax is the probability of each class."""
-        return self.logits(params, batch["ids"], batch["mask"] if self.masked else None)[0]
+        mask = batch["mask"] if self.masked else None
+        features, _ = self.features(params, batch["ids"], mask)
+        return self.logits(params, features, batch["ids"], mask)[0]
 
     def init_features(self, rng):
         """First values of the arrays that only `features` reads, the embedding apart."""
@@ -119,7 +131,9 @@ class SummationClassifier(Classifier):
 
     def features(self, params, ids, mask):
         if self.positions == "add":
-            return self.features_of_sums(params, ids, mask)
+            contributions, back_contributions = self.contribute(params, ids)
+            y, back_pool = mean_tokens(contributions, mask, self.power)
+            return y, lambda dy, grads: back_contributions(back_pool(dy)[0], grads)
         table, positions = params["embedding"], params["positions"][: ids.shape[1]]
         W = params["project"]["W"]
         features, back_summation = direct_summation(
@@ -131,12 +145,6 @@ class SummationClassifier(Classifier):
             add(grads, {"embedding": dtable, "positions": dpositions, "project": {"W": dW}})
 
         return features, back
-
-    def features_of_sums(self, params, ids, mask):
-        """The same with positions that are added: no layer changes but that one."""
-        contributions, back_contributions = self.contribute(params, ids)
-        features, back_pool = mean_tokens(contributions, mask, self.power)
-        return features, lambda dfeatures, grads: back_contributions(back_pool(dfeatures)[0], grads)
 
     def contribute(self, params, ids):
         """(B, n, d), what each token adds before pooling divides the sum; back(dy, grads)."""

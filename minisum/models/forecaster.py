@@ -141,15 +141,14 @@ class Forecaster(WindowModel):
         B, _, C = batch["windows"].shape
         n, noise = self.patches, {}
         for i, name in enumerate(self.names):
-            rates = {"inner": self.dropout, "outer": self.dropout}
-            rates |= {"weights": self.attention_dropout} if name == "attention" else {}
-            shapes = {
-                "inner": (C * n, self.d_ff), "outer": (C * n, self.width),
-                "weights": (C * self.heads * n, n),
-            }  # fmt: skip
-            for place, rate in rates.items():
-                if rate:
-                    noise[f"keep.{i}.{place}"] = draw_keep(rng, (B, *shapes[place]), rate)
+            shapes = (
+                {"inner": (C * n, self.d_ff), "outer": (C * n, self.width)} if self.dropout else {}
+            )
+            for place, shape in shapes.items():
+                noise[f"keep.{i}.{place}"] = draw_keep(rng, (B, *shape), self.dropout)
+            if name == "attention" and self.attention_dropout:
+                shape = (B, C * self.heads * n, n)
+                noise[f"keep.{i}.weights"] = draw_keep(rng, shape, self.attention_dropout)
         return noise
 
     def activation_size(self, batch):

@@ -53,7 +53,7 @@ FILES = {
     ),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
-    "coding_rate": ("coding_rate", "coding_rate_bound"),
+    "rate_reduction": ("coding_rate", "coding_rate_bound"),
     "both_ways": ("both_ways_product", "both_ways_sum"),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
@@ -71,7 +71,6 @@ def __getattr__(name):
     return op
 
 
-# Three ops have their file's name. Bound at once, or the name would come to mean the file.
-from minisum.ops.coding_rate import coding_rate  # noqa: E402, F401
+# Two ops have their file's name. Bound at once, or the name would come to mean the file.
 from minisum.ops.dropout import dropout  # noqa: E402, F401
 from minisum.ops.linear import linear  # noqa: E402, F401

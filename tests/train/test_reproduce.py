@@ -420,7 +420,7 @@ def test_notes_say_what_is_not_comparable(tmp_path):
     settings = {"quick": False, "lm_tokenizer": "bpe"}
     cells = [a_cell(set="reuters", classes=8, test_texts_in_train=3), a_cell(classes=4)]
     text = reproduce_report.write(folder, settings, cells, {}, {})
-    assert "reuters: 8 classes here, 46 in the published run: not comparable" in text
+    assert "8 classes here, 46 in the published run: not comparable" in text
     assert "3 of the test texts are training texts too" in text and "ag_news: 4" not in text
     same = [a_cell(set="reuters", classes=46, test_texts_in_train=0)]
     text = reproduce_report.write(folder, settings, same, {}, {})
