@@ -6,7 +6,6 @@ truncated or bit-flipped file is recognised when it is read. The format has no c
 pickle): reading a stranger's checkpoint is safe.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,12 +15,16 @@ import numpy as np
 
 import minisum
 from minisum.errors import UserError
+from minisum.files import read_bytes, write_bytes
 
 # Of checkpoints and of config.json. 2: the parameter names of minisum 0.2.
 FORMAT = 2
+MOST_BYTES = 1 << 40
+HEADER_BYTES = 64 << 20
 
 # Files in the folder of a run: the parameters of its best epoch, and what reads its texts.
 BEST, TOKENIZER = "best.safetensors", "tokenizer.json"
+TOKENIZER_BYTES = 64 << 20
 
 
 def save(path, arrays, meta, previous=None):
@@ -45,24 +48,32 @@ def load(path):
     safetensors = _safetensors()
     path = Path(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
-    try:
-        # The header's length is checked here, before anything believes it.
-        length = int.from_bytes(data[:8], "little")
-        if len(data) < 8 or length > len(data) - 8:
-            raise ValueError("the header is longer than the file")
-        entry = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["minisum"])
+        # What the header says is checked before anything believes it, or takes memory for it.
+        length = int.from_bytes(read_bytes(path, MOST_BYTES, 8), "little")
+        if length > HEADER_BYTES:
+            raise ValueError("the header is longer than any of ours")
+        header = json.loads(read_bytes(path, MOST_BYTES, 8 + length)[8:])
+        entry = json.loads(header.pop("__metadata__")["minisum"])
+        end = max((array["data_offsets"][1] for array in header.values()), default=0)
+        if os.path.getsize(path) != 8 + length + end:
+            raise ValueError("the file is not as long as its header says")
+        data = read_bytes(path, MOST_BYTES)
         arrays = safetensors.load(data)
         whole = entry["sha256"] == _digest(arrays, entry["meta"])
+        meta = json.loads(entry["meta"])
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot read the checkpoint {path}: {error.strerror}") from None
+    except MemoryError:
+        raise UserError(f"there is not enough memory to read the checkpoint {path}") from None
     # Damage may surface as nearly any exception, in JSON, in safetensors or in between.
     except Exception as error:
         raise UserError(f"the checkpoint {path} is damaged or not one of minisum's") from error
     if not whole:
         raise UserError(f"the checkpoint {path} is damaged: its checksum does not match")
     require_format(path, entry.get("format"))
-    return arrays, json.loads(entry["meta"])
+    return arrays, meta
 
 
 def require_format(path, found):
@@ -75,26 +86,6 @@ def require_format(path, found):
         )
 
 
-def write_bytes(path, data, previous=None):
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
 def _digest(arrays, text):
     """SHA-256 over names, types, shapes and bytes of the arrays, and over the description."""
     digest = hashlib.sha256(text.encode())
@@ -102,16 +93,6 @@ def _digest(arrays, text):
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.asarray(array, order="C").data if array.size else b"")
     return digest.hexdigest()
-
-
-def _flush_folder(folder):
-    """Make the renaming itself durable; Windows has no such call and needs none."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _safetensors():

@@ -7,6 +7,8 @@ import numpy as np
 
 from minisum.errors import UserError
 
+LARGEST = 1e150  # the square of a number is one
+LARGEST_SCALED = 1e15  # so that sums of squares are float32 numbers
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "?")
 
 
@@ -23,9 +25,20 @@ def read_number(value, column, place) -> float:
         raise UserError(f"{place}, column {column!r}: {value!r:.40} is not a number.") from None
     except OverflowError:
         number = math.inf
-    if math.isinf(number):
-        raise UserError(f"{place}, column {column!r}: infinity is not a usable number.")
+    if abs(number) > LARGEST:
+        raise UserError(f"{place}, column {column!r}: {value!r:.40} is too large to be squared.")
     return number
+
+
+def require_moderate(scaled, columns):
+    """UserError if one of `scaled`, standardised numbers (N, C), lets float32 overflow."""
+    with np.errstate(invalid="ignore"):
+        rows, places = np.nonzero(np.abs(scaled) > LARGEST_SCALED)
+    if len(rows):
+        raise UserError(
+            f"Column {columns[places[0]]!r} holds a number {scaled[rows[0], places[0]]:.0e} "
+            "deviations of the training rows away from their mean: too large to compute with."
+        )
 
 
 def column_statistics(values, columns) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +87,7 @@ class Standardiser:
         deviation = np.array(self.deviation)
         varies = deviation > 0
         scaled = (numbers - self.mean) / np.where(varies, deviation, 1)
+        require_moderate(scaled, [f"number {i + 1}" for i in range(len(deviation))])
         missing = np.isnan(numbers)
         described = [np.where(missing | ~varies, 0, scaled)]
         if self.flagged:

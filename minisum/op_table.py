@@ -25,6 +25,11 @@ from minisum.saved import saved_arrays
 SIZES = {"B": 2, "n": 6, "d": 4, "o": 3, "V": 7, "H": 2, "h": 3}
 REAL = {"B": 4, "n": 512, "d": 256, "o": 256, "V": 4096, "H": 4, "h": 64}
 LONG = REAL | {"B": 1, "n": 2048}  # for the forms that only long texts take
+# For what keeps a state of many numbers for every token.
+HEAVY = dict.fromkeys(
+    ("log_linear_product", "selective_scan", "slot_product"),
+    [REAL | {"B": 1, "n": 256, "d": 64, "o": 64}],
+)
 
 
 class Draw:
@@ -156,6 +161,13 @@ EXAMPLES = {
         *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0)
     ),
     "both_ways_sum": lambda draw: smooth(draw.normal("B n d"), draw.uniform("B n d", -2, 0)),
+    "slot_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n o", -2, 0), draw.normal("B H h o")
+    ),
+    "log_linear_product": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n 1", -2, 0), draw.uniform("B H n 13", 0, 1),
+        wrap=stateless,
+    ),
     "wkv": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", -1, 1), draw.uniform("d", -2, -0.1),
         draw.normal("d"),
@@ -192,7 +204,8 @@ def gains(name):
     op = getattr(ops, name)
     told = []
     for module, form in zip(on_host, op.forms() if on_host else [], strict=True):
-        seconds = next(filter(None, (seconds_of(name, [op.plain, form], s) for s in (REAL, LONG))))
+        tried = HEAVY.get(name, (REAL, LONG))
+        seconds = next(filter(None, (seconds_of(name, [op.plain, form], s) for s in tried)))
         told.append((module, f"{seconds[0] / seconds[1]:.1f} times as fast here"))
     return told + [(module, "on a GPU") for module in on_device if module not in on_host]
 
@@ -263,7 +276,9 @@ def page(name):
 
 def main(arguments=None):
     """Print the table or a page; the exit status is 1 if a gradient is wrong."""
-    parser = argparse.ArgumentParser("python -m minisum.ops", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m minisum.ops", description=__doc__)
+    if __doc__ is None:
+        parser.error("Python's -OO leaves out the docstrings that the table is made of")
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this operation alone")
     name = parser.parse_args(arguments).name
     if name is not None and name not in EXAMPLES:
@@ -279,6 +294,8 @@ def main(arguments=None):
             else:
                 print(line, flush=True)
         print(*wrong, sep="\n", end="\n" if wrong else "", flush=True)
-    except BrokenPipeError:  # as in `| head`; nothing is left to be written at exit either
+    except OSError as error:  # nothing is left to be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # as in `| head`
+            parser.error(f"cannot write: {error.strerror}")
     return 1 if wrong else 0

@@ -8,12 +8,15 @@ Sums are taken in a fixed order: thread i owns shards i, i + T, i + 2T, ... and 
 and the threads' gradients are added in order. The same seed and thread count give the same bits.
 """
 
+import collections
 import contextlib
 import functools
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from minisum import backend
 from minisum.errors import UserError
 
 # Entries of one array of a shard: 512 KB in float32, so that the few arrays that an op works on fit
@@ -47,6 +50,20 @@ class Workers:
             return list(threads(work, range(workers)))
 
 
+def ahead(make, items):
+    """make(item) for each of `items`, in their order; a thread makes the next two meanwhile.
+
+    What is made must depend on its item alone. An error is raised where its result would stand.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        waiting, items = collections.deque(), iter(items)
+        waiting.extend(thread.submit(make, item) for item in itertools.islice(items, 2))
+        while waiting:
+            made = waiting.popleft().result()
+            waiting.extend(thread.submit(make, item) for item in itertools.islice(items, 1))
+            yield made
+
+
 class Shards:
     """Runs a model on batches, shard by shard.
 
@@ -60,9 +77,13 @@ class Shards:
         self.workers = Workers(threads)
         self.spare = []
 
+    def prepare(self, batch, xp):
+        """`batch`, on the host, with what the model reads on `xp`, but for moving it there."""
+        return self.model.prepare(batch, xp, whole=self.rows is None)
+
     def to_device(self, batch, xp):
         """`batch`, on the host, as the model reads it on `xp`."""
-        return self.model.to_device(batch, xp, whole=self.rows is None)
+        return backend.to_device(self.prepare(batch, xp), xp)
 
     def loss_and_grads(self, params, grads, batch, total=None):
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.

@@ -18,7 +18,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = tuple(f"{ROOT / name}/" for name in ("minisum", "train", "data"))
 
-FRAMES, FUNCTIONS, MODULES = 8, 25, 50
+FRAMES, FUNCTIONS, MODULES = 8, 25, 51
 LINES = {
     "minisum/tiny/classifier.py": 130,
     "minisum/tiny/language_model.py": 190,
@@ -35,32 +35,43 @@ LATER = {
     "train/forecast_baselines.py": 90,
     "train/forecast_files.py": 70,
     "train/run/comparison.py": 40,
-    "data/reading/times.py": 100,
     "minisum/models/bag.py": 70,
     "minisum/models/series_baselines.py": 90,
     "minisum/ops/rate_reduction.py": 80,
+    "train/bench/training.py": 120,
+    "train/bench/pytorch_training.py": 90,
     "minisum/fast/decayed_products.py": 70,
     "data/generated/state_tracking.py": 120,
     "data/generated/copying.py": 80,
-    "train/compare/sequences.py": 210,
-    "train/compare/recall.py": 140,
+    "train/compare/sequences.py": 230,
+    "train/compare/recall.py": 150,
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
     "minisum/ops/state_space.py": 60,
     "minisum/ops/both_ways.py": 90,
     "minisum/ops/decaying_softmax.py": 80,
     "minisum/fast/wkv_scan.py": 50,
+    "minisum/ops/slots.py": 60,
+    "minisum/ops/log_linear.py": 80,
+    "minisum/fast/log_linear_chunks.py": 130,
+    "minisum/fast/chunked_slots.py": 80,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
     "minisum/runs": 780,
-    "minisum/text": 520,
-    "minisum/columns.py": 90,
+    "minisum/text": 590,
+    "minisum/columns.py": 110,
+    "minisum/files.py": 270,
+    "minisum/runs/schema.py": 130,
+    "data/reading/times.py": 110,
+    "train/run/children.py": 130,
+    "minisum/models/in_context.py": 250,
+    "train/icl": 780,
     "minisum/__main__.py": 40,
     "train/run/answers.py": 170,
     "train/page": 190,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {}
+LARGER = {"train": 6037}
 
 
 def frames():

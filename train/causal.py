@@ -14,7 +14,7 @@ import numpy as np
 from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
 from data.windows import PackedWindows, RowWindows
 from minisum import backend, mixers
-from minisum.errors import UserError
+from minisum.errors import UserError, visible
 from minisum.models import language_model
 from minisum.runs import load as load_run
 from minisum.runs.reading import build_model
@@ -68,9 +68,7 @@ class CausalConfig(LayerPattern, TextConfig):
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", choices=language_model.POSITIONS,
     )  # fmt: skip
-    position_offset: float = option(
-        language_model.POSITION_OFFSET, "added to positions that multiply", "model", metavar="X"
-    )
+    position_offset: float = option(2.0, "added to positions that multiply", "model", metavar="X")
     sum_scale: str = option(
         "length", "divide the sums by --max-len, or leave them as published: none", "model",
         choices=language_model.SUM_SCALES,
@@ -135,7 +133,7 @@ class LanguageModelling(Task):
         super().__init__(config, data, tokenizer)
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
         self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
-        self.test_texts_in_train = overlap(data.splits["train"], data.splits["test"])
+        self.test_texts_in_train = overlap(data.splits)
         self.train_size = len(self.windows["train"])
 
     def cut(self, texts, split):
@@ -273,7 +271,7 @@ def write(chosen):
 
 
 def show(text):
-    sys.stdout.write(text)
+    sys.stdout.write(visible(text))
     sys.stdout.flush()
 
 

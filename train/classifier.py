@@ -19,31 +19,19 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
-from minisum.ops.losses import cross_entropy
 from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
 from train import rivals
 from train.command_line import main
-from train.run.options import (
-    D_FF,
-    NAME,
-    POSITIVE,
-    RATE,
-    N,
-    TextConfig,
-    changed,
-    option,
-    recipes,
-    refuse,
-)
+from train.run.options import D_FF, POSITIVE, RATE, N, TextConfig, changed, option, recipes, refuse
 from train.run.task import tokenizer_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(TextConfig):
     dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
-    text_column: str = option(None, "text column of --data (guessed if obvious)", "data", **NAME)
-    label_column: str = option(None, "label column of --data (guessed if obvious)", "data", **NAME)
+    text_column: str = option(None, "text column of --data, else guessed", "data", metavar="NAME")
+    label_column: str = option(None, "label column of --data, else guessed", "data", metavar="NAME")
     validation: float = changed(TextConfig, "validation", 0.05)
     drop_unknown: bool = option(False, "leave out unknown words instead of marking them", "data")
     padding: str = option(
@@ -81,17 +69,13 @@ class ClassifierConfig(TextConfig):
         None, "how positions enter (default: multiply for summation, add for attention)", "model",
         choices=models.POSITIONS,
     )  # fmt: skip
-    position_offset: float = option(
-        models.POSITION_OFFSET, "added to positions that multiply", "model", metavar="X"
-    )
+    position_offset: float = option(1.0, "added to positions that multiply", "model", metavar="X")
     bag_rows: int = option(
         0, "beside the features every word and every pair of words votes on the classes directly, "
         "the pairs hashed into N rows (fewer where the texts are few); 0: none does", "model",
         at_least=0, at_most=2**26, metavar="N",
     )  # fmt: skip
-    one_logit: bool = option(
-        False, "two classes share one logit with a sigmoid, as first published", "model"
-    )
+    one_logit: bool = option(False, "two classes share one logit, as first published", "model")
     pooling: str = option(
         None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
         choices=tuple(models.POOLING),
@@ -183,8 +167,7 @@ class Classification(rivals.WithRivals):
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
-        texts = [data.splits[split].texts for split in ("train", "val", "test")]
-        self.test_texts_in_train = overlap(texts[0] + texts[1], texts[2])
+        self.test_texts_in_train = overlap(data.splits)
         self.bag_rows = rows_for(config.bag_rows, self.texts["train"].offsets[-1])
 
     def rival_rows(self, split):
@@ -205,13 +188,18 @@ class Classification(rivals.WithRivals):
         return {**batch, "targets": self.labels[split][rows]}
 
     def evaluate(self, split, predict, folder=None):
-        labels, metrics = self.labels[split], {}
+        labels = self.labels[split]
+
+        def judge(logits, rows):  # of many classes, the logits of a whole split would not fit
+            top, own = logits.max(axis=1), logits[np.arange(len(rows)), labels[rows]]
+            losses = top - own + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+            return np.stack([losses, logits.argmax(axis=1)], axis=1)
+
         if self.is_rival:
-            chosen = self.rival_answers(split)
+            metrics, chosen = {}, self.rival_answers(split)
         else:
-            logits = self.outputs(split, predict)
-            metrics["loss"] = float(cross_entropy(logits, labels)[0])
-            chosen = logits.argmax(axis=1)
+            losses, chosen = self.outputs(split, predict, judge).T
+            metrics, chosen = {"loss": float(losses.mean())}, chosen.astype(int)
         return metrics | {
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),

@@ -1,7 +1,7 @@
 """What every `python -m train.TASK` does: read the flags, claim a folder, train, report errors.
 
 Exit status: 0 done, 2 unusable input (one sentence on standard error), 130 and 143 stopped by
-SIGINT and SIGTERM with the state saved.
+SIGINT and SIGTERM with the state saved (129: SIGHUP).
 """
 
 import contextlib
@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 import minisum
-from minisum import backend, checkpoint, machine
+from minisum import backend, checkpoint, files, machine
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
 from train.run.folder import RunFolder, new_path
 from train.run.options import add_out, flag, from_flags, from_run, parser_for
 from train.run.report import Report, emit, silence
-from train.run.signals import Interrupted
+from train.run.signals import Interrupted, interruptible, keyboard_interrupts, raise_swallowed
 
 # Flags of the command rather than of the run, so they are not part of its config.
 PREDICT_FLAGS = ("format", "write", "top_k")
@@ -42,8 +42,10 @@ def main(command, arguments=None):
         held.enter_context(quiet)
         # Rank 0 reads flags and data and owns the folder; the others get what it has read.
         prepared = group.from_rank_0(lambda: prepare(command, arguments, held, report))
+        raise_swallowed()
         if prepared is None:
             return 0
+        held.enter_context(interruptible())  # between two mixers, too
         task, folder, parts = prepared
         out = shlex.quote(str(folder))
         outcome.resume = f"{group.launcher(program(command))} --resume --out {out}"
@@ -58,8 +60,8 @@ def main(command, arguments=None):
 
             report.say("\n".join(["", *comparison(task, results)]))
         if len(parts) > 1:
-            write = folder.write_json
-            group.from_rank_0(lambda: write(folder.path / "comparison.json", results))
+            path = folder.path / "comparison.json"
+            group.from_rank_0(lambda: files.write_json(path, results))
     return outcome.status
 
 
@@ -87,7 +89,10 @@ def run_with_exit_status():
             stream.reconfigure(errors="backslashreplace")
     outcome = Outcome()
     try:
-        yield outcome
+        with keyboard_interrupts():
+            yield outcome
+            if not outcome.status:
+                raise_swallowed()
     except UserError as error:
         outcome.status = 2
         if outcome.group.rank == 0:
@@ -172,12 +177,17 @@ def prepare(command, arguments, held, report):
             f"the run began on {engine(stored)} and goes on with {engine(identity(task))}: "
             "it stays the same to rounding, not to the bit"
         )
+    if resume and task.config.schedule == "cosine" and stored["epochs"] != task.config.epochs:
+        report.warn(
+            f"the cosine of the learning rate now ends after {task.config.epochs} epochs, not "
+            f"after {stored['epochs']}: no run from the start would have had these rates"
+        )
     if task.config.mixer != "all":
         return task, folder, [(None, folder, resume)]
     begin(task, folder, resume)
     parts = []
     for mixer in task.compared:
-        part = RunFolder(folder.path / mixer)
+        part = RunFolder(files.inside(folder.path, mixer))
         held.enter_context(part.claimed())
         if not resume:
             part.refuse_if_used()
@@ -205,20 +215,22 @@ def begin(task, folder, begun):
     """Write down what the run is. A folder with a config.json holds a run."""
     if not (begun and folder.tokenizer.exists()):
         task.save(folder.path)
-    folder.write_json(folder.config, identity(task))
+    files.write_json(folder.config, identity(task), sealed=True)
 
 
 def identity(task):
     """The content of config.json."""
     what = {"format": checkpoint.FORMAT, "task": task.name, "data_sha256": task.data_sha256}
-    return what | dataclasses.asdict(task.config) | {"ranks": process_group.group().size}
+    how = {"ranks": process_group.group().size, "arithmetic": machine.arithmetic()}
+    return what | dataclasses.asdict(task.config) | how
 
 
 def engine(stored):
-    """What decides the order of sums, in words; from the content of config.json."""
+    """What decides the last bits, in words; from the content of config.json."""
     ranks = stored["ranks"]
     threads = f"{stored['threads']} thread" + "s" * (stored["threads"] != 1)
-    return threads + f" in each of {ranks} processes" * (ranks != 1)
+    group = f" in each of {ranks} processes" * (ranks != 1)
+    return f"{threads}{group} by {stored.get('arithmetic')}"
 
 
 def predict(command, chosen, given):

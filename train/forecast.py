@@ -22,22 +22,12 @@ from train.command_line import main
 from train.forecast_baselines import SOLVED, by_column, errors_of, mse_and_mae, solve
 from train.forecast_files import draw_windows, drawn_windows, write_columns, write_steps
 from train.run.answers import table_rows
-from train.run.options import (
-    LIST,
-    NAME,
-    RATE,
-    Config,
-    LayerPattern,
-    N,
-    changed,
-    option,
-    recipes,
-    refuse,
-)
+from train.run.options import LIST, RATE, Config, LayerPattern, N, changed, option, recipes, refuse
 from train.run.task import Task
 
 SEASON = 24  # steps, where the times show no day
 TRAINED = ("hybrid", "attention", "summation", "projection")
+UNORDERED = "neither numbers nor ISO 8601: the rows are taken to be in order"
 FILLED = ", each filled with the last value before it, and never a target"
 
 
@@ -49,7 +39,7 @@ class ForecastConfig(LayerPattern, Config):
     columns: tuple = option(None, "columns to forecast (default: all but the time)", "data", **LIST)
     time_column: str = option(
         None, "the column of times in --data (guessed if called date, time or timestamp)", "data",
-        **NAME,
+        metavar="NAME",
     )  # fmt: skip
     split: str = option(
         "standard",
@@ -225,6 +215,7 @@ class Forecasting(Task):
             **{f"{split}_windows": count for split, count in self.lengths.items()},
             "gaps": f"{gaps:,}{FILLED}" if gaps else 0,
             "season_steps": self.season,
+            **({} if self.series.ordered else {"times": UNORDERED}),
             **({"layer_pattern": self.config.pattern} if self.config.mixer in TRAINED else {}),
             **scores,
         }

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from minisum.files import write_text
 from train.forecast_baselines import host_predict, mse_and_mae
 from train.run import figures
 from train.run.report import csv_of
@@ -32,7 +33,7 @@ def write_table(path, columns):
     """columns: name -> values (N,)."""
     rows = zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True)
     table = csv_of([dict(zip(columns, row, strict=True)) for row in rows])
-    path.write_text(table, encoding="utf-8")
+    write_text(path, table)
 
 
 def drawn_windows(windows):

@@ -7,19 +7,18 @@ the module. The processes have no standard input.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import multiprocessing
 import os
-import runpy
 import signal
 import sys
-import threading
 from multiprocessing import connection
 
-from train.run import group as process_group
+from train.run import children
 
-GRACE = 10.0  # seconds that the other ranks have to leave once one has failed
+MOST_RANKS = 64  # each is joined to every other by a pipe
 
 
 def main(arguments=None):
@@ -31,8 +30,8 @@ def main(arguments=None):
     parser.add_argument("module", help="train.classifier, train.causal, ...")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the module's own flags")
     given = parser.parse_args(arguments)
-    if given.ranks < 1:
-        parser.error(f"--ranks {given.ranks}: at least 1 is needed")
+    if not 1 <= given.ranks <= MOST_RANKS:
+        parser.error(f"--ranks {given.ranks}: from 1 to {MOST_RANKS} are possible")
     if not is_module(given.module):
         parser.error(f"there is no module {given.module} here: train.classifier would be one")
     return launch(given.ranks, given.module, given.arguments)
@@ -40,7 +39,10 @@ def main(arguments=None):
 
 def is_module(name):
     try:
-        return importlib.util.find_spec(name) is not None
+        found = importlib.util.find_spec(name)
+        if found is not None and found.submodule_search_locations is not None:  # a package
+            found = importlib.util.find_spec(f"{name}.__main__")
+        return found is not None
     except (ImportError, ValueError):
         return False
 
@@ -48,70 +50,58 @@ def is_module(name):
 def launch(ranks, module, arguments):
     """Run `python -m module arguments` as `ranks` joined processes; return the exit status."""
     context = multiprocessing.get_context("spawn")
-    ends = [{} for _ in range(ranks)]  # of each rank: peer -> connection
-    for one, other in itertools.combinations(range(ranks), 2):
-        ends[one][other], ends[other][one] = context.Pipe()
-    processes = [
-        context.Process(target=run_rank, args=(rank, ranks, ends[rank], module, arguments))
-        for rank in range(ranks)
-    ]
+    processes, asked = [], []
 
     def pass_on(number, frame):
-        for process in processes:
-            if process.is_alive():
-                os.kill(process.pid, number)
+        asked.append(number)
+        children.pass_on([process.pid for process in processes if process.is_alive()], number)
 
-    for process in processes:
-        process.start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, pass_on)
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+            signal.signal(number, pass_on)
+    ends = [{} for _ in range(ranks)]  # of each rank: peer -> connection
+    try:
+        spokesman = context.Lock()
+        for one, other in itertools.combinations(range(ranks), 2):
+            ends[one][other], ends[other][one] = context.Pipe()
+        for rank in range(ranks):
+            given = (rank, ranks, ends[rank], spokesman, module, arguments)
+            process = context.Process(target=run_rank, args=given)
+            process.start()
+            processes.append(process)
+    except (OSError, MemoryError) as error:
+        for process in processes:
+            process.kill()
+        children.say(
+            f"error: {ranks} processes cannot be started here: {error or 'not enough memory'}"
+        )
+        return 2
+    for number in asked:  # while some had not begun
+        pass_on(number, None)
     for end in itertools.chain.from_iterable(own.values() for own in ends):
         end.close()  # or a rank would not notice that another is gone
-    return wait(processes)
+    return children.wait(processes)
 
 
-def wait(processes):
-    """The exit status of the first rank that fails, or 0. The others do not outlive it for long."""
-    status, limit, late = 0, None, False
-    running = {process.sentinel: process for process in processes}
-    while running:
-        ended = connection.wait(running, limit)
-        if not ended:
-            late = True
-            for process in running.values():
-                process.kill()
-        for sentinel in ended:
-            process = running.pop(sentinel)
-            process.join()
-            code = process.exitcode
-            if code < 0 and not late:
-                rank, name = processes.index(process), signal.Signals(-code).name
-                say(f"error: rank {rank} was ended by {name}, and the run with it")
-                status = 128 - code
-            if code:
-                status, limit = status or code, GRACE
-    return status
-
-
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def run_rank(rank, ranks, ends, module, arguments):
+def run_rank(rank, ranks, ends, spokesman, module, arguments):
     """One process of the group: join it, then be `python -m module arguments`."""
-    if hasattr(os, "setsid"):
+    with contextlib.suppress(AttributeError):  # Windows
         os.setsid()  # Ctrl-C reaches the launcher alone, which passes it on once
-    threading.Thread(target=exit_with_launcher, daemon=True).start()
-    if ranks > 1:
-        process_group.join(process_group.PipeGroup(rank, ranks, ends))
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    children.begin(lambda: connection.wait([multiprocessing.parent_process().sentinel]))
+    try:
+        from train.run import group as process_group
 
-
-def exit_with_launcher():
-    """A launcher that was killed passes no signal on: stop as if it had."""
-    connection.wait([multiprocessing.parent_process().sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
+        if ranks > 1:
+            process_group.join(process_group.PipeGroup(rank, ranks, ends))
+        children.run_module(module, arguments)
+    # A command reports its own errors: these are of imports.
+    except (ImportError, OSError, MemoryError) as error:
+        if spokesman.acquire(block=False):  # it will be the same for all
+            reason = str(error) or "not enough memory"
+            children.say(
+                f"error: rank {rank} of {ranks} cannot be started: {reason.splitlines()[0]}"
+            )
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

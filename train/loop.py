@@ -8,14 +8,16 @@ the same bits as one that was never stopped.
 """
 
 import dataclasses
+import hashlib
 import math
 import time
 
 import numpy as np
 
-from minisum import backend, checkpoint, machine
+from minisum import backend, checkpoint, files, machine
 from minisum.errors import UserError
 from minisum.optim import learning_rate
+from minisum.shards import ahead
 from train.run import group as process_group
 from train.run.signals import Interrupted, interruptible
 from train.run.trainer import Trainer
@@ -45,29 +47,40 @@ def train(task, folder, report, resume=False):
     """
     with interruptible() as received:
         run = Run(task, folder, report, received, resume)
-        config, model, trainer = task.config, task.model, run.trainer
+        trainer = run.trainer
         shards, params, grads = trainer.shards, trainer.params, trainer.grads
         try:
             for epoch in run.epochs():
-                order = task.order(epoch)
-                for step, rate in run.steps():
-                    rows = order[(step - 1) * config.batch_size : step * config.batch_size]
-                    batch = task.train_batch(rows)
-                    # All ranks draw the whole batch's noise: the same for any number of ranks.
-                    # Steps count from 1: to NumPy [seed, epoch, 0] is the same as [seed, epoch].
-                    batch |= model.noise(np.random.default_rng([config.seed, epoch, step]), batch)
-                    targets = model.count_targets(batch)
-                    part = trainer.local_batch(batch)
+                steps = range(run.at.step + 1, run.steps_an_epoch + 1)
+                batches = ahead(batch_maker(task, trainer, epoch), steps)
+                for rate, (part, targets, tokens) in zip(run.rates(), batches, strict=False):
+                    part = backend.to_device(part, trainer.xp)
                     loss = shards.loss_and_grads(params, grads, part, max(1, targets))
                     trainer.reduce_grads()
                     trainer.adam.step(trainer.own_grads, rate, trainer.average)
                     trainer.gather_params()
-                    run.count(loss, targets, task.tokens(batch))
+                    run.count(loss, targets, tokens)
                 run.close_epoch()
             return run.finish()
         except Interrupted:
             run.save()
             raise
+
+
+def batch_maker(task, trainer, epoch):
+    """make(step) -> this rank's part of a batch, on the host; targets and real tokens of it all."""
+    config, model, order = task.config, task.model, task.order(epoch)
+
+    def make(step):
+        rows = order[(step - 1) * config.batch_size : step * config.batch_size]
+        batch = task.train_batch(rows)
+        tokens = task.tokens(batch)
+        # All ranks draw the whole batch's noise: the same for any number of ranks.
+        # Steps count from 1: to NumPy [seed, epoch, 0] is the same as [seed, epoch].
+        batch |= model.noise(np.random.default_rng([config.seed, epoch, step]), batch)
+        return trainer.local_batch(batch), model.count_targets(batch), tokens
+
+    return make
 
 
 class Run:
@@ -98,8 +111,8 @@ class Run:
         while self.at.epoch <= self.config.epochs and not self.stalled():
             yield self.at.epoch
 
-    def steps(self):
-        """(step, learning rate) of the steps that are left in the epoch, both counted from 1."""
+    def rates(self):
+        """The learning rates of the steps that are left in the epoch."""
         config, at = self.config, self.at
         rate_scale = 0.5 ** plateaus(self.scores(), config.plateau)
         total = self.steps_an_epoch * config.epochs
@@ -110,7 +123,7 @@ class Run:
                 self.check()
                 done = self.trainer.adam.steps
                 rate = learning_rate(done, total, config.lr, config.warmup, config.schedule)
-                yield at.step + 1, rate_scale * rate
+                yield rate_scale * rate
                 if len(self.unread) == STEPS_BETWEEN_READS:
                     self.read_losses()
                 advance(at.loss_sum / max(1, at.targets))
@@ -206,7 +219,7 @@ class Run:
         """Test the epoch that is kept; the only use of the test split, unless that chose it."""
         done = len(self.at.history)
         earlier = self.group.from_rank_0(self.folder.read_result)
-        if earlier and earlier.get("epochs") == done:
+        if earlier and earlier["epochs"] == done and earlier.get("model") == self.best_digest():
             return earlier
         if earlier:
             self.report.warn(f"the test set is used again, after epoch {earlier['epochs']} already")
@@ -227,6 +240,7 @@ class Run:
             "ranks": self.group.size,
             "seed": self.config.seed,
             "parameters": self.trainer.params.count,
+            "model": self.best_digest(),
             "epochs": len(self.at.history),
             "best_epoch": kept["epoch"],
             "epoch_chosen_by": self.config.select,
@@ -239,8 +253,12 @@ class Run:
             "versions": machine.versions(xp),
             "data_sha256": self.task.data_sha256,
         }
-        self.folder.write_json(self.folder.result, result)
+        files.write_json(self.folder.result, result, sealed=True)
         return result
+
+    def best_digest(self):
+        """What was measured: a hash of the parameters that are kept."""
+        return hashlib.sha256(self.best.tobytes()).hexdigest()
 
     def save(self):
         """Write the whole state, if it is one worth coming back to."""
@@ -270,18 +288,20 @@ class Run:
 
     def restore(self):
         """Go back to the newest whole checkpoint; without one, stay at the beginning."""
+        from minisum.runs.schema import wrong_state
+
         state = self.folder.newest_state(self.report.warn)
         if state is None:
             self.report.warn(f"{self.folder} has no checkpoint yet: starting at epoch 1")
             return
         arrays, meta = state
+        vectors = {name: params.vector.shape for name, params in self.trainer.state().items()}
+        if wrong_state(meta, self.selection_metric, arrays, vectors):
+            raise UserError(f"the checkpoint in {self.folder} is of another model")
         self.folder.require_origin(meta)
-        try:
-            self.at = Position(**meta["position"])
-            self.trainer.load(arrays, meta["adam_steps"])
-            self.best = arrays.get("best")
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"the checkpoint in {self.folder} is of another model") from None
+        self.at = Position(**meta["position"])
+        self.trainer.load(arrays, meta["adam_steps"])
+        self.best = arrays.get("best")
         done = len(self.at.history) + (self.at.step > 0)
         if done > self.config.epochs:
             raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")

@@ -134,8 +134,7 @@ class Multimodal(rivals.WithRivals):
         if self.deviation == 0:
             raise UserError(f"{data.name}: the training rows are too few to differ in the target")
         self.reader = TextReader(tokenizer, **self.describe_reader())
-        rows = [data.splits[split].texts for split in ("train", "val", "test")]
-        self.test_texts_in_train = overlap(rows[0] + rows[1], rows[2])
+        self.test_texts_in_train = overlap(data.splits)
         self.texts, self.numbers = {}, {}
         for name, table in self.tables.items():
             self.texts[name] = self.reader.encode(table.texts)

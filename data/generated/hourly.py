@@ -27,8 +27,7 @@ def load(steps=5000) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
     for i in range(1, len(t)):
         a[i] = 0.9 * a[i - 1] + 0.44 * noise[0, i]
     load = 10 + 0.0004 * t + 3 * np.sin(day) + np.sin(2 * day) + 2 * np.sin(week) + 0.8 * a
-    heat = 20 - 0.0006 * t[6:] + 0.7 * (load[:-6] - 10) + 2 * np.cos(week[6:])
-    heat = heat + 0.5 * noise[1, 6:]
+    heat = 20 - 0.0006 * t[6:] + 0.7 * (load[:-6] - 10) + 2 * np.cos(week[6:]) + 0.5 * noise[1, 6:]
     sales = 5 + (2 + np.cos(week)) * np.maximum(0, np.sin(day + 1)) + 0.4 * noise[2]
     drift = np.cumsum(0.1 * noise[3])
     start = datetime.datetime(2024, 1, 1)

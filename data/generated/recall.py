@@ -51,8 +51,7 @@ class Recall:
         n, N, half = self.length, self.pairs, self.vocab // 2
         keys = 1 + distinct(rng, half - 1, rows, N)
         values = half + distinct(rng, half, rows, N)
-        slots = (n - 2 * N) // 2
-        late = np.arange(1, slots + 1)
+        late = np.arange(1, n // 2 - N + 1)
         places = 2 * N + 2 * choose(rng, late ** (self.power - 1), rows, N)
 
         ids = np.zeros((rows, n), np.int64)

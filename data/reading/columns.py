@@ -140,7 +140,9 @@ def read_text(value, column, place, allow_empty=True) -> str:
 
 def listed(columns) -> str:
     """The names of columns, for an error message."""
-    return ", ".join(repr(column) for column in columns)
+    columns = list(columns)
+    more = f" and {len(columns) - 20:,} more" if len(columns) > 20 else ""
+    return ", ".join(repr(column)[:80] for column in columns[:20]) + more
 
 
 def _by_name(columns, where, text_column, label_column):

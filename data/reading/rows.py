@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,8 +173,8 @@ def _header(path, cells):
     names = [cell.strip() for cell in cells]
     if not all(names):
         raise UserError(f"{path}: the header lacks the name of column {names.index('') + 1}.")
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise UserError(f"{path}: the header names column {name!r} twice.")
     return names
 

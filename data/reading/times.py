@@ -1,15 +1,57 @@
-"""The times of a series: read in several forms, in order, and with the step from row to row."""
+"""The times of a table's rows: all there, all of one kind, each after the one before."""
 
 import datetime
-import math
-from functools import partial
-from itertools import takewhile
 
 from minisum.errors import UserError
 
 # Times that are read besides ISO's. Where day and month can be taken for each other, none is.
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
-TIME_FORMATS = tuple(day + clock for day in ("%Y/%m/%d", "%d.%m.%Y") for clock in _CLOCKS)
+FORMATS = tuple(day + clock for day in ("%Y/%m/%d", "%d.%m.%Y") for clock in _CLOCKS)
+KINDS = {"a number": float, "an ISO time": datetime.datetime.fromisoformat}
+
+
+def in_iso(times) -> list:
+    """Times as ISO 8601 writes them, if all are in one of FORMATS; else as they are."""
+    for form in FORMATS:
+        try:
+            return [datetime.datetime.strptime(time, form).isoformat(" ") for time in times]
+        except (ValueError, TypeError):
+            continue
+    return times
+
+
+def require_order(times, where) -> bool:
+    """UserError unless every row has a time of the first one's kind, later than that before it.
+
+    Times that are neither numbers nor ISO 8601 cannot be compared: False, and they are taken to be
+    in order.
+    """
+    if not times:
+        return True
+    kind, parsed = _kind(times[0]), []
+    for row, time in enumerate(times, start=1):
+        if time is None or not str(time).strip():
+            raise UserError(
+                f"{where}, row {row}: it has no time; fill it in, or leave the row out."
+            )
+        if _kind(time) != kind:
+            raise UserError(
+                f"{where}, row {row}: its time {time} is not {kind or 'of the kind'} "
+                f"{'as' if kind else 'of'} {times[0]} in row 1; write all times alike."
+            )
+        parsed.append(KINDS[kind](str(time)) if kind else None)
+    for row in range(1, len(times)) if kind else ():
+        try:
+            later = parsed[row] > parsed[row - 1]
+        except TypeError:  # one has a time zone, the other none
+            raise UserError(f"{where}, row {row + 1}: its time {times[row]} has a time zone or "
+                            f"lacks one, unlike {times[row - 1]} before it.") from None  # fmt: skip
+        if not later:
+            raise UserError(
+                f"{where}, row {row + 1}: its time {times[row]} does not come after "
+                f"{times[row - 1]}; sort the rows by time, each time once."
+            )
+    return kind is not None
 
 
 def steps_in_a_day(times) -> int | None:
@@ -22,66 +64,23 @@ def steps_in_a_day(times) -> int | None:
 
 def time_step(times) -> datetime.timedelta | None:
     """The median distance of the first rows' times, None if they are not ISO times."""
-    gaps = sorted(_gaps((times or [])[:100]))
+    try:
+        parsed = [datetime.datetime.fromisoformat(time) for time in (times or [])[:100]]
+        gaps = sorted(b - a for a, b in zip(parsed, parsed[1:], strict=False))
+    except (ValueError, TypeError):
+        return None
     return gaps[len(gaps) // 2] if gaps else None
 
 
-def iso_times(times, column, where) -> list[str]:
-    """Times as ISO writes them; they may be in ISO's or in one of TIME_FORMATS, all in the same.
-
-    Numbers count steps and stay as they are. UserError names the first row that is none of these.
-    """
-    understood = 0
-    for read in (_iso, *(partial(_in_format, form) for form in TIME_FORMATS), _counted):
-        found = list(takewhile(lambda time: time is not None, map(read, times)))
-        if len(found) == len(times):
-            return found
-        understood = max(understood, len(found))
-    raise UserError(
-        f"{where}, row {understood + 1}, column {column!r}: the time {times[understood]!r:.40} is "
-        "not understood; write it as 2016-07-01 00:00:00."
-    )
-
-
-def _iso(time):
-    try:
-        datetime.datetime.fromisoformat(time)
-        return time
-    except ValueError:
-        return None
-
-
-def _in_format(form, time):
-    try:
-        return datetime.datetime.strptime(time, form).isoformat(" ")
-    except ValueError:
-        return None
-
-
-def _counted(time):
-    try:
-        return time if math.isfinite(float(time)) else None
-    except ValueError:
-        return None
-
-
-def require_order(times, where):
-    """Refuse times that go back. Numbers are taken to be in order."""
-    for row, gap in enumerate(_gaps(times), start=1):
-        if gap <= datetime.timedelta(0):
-            raise UserError(
-                f"{where}, row {row + 1}: its time {times[row]} does not come after "
-                f"{times[row - 1]}; sort the rows by time, each time once."
-            )
-
-
-def _gaps(times):
-    """The time from each row to the next; empty if the times are not ISO times."""
-    try:
-        parsed = [datetime.datetime.fromisoformat(time) for time in times]
-        return [b - a for a, b in zip(parsed, parsed[1:], strict=False)]
-    except (ValueError, TypeError):
-        return []
+def _kind(time):
+    for kind, read in KINDS.items():
+        try:
+            value = read(str(time))
+        except ValueError:
+            continue
+        if value == value:  # no NaN
+            return kind
+    return None
 
 
 def times_ahead(times, count):

@@ -13,9 +13,9 @@ from data.fingerprint import data_sha256
 from data.generated import hourly
 from data.reading.columns import guess_column, listed, require_columns
 from data.reading.rows import read_rows
-from data.reading.times import iso_times, require_order
+from data.reading.times import in_iso, require_order
 from data.sets import registry
-from minisum.columns import column_statistics, fill_gaps, read_number
+from minisum.columns import column_statistics, fill_gaps, read_number, require_moderate
 from minisum.errors import UserError
 
 NAMES = registry.names("forecast")
@@ -29,7 +29,8 @@ MONTH = 30 * 24  # hours, as the field counts them
 class Series:
     """N time steps of C columns: values (N, C) float64, NaN where nothing was measured.
 
-    times: N strings in ascending order, or None for a series without a time column.
+    times: N strings in ascending order, or None for a series without a time column. ordered: False
+    if the times are of no known form, so that the order of the rows had to be believed.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Series:
     values: np.ndarray
     times: list[str] | None = None
     time_column: str | None = None
+    ordered: bool = True
 
     @property
     def sha256(self) -> str:
@@ -78,17 +80,17 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
         place = f"{where}, row {number}"
         values.append([read_number(row.get(name), name, place) for name in names])
         if time_column:
-            times.append(str(row.get(time_column)))
+            times.append(row.get(time_column))
     if not values:
         raise UserError(f"{where} has no rows.")
     if not names:
         raise UserError(f"{where} has no column of numbers beside {time_column!r}.")
     if len(set(names)) < len(names):
         raise UserError(f"{where}: a column is named twice among {listed(names)}.")
-    if time_column:
-        times = iso_times(times, time_column, where)
-        require_order(times, where)
-    return Series(where, names, np.array(values), times or None, time_column)
+    times = in_iso(times)
+    ordered = require_order(times, where)
+    times = [str(time) for time in times] or None
+    return Series(where, names, np.array(values), times, time_column, ordered)
 
 
 def split_ends(series, split="standard") -> tuple[int, int, int]:
@@ -126,6 +128,7 @@ class Windows:
         mean, deviation = column_statistics(series.values[: self.ends[0]], series.columns)
         self.mean, self.deviation = mean, np.where(deviation == 0, 1.0, deviation)
         scaled = (series.values - self.mean) / self.deviation
+        require_moderate(scaled, series.columns)
         self.targets = scaled.astype(np.float32)
         self.inputs = fill_gaps(scaled).astype(np.float32)
         self.firsts = {}  # where the targets of each window begin

@@ -1,26 +1,30 @@
 """`selective_scan` a piece of the text at a time: what lies between two pieces is made again."""
 
+import numpy as np
+
 from minisum.backend import array_module
 from minisum.fast import one_real_type
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.running import decayed_sum
 
-# Tokens a piece, whose states exist side by side.
-PIECE = 128
+# How many numbers the states of a piece may be: what stays near a core, and what keeps a GPU busy.
+# Fewer tokens than LEAST are no piece.
+CACHED, BUSY, LEAST = 1 << 18, 1 << 26, 16
 
 
 def selective_scan(u, delta, A, B, C, state=None):
-    """`minisum.ops.selective_scan` in memory n (2e + 2N) + (n / PIECE) e N.
+    """`minisum.ops.selective_scan` in memory n (2e + 2N + e N / T) with pieces of T tokens.
 
     In a piece the states are a `decayed_sum` of e N channels. Backward, from the last piece on,
-    each is computed again from the state before it.
+    each is computed again from the state before it. T is 16 or, if the states are small, more.
 
     Saved: u, delta, A, B, C, the state before every piece.
     """
     if not one_real_type(u, delta, A, B, C, state):
         return NotImplemented
     xp, n = array_module(u), u.shape[1]
-    pieces = [slice(start, min(start + PIECE, n)) for start in range(0, n, PIECE)]
+    T = max(LEAST, (CACHED if xp is np else BUSY) // max(1, len(u) * A.size))
+    pieces = [slice(start, min(start + T, n)) for start in range(0, n, T)]
     h = xp.zeros((len(u), *A.shape), u.dtype) if state is None else state
     before, y = [], xp.empty_like(u)
     for piece in pieces:
@@ -65,4 +69,5 @@ def _scan(u, delta, A, B, C, state):
         return w * delta, ddelta, dA, dB, dC, dstate.reshape(state.shape)
 
     y = matmul(h, C[..., None])[..., 0]
-    return (y, last.reshape(state.shape)), back
+    # A copy: the view of its last state would keep all of the piece alive.
+    return (y, last.reshape(state.shape).copy()), back

@@ -2,7 +2,7 @@
 
 Each of `expand` d channels is a small linear system with N states, whose step, input and output
 every token chooses anew; a gate multiplies what it returns. Time O(n d (d + N)), memory O(n d)
-plus a state for every 128 tokens; state expand d (N + conv - 1).
+plus a state for every 16 tokens or more; state expand d (N + conv - 1).
 """
 
 import math

@@ -74,7 +74,7 @@ class Mamba2(Packed):
         dt, back_dt = softplus(steps + params["dt_bias"])
         dt = dt.swapaxes(1, 2)[..., None]  # (B, H, n, 1)
         A, D = (a[:, None, None] for a in (-xp.exp(params["A_log"]), params["D"]))
-        (o, S), back_product = causal_product(query, key, dt * u, dt * A, S)
+        (o, S), back_memory = self.memory(params, x, (query, key, dt * u, dt * A), S)
         joined, back_join = merge_heads(o + D * u)
         gate, back_gate = silu(z)
         normed, back_norm = rms_norm(joined * gate, params["norm"]["gain"], 1e-5)
@@ -84,7 +84,7 @@ class Mamba2(Packed):
             dnormed, dparams_o = back_o(dy)
             dgated, dgain = back_norm(dnormed)
             do = back_join(dgated * gate)
-            dquery, dkey, dv, dlog, _ = back_product((do, None))
+            (dquery, dkey, dv, dlog), dx_memory, dmemory = back_memory(do)
             ddt = (dv * u).sum(axis=-1, keepdims=True) + dlog * A
             du = dt * dv + D * do
             dactive = [back_u(du), dkey.sum(axis=1), dquery.sum(axis=1)]
@@ -92,7 +92,7 @@ class Mamba2(Packed):
             dsteps = back_dt(ddt[..., 0].swapaxes(1, 2))
             dz = back_gate(dgated * joined)
             dx, din = back_in(xp.concatenate([dz, dmixed, dsteps], axis=-1))
-            return dx, {
+            return dx + dx_memory, dmemory | {
                 "in": din,
                 "conv": dconv,
                 "dt_bias": dsteps.sum(axis=(0, 1)),
@@ -103,6 +103,11 @@ class Mamba2(Packed):
             }
 
         return (y, (S, inputs)), back
+
+    def memory(self, params, x, product, state):
+        """o, state of (query, key, value, log decay); back(do) -> their gradients, dx, dparams."""
+        o_and_state, back_product = causal_product(*product, state)
+        return o_and_state, lambda do: (back_product((do, None))[:4], 0, {})
 
     def state_size(self, tokens=None):
         e, N = self.inner, self.state_width

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from minisum import backend
 from minisum.ops.dropout import draw_keep
 
 
@@ -25,19 +24,18 @@ class Model:
         """`batch`, a shard on the host, without columns that are padding only."""
         return batch
 
-    def to_device(self, batch, xp, whole=True):
-        """`batch`, on the host, as arrays of `xp`. whole: it is not cut into shards there."""
-        return backend.to_device(batch, xp)
+    def prepare(self, batch, xp, whole=True):
+        """`batch`, on the host, as it is to be moved to `xp`. whole: it is not cut there."""
+        return batch
 
 
 class Unlearned(Model):
     """Nothing to train: a training loop that is given it only evaluates."""
 
+    width = 1
+
     def init(self, rng):
         return {}
-
-    def activation_size(self, batch):
-        return 1
 
     def loss(self, params, batch, total):
         return 0.0, lambda grads: None
@@ -72,10 +70,10 @@ class TextModel(Model):
         mask = batch["mask"][:, :n]
         return batch | {"ids": batch["ids"][:, :n], "mask": None if mask.all() else mask}
 
-    def to_device(self, batch, xp, whole=True):
-        if xp is not np:
-            from minisum.packing import pack_texts, pad_texts
+    def prepare(self, batch, xp, whole=True):
+        if xp is np:
+            return batch
+        from minisum.packing import pack_texts, pad_texts
 
-            fit = pack_texts if self.packs and whole else pad_texts
-            batch = fit(batch, self.max_len, self.masked)
-        return super().to_device(batch, xp)
+        fit = pack_texts if self.packs and whole else pad_texts
+        return fit(batch, self.max_len, self.masked)

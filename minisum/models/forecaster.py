@@ -141,11 +141,8 @@ class Forecaster(WindowModel):
         B, _, C = batch["windows"].shape
         n, noise = self.patches, {}
         for i, name in enumerate(self.names):
-            shapes = (
-                {"inner": (C * n, self.d_ff), "outer": (C * n, self.width)} if self.dropout else {}
-            )
-            for place, shape in shapes.items():
-                noise[f"keep.{i}.{place}"] = draw_keep(rng, (B, *shape), self.dropout)
+            for place, width in (("inner", self.d_ff), ("outer", self.width)) * bool(self.dropout):
+                noise[f"keep.{i}.{place}"] = draw_keep(rng, (B, C * n, width), self.dropout)
             if name == "attention" and self.attention_dropout:
                 shape = (B, C * self.heads * n, n)
                 noise[f"keep.{i}.weights"] = draw_keep(rng, shape, self.attention_dropout)

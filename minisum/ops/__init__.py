@@ -55,6 +55,8 @@ FILES = {
     "convolution": ("causal_conv",),
     "rate_reduction": ("coding_rate", "coding_rate_bound"),
     "both_ways": ("both_ways_product", "both_ways_sum"),
+    "log_linear": ("log_linear_product",),
+    "slots": ("slot_product",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
     "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),

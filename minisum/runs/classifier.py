@@ -7,6 +7,7 @@ allow only estimates.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,10 @@ class ClassifierRun(Run):
 
     def predict(self, texts: Iterable[str]) -> list[Any]:
         """The likeliest class of each text."""
-        return [self.classes[best] for best in self.logits(texts).argmax(axis=1)]
+        texts, found = iter(several(texts)), []
+        while group := list(islice(texts, 1024)):  # their logits take memory, of many classes
+            found += [self.classes[best] for best in self.logits(group).argmax(axis=1)]
+        return found
 
     def explain(self, text: str) -> Explanation:
         """What each token of a text adds to the decision, exactly.
@@ -109,7 +113,7 @@ class ClassifierRun(Run):
         spelled[mask] = self.spelled(text, int(mask.sum()))
         shown = mask if self.model.masked else np.ones(len(ids), bool)
         bias = backend.to_numpy(self.params["head"]["b"])
-        bias = np.concatenate([np.zeros(len(self.classes) - len(bias), bias.dtype), bias])
+        bias = np.pad(bias, (len(self.classes) - len(bias), 0))  # two may share a logit
         tokens = list(spelled[shown])
         return Explanation(text, self.classes, tokens, shares[shown], bias, self.temperature)
 
@@ -143,9 +147,7 @@ def contributions(model: Any, params: Params, ids: np.ndarray, mask: np.ndarray)
         real = xp.asarray(mask)[None] if model.masked else None
         shares = bag_shares(params["bag"], xp.asarray(ids)[None], real, model.vocab)
         parts = parts + backend.to_numpy(shares[0])
-    if model.outputs < model.classes:  # the first class's logit is zero
-        parts = np.concatenate([np.zeros_like(parts), parts], axis=1)
-    return parts
+    return np.pad(parts, ((0, 0), (model.classes - model.outputs, 0)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -8,14 +8,13 @@ get_params, set_params, clone, pipelines and cross-validation work as for its ow
 
 import hashlib
 import inspect
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minisum import checkpoint
+from minisum import checkpoint, files
 from minisum.errors import UserError
 from minisum.models.bag import rows_for
 from minisum.models.classifier import MODELS
@@ -36,8 +35,7 @@ class TextClassifier:
     """A classifier of texts; its parameters are the flags of `python -m train.classifier`.
 
     mixer: summation, attention or mean_embedding as published, or any of minisum.mixers in an
-    encoder, which `layers` from 2 on and `encoder` ask for too. tokenizer: "word", "wordpunct" or
-    "bpe".
+    encoder, which `layers` from 2 on and `encoder` ask for too. tokenizer: see `train_tokenizer`.
     epochs, lr: None is the command's default. validation: the fraction of the texts that is held
     out to choose the epoch; without any (0, or too few texts) the last epoch is kept.
 
@@ -185,14 +183,12 @@ class TextClassifier:
         run, folder = self._run, Path(path)
         if (folder / "last.safetensors").exists():
             raise UserError(f"{folder} holds a training run: choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(folder)
         save_tokenizer(run.tokenizer, folder / checkpoint.TOKENIZER)
         digest = hashlib.sha256((folder / checkpoint.TOKENIZER).read_bytes()).hexdigest()
         config = {"format": checkpoint.FORMAT, "task": run.task, **self.get_params()}
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        checkpoint.write_bytes(folder / "config.json", text.encode())
-        lines = "".join(json.dumps(record) + "\n" for record in getattr(self, "history_", []))
-        checkpoint.write_bytes(folder / "metrics.jsonl", lines.encode())
+        files.write_json(folder / "config.json", config, sealed=True)
+        files.write_lines(folder / "metrics.jsonl", getattr(self, "history_", []))
         meta = {"task": run.task, "model_spec": run.spec, "origin": {"tokenizer": digest}}
         checkpoint.save(folder / checkpoint.BEST, run.params.to_host(), meta)
 
@@ -200,7 +196,7 @@ class TextClassifier:
     def load(cls, path: str | Path) -> "TextClassifier":
         """The fitted classifier in a folder that `save` or `python -m train.classifier` wrote."""
         model, params, words, spec = read_model(path, "classifier")
-        stored = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+        stored = files.read_json(Path(path) / "config.json")
         found = cls(**{name: stored[name] for name in parameters() if name in stored})
         found._keep(ClassifierRun(model, params, words, spec, batch_size=found.batch_size))
         return found

@@ -14,7 +14,9 @@ import numpy as np
 
 from minisum import backend, checkpoint
 from minisum.errors import UserError
+from minisum.files import read_bytes
 from minisum.params import Params, flatten
+from minisum.runs import schema
 
 # Where in minisum.models each kind of model is made.
 KINDS = {
@@ -48,24 +50,25 @@ def read_model(
     if not best.is_file():
         raise UserError(why_not(path))
     arrays, meta = checkpoint.load(best)
-    found = meta.get("model_spec") if isinstance(meta, dict) else None
-    if not isinstance(found, dict) or "model" not in found:
+    if reason := schema.wrong(meta, arrays):
         raise UserError(
-            f"{best} does not say what model it holds, as earlier versions of minisum did not: "
-            "--resume the run once, and it will"
+            f"{best} {reason}: if an earlier version of minisum wrote it, --resume the run once"
         )
-    spec = {"task": meta["task"], **found}
+    spec = {"task": meta["task"], **meta["model_spec"]}
     if task not in (None, spec["task"]):
         raise UserError(f"{path} is a run of another task: {spec['task']}")
     tokenizer = read_its_tokenizer(path, spec, meta["origin"]["tokenizer"])
     try:
         model = build_model(**spec["model"])
-        expected = flatten(model.init(np.random.default_rng(0)))
-    except (KeyError, TypeError) as error:
+        expected = flatten(model.init(schema.Undrawn()))
+    # Whatever a model's own constructor makes of sizes that do not go together.
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{best} holds a model that this version does not know") from error
     shapes = {name: array.shape for name, array in arrays.items()}
     if shapes != {name: np.shape(array) for name, array in expected.items()}:
         raise UserError(f"{best} holds other arrays than the model that it describes")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UserError(f"{best} holds numbers that are not finite")
     return model, Params.from_arrays(arrays, xp=backend.get(backend_name)), tokenizer, spec
 
 
@@ -88,6 +91,6 @@ def read_its_tokenizer(path: Path, spec: dict[str, Any], digest: str) -> Any:
 
     file = path / checkpoint.TOKENIZER
     found = (byte_tokens.load if spec["task"] == "causal" else tokenizer.load_tokenizer)(file)
-    if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+    if hashlib.sha256(read_bytes(file, checkpoint.TOKENIZER_BYTES)).hexdigest() != digest:
         raise UserError(f"{path} holds a tokenizer that its model was not trained with")
     return found

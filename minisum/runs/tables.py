@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minisum.columns import Standardiser, fill_gaps, read_number
+from minisum.columns import Standardiser, fill_gaps, read_number, require_moderate
 from minisum.errors import UserError
 from minisum.params import Params
 from minisum.runs.base import Run
@@ -71,7 +71,9 @@ class ForecasterRun(Run):
         mean, deviation = np.array(self.spec["mean"]), np.array(self.spec["deviation"])
         if values.shape[1:] != mean.shape:
             raise UserError(f"rows of {len(mean)} columns are needed: {', '.join(self.columns)}")
-        window = fill_gaps((values - mean) / deviation)[-self.window :]
+        scaled = (values - mean) / deviation
+        require_moderate(scaled, self.columns)
+        window = fill_gaps(scaled)[-self.window :]
         return self.outputs({"windows": window[None].astype(np.float32)})[0] * deviation + mean
 
 

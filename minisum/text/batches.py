@@ -40,12 +40,14 @@ class Ragged:
 
     def take(self, indices) -> "Ragged":
         """The sequences at `indices`, in that order."""
-        indices = np.asarray(indices, np.int64)
-        return self._gather(self.offsets[:-1][indices], self.lengths[indices])
+        starts, ends = (self.offsets[edge][indices] for edge in (slice(-1), slice(1, None)))
+        return self._gather(starts, ends - starts)
 
     def truncate(self, max_len: int, keep="first") -> "Ragged":
         """Every sequence cut to its first or last `max_len` tokens."""
         _check_choice("keep", keep, ("first", "last"))
+        if len(self.flat) <= max_len or self.lengths.max(initial=0) <= max_len:
+            return self
         lengths = np.minimum(self.lengths, max_len)
         starts = self.offsets[:-1] if keep == "first" else self.offsets[1:] - lengths
         return self._gather(starts, lengths)

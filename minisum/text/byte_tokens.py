@@ -42,7 +42,14 @@ def make(texts, kind="bpe", vocab_size=8192):
 
 def load(path):
     """The tokenizer in a file that `minisum.text.tokenizer.save_tokenizer` wrote."""
-    return _checked(read_tokenizer(path), path)
+    tokenizer = _checked(read_tokenizer(path), path)
+    content = json.loads(tokenizer.to_str())
+    kinds = {(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer")}
+    if not kinds <= {None, "ByteLevel"} or content["model"]["type"] != "BPE":
+        raise UserError(f"{path} does more than split a text into byte pairs.")
+    if sorted(tokenizer.get_vocab().values()) != list(range(tokenizer.get_vocab_size())):
+        raise UserError(f"{path} does not number its tokens from 0.")
+    return tokenizer
 
 
 def separator_id(tokenizer) -> int:

@@ -63,10 +63,14 @@ def hold_out_test(examples, fraction=0.2):
     return examples.take(rest), examples.take(test)
 
 
-def overlap(train, test) -> int:
-    """How many of the test texts are also training texts, by their keys."""
-    known = {text_key(text) for text in train}
-    return sum(text_key(text) in known for text in test)
+def overlap(splits) -> int:
+    """How many test texts are also training or validation texts, by their keys.
+
+    splits: name -> texts, or what has `texts`.
+    """
+    keys = {s: [text_key(t) for t in getattr(part, "texts", part)] for s, part in splits.items()}
+    known = {*keys["train"], *keys["val"]}
+    return sum(key in known for key in keys["test"])
 
 
 def hold_out_validation(examples, fraction, seed):

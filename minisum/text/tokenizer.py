@@ -3,17 +3,18 @@
 Number 0 is padding. In a vocabulary of words or byte pairs, 1 is the unknown word.
 """
 
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
-from minisum.checkpoint import write_bytes
+from minisum.checkpoint import TOKENIZER_BYTES
 from minisum.errors import UserError
+from minisum.files import read_bytes, write_bytes
 from minisum.text.batches import Ragged, check_ids, pad
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
@@ -23,6 +24,8 @@ KINDS = ("word", "wordpunct", "bpe")
 WORD_BREAKS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
 BYTES_VOCAB = 1 + 256  # padding and every byte
 _BATCH = 1024
+PIECE, FORCED = 1 << 16, 1 << 20  # letters: a tokenizer takes some hundred bytes for each
+_BORDER = re.compile(r"(?<=\S) (?=\S)")
 
 
 def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
@@ -44,7 +47,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
     makers = {"word": _word, "wordpunct": _wordpunct, "bpe": _bpe}
     tokenizer, trainer = makers[kind](library, options)
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
     if tokenizer.get_vocab_size() < least:
         raise UserError("The texts hold no word to make a vocabulary of.")
     return ready(tokenizer)
@@ -55,26 +58,64 @@ def least_vocabulary(kind):
     return len((PAD, UNKNOWN)) + (256 if kind == "bpe" else 1)
 
 
-def encode(tokenizer, texts: Iterable[str], drop_unknown=False) -> list[np.ndarray]:
+def encode(
+    tokenizer, texts: Iterable[str], drop_unknown=False, at_most=None, keep="first"
+) -> list[np.ndarray]:
     """Token numbers of every text, int32; an empty array for a text without tokens.
 
     `texts` is taken in lazily, so a progress bar around it shows the progress. `drop_unknown`
     leaves out unknown words instead of numbering them, as Keras does without an oov_token.
+    at_most: so many tokens of a text are needed, its "first" or "last" ones: of a long text no
+    more is read than gives them.
     """
     texts = iter(texts)
     encoded = []
     while batch := list(islice(texts, _BATCH)):
         try:
-            results = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            short = [text if len(text) <= PIECE else "" for text in batch]
+            results = tokenizer.encode_batch_fast(short, add_special_tokens=False)
+            found = [_known(result.ids, drop_unknown) for result in results]
+            for i, text in enumerate(batch):
+                if len(text) > PIECE:
+                    found[i] = _encode_long(tokenizer, text, drop_unknown, at_most, keep)
         except (TypeError, UnicodeEncodeError) as error:
             raise UserError(
                 f"One of the texts {len(encoded)} to {len(encoded) + len(batch) - 1} "
                 f"is not valid Unicode text."
             ) from error
-        encoded += [np.array(result.ids, np.int32) for result in results]
-    if drop_unknown:
-        encoded = [ids[ids != UNKNOWN_ID] for ids in encoded]
+        encoded += found
     return encoded
+
+
+def _encode_long(tokenizer, text, drop_unknown, at_most, keep):
+    found, count = [], 0
+    for piece in pieces(text) if keep == "first" else reversed(list(pieces(text))):
+        if at_most is not None and count >= at_most:
+            break
+        ids = tokenizer.encode(piece, add_special_tokens=False).ids
+        found.append(_known(ids, drop_unknown))
+        count += len(found[-1])
+    return np.concatenate(found if keep == "first" else found[::-1])
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text, in pieces of about PIECE letters, whose tokens are those of the text.
+
+    It is cut before a single blank between two words, where no word and no byte pair goes on, and
+    elsewhere only if there is no such blank in FORCED letters.
+    """
+    start = 0
+    while len(text) - start > PIECE:
+        border = _BORDER.search(text, start + PIECE, min(len(text), start + FORCED))
+        end = border.start() if border else min(len(text), start + FORCED)
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def _known(ids, drop_unknown):
+    ids = np.array(ids, np.int32)
+    return ids[ids != UNKNOWN_ID] if drop_unknown else ids
 
 
 def encode_bytes(texts, max_len: int) -> Ragged:
@@ -99,16 +140,32 @@ def load_tokenizer(path):
     special = (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNKNOWN))
     unknown = getattr(tokenizer.model, "unk_token", None)  # bytes need none
     right = special == (PAD_ID, UNKNOWN_ID) and unknown in (None, UNKNOWN)
-    if not right or numbers != list(range(len(numbers))):
+    if not right or numbers != list(range(len(numbers))) or _form(tokenizer) not in _forms():
         raise UserError(f"The tokenizer {path} was not made by this program, or is damaged.")
     return ready(tokenizer)
+
+
+def _form(tokenizer):
+    """All that a tokenizer does, as JSON, without its vocabulary: a stranger's could do a lot."""
+    content = json.loads(tokenizer.to_str())
+    return content | {"model": content["model"] | {"vocab": {}, "merges": []}}
+
+
+def _forms():
+    """What the tokenizers of this program do, as this version of the library writes it."""
+    for make in (_word, _bpe):
+        tokenizer, _ = make(tokenizers_library(), {})
+        tokenizer.add_special_tokens([PAD, UNKNOWN])
+        yield _form(tokenizer)
 
 
 def read_tokenizer(path):
     """The tokenizer in a file, whatever its vocabulary. UserError if there is none."""
     library = tokenizers_library()
     try:
-        return library.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
+        return library.Tokenizer.from_str(read_bytes(path, TOKENIZER_BYTES).decode())
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"The tokenizer {path} cannot be read: {error.strerror}.") from error
     except Exception as error:
@@ -134,9 +191,11 @@ class TextReader:
 
     def encode(self, texts) -> Ragged:
         """Token numbers of `texts`, each cut to what the model reads."""
-        encoded = Ragged.from_list(encode(self.tokenizer, texts, self.drop_unknown))
+        keep = "last" if self.padding == "left" else "first"
+        found = encode(self.tokenizer, texts, self.drop_unknown, self.max_len, keep)
+        encoded = Ragged.from_list(found)
         check_ids(encoded, self.tokenizer.get_vocab_size())
-        return encoded.truncate(self.max_len, "last" if self.padding == "left" else "first")
+        return encoded.truncate(self.max_len, keep)
 
     def batch(self, encoded) -> dict:
         """ids (B, n) and mask (B, n) of encoded texts."""

@@ -131,7 +131,9 @@ def test_packed_texts_give_the_numbers_of_padded_ones(dtype, token_dropout):
         "targets": rng.integers(0, 5, 30).astype(np.int32),
     }
     batch |= model.noise(rng, batch)
-    packed, padded = (model.to_device(batch, XP, whole) for whole in (True, False))
+    packed, padded = (
+        backend.to_device(model.prepare(batch, XP, whole), XP) for whole in (True, False)
+    )
     assert packed["mask"].ndim == 1 and packed["mask"].size < padded["mask"].size
     results = []
     for each in (packed, padded):

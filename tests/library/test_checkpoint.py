@@ -147,7 +147,7 @@ def test_claims_are_not_believed(tmp_path, data):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(UserError, match="cannot read"):
         checkpoint.load(tmp_path / "nothing")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="not a regular file"):
         checkpoint.load(tmp_path)
     with pytest.raises(UserError, match="cannot write"):
         checkpoint.save(tmp_path / "none" / "last", ARRAYS, META)

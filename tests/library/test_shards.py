@@ -1,5 +1,7 @@
 """However a batch is cut, it is the same batch."""
 
+import time
+
 import numpy as np
 import pytest
 from conftest import XP
@@ -8,7 +10,7 @@ from minisum import backend
 from minisum.models import classifier
 from minisum.models.base import Model
 from minisum.params import Params
-from minisum.shards import Shards
+from minisum.shards import Shards, ahead
 
 B, n, V, d, C = 7, 9, 11, 6, 3
 ROWS = [1, 2, 3, B, B + 5, None]
@@ -133,3 +135,23 @@ def test_an_error_in_a_shard_comes_out(threads):
     with pytest.raises(ZeroDivisionError, match="thirteen"):
         runner.predict(params, bad)
     assert float(runner.loss_and_grads(params, params.zeros_like(), good)) == 2.5
+
+
+def test_batches_made_ahead():
+    """In order, two in advance, with the errors of their making where they would stand."""
+    made = []
+
+    def make(item):
+        made.append(item)
+        return 12 / item
+
+    items = ahead(make, iter([4, 3, 2, 1, 0, 5]))
+    assert next(items) == 3
+    while len(made) < 3:
+        time.sleep(0.001)
+    time.sleep(0.02)
+    assert made == [4, 3, 2]
+    assert [next(items) for _ in range(3)] == [4, 6, 12]
+    with pytest.raises(ZeroDivisionError):
+        next(items)
+    assert list(ahead(make, [])) == [] and list(ahead(make, [6])) == [2]

@@ -258,6 +258,20 @@ def mamba(p, x, causal):
     return affine(p, y * F.silu(z), "o")
 
 
+def log_linear(p, x, causal):
+    """Mamba-2's weights of token t for token s, times that of the level at which they meet."""
+    z, mixed, dt = affine(p, x, "in").split([2 * d, 2 * d + 256, H], dim=-1)
+    u, key, query = conv_and_bias(p, mixed).split([2 * d, 128, 128], dim=-1)
+    dt = F.softplus(dt + p["dt_bias"]).mT  # (B, H, n)
+    sums = (dt * -p["A_log"].exp()[:, None]).cumsum(-1)
+    weights = (sums[..., None] - sums[..., None, :]).clamp(max=0).exp() * seen(True)
+    lam = F.softplus(p["lambda"][:, None] * split(affine(p, x, "levels")))
+    level = torch.tensor([[(t ^ s).bit_length() for s in range(n)] for t in range(n)])
+    weights = weights * lam.gather(-1, level.expand(B, H, n, n)) * (query @ key.mT)[:, None]
+    o = weights @ (dt[..., None] * split(u)) + p["D"][:, None, None] * split(u)
+    return affine(p, rms(join(o) * F.silu(z), p["norm.gain"]), "o")
+
+
 def mamba2(p, x, causal):
     z, mixed, dt = affine(p, x, "in").split([2 * d, 2 * d + 256, H], dim=-1)
     u, key, query = conv_and_bias(p, mixed).split([2 * d, 128, 128], dim=-1)
@@ -296,6 +310,23 @@ def cottention(p, x, causal):
         cosines, count = [torch.cat([a.real, a.imag], -1) for a in (q, k)], torch.arange(1, n + 1)
     v = v / count[:, None] ** p["m"].sigmoid()[:, None, None]
     return affine(p, join(cosines[0] @ cosines[1].mT * seen(causal) @ v), "o")
+
+
+def gsa(p, x, causal):
+    q, k, v = (F.silu(split(affine(p, x, name))) for name in "qkv")
+    keep = (F.logsigmoid(split(affine(p, x, "f"))) / 8).exp()
+
+    def update(t, state):
+        keys, values = state
+        f, new = keep[:, :, t], 1 - keep[:, :, t]
+        keys = keys * f[:, :, None] + k[:, :, t, :, None] * new[:, :, None]
+        values = f[..., None] * values + new[..., None] * v[:, :, t, None]
+        p = torch.einsum("bhk,bhkm->bhm", q[:, :, t], keys).softmax(-1)
+        return torch.einsum("bhm,bhmv->bhv", p, values), (keys, values)
+
+    zero = torch.zeros(B, H, d // H, d // H, dtype=torch.float64)
+    o = join(recur(update, (zero, zero)))
+    return affine(p, rms(F.silu(o), p["norm.gain"]), "o")
 
 
 def hgrn2(p, x, causal):

@@ -276,7 +276,7 @@ def test_options_stand_behind_a_name():
         mixers.parse_pattern("deltanet:beta=2")
 
 
-@pytest.mark.parametrize("name", ["cosformer", "tssa"])
+@pytest.mark.parametrize("name", ["cosformer", "tssa", "log_linear"])
 def test_texts_longer_than_max_len_are_refused(name):
     case = Fixed(B=1, n=MAX_LEN, H=1)
     mixer, params = make((name, {"causal": True}), case)

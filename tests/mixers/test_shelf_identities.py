@@ -72,6 +72,53 @@ def test_blocks_attend_on_their_own(case):
 
 
 @given(case=sizes)
+def test_levels_that_weigh_alike_are_one_state(case):
+    """All weights 1: Mamba-2's product, and the states add up to its state."""
+    q, k, v = qkv(case)
+    log_decay, one = case.uniform("B H n 1", -2, 0), XP.ones(case.shape("B H n 5"))
+    (y, (levels, count)), _ = ops.log_linear_product(q, k, v, log_decay, one)
+    (wanted, state), _ = ops.causal_product(q, k, v, log_decay)
+    close(y, wanted)
+    close(levels.sum(axis=2), state)
+    assert count == case.n
+
+
+@given(case=cases(XP, B=(1, 2), n=(1, 9), H=(1, 2), h=(1, 4), d=(1, 4)))
+def test_a_level_holds_the_block_of_its_binary_digit(case):
+    """Of n - 1 = 6 = 110: token 6, none, tokens 4 and 5, tokens 0 to 3."""
+    q, k, v = qkv(case)
+    zero, one = XP.zeros(case.shape("B H n 1")), XP.ones(case.shape("B H n 5"))
+    (_, (levels, _)), _ = ops.log_linear_product(q, k, v, zero, one)
+    place = case.n - 1
+    blocks = [(place, place + 1)]
+    for level in range(1, 5):
+        start = place >> level << level
+        blocks.append((start, start + (place >> (level - 1) & 1) * (1 << (level - 1))))
+    for level, (start, end) in enumerate(blocks):
+        close(levels[:, :, level], k[:, :, start:end].swapaxes(-1, -2) @ v[:, :, start:end])
+
+
+@given(case=sizes)
+def test_slots_that_fade_alike_are_a_product_with_decay(case):
+    q, k, v = qkv(case)
+    log_decay = case.uniform("B H n 1", -2, 0)
+    (y, S), _ = ops.slot_product(q, k, v, XP.broadcast_to(log_decay, v.shape))
+    (wanted, state), _ = ops.causal_product(q, k, v, log_decay)
+    close(y, wanted)
+    close(S, state)
+
+
+@given(case=sizes)
+def test_slots_are_keys_turned_round(case):
+    """One key: each slot is a decayed sum of its own."""
+    _, _, v = qkv(case)
+    one, log_decay = XP.ones(case.shape("B H n 1")), case.uniform("B H n d", -2, 0)
+    (y, _), _ = ops.slot_product(one, one, v, log_decay)
+    flat = [a.reshape(-1, *a.shape[2:]) for a in (v, log_decay)]
+    close(y.reshape(flat[0].shape), ops.decayed_sum(*flat)[0][0])
+
+
+@given(case=sizes)
 def test_wkv_without_decay_or_bonus_is_a_running_softmax(case):
     """Which is AFT-simple's."""
     k, v, zero = case.normal("B n d", 3.0), case.normal("B n d"), XP.zeros(case.shape("d"))

@@ -38,6 +38,8 @@ EQUIVALENT = {
         " for a in (y, y)",
         "minisum/fast/scans.py _scan: range(1, h.shape[2]) -> range(1, kept.shape[2])",
         "minisum/fast/scans.py _scan: range(h.shape[1]) -> range(kept.shape[1])",
+        "minisum/models/in_context.py by_gram.back: xp.zeros_like(r[0]) -> xp.zeros_like(r[1])",
+        "minisum/models/in_context.py by_gram.back: xp.zeros_like(r[0]) -> xp.zeros_like(r[-1])",
         "minisum/mixers/tssa.py token_statistics.back: "
         "(dD * (square - D)).sum(axis=-1) / P[..., 0] -> "
         "(dD * (square - D)).sum(axis=-1) / P[..., -1]",
@@ -90,6 +92,9 @@ EQUIVALENT = {
         "back_wide_k(dwide_k)",
         "minisum/mixers/tssa.py TSSA.mix.back: keep_real(dw, mask) -> dw",
         "minisum/mixers/deltanet.py queries_keys_values.back: keep_real(dbeta, mask) -> dbeta",
+    ],
+    "broadcasts already, but for the product that a GPU records": [
+        "minisum/models/in_context.py product: xp.broadcast_to(x, (*lead, *x.shape[-2:])) -> x",
     ],
     "NumPy's form of direct summation reads the mask row by row in any shape": [
         "minisum/models/long_document.py LongDocumentClassifier.features.read: "

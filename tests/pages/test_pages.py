@@ -159,6 +159,7 @@ def test_every_room_has_its_page():
         "train",
         "train/bench",
         "train/compare",
+        "train/icl",
         "train/reproduce",
         "data",
         "tests",

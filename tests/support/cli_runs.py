@@ -17,7 +17,7 @@ from train.run.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "train.classifier"]
-TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes")
+TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes", "sha256")
 # Sizes for a corpus of 160 rows: the default average and forgetting are meant for thousands.
 SMALL = ["--width", "8", "--max-len", "12", "--batch-size", "8", "--threads", "1",
          "--patience", "0", "--token-dropout", "0.1", "--ema", "0.9",

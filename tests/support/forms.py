@@ -13,12 +13,14 @@ from minisum.fast import (
     blocked_window,
     chunked_delta_rule,
     chunked_product,
+    chunked_slots,
     chunks,
     host_activations,
     host_adam,
     host_attention,
     host_embedding,
     host_summation,
+    log_linear_chunks,
     pieces_of_scan,
     running,
 )
@@ -46,18 +48,18 @@ def set_chunks(monkeypatch, tokens):
     """Borders of chunks inside texts of a few tokens; attention in blocks from two chunks on."""
     sizes = [
         (chunked_delta_rule, "CHUNK"), (chunked_delta_rule, "CHUNK_BY_CHANNEL"),
-        (chunked_product, "CHUNK"),
+        (chunked_product, "CHUNK"), (chunked_slots, "CHUNK"), (pieces_of_scan, "LEAST"),
         (chunked_product, "CHUNK_BY_CHANNEL"), (host_attention, "LEAST_QUERIES"),
         (blocked_losses, "BLOCK"), (running, "CHUNK"),
     ]  # fmt: skip
     for module, size in sizes:
         monkeypatch.setattr(module, size, tokens)
-    monkeypatch.setattr(blocked_window, "LEAST_WINDOWS", 0)
-    for module, size in [
-        (chunks, "PIECE"),
-        (pieces_of_scan, "PIECE"),
-        (host_attention, "LEAST_KEYS"),
-    ]:
+    monkeypatch.setattr(log_linear_chunks, "CHUNK", 1 << (tokens.bit_length() - 1))
+    for module, limit in [
+        (blocked_window, "LEAST_WINDOWS"), (pieces_of_scan, "CACHED"), (pieces_of_scan, "BUSY"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(module, limit, 0)
+    for module, size in [(chunks, "PIECE"), (host_attention, "LEAST_KEYS")]:
         monkeypatch.setattr(module, size, 2 * tokens)
     # These count numbers, not tokens.
     for module, size in [

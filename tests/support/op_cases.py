@@ -123,6 +123,17 @@ def scan_arrays(c):
     )  # fmt: skip
 
 
+def log_linear_case(c):
+    """Four levels do for the longest text of eight tokens."""
+
+    def log_linear_product(*arrays):
+        (y, _), back = ops.log_linear_product(*arrays)
+        return y, lambda dy: back((dy, None))
+
+    decays, weights = c.uniform("B H n 1", -2, 0), c.uniform("B H n 4", 0, 1)
+    return log_linear_product, *product_arrays(c, c.normal), decays, weights
+
+
 def wkv_case(c):
     """From a state, which is constant: that of two tokens before."""
     w, u = c.uniform("d", -2, -0.1), c.normal("d")
@@ -240,6 +251,14 @@ SMOOTH = {
     "both_ways_sum alike": lambda c: (
         ops.both_ways_sum, c.normal("B n d"), c.uniform("1 n 1", -2, 0)
     ),
+    "slot_product": lambda c: (
+        ops.slot_product, *product_arrays(c, c.normal), c.uniform("B H n o", -2, 0)
+    ),
+    "slot_product from a state": lambda c: (
+        ops.slot_product, *product_arrays(c, c.normal), c.uniform("1 H n o", -2, 0),
+        c.normal("B H h o"),
+    ),
+    "log_linear_product": log_linear_case,
     "wkv": wkv_case,
     "selective_scan": lambda c: (ops.selective_scan, *scan_arrays(c)),
     "selective_scan from a state": lambda c: (

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minisum import checkpoint, files
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.params import Params
@@ -182,6 +183,7 @@ def test_a_refused_model_leaves_no_folder(classified, tmp_path):
 def test_runs_of_two_tasks_are_refused(classified, tmp_path, capsys):
     other = tmp_path / "other"
     other.mkdir()
-    (other / "config.json").write_text(json.dumps({"task": "causal"}))
+    config = {"task": "causal", "format": checkpoint.FORMAT}
+    files.write_json(other / "config.json", config, sealed=True)
     assert run(classified, other, "--out", tmp_path / "o") == 2
     assert "different tasks" in capsys.readouterr().err

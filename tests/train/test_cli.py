@@ -26,6 +26,7 @@ from cli_runs import (
     wait_for,
 )
 
+from minisum import files
 from minisum.runs.reading import build_model
 from train import classifier, rivals
 from train.run.options import from_flags
@@ -198,7 +199,7 @@ def test_all_mixers(capsys, corpus, tmp_path):
     mixers = ["summation", "attention", "mean_embedding"]
     mixers += ["svm", "naive_bayes"] * rivals.available()
     assert [line.split()[0] for line in table][: len(mixers) + 2] == ["mixer", *mixers, "majority"]
-    results = [json.loads((out / mixer / "result.json").read_text()) for mixer in mixers]
+    results = [files.read_json(out / mixer / "result.json") for mixer in mixers]
     assert [result["mixer"] for result in results] == mixers
     assert json.loads((out / "comparison.json").read_text()) == results
     assert "choose one of the folders" in refused(capsys, "--predict", out)

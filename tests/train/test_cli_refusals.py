@@ -1,10 +1,11 @@
 """python -m train.classifier and what it refuses: one sentence, status 2, nothing written."""
 
 import gzip
-import json
 import os
+import shutil
 
 import pytest
+import tiny_runs
 
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
@@ -139,8 +140,8 @@ def test_damaged_config(capsys, tmp_path, content):
 
 
 def test_wrong_types_in_config(capsys, straight, tmp_path):
-    config = json.loads((straight / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"width": "8"}))
+    shutil.copy(straight / "config.json", tmp_path)
+    tiny_runs.edit(tmp_path / "config.json", width="8")
     assert "wrong type" in refused(capsys, "--resume", "--out", tmp_path)
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_runs
 
 pytest.importorskip("safetensors")
 
 from interrupting import interrupted
 from readable import tree_of
 
-from minisum import mixers
+from minisum import files, mixers
 from minisum.params import flatten
 from train.compare import __main__ as compare
 from train.compare import cell as compare_cell
@@ -109,10 +110,10 @@ def test_finished_cells_are_not_run_again(capsys, monkeypatch, tmp_path):
     assert "summation, seed 0:" not in capsys.readouterr().out
 
     lost = out / "cells" / "summation-seed0.json"
-    old = json.loads(lost.read_text())
+    old = files.read_json(lost)
     lost.unlink()
     assert call(*more) == 0
-    new = json.loads(lost.read_text())
+    new = files.read_json(lost)
     times = {"tokens_per_second", "seconds", "step_memory_bytes"}
     assert {k: v for k, v in new.items() if k not in times} == {
         k: v for k, v in old.items() if k not in times
@@ -147,8 +148,7 @@ def test_changed_and_damaged_cells(capsys, tmp_path):
     again = [*RECALL, "--mixers", "projection", "--out", out]
     assert call(*again) == 0
     path = out / "cells" / "projection-seed0.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"settings_sha256": "0"}))
+    tiny_runs.edit(path, settings_sha256="0")
     assert call(*again) == 2
     path.write_text("{")
     assert call(*again) == 2

@@ -229,7 +229,12 @@ def test_a_group_of_one_needs_nothing(monkeypatch):
 
 @pytest.mark.parametrize(
     "flags, words",
-    [("0 train.classifier", "at least 1"), ("2 nothing", "nothing"), ("2 no.thing", "no.thing")],
+    [
+        ("0 train.classifier", "from 1 to 64"),
+        ("65 train.causal", "from 1 to 64"),
+        ("2 nothing", "nothing"),
+        ("2 no.thing", "no.thing"),
+    ],
 )
 def test_what_the_launcher_refuses(capsys, flags, words):
     with pytest.raises(SystemExit) as stop:

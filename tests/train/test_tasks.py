@@ -319,7 +319,19 @@ def test_mixed_noise_is_uniform():
     assert abs(sigmas.mean() - 0.4) < 0.02 and sigmas.max() > 0.79
 
 
-@pytest.mark.parametrize("sizes", [(0, 1, 0.0), (1, 0, 0.0), (1, 1, -1.0)])
+def test_noise_of_one_of_several_levels():
+    """Each as often as the others; and what is drawn beside σ does not depend on the law."""
+    levels = (1.0, 3.0, 5.0)
+    rng, again = (np.random.default_rng(0) for _ in "ab")
+    drawn, quiet = Regression(2, 3, levels).draw(rng, 6000), Regression(2, 3).draw(again, 6000)
+    found, counts = np.unique(drawn["sigmas"], return_counts=True)
+    assert tuple(found) == levels and abs(counts / 6000 - 1 / 3).max() < 0.03
+    np.testing.assert_array_equal(drawn["targets"], quiet["targets"])
+    noise = (drawn["x"] - quiet["x"])[:, :3, -1] / drawn["sigmas"][:, None]
+    assert abs(noise.std() - 1) < 0.02 and abs(noise.mean()) < 0.02
+
+
+@pytest.mark.parametrize("sizes", [(0, 1, 0.0), (1, 0, 0.0), (1, 1, -1.0), (1, 1, (1.0, -1.0))])
 def test_regression_refusals(sizes):
     with pytest.raises(UserError):
         Regression(*sizes)

@@ -20,7 +20,7 @@ from train.run.options import Config
 from train.run.report import Report
 from train.run.signals import Interrupted
 
-TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes")
+TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes", "sha256")
 
 
 class Line(Model):
@@ -73,6 +73,7 @@ class LineTask:
         return {"x": self.x[rows], "y": self.y[rows]}
 
     def tokens(self, batch):
+        assert "shake" not in batch  # real tokens count, whatever the noise does to them
         return len(batch["x"])
 
     def evaluate(self, split, predict, folder=None):

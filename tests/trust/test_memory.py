@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from conftest import XP
 
-from minisum import ops
+from minisum import mixers, ops
 from minisum.fast import FORMS
+from minisum.params import Params
 from minisum.saved import saved_arrays
 
 if XP is not np:
@@ -118,6 +119,7 @@ HEADS = (*QKV, real(B, H, n, 1), -real(B, H, n, 1))
 DIRECT = (ids(V, B, n), real(V, d), real(n, d), 1.0, real(o, d), mask())
 SCAN = (SEQUENCE, real(B, n, d, seed=1), -real(d, h), real(B, n, h), real(B, n, h, seed=1))
 WKV = (SEQUENCE, real(B, n, d, seed=1), -real(d), real(d))
+LEVELS = real(B, H, n, 7)
 STATE = REAL * B * H * h * e
 # The same of forms that save something else than one another; None is the textbook form.
 FORMS_SAVED = {
@@ -153,6 +155,20 @@ FORMS_SAVED = {
     ("running_softmax_pool", "scans"): (
         (SEQUENCE, SEQUENCE), "v, y, Z, e^{k - M}, and what the decayed sum saves",
         4 * X + REAL * B * 2 * d * (n + 72 + 1)),
+    ("slot_product", None): (
+        (*QKV, -QKV[2]), "q, k, v, log_decay, the state after every token",
+        QKV_BYTES + REAL * B * H * n * e + (n + 1) * STATE),
+    ("slot_product", "chunked_slots"): (
+        (*QKV, -QKV[2]), "q, k, v, log_decay, y, one state a chunk",
+        QKV_BYTES + REAL * B * H * n * 2 * e + (n // 16 + 1) * STATE),
+    ("log_linear_product", None): (
+        (*QKV, -real(B, H, n, 1), LEVELS),
+        "q, k, v, log_decay, weights, the states after every token",
+        QKV_BYTES + REAL * B * H * n * 8 + n * 7 * STATE),
+    ("log_linear_product", "log_linear_chunks"): (
+        (*QKV, -real(B, H, n, 1), LEVELS),
+        "q, k, v, log_decay, weights, the levels of the pairs of a chunk",
+        QKV_BYTES + REAL * B * H * n * 8 + ID * 64 * 64),
     ("wkv", None): (
         WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 2 * B * d)),
     ("wkv", "wkv_scan"): (
@@ -234,3 +250,19 @@ def test_what_is_counted():
     table = {"z": [z[1:], z[:2]]}
     found = saved_arrays(lambda: (inner, table, x))
     assert sorted(a.nbytes for a in found) == [32, 40, 72]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", sorted(set(mixers.TABLE) - {"attention"}))
+def test_what_a_mixer_keeps_is_linear_in_the_text(name, causal):
+    """256 more tokens keep the same number of bytes more, whatever stands before them."""
+    if name not in mixers.names(causal):
+        pytest.skip("has no such form")
+    mixer = mixers.build(name, width=16, heads=2, max_len=1024, causal=causal)
+    params = Params.from_arrays(mixer.init(np.random.default_rng(0)))
+    kept = [
+        sum(a.nbytes for a in saved_arrays(mixer(params, real(1, length, 16))[1]))
+        for length in (512, 768, 1024)
+    ]
+    # Scans end with their last chunk, of up to √n tokens.
+    assert kept[2] - kept[1] == pytest.approx(kept[1] - kept[0], rel=0.12)

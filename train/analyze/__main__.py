@@ -8,13 +8,13 @@ directions each layer uses.
 """
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
 import minisum
+from minisum import files
 from minisum.errors import UserError
 from minisum.models.classifier import POSITION_OFFSET
 from train import causal, classifier
@@ -22,7 +22,7 @@ from train.analyze import geometry, layer_figures
 from train.analyze.contributions import account_of, in_html, in_terminal
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.run.folder import RunFolder
-from train.run.options import Parser, from_run
+from train.run.options import Parser, from_run, stored_config
 from train.run.report import emit
 
 
@@ -53,10 +53,7 @@ def analyze(chosen):
 
 
 def task_of(run):
-    try:
-        task = json.loads((Path(run) / "config.json").read_text(encoding="utf-8"))["task"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{run} has no run in it: there is no readable config.json in it") from None
+    task = stored_config(run).get("task")
     if task not in ("classifier", "causal"):
         raise UserError(f"{run} is a {task} run; only classifiers and language models are analyzed")
     return task
@@ -78,9 +75,9 @@ def explain_words(run, chosen, out):
         accounts.append(account)
         emit(sys.stdout, in_terminal(account, sys.stdout.isatty()))
     title = f"{trained.spec['model']['mixer']}: {run}"
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "words.html").write_text(in_html(accounts, title), encoding="utf-8")
-    (out / "words.json").write_text(json.dumps(accounts, indent=1), encoding="utf-8")
+    files.make_folder(out)
+    files.write_text(out / "words.html", in_html(accounts, title))
+    files.write_json(out / "words.json", accounts)
     if "positions" in trained.params:
         factors = trained.params["positions"] + POSITION_OFFSET
         layer_figures.position_factors(out / "positions.png", factors)
@@ -105,8 +102,8 @@ def follow_layers(chosen, out):
         emit(sys.stdout, f"{name}: {len(layers[0]):,} tokens")
         for key in ("cosines", "participation"):
             emit(sys.stdout, f"  {key:<14}" + " ".join(f"{v:8.3f}" for v in measured[name][key]))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "layers.json").write_text(json.dumps(measured, indent=1), encoding="utf-8")
+    files.make_folder(out)
+    files.write_json(out / "layers.json", measured)
     if not layer_figures.layer_geometry(out / "layers.png", planes, measured):
         emit(sys.stderr, "note: no picture without matplotlib (pip install matplotlib)")
     emit(sys.stdout, f"in {out}")

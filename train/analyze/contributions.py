@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from string import Template
 
+from minisum.errors import visible
+
 STRONGEST = 0.75  # of a background colour's opacity
 
 
@@ -25,7 +27,8 @@ def account_of(found):
 def in_terminal(account, coloured):
     """The text, its words blue for the predicted class and orange against it, or with numbers."""
     painted = []
-    for word, value, strength in _shades(account):
+    for spelled, value, strength in _shades(account):
+        word = visible(spelled)
         if not coloured:
             painted.append(f"{word}({value:+.2f})")
         elif strength < 0.1:
@@ -34,7 +37,9 @@ def in_terminal(account, coloured):
             level = round(60 + 140 * strength)
             colour = f"0;{level // 2};{level}" if value > 0 else f"{level};{level // 2};0"
             painted.append(f"\x1b[48;2;{colour}m\x1b[38;2;255;255;255m{word}\x1b[0m")
-    return f"{account['predicted']} ({account['probability']:.1%}): " + " ".join(painted)
+    return f"{visible(str(account['predicted']))} ({account['probability']:.1%}): " + " ".join(
+        painted
+    )
 
 
 def in_html(accounts, title):

@@ -7,13 +7,13 @@ What is compared and measured is told in README.md beside this file.
 """
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
 
 from minisum import backend
 from minisum.errors import UserError
+from minisum.files import write_json
 from train.bench.compare import Bench
 from train.bench.lines import TABLE, curves_of, plot
 from train.command_line import run_with_exit_status
@@ -24,7 +24,7 @@ MODES = ("eager", "compiled", "reduce-overhead")
 
 
 def parse(arguments):
-    parser = Parser(prog="python -m train.bench", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m train.bench", description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--quick", action="store_true", help="the first line alone, in less than 40 seconds")
     add("--out", metavar="DIR", help="folder for bench.json and bench.png")
@@ -68,8 +68,8 @@ def run(arguments):
 def save(folder, arguments, conditions, lines):
     folder.mkdir(parents=True, exist_ok=True)
     records = [dataclasses.asdict(line) | {"met": line.met} for line in lines]
-    text = json.dumps({"arguments": arguments, "machine": conditions, "lines": records}, indent=1)
-    (folder / "bench.json").write_text(text + "\n", encoding="utf-8")
+    content = {"arguments": arguments, "machine": conditions, "lines": records}
+    write_json(folder / "bench.json", content)
     print(f"\nwrote {folder / 'bench.json'}")
     if curves := curves_of(records):
         drawn = plot(folder / "bench.png", curves)

@@ -29,6 +29,7 @@ from train.run.options import (
     Config,
     N,
     Settings,
+    about,
     add_out,
     changed,
     flag,
@@ -201,7 +202,7 @@ def main(arguments=None):
 
 
 def run(arguments):
-    parser = parser_for(CompareConfig, "python -m train.compare", __doc__.split("\n\n", 1)[1])
+    parser = parser_for(CompareConfig, "python -m train.compare", about(__doc__))
     add_out(parser, "folder of the comparison (default: runs/compare-TASK-TIME)")
     given = parser.given(arguments)
     out = given.pop("out", None)

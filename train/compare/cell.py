@@ -41,8 +41,7 @@ def train_cell(task, mixer, seed, report):
             batch = task.train_batch(seed, step)
             noise = model.noise(np.random.default_rng([seed, step, 1]), batch)
             rate = learning_rate(step - 1, config.steps, config.lr, config.warmup, config.schedule)
-            batch = batch | noise
-            on_device = shards.to_device(batch, xp)
+            on_device = shards.to_device(batch | noise, xp)
             if not unread:
                 clock, read = time.perf_counter(), 0
             unread.append(shards.loss_and_grads(params, grads, on_device))

@@ -38,7 +38,8 @@ LIST = {"type": numbers, "metavar": "A,B,C"}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecallConfig(Settings):
-    lengths: tuple = option((64, 128, 256), "tokens, 1/16 of them pairs", "task", **LIST)
+    lengths: tuple = option((64, 128, 256), "tokens of a text", "task", **LIST)
+    tokens_per_pair: int = option(16, "a text of n tokens has n / N pairs", "task", **N)
     vocab_size: int = changed(CompareConfig, "vocab_size", 8192)
     test_size: int = changed(CompareConfig, "test_size", 3000)
 
@@ -61,7 +62,8 @@ class RecallConfig(Settings):
         """That of `train.compare` for one cell."""
         own = self.pick("vocab_size", "test_size", "steps", "batch_size", "weight_decay", "backend")
         own |= {"threads": self.threads, "task": "recall", "mixers": mixer, "filler": "blank"}
-        own |= {"heads": 1, "d_ff": 0, "warmup": 0, "length": length, "pairs": length // 16}
+        own |= {"heads": 1, "d_ff": 0, "warmup": 0, "length": length}
+        own |= {"pairs": length // self.tokens_per_pair}
         positions = "add" if mixer.partition(":")[0] in ("attention", "window") else "none"
         return resolve(own | {"width": width, "lr": rate, "positions": positions})
 
@@ -86,7 +88,7 @@ def sweep(config, folder, report):
     report.say("\n".join(aligned([columns, *([str(row[k]) for k in columns] for row in rows)])))
     folder.write_json(folder.path / "recall.json", {"settings": settings, "rows": rows})
     (folder.path / "recall.csv").write_text(csv_of(rows), encoding="utf-8")
-    draw(folder.path / "recall.png", rows, config.lengths)
+    draw(folder.path / "recall.png", rows, config)
 
 
 def best_rate(runs):
@@ -101,16 +103,17 @@ def best_rate(runs):
 
 
 @picture(13, 4.5)
-def draw(figure, rows, lengths):
+def draw(figure, rows, config):
     """A panel a length: accuracy against the numbers of the state, a line a mixer over widths."""
-    panels = figure.subplots(1, len(lengths), sharey=True, squeeze=False)[0]
-    for axes, length in zip(panels, lengths, strict=True):
+    panels = figure.subplots(1, len(config.lengths), sharey=True, squeeze=False)[0]
+    for axes, length in zip(panels, config.lengths, strict=True):
+        pairs = length // config.tokens_per_pair
         for mixer in dict.fromkeys(row["mixer"] for row in rows):
             line = [row for row in rows if (row["length"], row["mixer"]) == (length, mixer)]
             sizes, scores = ([row[key] for row in line] for key in ("state_numbers", "accuracy"))
             axes.semilogx(sizes, scores, marker="o", label=mixer, base=2)
-        axes.axhline(16 / length, color="grey", linewidth=0.8, linestyle=":")
-        axes.set_title(f"{length} tokens, {length // 16} pairs")
+        axes.axhline(1 / pairs, color="grey", linewidth=0.8, linestyle=":")
+        axes.set_title(f"{length} tokens, {pairs} pairs")
         axes.set_ylim(-0.02, 1.02)
         finish(axes, "numbers in the state", "accuracy", legend=axes is panels[-1])
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 import minisum
-from minisum import checkpoint
+from minisum import files
 from train.run.figures import finish as finish_axes
 from train.run.figures import picture
 from train.run.report import aligned, csv_of, duration, readable
@@ -74,10 +74,10 @@ def finish(report, folder, task, settings, results, baselines, scaling):
         "settings": settings, "metric": task.metric, "mixers": rows, "baselines": baselines,
         "cells": results, "scaling": scaling,
     }  # fmt: skip
-    folder.write_json(folder.path / "comparison.json", content)
+    files.write_json(folder.path / "comparison.json", content)
     others = [{"mixer": f"({name})", "mean": value} for name, value in baselines.items()]
     text = csv_of(rows + others)
-    checkpoint.write_bytes(folder.path / "comparison.csv", text.encode("utf-8"))
+    files.write_text(folder.path / "comparison.csv", text)
     draw_comparison(folder.path / "comparison.png", rows, results, task, baselines)
     if scaling:
         draw_scaling(folder.path / "scaling.png", scaling)

@@ -26,6 +26,7 @@ WORDS = {
 PARITY = {"length": 40, "min_length": 3, "ask": "last", "test_length": 256, "steps": 300}
 COPIES = {
     "length": 64, "test_length": 256, "vocab_size": 16, "test_size": 512, "positions": "none",
+    "batch_size": 128, "lr": 3e-3,
 }  # fmt: skip
 SETTINGS = {
     "recall": {"length": 64, "vocab_size": 128, "pairs": 4, "filler": "random", "test_size": 3000},
@@ -112,6 +113,10 @@ class SequenceTask(ReaderTask):
             scores[name] = round(float(self.rows_of(self.lengths[-1], hits)[-1][1]), 4)
         return scores
 
+    def trained(self, curve):
+        """The row of the longest length that was trained."""
+        return max(row for row in map(tuple, curve) if row[0] <= self.config.length)
+
     def summary(self, folder, results, baselines):
         draw_lengths(folder.path / "lengths.png", results, self, baselines)
         trained, longest = self.config.length, self.lengths[-1]
@@ -187,22 +192,33 @@ TASKS = {
 }
 
 
-@picture(12, 5)
+@picture(13, 5.5)
 def draw_lengths(figure, results, task, baselines):
-    """Accuracy and whole texts against length: the mean of the seeds of each mixer."""
+    """Against length: answers that are right, and texts; the mean of the seeds of each mixer.
+
+    In grey those that are at chance where training ends.
+    """
     curves = {}
     for result in results:
         if result["accuracy"] is not None:
             curves.setdefault(result["mixer"], []).append(result["lengths"])
+    curves = {mixer: np.mean(runs, axis=0) for mixer, runs in curves.items()}  # (lengths, 3)
+    threshold = baselines["chance"] + 0.08
+    learned = [mixer for mixer, curve in curves.items() if task.trained(curve)[1] > threshold]
     panels = ((1, "answers right at that length"), (2, "texts right at every place so far"))
     for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
-        for number, (mixer, runs) in enumerate(curves.items()):
-            runs = np.array(runs)  # (seeds, lengths, 3)
-            style = {"linestyle": ("-", "--", ":")[number // 10 % 3], "linewidth": 1.4}
-            marker = "." if runs.shape[1] < 12 else ""
-            mean = runs[:, :, column].mean(axis=0)
-            axes.plot(runs[0, :, 0], mean, label=mixer, marker=marker, **style)
+        for mixer, curve in curves.items():
+            style = {"color": "lightgrey", "linewidth": 0.8, "zorder": 1}
+            if mixer in learned:
+                number = learned.index(mixer)
+                style = {
+                    "color": f"C{number % 10}",
+                    "linestyle": ("-", "--", ":")[number // 10 % 3],
+                }
+                style |= {"label": mixer, "linewidth": 1.6}
+            axes.plot(*curve[:, [0, column]].T, marker="." if len(curve) < 12 else "", **style)
         axes.axvline(task.config.length, color="grey", linewidth=0.8)
         axes.axhline(baselines["chance"], color="grey", linewidth=0.8, linestyle=":")
         axes.set_ylim(-0.02, 1.02)
-        finish(axes, "length (grey: the longest in training)", label, legend=column == 2)
+        finish(axes, "length (grey: the longest in training)", label, legend=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)

@@ -1,7 +1,8 @@
 """Learning curves as SVG, without a library: for pages."""
 
 import html
-import json
+
+from minisum.files import read_lines
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 380, 220, 52, 34
 COLOURS = ("rgb(0,114,178)", "rgb(213,94,0)")  # told apart by the colour-blind
@@ -12,7 +13,8 @@ def learning_curves(path):
     """A section of panels from a metrics.jsonl: the losses, and each other validation metric."""
     if not path.exists():
         return ""
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    measured = read_lines(path)
+    records = [{n: v for n, v in record.items() if v is not None} for record in measured]
     if not records:
         return ""
     names = [n for n in records[0] if n.partition("_")[0] in ("train", "val", "test")]

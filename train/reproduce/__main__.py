@@ -20,13 +20,15 @@ from pathlib import Path
 
 from minisum import backend
 from minisum.errors import UserError
+from minisum.files import inside, make_folder
 from train.command_line import cores, run_with_exit_status
 from train.reproduce import report as reproduce_report
 from train.reproduce.quirks import TASKS, protocols_called
 from train.reproduce.sets import cells, sets_called
+from train.run import children
 from train.run.cells import Cells, claim_settings, read_json
 from train.run.folder import RunFolder
-from train.run.options import N, Settings, add_out, option, parser_for
+from train.run.options import N, Settings, about, add_out, option, parser_for
 from train.run.report import Report, duration
 from train.run.signals import Interrupted, interruptible
 
@@ -75,7 +77,7 @@ class Reproduction:
         self.absent = {}  # set -> why its runs were refused before they began
         self.failed = {}  # cell -> why it ended
         for name in ("logs", "runs"):
-            (folder.path / name).mkdir(exist_ok=True)
+            make_folder(inside(folder.path, name))
 
     def run(self):
         """Do what is missing, up to config.jobs cells at a time."""
@@ -101,16 +103,16 @@ class Reproduction:
                         self.finish(job)
                     time.sleep(0.05)
             except BaseException:  # a full disk, too: no run is left behind
-                # Each saves its state; a second signal ends this process and not them.
-                for job in running if os.name == "posix" else ():  # a Windows console does it
-                    job.process.send_signal(signal.SIGINT)
+                # Each saves its state; a second signal ends this process, and them with it.
+                if os.name == "posix":  # a Windows console does it
+                    children.pass_on([job.process.pid for job in running], signal.SIGTERM)
                 for job in running:
                     if job.process.wait() == 0:
                         self.finish(job)
                 raise
 
     def start(self, cell, slot):
-        out = self.folder.path / "runs" / cell.name
+        out = inside(self.folder.path, "runs", cell.name)
         command = [*command_of(cell), "--backend", self.config.backend, "--out", str(out)]
         if self.config.backend == "numpy":
             command += ["--threads", str(max(1, cores() // self.config.jobs))]
@@ -119,14 +121,17 @@ class Reproduction:
         # In a group of its own, so that Ctrl-C reaches it once, from here.
         group = 0 if os.name == "posix" else None
         with open(self.log(cell), "ab") as log:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            # From a parent that is gone standard input ends.
+            streams = {"stdin": subprocess.PIPE, "stdout": log, "stderr": subprocess.STDOUT}
             environment = environment_of(slot, self.config.gpus)
+            command = [*command[:2], children.__name__, *command[2:]]
             process = subprocess.Popen(command, **streams, env=environment, process_group=group)
         return Job(cell, slot, process, time.perf_counter())
 
     def finish(self, job):
         """Keep the result of a run that ended, or why it has none; write the tables."""
-        cell, run = job.cell, self.folder.path / "runs" / job.cell.name
+        cell, run = job.cell, inside(self.folder.path, "runs", job.cell.name)
+        job.process.stdin.close()
         self.left -= 1
         summary = duration(time.perf_counter() - job.started)
         if job.process.returncode == 0:
@@ -152,7 +157,7 @@ class Reproduction:
             **{name: result[name] for name in KEPT if name in result},
         }  # fmt: skip
         content = Cells(self.folder, cell.arguments).keep(cell.name, content)
-        for state in (self.folder.path / "runs" / cell.name).glob("*.safetensors"):
+        for state in inside(self.folder.path, "runs", cell.name).glob("*.safetensors"):
             state.unlink()  # a GPU machine's disk holds a few of them, not hundreds
         return content
 
@@ -164,11 +169,13 @@ class Reproduction:
         return f"exit status {job.process.returncode}, see {self.log(job.cell)}"
 
     def log(self, cell):
-        return self.folder.path / "logs" / f"{cell.name}.log"
+        return inside(self.folder.path, "logs", f"{cell.name}.log")
 
     def write(self):
         """The tables of everything that the folder holds, of this call or of earlier ones."""
-        done = [read_json(path) for path in sorted((self.folder.path / "cells").glob("*.json"))]
+        done = [
+            read_json(path) for path in sorted(inside(self.folder.path, "cells").glob("*.json"))
+        ]
         settings = self.config.pick(*SHARED)
         return reproduce_report.write(self.folder, settings, done, self.absent, self.failed)
 
@@ -213,7 +220,7 @@ def main(arguments=None):
 
 
 def run(arguments):
-    parser = parser_for(ReproduceConfig, "python -m train.reproduce", __doc__.split("\n\n", 1)[1])
+    parser = parser_for(ReproduceConfig, "python -m train.reproduce", about(__doc__))
     group = add_out(parser, "folder of the cells and tables (default: runs/reproduce)")
     group.add_argument("--list", action="store_true", help="print the runs without running them")
     given = parser.given(arguments)

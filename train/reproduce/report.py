@@ -7,7 +7,7 @@ measured on the same device with as many runs at a time, batches and all; a medi
 import statistics
 from collections import defaultdict
 
-from minisum import checkpoint
+from minisum import files
 from train.reproduce.quirks import HONEST, PUBLISHED, TASKS
 from train.reproduce.sets import SETS
 from train.run.report import aligned, csv_of
@@ -31,14 +31,14 @@ def write(folder, settings, cells, not_run, failed):
         "settings": settings, "protocols": protocols, "rows": rows, "notes": notes,
         "not_run": not_run, "failed": failed, "quirks": quirks, "cells": cells,
     }  # fmt: skip
-    folder.write_json(folder.path / "reproduce.json", content)
+    files.write_json(folder.path / "reproduce.json", content)
     lines = table(rows, protocols)
     remarks = [f"{name}: {note}" for name, note in notes.items()]
     remarks += [f"{name}: not run ({why})" for name, why in not_run.items()]
     remarks += [f"{name}: failed ({why})" for name, why in failed.items()]
     page = markdown(lines, remarks, quirks, settings)
     for name, text in (("reproduce.csv", csv_of(rows)), ("reproduce.md", page)):
-        checkpoint.write_bytes(folder.path / name, text.encode("utf-8"))
+        files.write_text(folder.path / name, text)
     printed = aligned(lines, left=3) if rows else ["no run is finished yet"]
     return "\n".join(["", *printed, "", *remarks])
 

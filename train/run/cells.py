@@ -1,9 +1,6 @@
 """Finished parts of a comparison, kept in its folder: the next call does only what is missing."""
 
-import hashlib
-import json
-from pathlib import Path
-
+from minisum import files
 from minisum.errors import UserError
 from train.run.options import flag
 
@@ -12,7 +9,7 @@ def claim_settings(folder, settings):
     """Write down the settings of a comparison; UserError if the folder has others."""
     path = folder.path / "settings.json"
     if not path.exists():
-        folder.write_json(path, settings)
+        files.write_json(path, settings, sealed=True)
         return
     stored = read_json(path)
     for name in dict.fromkeys([*stored, *settings]):
@@ -29,12 +26,11 @@ class Cells:
 
     def __init__(self, folder, settings):
         self.folder = folder
-        text = json.dumps(settings, sort_keys=True)
-        self.settings_sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self.settings_sha256 = files.digest(settings)
 
     def done(self, name):
         """The content of a finished cell, None if it is not there."""
-        path = self.folder.path / "cells" / f"{name}.json"
+        path = self.path(name)
         if not path.exists():
             return None
         content = read_json(path)
@@ -43,18 +39,19 @@ class Cells:
         return content
 
     def keep(self, name, content):
-        path = self.folder.path / "cells" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
+        path = self.path(name)
+        files.make_folder(path.parent)
         content = {"settings_sha256": self.settings_sha256} | content
-        self.folder.write_json(path, content)
+        files.write_json(path, content, sealed=True)
         return content
+
+    def path(self, name):
+        return files.inside(self.folder.path, "cells", f"{name}.json")
 
 
 def read_json(path):
+    """The content of a sealed file. UserError, with what to do, if it is damaged or edited."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: delete it, and what is missing is done again")
-    return content
+        return files.read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; delete it, and what is missing is done again") from None

@@ -1,9 +1,12 @@
 """Pictures of a result, as PNG beside result.json, where matplotlib is installed."""
 
 import functools
+import io
 import warnings
 
 import numpy as np
+
+from minisum.files import write_bytes
 
 
 def picture(width, height):
@@ -21,8 +24,10 @@ def picture(width, height):
                 return False
             figure = Figure(figsize=(width, height), layout="constrained")
             draw(figure, *arguments)
+            content = io.BytesIO()
             with warnings.catch_warnings(action="ignore"):  # the font lacks a character: a box
-                figure.savefig(path, dpi=120)
+                figure.savefig(content, format="png", dpi=120)
+            write_bytes(path, content.getvalue())
             return True
 
         return write

@@ -12,20 +12,16 @@
 import contextlib
 import datetime
 import hashlib
-import json
+import math
 import os
-import time
 from pathlib import Path
 
-from minisum import checkpoint
+from minisum import checkpoint, files
 from minisum.errors import UserError
 from train.run.options import FREE_ON_RESUME
 
 # What every result.json has, for the report.
 RESULT_NUMBERS = ("epochs", "parameters", "seconds", "tokens_per_second", "peak_memory_bytes")
-
-# Seconds: a process that was killed a moment ago may still hold its lock.
-LOCK_WAIT = 2.0
 
 
 class RunFolder:
@@ -44,29 +40,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def claimed(self):
-        """Lock the folder for this process: a second run on it is refused.
-
-        The lock is the operating system's and ends with the process, however that ends. A folder
-        that was made here and got no file is removed again.
-        """
-        new = not self.path.exists()
-        lock = self.path / ".lock"
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = open(lock, "a")  # noqa: SIM115 (held open: it is the lock)
-        except OSError as error:
-            raise UserError(f"cannot write to --out {self}: {error.strerror}") from None
-        with file:
-            if not lock_soon(file):
-                raise UserError(f"another run is writing to {self} now: choose another --out")
-            for leftover in self.path.glob("*.tmp"):  # of a process that was killed as it wrote
-                leftover.unlink()
-            try:
-                yield self
-            finally:
-                if new and list(self.path.iterdir()) == [lock]:
-                    lock.unlink()
-                    self.path.rmdir()
+        """Lock the folder for this process: a second run on it is refused."""
+        with files.claimed(self.path):
+            yield self
 
     def refuse_if_used(self):
         """A new run must not write over an old one."""
@@ -76,20 +52,16 @@ class RunFolder:
                 "or choose another folder"
             )
 
-    def write_json(self, path, content):
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        # A file name that is not UTF-8 is written in JSON's own escapes.
-        checkpoint.write_bytes(path, text.encode("utf-8", "backslashreplace"))
-
     def origin(self):
         """What a model in here depends on: the lasting settings, and the tokenizer's SHA-256."""
         settings, digest = {}, None
         if self.config.is_file():
-            stored = json.loads(self.config.read_text(encoding="utf-8"))
-            free = {"format", "ranks", *FREE_ON_RESUME}
+            stored = files.read_json(self.config)
+            free = {"format", "ranks", "arithmetic", *FREE_ON_RESUME}
             settings = {name: value for name, value in stored.items() if name not in free}
         if self.tokenizer.is_file():
-            digest = hashlib.sha256(self.tokenizer.read_bytes()).hexdigest()
+            content = files.read_bytes(self.tokenizer, checkpoint.TOKENIZER_BYTES)
+            digest = hashlib.sha256(content).hexdigest()
         return {"settings": settings, "tokenizer": digest}
 
     def require_origin(self, meta):
@@ -110,17 +82,20 @@ class RunFolder:
 
     def write_metrics(self, history):
         """Write one line an epoch, all lines atomically: none is ever incomplete."""
-        text = "".join(json.dumps(record) + "\n" for record in history)
-        checkpoint.write_bytes(self.metrics, text.encode("utf-8"))
+        files.write_lines(self.metrics, history)
 
     def read_result(self):
-        """The content of result.json, or None while the run is not finished or if it is damaged."""
+        """The content of result.json, or None while the run is not finished or if it is damaged.
+
+        A number that JSON does not have is null in the file and NaN here.
+        """
         try:
-            result = json.loads(self.result.read_text(encoding="utf-8"))
-            whole = all(isinstance(result[name], (int, float)) for name in RESULT_NUMBERS)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            result = files.read_json(self.result)
+        except (OSError, UserError):
             return None
-        return result if whole else None
+        if not all(isinstance(result.get(name), (int, float)) for name in RESULT_NUMBERS):
+            return None
+        return {name: math.nan if value is None else value for name, value in result.items()}
 
     def newest_state(self, warn):
         """(arrays, meta) of the last checkpoint that is whole, or None if there is none yet."""
@@ -154,27 +129,3 @@ def new_path(parent, name):
         count += 1
         path = Path(parent) / f"{name}-{stamp}-{count}"
     return path
-
-
-def lock_soon(file):
-    """Take the lock of an open file now or within LOCK_WAIT; False if another holds it."""
-    end = time.monotonic() + LOCK_WAIT
-    while not (locked := try_lock(file)) and time.monotonic() < end:
-        time.sleep(0.05)
-    return locked
-
-
-def try_lock(file):
-    """Take the exclusive lock of an open file without waiting; False if another holds it."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -52,14 +52,21 @@ def join(group):
 
 def _from_environment():
     for size, rank in LAUNCHERS:
-        if int(os.environ.get(size, 1)) > 1:
+        if (started := _variable(size, 1)) > 1:
             try:
-                return MpiGroup(int(os.environ[size]))
+                return MpiGroup(started)
             except UserError:
-                if int(os.environ.get(rank, 0)):  # rank 0 reports it
+                if _variable(rank, 0):  # rank 0 reports it
                     raise SystemExit(2) from None
                 raise
     return ProcessGroup()
+
+
+def _variable(name, default):
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError:
+        raise UserError(f"the variable {name} is no number, as a launcher sets it") from None
 
 
 class ProcessGroup:
@@ -300,7 +307,7 @@ def attempt(work):
 
 def in_a_sentence(error):
     """The UserError for what the machine refused, a file or memory; None for any other error."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "start new thread" in str(error):
         return UserError(f"not enough memory for a run of this size ({error})")
     return UserError(str(error)) if isinstance(error, OSError) else None
 

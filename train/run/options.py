@@ -7,7 +7,6 @@ and may declare a shared one again with other choices or another default.
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -15,7 +14,7 @@ import tomllib
 from operator import ge, gt, le, lt
 from pathlib import Path
 
-from minisum import backend, checkpoint
+from minisum import backend, checkpoint, files
 from minisum.errors import UserError
 from minisum.text.tokenizer import KINDS, least_vocabulary
 
@@ -45,10 +44,10 @@ def recipes(task):
 
 
 def file_path(text):
-    """An absolute path: the run may be resumed from another folder."""
+    """An absolute path: the run may be resumed from another folder. A link keeps its own name."""
     try:
-        return str(Path(text).expanduser().resolve())
-    except (OSError, RuntimeError) as error:  # an unknown ~user, a loop of links
+        return os.path.abspath(Path(text).expanduser())
+    except (OSError, RuntimeError) as error:  # an unknown ~user
         raise UserError(f"{text} is not a path to a file: {error}") from None
 
 
@@ -139,10 +138,7 @@ class Config(Settings):
     warmup: int = option(0, "steps of linear warm-up", at_least=0, metavar="STEPS")
     weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
     epsilon: float = option(1e-8, "Adam's epsilon", **POSITIVE)
-    raw_epsilon: bool = option(
-        False, "epsilon joins the root of Adam's second moment before its bias is corrected, as in "
-        "Keras",
-    )  # fmt: skip
+    raw_epsilon: bool = option(False, "add epsilon before bias correction, as Keras does")
     clip_value: float = option(None, "clip every gradient to [-X, X]", **POSITIVE)
     clip_norm: float = option(None, "clip the norm of the whole gradient", **POSITIVE)
     ema: float = option(
@@ -265,6 +261,8 @@ def check_bounds(field, value):
         raise UserError(f"{name} {value}: choose one of {', '.join(limits['choices'])}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} {value}: a finite number is needed")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{name}: a number below 2**63 is needed")
     broken = [
         f"{key.replace('_', ' ')} {limits[key]}"
         for key, holds in BOUNDS.items()
@@ -292,6 +290,11 @@ def parser_for(config_class, program, description):
             groups[title] = parser.add_argument_group(title)
         add_flag(groups[title], field)
     return parser
+
+
+def about(docstring):
+    """What --help says of a module: its docstring without the title, which -OO leaves out."""
+    return (docstring or "").partition("\n\n")[2]
 
 
 def add_flag(group, field):
@@ -370,25 +373,13 @@ def from_run(config_class, task, folder, given):
     given: flags given again; they must agree with the run's, except those in FREE_ON_RESUME.
     Returns (config, the whole of config.json).
     """
-    path = Path(folder) / "config.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["task"] != task:
-            raise UserError(f"{folder} is a run of another task: {stored['task']}")
-        needed = {"data_sha256", "mixer", "seed", "threads"} - stored.keys()
-        if needed:
-            raise KeyError(needed)
-        checkpoint.require_format(folder, stored.get("format"))
-        # An option that is newer than the run has its default, which is what there was before.
-        values = {f.name: stored.get(f.name, f.default) for f in dataclasses.fields(config_class)}
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no run in it: there is no config.json") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except UserError:
-        raise
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise UserError(f"{path} is not the config.json of such a run") from None
+    path, stored = Path(folder) / "config.json", stored_config(folder)
+    if stored.get("task") != task:
+        raise UserError(f"{folder} is a run of another task: {stored.get('task')}")
+    if {"data_sha256", "mixer", "seed", "threads"} - stored.keys():
+        raise UserError(f"{path} is not the config.json of such a run")
+    # An option that is newer than the run has its default, which is what there was before.
+    values = {f.name: stored.get(f.name, f.default) for f in dataclasses.fields(config_class)}
     for field in dataclasses.fields(config_class):
         if not fits(field, values[field.name]):
             raise UserError(f"{path} is damaged: {field.name} in it is of the wrong type")
@@ -401,6 +392,17 @@ def from_run(config_class, task, folder, given):
     config = config_class(**{**values, **{k: given[k] for k in FREE_ON_RESUME & given.keys()}})
     config.check()
     return config, stored
+
+
+def stored_config(folder):
+    """The content of the config.json of a run. UserError if it cannot be relied on."""
+    path = Path(folder) / "config.json"
+    try:
+        return files.read_json(path, lambda c: checkpoint.require_format(folder, c.get("format")))
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no run in it: there is no config.json") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
 
 
 def fits(field, value):

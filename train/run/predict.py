@@ -3,7 +3,7 @@
 import itertools
 import sys
 
-from minisum.errors import UserError
+from minisum.errors import UserError, visible
 from train.run.report import emit
 
 CHUNK = 1 << 16
@@ -21,7 +21,8 @@ def answer_lines(classify, batch_size, first=b""):
     for texts in arriving_texts(sys.stdin.buffer, batch_size, first):
         for best in classify(texts):
             # A label with a line break or a tab in it stays one field of one line.
-            print(*(f"{' '.join(label.split())}\t{p:.6f}" for label, p in best), sep="\t")
+            named = ((visible(" ".join(label.split())), p) for label, p in best)
+            print(*(f"{label}\t{p:.6f}" for label, p in named), sep="\t")
         sys.stdout.flush()
 
 

@@ -16,6 +16,7 @@ import time
 
 import minisum
 from minisum import machine
+from minisum.errors import visible
 
 BETWEEN_LINES = 60.0  # seconds, of the lines that replace a bar
 
@@ -28,11 +29,11 @@ class Report:
 
     def say(self, text=""):
         if not self.silent:
-            emit(sys.stdout, text)
+            emit(sys.stdout, visible(text))
 
     def warn(self, text):
         if not self.silent:
-            emit(sys.stderr, f"note: {text}")
+            emit(sys.stderr, f"note: {visible(text)}")
 
     def header(self, task, more):
         if self.silent:

@@ -57,12 +57,12 @@ class Task:
         """The batch of these training rows, without noise."""
         return self.batch("train", rows)
 
-    def outputs(self, split, predict):
-        """(N, ...) float64: the outputs for a split, short texts first: little padding."""
+    def outputs(self, split, predict, of=lambda outputs, rows: outputs):
+        """(N, ...) float64: of(a batch's outputs, its rows) for a split, short texts first."""
         order = np.argsort(self.texts[split].lengths, kind="stable")
         chunks = batches.batches(order, self.config.batch_size)
-        outputs = np.concatenate([predict(self.batch(split, rows)) for rows in chunks])
-        return outputs[np.argsort(order)].astype(np.float64)
+        found = [of(predict(self.batch(split, rows)).astype(float), rows) for rows in chunks]
+        return np.concatenate(found)[np.argsort(order)]
 
     def evaluate(self, split, predict, folder=None):
         """Metrics on split "val" or "test": a dict with "loss", `metric` and any others.

@@ -58,8 +58,8 @@ class Trainer:
         return ParameterSlice(params, self.group.local_shard(params.vector))
 
     def local_batch(self, batch):
-        """This rank's part of a batch, on its device."""
-        return self.shards.to_device(self.group.local_batch(batch), self.xp)
+        """This rank's part of a batch, on the host, as its device takes it."""
+        return self.shards.prepare(self.group.local_batch(batch), self.xp)
 
     def reduce_grads(self):
         """Replace the gradient of this rank's part, where Adam reads it, by the sum over ranks."""

@@ -1,0 +1,1 @@
+"""Linear regression in context by linear self-attention: python -m train.icl"""
