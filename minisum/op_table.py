@@ -25,6 +25,11 @@ from minisum.saved import saved_arrays
 SIZES = {"B": 2, "n": 6, "d": 4, "o": 3, "V": 7, "H": 2, "h": 3}
 REAL = {"B": 4, "n": 512, "d": 256, "o": 256, "V": 4096, "H": 4, "h": 64}
 LONG = REAL | {"B": 1, "n": 2048}  # for the forms that only long texts take
+# For what keeps a state of many numbers for every token.
+HEAVY = dict.fromkeys(
+    ("log_linear_product", "selective_scan", "slot_product"),
+    [REAL | {"B": 1, "n": 256, "d": 64, "o": 64}],
+)
 
 
 class Draw:
@@ -192,7 +197,8 @@ def gains(name):
     op = getattr(ops, name)
     told = []
     for module, form in zip(on_host, op.forms() if on_host else [], strict=True):
-        seconds = next(filter(None, (seconds_of(name, [op.plain, form], s) for s in (REAL, LONG))))
+        tried = HEAVY.get(name, (REAL, LONG))
+        seconds = next(filter(None, (seconds_of(name, [op.plain, form], s) for s in tried)))
         told.append((module, f"{seconds[0] / seconds[1]:.1f} times as fast here"))
     return told + [(module, "on a GPU") for module in on_device if module not in on_host]
 

@@ -19,7 +19,8 @@ def saved_arrays(back):
             found[id(thing)] = thing
         elif isinstance(thing, types.FunctionType):
             for cell in thing.__closure__ or ():
-                visit(cell.cell_contents)
+                if cell != types.CellType():  # a variable that was given no value
+                    visit(cell.cell_contents)
             visit(thing.__defaults__ or ())
         elif isinstance(thing, types.MethodType):
             visit(thing.__func__)

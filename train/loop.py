@@ -47,22 +47,12 @@ def train(task, folder, report, resume=False):
     """
     with interruptible() as received:
         run = Run(task, folder, report, received, resume)
-        config, model, trainer = task.config, task.model, run.trainer
+        trainer = run.trainer
         shards, params, grads = trainer.shards, trainer.params, trainer.grads
         try:
             for epoch in run.epochs():
-                order = task.order(epoch)
-
-                def make_batch(step, epoch=epoch, order=order):
-                    rows = order[(step - 1) * config.batch_size : step * config.batch_size]
-                    batch = task.train_batch(rows)
-                    tokens = task.tokens(batch)
-                    # All ranks draw the whole batch's noise: the same for any number of ranks.
-                    # Steps count from 1: to NumPy [seed, epoch, 0] is the same as [seed, epoch].
-                    batch |= model.noise(np.random.default_rng([config.seed, epoch, step]), batch)
-                    return trainer.local_batch(batch), model.count_targets(batch), tokens
-
-                batches = ahead(make_batch, range(run.at.step + 1, run.steps_an_epoch + 1))
+                steps = range(run.at.step + 1, run.steps_an_epoch + 1)
+                batches = ahead(batch_maker(task, trainer, epoch), steps)
                 for rate, (part, targets, tokens) in zip(run.rates(), batches, strict=False):
                     part = backend.to_device(part, trainer.xp)
                     loss = shards.loss_and_grads(params, grads, part, max(1, targets))
@@ -75,6 +65,22 @@ def train(task, folder, report, resume=False):
         except Interrupted:
             run.save()
             raise
+
+
+def batch_maker(task, trainer, epoch):
+    """make(step) -> this rank's part of a batch, on the host; targets and real tokens of it all."""
+    config, model, order = task.config, task.model, task.order(epoch)
+
+    def make(step):
+        rows = order[(step - 1) * config.batch_size : step * config.batch_size]
+        batch = task.train_batch(rows)
+        tokens = task.tokens(batch)
+        # All ranks draw the whole batch's noise: the same for any number of ranks.
+        # Steps count from 1: to NumPy [seed, epoch, 0] is the same as [seed, epoch].
+        batch |= model.noise(np.random.default_rng([config.seed, epoch, step]), batch)
+        return trainer.local_batch(batch), model.count_targets(batch), tokens
+
+    return make
 
 
 class Run:

@@ -69,4 +69,5 @@ def _scan(u, delta, A, B, C, state):
         return w * delta, ddelta, dA, dB, dC, dstate.reshape(state.shape)
 
     y = matmul(h, C[..., None])[..., 0]
-    return (y, last.reshape(state.shape)), back
+    # A copy: the view of its last state would keep all of the piece alive.
+    return (y, last.reshape(state.shape).copy()), back

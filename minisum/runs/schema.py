@@ -96,6 +96,8 @@ def wrong_state(
     if {name: array.shape for name, array in arrays.items()} != vectors:
         return True
     position = meta["position"]
+    if position.keys() != STATE["position"].keys():
+        return True
     counted = [*position.values(), meta["adam_steps"]]
     if any(type(value) is int and not 0 <= value < 2**53 for value in counted):
         return True

@@ -12,8 +12,10 @@ from train.bench import compare as bench_compare
 from train.bench import lines as bench_lines
 from train.bench import measure as bench_measure
 from train.bench import sides as bench_sides
+from train.bench import training as bench_training
 from train.bench.compare import Bench, Line
 from train.bench.sides import Ours, Workload, products_of
+from train.classifier import Classification, ClassifierConfig
 
 if XP is not np:
     pytest.skip("starts both backends itself", allow_module_level=True)
@@ -216,10 +218,51 @@ def test_a_model_that_differs_is_no_comparison():
 
 @pytest.mark.parametrize(
     "arguments, said",
-    [(["--only", "nonsense"], "known: step, attention"), (["--modes", "slow"], "eager"),
+    [(["--only", "nonsense"], "known: step, training"), (["--modes", "slow"], "eager"),
      (["--threads", "0"], "at least 1"), (["--tf32"], "--backend cupy"), (["--backend"], "--help")],
 )  # fmt: skip
 def test_wrong_flags_are_one_sentence(arguments, said, capsys):
     assert bench.main(arguments) == 2
     error = capsys.readouterr().err
     assert said in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_training_is_the_same_on_both_sides(corpus, monkeypatch):
+    """Without dropout: the same parameters after an epoch and a half."""
+    pytest.importorskip("torch")
+    from train.bench.pytorch_training import TheirTraining
+    from train.bench.training import OurTraining
+
+    options = {"width": 8, "max_len": 8, "batch_size": 16, "threads": 1, "lr": 0.01, "epochs": 1}
+    config = ClassifierConfig(data=str(corpus), dropout=0.0, token_dropout=0.0, **options)
+    task = Classification.load(config, None, resume=False)
+    ours, theirs = OurTraining(task), TheirTraining(task, "cpu", "eager")
+    for module in (bench_training, sys.modules["train.bench.pytorch_training"]):
+        monkeypatch.setattr(module, "STEPS", ours.steps_an_epoch * 3 // 2)
+    assert bench_training.difference(ours, theirs) < 1e-5
+    ours.run(), theirs.run()
+    assert bench_training.difference(ours, theirs) < 1e-3
+    for name, ours_now in ours.trainer.params.flat.items():
+        theirs_now = getattr(theirs.model, name.replace(".", "_")).detach().numpy()
+        np.testing.assert_allclose(ours_now, theirs_now, atol=1e-4)
+
+
+def test_the_line_of_training(corpus, small, monkeypatch):
+    monkeypatch.setattr(bench_training, "STEPS", 2)
+    options = {"width": 8, "max_len": 8, "batch_size": 16, "threads": 1, "epochs": 1}
+    task = Classification.load(ClassifierConfig(data=str(corpus), **options), None, resume=False)
+    b = Bench("numpy", 1, False, ["eager"], 0)
+    line = bench_training.corpus_line(b, task, 2.0)
+    seconds, steps = line.details["seconds"], line.details["steps"]
+    assert steps == -(-task.train_size // 16) and "real tokens/s" in line.notes[0]
+    assert line.details["tokens"] == sum(map(len, task.texts["train"]))
+    if b.torch:
+        assert line.ratio == pytest.approx(seconds["eager"]["median"] / seconds["ours"]["median"])
+
+
+def test_a_corpus_that_is_not_here_is_left_out(capsys, monkeypatch):
+    monkeypatch.setattr(bench_training, "CORPORA", {"no such corpus": 2.0})
+    b = Bench.__new__(Bench)
+    b.threads, b.xp = 1, np
+    assert list(bench_training.training(b)) == []
+    assert "no training on no such corpus" in capsys.readouterr().out

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from conftest import XP
 
-from minisum import ops
+from minisum import mixers, ops
 from minisum.fast import FORMS
+from minisum.params import Params
 from minisum.saved import saved_arrays
 
 if XP is not np:
@@ -249,3 +250,19 @@ def test_what_is_counted():
     table = {"z": [z[1:], z[:2]]}
     found = saved_arrays(lambda: (inner, table, x))
     assert sorted(a.nbytes for a in found) == [32, 40, 72]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", sorted(set(mixers.TABLE) - {"attention"}))
+def test_what_a_mixer_keeps_is_linear_in_the_text(name, causal):
+    """256 more tokens keep the same number of bytes more, whatever stands before them."""
+    if name not in mixers.names(causal):
+        pytest.skip("has no such form")
+    mixer = mixers.build(name, width=16, heads=2, max_len=1024, causal=causal)
+    params = Params.from_arrays(mixer.init(np.random.default_rng(0)))
+    kept = [
+        sum(a.nbytes for a in saved_arrays(mixer(params, real(1, length, 16))[1]))
+        for length in (512, 768, 1024)
+    ]
+    # Scans end with their last chunk, of up to √n tokens.
+    assert kept[2] - kept[1] == pytest.approx(kept[1] - kept[0], rel=0.12)

@@ -5,6 +5,7 @@ from functools import partial
 from train.bench.compare import Line, listed, megabytes, milliseconds
 from train.bench.measure import peak_memory
 from train.bench.sides import Workload, two_steps
+from train.bench.training import training
 from train.run.figures import finish, picture
 
 
@@ -131,5 +132,6 @@ def plot(figure, curves):
 
 
 TABLE = {
-    "step": step, "attention": attention, "document": document, "causal": causal, "sweep": sweep
+    "step": step, "training": training, "attention": attention, "document": document,
+    "causal": causal, "sweep": sweep,
 }  # fmt: skip
