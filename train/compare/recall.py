@@ -24,7 +24,7 @@ from train.compare.tasks import build
 from train.run.cells import Cells, claim_settings
 from train.run.figures import finish, picture
 from train.run.folder import RunFolder, new_path
-from train.run.options import N, Settings, add_out, changed, names, option, parser_for
+from train.run.options import N, Settings, about, add_out, changed, names, option, parser_for
 from train.run.report import Report, aligned, csv_of
 
 
@@ -126,7 +126,7 @@ def main(arguments=None):
 
 
 def run(arguments):
-    parser = parser_for(RecallConfig, "python -m train.compare.recall", __doc__.split("\n\n", 1)[1])
+    parser = parser_for(RecallConfig, "python -m train.compare.recall", about(__doc__))
     add_out(parser, "folder of the sweep (default: runs/recall-TIME)")
     given = parser.given(arguments)
     folder = RunFolder(given.pop("out", None) or new_path("runs", "recall"))
