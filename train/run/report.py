@@ -69,6 +69,10 @@ class Report:
         line = "  ".join(c.rjust(w) for c, w in zip(cells.values(), widths, strict=True))
         self.say(line + (" *" if is_best else ""))
 
+    def sample(self, text):
+        """What a model writes, on one line."""
+        self.say("  " + textwrap.shorten(text, 76, placeholder=" ..."))
+
     def table(self, rows):
         for name, value in rows.items():
             self.say(f"  {name:<18} {value}")
@@ -78,7 +82,7 @@ class Report:
         rows = {
             name.replace("_", " "): readable(value)
             for name, value in result.items()
-            if name.startswith(("best_", "val_", "test_", "majority_"))
+            if name.startswith(("best_", "val_", "test_", "majority_", "temperature"))
             and not name.endswith("_examples")
         }
         rows["parameters"] = readable(result["parameters"])
