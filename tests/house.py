@@ -66,10 +66,11 @@ LATER = {
     "train/run/scores.py": 110,
     "train/run/curves.py": 80,
     "train/run/lines.py": 60,
+    "train/run/tables.py": 60,
     "train/page": 130,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"train": 6037}
+LARGER = {"train": 6035}
 
 
 def frames():
