@@ -65,7 +65,7 @@ LATER = {
     "data/reading/times.py": 110,
     "train/run/children.py": 180,
     "minisum/models/in_context.py": 250,
-    "train/icl": 780,
+    "train/icl": 790,
     "minisum/__main__.py": 40,
     "data/reading/folder.py": 30,
     "train/write.py": 110,
@@ -73,10 +73,11 @@ LATER = {
     "train/run/scores.py": 110,
     "train/run/curves.py": 80,
     "train/run/lines.py": 60,
+    "train/run/tables.py": 60,
     "train/page": 130,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"train": 6037}
+LARGER = {"train": 6035}
 
 
 def frames():

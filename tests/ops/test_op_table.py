@@ -30,7 +30,10 @@ runpy.run_module("minisum.ops", run_name="__main__")
 @pytest.fixture(scope="module")
 def printed():
     child = subprocess.run(
-        [sys.executable, "-X", "utf8", "-c", NUMPY_ALONE], capture_output=True, cwd=ROOT, timeout=180
+        [sys.executable, "-X", "utf8", "-c", NUMPY_ALONE],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=180,
     )
     assert (child.returncode, child.stderr) == (0, b""), child.stderr.decode()
     return child.stdout.decode("utf-8")
