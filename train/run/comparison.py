@@ -36,5 +36,5 @@ def who_wins(task, rows):
     others = {*task.untrained, *task.baselines()}
     if best["mixer"] not in others or all(row["mixer"] in others for row in rows):
         return []
-    what = task.metric.replace("_", " ")
-    return [f"{best['mixer']} is best, with a test {what} of {best[score]:.4f}: no model that was trained here beats it."]
+    what = f"a test {task.metric.replace('_', ' ')} of {best[score]:.4f}"
+    return [f"{best['mixer']} is best, with {what}: no model of this library beats it."]
