@@ -33,10 +33,7 @@ META = {"task": str, "origin": {"tokenizer": (str, NOTHING)}, "model_spec": {"mo
 NAN = "nan"
 RECORD = {"epoch": int, "step": int, "tokens_per_second": float, "seconds": float}
 STATE = {
-    "position": {
-        "epoch": int, "step": int, "loss_sum": float, "targets": int, "tokens": int,
-        "step_seconds": float, "seconds": float, "history": [RECORD],
-    },
+    "position": {"epoch": int, "history": [RECORD]},
     "adam_steps": int,
     "origin": {"settings": dict, "tokenizer": (str, NOTHING)},
 }  # fmt: skip
@@ -86,10 +83,15 @@ def wrong(meta: Any, arrays: dict[str, np.ndarray]) -> str | None:
 
 
 def wrong_state(
-    meta: Any, metric: str, arrays: dict[str, np.ndarray], vectors: dict[str, tuple[int, ...]]
+    meta: Any,
+    beginning: dict[str, Any],
+    metric: str,
+    arrays: dict[str, np.ndarray],
+    vectors: dict[str, tuple[int, ...]],
 ) -> bool:
     """Whether `meta` and `arrays` cannot be a checkpoint of training.
 
+    beginning: a position before the first step, which has the names and types of every other.
     metric: what chooses the epoch, and so is in every record of the history. vectors: name ->
     shape of those of the model; after an epoch those of the best one are there too.
     """
@@ -100,7 +102,8 @@ def wrong_state(
     if {name: array.shape for name, array in arrays.items()} != vectors:
         return True
     position = meta["position"]
-    if position.keys() != STATE["position"].keys():
+    kinds = {name: [dict] if value == [] else type(value) for name, value in beginning.items()}
+    if position.keys() != kinds.keys() or not fits(position, kinds):
         return True
     counted = [*position.values(), meta["adam_steps"]]
     if any(type(value) is int and not 0 <= value < 2**53 for value in counted):
