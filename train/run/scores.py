@@ -11,6 +11,7 @@ from train.run.figures import finish, picture
 from train.run.report import csv_of
 
 BINS = 15
+MOST_CLASSES = 1000  # of tables by class: theirs are the classes squared
 SHOWN_CLASSES = 40  # in the picture; more could not be read
 
 
@@ -20,11 +21,12 @@ def report(folder, chosen, confidence, labels, texts, class_names):
     chosen (N,) are the predicted classes and confidence (N,) their probabilities; labels (N,).
     Returns the calibration error.
     """
-    confusion = np.zeros((len(class_names),) * 2, int)
-    np.add.at(confusion, (labels, chosen), 1)
-    files.write_text(folder / "classes.csv", csv_of(by_class(confusion, class_names)))
-    content = {"classes": class_names, "rows_true_columns_predicted": confusion.tolist()}
-    files.write_json(folder / "confusion.json", content, sealed=True)
+    if len(class_names) <= MOST_CLASSES:
+        confusion = np.zeros((len(class_names),) * 2, int)
+        np.add.at(confusion, (labels, chosen), 1)
+        files.write_text(folder / "classes.csv", csv_of(by_class(confusion, class_names)))
+        content = {"classes": class_names, "rows_true_columns_predicted": confusion.tolist()}
+        files.write_json(folder / "confusion.json", content, sealed=True)
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(["true", "predicted", "probability", "text"])
@@ -37,6 +39,8 @@ def report(folder, chosen, confidence, labels, texts, class_names):
 
 def draw(folder):
     """Write confusion.png of confusion.json, where matplotlib is installed."""
+    if not (folder / "confusion.json").exists():  # of too many classes
+        return
     content = files.read_json(folder / "confusion.json")
     confusion = np.array(content["rows_true_columns_predicted"])
     draw_confusion(folder / "confusion.png", confusion, content["classes"])
