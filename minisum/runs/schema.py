@@ -68,8 +68,8 @@ def wrong(meta: Any, arrays: dict[str, np.ndarray]) -> str | None:
     if spec.keys() != asked.keys() or not fits(spec, asked):
         return f"does not describe a model of the task {meta['task']}"
     text = spec.get("text", {})
-    if "max_len" in text and not (
-        text.keys() <= TEXT.keys()
+    if meta["task"] in ("classifier", "multimodal") and not (
+        {"max_len"} <= text.keys() <= TEXT.keys()
         and all(fits(value, TEXT[name]) for name, value in text.items())
         and 1 <= text["max_len"] <= LONGEST
         and text.get("padding", "right") in ("left", "right")
@@ -109,6 +109,9 @@ def wrong_state(
     if any(type(value) is int and not 0 <= value < 2**53 for value in counted):
         return True
     history = position["history"]
+    records = [*history, *position.get("logged", [])]
+    if not all(fits(value, (float, NAN)) for record in records for value in record.values()):
+        return True
     return position["epoch"] != len(history) + 1 or any(
         not fits(record, RECORD | {metric: (float, NAN)}) or record["epoch"] != number
         for number, record in enumerate(history, start=1)
