@@ -94,6 +94,10 @@ class ClassifierConfig(TextConfig):
     )  # fmt: skip
     ema: float = changed(TextConfig, "ema", 0.999)
     patience: int = changed(TextConfig, "patience", 10)
+    calibrate: bool = option(
+        False, "after training, fit a temperature on the validation rows: probabilities that are "
+        "as often right as they say",
+    )  # fmt: skip
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")
@@ -101,6 +105,8 @@ class ClassifierConfig(TextConfig):
 
     def check(self, given=()):
         super().check(given)
+        if self.calibrate and self.select == "test":
+            raise UserError("--calibrate needs validation rows, and --select test leaves none")
         if self.mixer in rivals.CLASSIFIERS:
             rivals.require()
         if self.is_encoder:
@@ -167,6 +173,7 @@ class Classification(rivals.WithRivals):
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
+        self.temperature, self.details = 1.0, {"class_names": data.class_names}
         self.test_texts_in_train = overlap(data.splits)
         self.bag_rows = rows_for(config.bag_rows, self.texts["train"].offsets[-1])
 
@@ -191,19 +198,42 @@ class Classification(rivals.WithRivals):
         labels = self.labels[split]
 
         def judge(logits, rows):  # of many classes, the logits of a whole split would not fit
+            logits = logits / self.temperature
             top, own = logits.max(axis=1), logits[np.arange(len(rows)), labels[rows]]
-            losses = top - own + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-            return np.stack([losses, logits.argmax(axis=1)], axis=1)
+            normaliser = np.log(np.exp(logits - top[:, None]).sum(axis=1))
+            return np.stack([top - own + normaliser, logits.argmax(axis=1), -normaliser], axis=1)
 
         if self.is_rival:
             metrics, chosen = {}, self.rival_answers(split)
         else:
-            losses, chosen = self.outputs(split, predict, judge).T
+            losses, chosen, logs = self.outputs(split, predict, judge).T
             metrics, chosen = {"loss": float(losses.mean())}, chosen.astype(int)
-        return metrics | {
+        found = metrics | {
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
+        if folder and not self.is_rival:
+            from train.run import scores
+
+            texts, names = self.data.splits[split].texts, self.data.class_names
+            found["calibration_error"] = scores.report(
+                folder, chosen, np.exp(logs), labels, texts, names
+            )
+        return found
+
+    def draw(self, folder):
+        from train.run import scores
+
+        if not self.is_rival:
+            scores.draw(folder)
+
+    def fit_after(self, predict):
+        if self.config.calibrate:
+            from train.run.scores import fit_temperature as fit
+
+            self.temperature = fit(self.outputs("val", predict), self.labels["val"])
+            self.details["temperature"] = self.temperature
+        return self.config.calibrate
 
     def baselines(self):
         return {"majority class": {"accuracy": self.majority_accuracy()}}
@@ -233,6 +263,7 @@ class Classification(rivals.WithRivals):
             "text": describe_reader(self.config),
             "class_names": names,
             "columns": self.data.columns,
+            "temperature": self.temperature,
         }
 
     @staticmethod

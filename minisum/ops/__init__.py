@@ -33,7 +33,7 @@ FILES = {
     "linear": ("linear",),
     "embedding": ("embed", "modulate", "add_positions"),
     "activations": ("relu", "gelu", "sigmoid", "silu", "softplus"),
-    "pooling": ("sum_tokens", "mean_tokens", "cumsum_tokens"),
+    "pooling": ("sum_tokens", "mean_tokens"),
     "summation": ("direct_summation",),
     "dropout": ("dropout",),
     "norms": ("layer_norm", "rms_norm"),
@@ -59,7 +59,9 @@ FILES = {
     "slots": ("slot_product",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
-    "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),
+    "running": (
+        "cumsum_tokens", "running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool",
+    ),
 }  # fmt: skip
 FILE_OF = {name: file for file, names in FILES.items() for name in names}
 __all__ = list(FILE_OF)

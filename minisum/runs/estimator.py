@@ -189,7 +189,8 @@ class TextClassifier:
         config = {"format": checkpoint.FORMAT, "task": run.task, **self.get_params()}
         files.write_json(folder / "config.json", config, sealed=True)
         files.write_lines(folder / "metrics.jsonl", getattr(self, "history_", []))
-        meta = {"task": run.task, "model_spec": run.spec, "origin": {"tokenizer": digest}}
+        spec = {name: value for name, value in run.spec.items() if name != "task"}
+        meta = {"task": run.task, "model_spec": spec, "origin": {"tokenizer": digest}}
         checkpoint.save(folder / checkpoint.BEST, run.params.to_host(), meta)
 
     @classmethod

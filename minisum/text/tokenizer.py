@@ -19,7 +19,7 @@ from minisum.text.batches import Ragged, check_ids, pad
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1
-KINDS = ("word", "wordpunct", "bpe")
+KINDS = ("word", "wordpunct", "bpe", "character")
 # The characters at which the Keras Tokenizer cuts, the blank included.
 WORD_BREAKS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
 BYTES_VOCAB = 1 + 256  # padding and every byte
@@ -34,7 +34,8 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     kind "word": lower-cased words between WORD_BREAKS, the most frequent ones, ties in
     alphabetical order; "wordpunct": the same, but words are runs of letters, digits and _, and runs
     of other characters are tokens too; "bpe": byte-level pairs (Radford et al., 2019), to which
-    nothing is unknown. The same texts give the same vocabulary in every process.
+    nothing is unknown; "character": the same, but no pair reaches beyond a character: one token
+    each, or a rare one's bytes. The same texts give the same vocabulary in every process.
     """
     if kind not in KINDS:
         raise UserError(f"There is no tokenizer {kind!r}; known are {', '.join(KINDS)}.")
@@ -45,8 +46,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
         )
     library = tokenizers_library()
     options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
-    makers = {"word": _word, "wordpunct": _wordpunct, "bpe": _bpe}
-    tokenizer, trainer = makers[kind](library, options)
+    tokenizer, trainer = _makers()[kind](library, options)
     tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
     if tokenizer.get_vocab_size() < least:
         raise UserError("The texts hold no word to make a vocabulary of.")
@@ -55,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
 
 def least_vocabulary(kind):
     """The size of the smallest vocabulary: both special entries, and every byte or one word."""
-    return len((PAD, UNKNOWN)) + (256 if kind == "bpe" else 1)
+    return len((PAD, UNKNOWN)) + (1 if kind.startswith("word") else 256)
 
 
 def encode(
@@ -95,7 +95,8 @@ def _encode_long(tokenizer, text, drop_unknown, at_most, keep):
         ids = tokenizer.encode(piece, add_special_tokens=False).ids
         found.append(_known(ids, drop_unknown))
         count += len(found[-1])
-    return np.concatenate(found if keep == "first" else found[::-1])
+    in_order = found if keep == "first" else found[::-1]
+    return np.concatenate([np.zeros(0, np.int32), *in_order])
 
 
 def pieces(text: str) -> Iterator[str]:
@@ -153,7 +154,7 @@ def _form(tokenizer):
 
 def _forms():
     """What the tokenizers of this program do, as this version of the library writes it."""
-    for make in (_word, _bpe):
+    for make in _makers().values():
         tokenizer, _ = make(tokenizers_library(), {})
         tokenizer.add_special_tokens([PAD, UNKNOWN])
         yield _form(tokenizer)
@@ -225,6 +226,23 @@ def _bpe(library, options):
     tokenizer.decoder = library.decoders.ByteLevel()
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
     return tokenizer, library.trainers.BpeTrainer(initial_alphabet=alphabet, **options)
+
+
+def _character(library, options):
+    tokenizer, trainer = _bpe(library, options)
+    tokenizer.pre_tokenizer = split_characters(library)
+    return tokenizer, trainer
+
+
+def split_characters(library):
+    """What keeps byte pairs within one character."""
+    alone = library.pre_tokenizers.Split(library.Regex("(?m:.)"), behavior="isolated")
+    bytes_of = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return library.pre_tokenizers.Sequence([alone, bytes_of])
+
+
+def _makers():
+    return dict(zip(KINDS, (_word, _wordpunct, _bpe, _character), strict=True))
 
 
 def ready(tokenizer):

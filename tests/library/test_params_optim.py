@@ -331,7 +331,9 @@ def test_the_average_is_the_formula():
         adam_alone.step(grads, 0.1)
         decay = min(0.9, (1 + step) / (10 + step))
         wanted = decay * wanted + (1 - decay) * host(params.vector)
-        np.testing.assert_array_equal(host(params.vector), host(alone.vector))
+        # The same bits on a host; a GPU has a kernel for each, whose roundings may differ.
+        apart = 0 if XP is np else 1e-12
+        np.testing.assert_allclose(host(params.vector), host(alone.vector), rtol=apart, atol=apart)
         np.testing.assert_allclose(host(average.params.vector), wanted, rtol=1e-12, atol=1e-14)
 
 

@@ -149,5 +149,5 @@ def test_what_is_no_trained_model_is_told_in_a_sentence(straight, tmp_path):
         with pytest.raises(UserError, match=words):
             minisum.load(best.parent)
     checkpoint.save(best, arrays, meta | {"model_spec": {"vocab": 9}})
-    with pytest.raises(UserError, match="--resume the run once"):
+    with pytest.raises(UserError, match="delete it and --resume the run"):
         minisum.load(best.parent)

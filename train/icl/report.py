@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from minisum import files
 from train.icl import sequences
-from train.run.report import aligned, duration
+from train.run.report import duration
+from train.run.tables import aligned
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 NAMES = {"full": "full", "free": "four scalars", "head": "four of one head", "gd": "two scalars"}
@@ -50,10 +52,13 @@ def best(cell):
 
 
 def spread(cell):
-    """Mean ± standard deviation of the seeds; the largest error of any of them."""
+    """Mean ± standard deviation of the seeds; the largest error of any; how many diverged."""
     losses, gone = finite(cell["losses"]), cell["losses"].count(None)
     text = f"{number(np.mean(losses))} ± {number(np.std(losses))}; "
-    return text + f"{max(finite(cell['largest'])):.2g}" + f"; {gone} diverged" * (gone > 0)
+    text += f"{max(finite(cell['largest'])):.2g}"
+    if gone == len(cell["losses"]):
+        return "all diverged"
+    return f"{text}; {gone} diverged" if gone else text
 
 
 def agreement(cells):
@@ -77,7 +82,8 @@ def cell_line(progress, cell):
     skipped = f", {sum(cell['skipped_steps'])} steps overflowed" * any(cell["skipped_steps"])
     progress.say(
         f"{name_of(cell['layers'], cell['form'])}, {sequences.title(cell['noise'])}: best "
-        f"{best(cell)}, all {spread(cell)} largest error{skipped}, {duration(cell['seconds'])}"
+        f"{best(cell)}; all seeds and largest error: {spread(cell)}{skipped}; "
+        f"{duration(cell['seconds'])}"
     )
 
 
@@ -87,10 +93,11 @@ def name_of(layers, form):
 
 def table(config, results, show):
     """A row for each depth and form, with show(cell) for each law."""
+    laws = config.chosen("noise")
     return [
-        [name_of(n, form), *(show(results[form, name, n]) for name in config.noise)]
+        [name_of(n, form), *(show(results[form, name, n]) for name in laws)]
         for n in config.depths()
-        for form in config.forms
+        for form in config.chosen("forms")
     ]
 
 
@@ -99,8 +106,8 @@ def finish(progress, folder, config, results, known, arguments):
     rows = table(config, results, best)
     for row in ("one layer", *BASELINES):
         name = "1 layer, closed form" if row == "one layer" else row
-        rows.append([name, *(baseline(known[law], row) for law in config.noise)])
-    titles = ["", *map(sequences.title, config.noise)]
+        rows.append([name, *(baseline(found, row) for found in known.values())])
+    titles = ["", *map(sequences.title, known)]
     progress.say()
     for line in aligned([titles, *rows]):
         progress.say(line)
@@ -121,6 +128,6 @@ def finish(progress, folder, config, results, known, arguments):
     tables = {"table1": {"what": what, "rows": rows, "notes": [agreement(cells)]}}
     tables["seeds"] = {"what": again, "rows": table(config, results, spread)}
     for name, content in tables.items():
-        folder.write_json(folder.path / f"{name}.json", made | content)
+        files.write_json(folder.path / f"{name}.json", made | content)
     content = made | {"baselines": known, "cells": cells}
-    folder.write_json(folder.path / "results.json", content)
+    files.write_json(folder.path / "results.json", content)

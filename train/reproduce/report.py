@@ -10,7 +10,8 @@ from collections import defaultdict
 from minisum import files
 from train.reproduce.quirks import HONEST, PUBLISHED, TASKS
 from train.reproduce.sets import SETS
-from train.run.report import aligned, csv_of
+from train.run.report import csv_of
+from train.run.tables import aligned
 
 NOTHING = "-"
 OWN_TOKENS = "byte pairs of its own instead of GPT-2's: perplexities not comparable, bits are"

@@ -1,6 +1,6 @@
 """The end of a run: what was trained beside what it is compared with, and who wins."""
 
-from train.run.report import aligned
+from train.run.tables import aligned, in_two_lines
 
 
 def comparison(task, results):
@@ -14,7 +14,8 @@ def comparison(task, results):
         if name not in {result["mixer"] for result in results}
     ]
     titles = [f"test {metric.replace('_', ' ')}" for metric in task.report_metrics]
-    lines = [["mixer", *titles, "parameters", "tokens/s", "time", "best epoch"]]
+    titles = ["mixer", *titles, "parameters", "tokens/s", "time", "best epoch"]
+    lines = [list(part) for part in zip(*map(in_two_lines, titles), strict=True)]
     for row in (*results, *baselines):
         scores = [row.get(f"test_{metric}") for metric in task.report_metrics]
         cells = [row["mixer"], *("" if score is None else f"{score:.4f}" for score in scores)]
@@ -35,5 +36,5 @@ def who_wins(task, rows):
     others = {*task.untrained, *task.baselines()}
     if best["mixer"] not in others or all(row["mixer"] in others for row in rows):
         return []
-    what = task.metric.replace("_", " ")
-    return [f"{best['mixer']} is best, with a test {what} of {best[score]:.4f}: it is not trained."]
+    what = f"a test {task.metric.replace('_', ' ')} of {best[score]:.4f}"
+    return [f"{best['mixer']} is best, with {what}: no model of this library beats it."]

@@ -163,6 +163,12 @@ class Config(Settings):
     save_every: float = option(
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
     )
+    log_every: int = option(
+        None, "steps between losses in metrics.jsonl (default: an epoch's)", "running", **N
+    )
+    eval_every: int = option(
+        None, "steps between validations in metrics.jsonl; the best epoch is kept", "running", **N
+    )
 
     # flags that describe --data FILE, and mean nothing without it
     WITH_DATA = ()
@@ -193,8 +199,8 @@ class TextConfig(Config):
         0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
     )
     tokenizer: str = option(
-        "word", "unit of text: words, words and punctuation marks, or byte pairs", "data",
-        choices=KINDS,
+        "word", "unit of text: words, words and punctuation marks, byte pairs, or characters",
+        "data", choices=KINDS,
     )  # fmt: skip
     vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
     max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
@@ -213,9 +219,9 @@ class TextConfig(Config):
 
     def check(self, given=()):
         super().check(given)
-        least = least_vocabulary("bpe") + self.MORE_TOKENS
-        if self.tokenizer == "bpe" and self.vocab_size < least:
-            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
+        kind = self.tokenizer if self.tokenizer in KINDS else "word"
+        if self.vocab_size < (least := least_vocabulary(kind) + self.MORE_TOKENS):
+            raise UserError(f"--vocab-size {self.vocab_size}: {kind} needs at least {least}")
         if "validation" in given and self.select == "test":
             raise UserError("--validation has no meaning with --select test: leave one out")
 
@@ -363,8 +369,12 @@ def from_flags(config_class, given):
     return config
 
 
-# Settings that a resumed run may change: how long and on what it runs, not what it learns.
-FREE_ON_RESUME = {"epochs", "patience", "threads", "save_every"}
+# Settings that a resumed run may change: how long and on what it runs, not what it learns. What the
+# data is, its SHA-256 decides, wherever it is.
+FREE_ON_RESUME = {
+    "epochs", "patience", "threads", "save_every", "log_every", "eval_every", "data", "test_data",
+    "sample",
+}  # fmt: skip
 
 
 def from_run(config_class, task, folder, given):
@@ -384,6 +394,7 @@ def from_run(config_class, task, folder, given):
         if not fits(field, values[field.name]):
             raise UserError(f"{path} is damaged: {field.name} in it is of the wrong type")
     for name, value in given.items():
+        value = list(value) if isinstance(value, tuple) else value  # config.json has lists
         if name not in FREE_ON_RESUME and values[name] != value:
             raise UserError(
                 f"{flag(name)} {value} contradicts the run in {folder}, which has {values[name]}: "

@@ -36,6 +36,7 @@ class Task:
     compared: tuple  # the mixers that --mixer all trains
     untrained: tuple = ()  # those of them that are solved for
     report_metrics: tuple  # the keys that their comparison shows
+    details = {}  # what result.json has beside the summary
 
     @classmethod
     def load(cls, config, folder, resume):
@@ -70,6 +71,16 @@ class Task:
         predict(batch) gives the model's outputs as host arrays. folder: a path for tables and
         figures of the test split; None writes none.
         """
+
+    def fit_after(self, predict):
+        """Fit what is fitted on the validation split after training; whether anything was."""
+        return False
+
+    def sample(self, params):
+        """What the model writes after an epoch, for a person to read; None for nothing."""
+
+    def draw(self, folder):
+        """Draw what `evaluate` wrote into `folder`: once the result is safe."""
 
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
