@@ -35,7 +35,8 @@ RECORD = {"epoch": int, "step": int, "tokens_per_second": float, "seconds": floa
 STATE = {
     "position": {
         "epoch": int, "step": int, "loss_sum": float, "targets": int, "tokens": int,
-        "step_seconds": float, "seconds": float, "history": [RECORD],
+        "step_seconds": float, "seconds": float, "history": [RECORD], "logged": [{"step": int}],
+        "logged_sum": float, "logged_targets": int,
     },
     "adam_steps": int,
     "origin": {"settings": dict, "tokenizer": (str, NOTHING)},
@@ -93,7 +94,7 @@ def wrong_state(
     metric: what chooses the epoch, and so is in every record of the history. vectors: name ->
     shape of those of the model; after an epoch those of the best one are there too.
     """
-    if not fits(meta, STATE) or not fits(meta["position"].get("logged", []), [{"step": int}]):
+    if not fits(meta, STATE):
         return True
     if meta["position"]["history"]:
         vectors = vectors | {"best": vectors["params"]}
