@@ -133,7 +133,11 @@ class Shards:
                 outputs[i] = self.model.predict(params, shards[i])
 
         self.workers.each(work, workers)
-        return outputs[0] if len(outputs) == 1 else params.xp.concatenate(outputs)
+        if len(outputs) == 1:
+            return outputs[0]
+        joined = params.xp.concatenate(outputs)
+        order = None if params.xp is not np else self.model.order(batch)
+        return joined if order is None else joined[np.argsort(order)]
 
     @functools.cached_property
     def recorder(self):
@@ -157,11 +161,14 @@ class Shards:
         return max(1, min(fitting, -(-_size(batch) // self.workers.count)))
 
     def _cut(self, params, batch):
-        """The shards of a batch. On the host the model may also trim each of padding."""
+        """The shards of a batch. On the host the model may put them in order and trim padding."""
         size, on_host = _size(batch), params.xp is np
         if not on_host and self.rows is None:
             return [batch]
         rows = self.shard_rows(batch) if on_host else self.rows
+        order = self.model.order(batch) if on_host and rows < size else None
+        if order is not None:
+            batch = {name: array[order] for name, array in batch.items()}
         shards = [
             {name: array[i : i + rows] for name, array in batch.items()}
             for i in range(0, max(1, size), rows)

@@ -7,14 +7,8 @@ the module. The processes have no standard input.
 """
 
 import argparse
-import contextlib
 import importlib.util
-import itertools
-import multiprocessing
-import os
-import signal
 import sys
-from multiprocessing import connection
 
 from train.run import children
 
@@ -34,7 +28,7 @@ def main(arguments=None):
         parser.error(f"--ranks {given.ranks}: from 1 to {MOST_RANKS} are possible")
     if not is_module(given.module):
         parser.error(f"there is no module {given.module} here: train.classifier would be one")
-    return launch(given.ranks, given.module, given.arguments)
+    return children.launch(given.ranks, given.module, given.arguments)
 
 
 def is_module(name):
@@ -45,63 +39,6 @@ def is_module(name):
         return found is not None
     except (ImportError, ValueError):
         return False
-
-
-def launch(ranks, module, arguments):
-    """Run `python -m module arguments` as `ranks` joined processes; return the exit status."""
-    context = multiprocessing.get_context("spawn")
-    processes, asked = [], []
-
-    def pass_on(number, frame):
-        asked.append(number)
-        children.pass_on([process.pid for process in processes if process.is_alive()], number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
-            signal.signal(number, pass_on)
-    ends = [{} for _ in range(ranks)]  # of each rank: peer -> connection
-    try:
-        spokesman = context.Lock()
-        for one, other in itertools.combinations(range(ranks), 2):
-            ends[one][other], ends[other][one] = context.Pipe()
-        for rank in range(ranks):
-            given = (rank, ranks, ends[rank], spokesman, module, arguments)
-            process = context.Process(target=run_rank, args=given)
-            process.start()
-            processes.append(process)
-    except (OSError, MemoryError) as error:
-        for process in processes:
-            process.kill()
-        children.say(
-            f"error: {ranks} processes cannot be started here: {error or 'not enough memory'}"
-        )
-        return 2
-    for number in asked:  # while some had not begun
-        pass_on(number, None)
-    for end in itertools.chain.from_iterable(own.values() for own in ends):
-        end.close()  # or a rank would not notice that another is gone
-    return children.wait(processes)
-
-
-def run_rank(rank, ranks, ends, spokesman, module, arguments):
-    """One process of the group: join it, then be `python -m module arguments`."""
-    with contextlib.suppress(AttributeError):  # Windows
-        os.setsid()  # Ctrl-C reaches the launcher alone, which passes it on once
-    children.begin(lambda: connection.wait([multiprocessing.parent_process().sentinel]))
-    try:
-        from train.run import group as process_group
-
-        if ranks > 1:
-            process_group.join(process_group.PipeGroup(rank, ranks, ends))
-        children.run_module(module, arguments)
-    # A command reports its own errors: these are of imports.
-    except (ImportError, OSError, MemoryError) as error:
-        if spokesman.acquire(block=False):  # it will be the same for all
-            reason = str(error) or "not enough memory"
-            children.say(
-                f"error: rank {rank} of {ranks} cannot be started: {reason.splitlines()[0]}"
-            )
-        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

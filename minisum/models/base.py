@@ -20,6 +20,9 @@ class Model:
         """How many numbers one layer's array holds for one example: what shards are sized by."""
         return batch["ids"].shape[1] * self.width
 
+    def order(self, batch):
+        """The order in which a batch's examples, on the host, are cut into shards; None: theirs."""
+
     def trim_padding(self, batch):
         """`batch`, a shard on the host, without columns that are padding only."""
         return batch
@@ -48,6 +51,12 @@ class TextModel(Model):
             kept = draw_keep(rng, batch["ids"].shape, self.token_dropout)
             noise["mask"] = kept & batch["mask"] if self.masked else kept
         return noise
+
+    def order(self, batch):
+        """By length, so that little padding is left; packed texts have none."""
+        if self.packs or not self.masked:
+            return None
+        return np.argsort((batch["mask"] * np.arange(1, 1 + batch["mask"].shape[1])).max(axis=1))
 
     def trim_padding(self, batch):
         """The mask is None if there is no padding left."""

@@ -40,6 +40,8 @@ STATE = {
     "adam_steps": int,
     "origin": {"settings": dict, "tokenizer": (str, NOTHING)},
 }  # fmt: skip
+# Of a position, where lines between epochs are written; runs begun earlier have none.
+BETWEEN = {"logged": [{"epoch": int, "step": int}], "logged_sum": float, "logged_targets": int}
 LONGEST = 2**24  # of what no array need be as long as: texts, windows, horizons
 LENGTHS = {"max_len", "window", "horizon", "season", "patch", "stride"}
 
@@ -93,13 +95,18 @@ def wrong_state(
     metric: what chooses the epoch, and so is in every record of the history. vectors: name ->
     shape of those of the model; after an epoch those of the best one are there too.
     """
-    if not fits(meta, STATE) or not fits(meta["position"].get("logged", []), [{"step": int}]):
+    if not fits(meta, STATE):
         return True
     if meta["position"]["history"]:
         vectors = vectors | {"best": vectors["params"]}
     if {name: array.shape for name, array in arrays.items()} != vectors:
         return True
     position = meta["position"]
+    between = {name: position[name] for name in BETWEEN if name in position}
+    if position.keys() - between.keys() != STATE["position"].keys():
+        return True
+    if not fits(between, {name: BETWEEN[name] for name in between}):
+        return True
     counted = [*position.values(), meta["adam_steps"]]
     if any(type(value) is int and not 0 <= value < 2**53 for value in counted):
         return True

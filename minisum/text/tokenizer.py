@@ -94,7 +94,8 @@ def _encode_long(tokenizer, text, drop_unknown, at_most, keep):
         ids = tokenizer.encode(piece, add_special_tokens=False).ids
         found.append(_known(ids, drop_unknown))
         count += len(found[-1])
-    return np.concatenate(found if keep == "first" else found[::-1])
+    in_order = found if keep == "first" else found[::-1]
+    return np.concatenate([np.zeros(0, np.int32), *in_order])
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -81,10 +81,11 @@ def test_one_runner_takes_batches_of_all_sizes(threads):
         np.testing.assert_allclose(backend.to_numpy(grads.vector), vector, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("mixer", classifier.MODELS)
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("rows", ROWS)
-def test_predictions_come_in_order(rows, threads):
-    model, params, batch = setting()
+def test_predictions_come_in_order(rows, threads, mixer):
+    model, params, batch = setting(mixer)
     runner = Shards(model, rows=rows, threads=threads)
     logits = backend.to_numpy(runner.predict(params, batch))
     assert logits.shape == (B, C)

@@ -297,6 +297,33 @@ def fastformer(p, x, causal):
     return affine(p, pool(k * pool(q, "alpha"), "beta") * q, "o") + q
 
 
+def linformer(p, x, causal):
+    q, k, v = (affine(p, x, name) for name in "qkv")
+    k, v = (p[f"{name}_along.W"][:n].T @ a for name, a in (("k", k), ("v", v)))
+    return affine(p, join(F.scaled_dot_product_attention(split(q), split(k), split(v))), "o")
+
+
+def isab(p, x, causal):
+    def block(name, x, z):
+        q, k, v = (
+            affine(p, a, f"{name}.{layer}") for layer, a in zip("qkv", (x, z, z), strict=True)
+        )
+        weights = (split(q) @ split(k).mT / math.sqrt(d)).softmax(-1)
+        o = q + join(weights @ split(v))
+        return o + affine(p, o, f"{name}.o").relu()
+
+    return block("spread", x, block("gather", p["points"].expand(B, -1, -1), x))
+
+
+def rala(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    q, k = F.elu(q) + 1, F.elu(k) + 1
+    logits = q.mean(dim=2, keepdim=True) @ k.mT / math.sqrt(q.shape[-1])
+    weights = q @ k.mT * logits.softmax(-1)
+    o = weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)
+    return affine(p, join(o) * affine(p, x, "gate"), "o")
+
+
 def cottention(p, x, causal):
     q, k, v = (split(affine(p, x, name)) for name in "qkv")
     cosines = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
@@ -340,6 +367,25 @@ def hgrn2(p, x, causal):
     weights = torch.einsum("bhtk,bhsk,bhtsk->bhts", F.silu(q), 1 - keep, weights) * seen(causal)
     o = join(weights @ v / math.sqrt(q.shape[-1]))
     return affine(p, rms(o, p["norm.gain"]), "o")
+
+
+def rwkv6(p, x, causal):
+    delta = F.pad(x, (0, 0, 1, 0))[:, :-1] - x
+    low = affine(p, x + delta * p["mu"], "blend1").tanh().unflatten(-1, (5, 32))
+    shares = p["blend"][:, None, None] + torch.einsum("bnir,idr->ibnd", low, p["blend2"])
+    w, k, v, r, g = x + delta * shares
+    r, k, v = (split(affine(p, z, name)) for z, name in ((r, "r"), (k, "k"), (v, "v")))
+    w = split(-(p["decay"] + affine(p, affine(p, w, "decay1").tanh(), "decay2")).exp())
+    bonus = p["bonus"][:, :, None]
+
+    def update(t, S):
+        written = k[:, :, t, :, None] * v[:, :, t, None]
+        y = torch.einsum("bhk,bhkv->bhv", r[:, :, t], S + bonus * written)
+        return y, w[:, :, t].exp()[..., None] * S + written
+
+    o = recur(update, torch.zeros(B, H, d // H, d // H, dtype=torch.float64))
+    normed = join(F.layer_norm(o, (d // H,), eps=64e-5))
+    return affine(p, (p["norm.gain"] * normed + p["norm.bias"]) * F.silu(affine(p, g, "g")), "o")
 
 
 def rwkv4(p, x, causal):

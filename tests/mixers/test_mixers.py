@@ -73,6 +73,7 @@ def gentle_norms(monkeypatch):
         {
             "rms_norm": lambda op: lambda x, gain, eps=None: op(x, gain, 0.1),
             "l2_norm": lambda op: lambda x, eps=None: op(x, 0.1),
+            "layer_norm": lambda op: lambda x, gain, bias, eps=None: op(x, gain, bias, 0.1),
         },
     )
 

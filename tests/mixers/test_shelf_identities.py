@@ -8,6 +8,7 @@ from mixer_forms import close, same
 
 from minisum import mixers, ops
 from minisum.backend import to_numpy
+from minisum.mixers.rwkv6 import late_product
 from minisum.params import Params
 from minisum.strategies import cases
 
@@ -72,6 +73,42 @@ def test_blocks_attend_on_their_own(case):
 
 
 @given(case=sizes)
+def test_a_linformer_that_mixes_nothing_is_attention(case):
+    linformer, params, x = build("linformer", case, rank=case.n)
+    for name in ("k_along", "v_along"):
+        params[name]["W"][...] = 0.0
+        params[name]["W"][: case.n] = XP.eye(case.n)
+    attention, plain, _ = build("attention", case)
+    for name in "qkv":
+        plain[name]["W"][...] = params[name]["W"]
+        plain[name]["b"][...] = 0.0
+    plain["o"]["W"][...], plain["o"]["b"][...] = params["o"]["W"], params["o"]["b"]
+    close(linformer(params, x)[0], attention(plain, x)[0])
+
+
+@given(case=sizes)
+def test_rala_without_regard_for_the_queries_is_linear_attention(case):
+    """Keys that agree with the mean query alike: weights 1/n, and the guard n times as large."""
+    mixer, params, x = build("rala", case)
+    params["q"]["W"][...], params["q"]["b"][...] = 0.0, 0.0  # queries of one
+    params["k"]["W"][...], params["k"]["b"][...] = 0.0, 0.5  # keys alike
+    params["gate"]["W"][...], params["gate"]["b"][...] = 0.0, 1.0
+    v = x @ params["v"]["W"].T + params["v"]["b"]
+    sums = 4 * 1.5
+    mean = v.mean(axis=1, keepdims=True) * sums / (sums + 1e-6)
+    wanted = XP.broadcast_to(mean, v.shape) @ params["o"]["W"].T + params["o"]["b"]
+    close(mixer(params, x)[0], wanted)
+
+
+@pytest.mark.parametrize("name", ["isab", "rala", "fastformer"])
+@given(case=sizes)
+def test_a_set_has_no_order(name, case):
+    mixer, params, x = build(name, case)
+    order = case.rng.permutation(case.n)
+    close(mixer(params, x[:, order])[0], mixer(params, x)[0][:, order])
+
+
+@given(case=sizes)
 def test_levels_that_weigh_alike_are_one_state(case):
     """All weights 1: Mamba-2's product, and the states add up to its state."""
     q, k, v = qkv(case)
@@ -116,6 +153,17 @@ def test_slots_are_keys_turned_round(case):
     (y, _), _ = ops.slot_product(one, one, v, log_decay)
     flat = [a.reshape(-1, *a.shape[2:]) for a in (v, log_decay)]
     close(y.reshape(flat[0].shape), ops.decayed_sum(*flat)[0][0])
+
+
+@given(case=sizes)
+def test_a_late_product_with_a_bonus_of_one_and_no_decay_is_the_product(case):
+    """What a token reads before it writes, and its own value once: all up to itself."""
+    q, k, v = (case.normal("B H n h") for _ in "qkv")
+    zero = XP.zeros_like(k)
+    (y, last), _ = late_product(q, k, v, zero, XP.ones(case.shape("H h")), None)
+    (wanted, state), _ = ops.causal_product(q, k, v)
+    close(y, wanted)
+    close(last, state)
 
 
 @given(case=sizes)

@@ -200,7 +200,7 @@ def test_training_keeps_host_arrays_off_the_device(monkeypatch):
     monkeypatch.setattr(training.backend, "get", {"numpy": np, "cupy": fake_cupy}.get)
     monkeypatch.setattr(training.backend, "synchronize", lambda xp: None)
     monkeypatch.setattr(training.machine, "device_name", lambda xp: "")
-    monkeypatch.setattr(Report, "versions", lambda report, xp: {})
+    monkeypatch.setattr(training.machine, "versions", lambda xp: {})
     monkeypatch.setattr(optim, "adam_update", optim.adam_update.plain)
     monkeypatch.setattr("minisum.fast.cuda.recording.Recorder", lambda: None)
     for form in FORMS:

@@ -22,8 +22,7 @@ from ranks import SETTINGS, linux, on_host, wait_for
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
-from train import launch
-from train.run import signals
+from train.run import children, signals
 
 pytestmark = [linux, on_host]
 
@@ -203,7 +202,7 @@ def test_a_process_that_is_refused(capsys, monkeypatch):
     monkeypatch.setattr(SpawnProcess, "start", refuse)
     handlers = {n: signal.getsignal(n) for n in NUMBERS[1:]}
     try:
-        assert launch.launch(3, "train.classifier", ["--help"]) == 2
+        assert children.launch(3, "train.classifier", ["--help"]) == 2
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

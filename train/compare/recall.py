@@ -16,7 +16,7 @@ from itertools import product
 
 import numpy as np
 
-from minisum import machine
+from minisum import files, machine
 from train.command_line import run_with_exit_status
 from train.compare.__main__ import OPEN, CompareConfig, cell_name, resolve
 from train.compare.cell import train_cell
@@ -24,7 +24,7 @@ from train.compare.tasks import build
 from train.run.cells import Cells, claim_settings
 from train.run.figures import finish, picture
 from train.run.folder import RunFolder, new_path
-from train.run.options import N, Settings, add_out, changed, names, option, parser_for
+from train.run.options import N, Settings, about, add_out, changed, names, option, parser_for
 from train.run.report import Report, csv_of
 from train.run.tables import aligned
 
@@ -87,8 +87,8 @@ def sweep(config, folder, report):
         rows.append(best_rate(runs) | {"length": length, "width": width, "mixer": mixer})
     columns = ("mixer", "length", "width", "rate", "validation", "accuracy", "state_numbers")
     report.say("\n".join(aligned([columns, *([str(row[k]) for k in columns] for row in rows)])))
-    folder.write_json(folder.path / "recall.json", {"settings": settings, "rows": rows})
-    (folder.path / "recall.csv").write_text(csv_of(rows), encoding="utf-8")
+    files.write_json(folder.path / "recall.json", {"settings": settings, "rows": rows})
+    files.write_text(folder.path / "recall.csv", csv_of(rows))
     draw(folder.path / "recall.png", rows, config)
 
 
@@ -127,7 +127,7 @@ def main(arguments=None):
 
 
 def run(arguments):
-    parser = parser_for(RecallConfig, "python -m train.compare.recall", __doc__.split("\n\n", 1)[1])
+    parser = parser_for(RecallConfig, "python -m train.compare.recall", about(__doc__))
     add_out(parser, "folder of the sweep (default: runs/recall-TIME)")
     given = parser.given(arguments)
     folder = RunFolder(given.pop("out", None) or new_path("runs", "recall"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minisum import files
 from train.icl import sequences
 from train.run.report import duration
 from train.run.tables import aligned
@@ -122,6 +123,6 @@ def finish(progress, folder, config, results, known, arguments):
     tables = {"table1": {"what": what, "rows": rows, "notes": [agreement(cells)]}}
     tables["seeds"] = {"what": again, "rows": table(config, results, spread)}
     for name, content in tables.items():
-        folder.write_json(folder.path / f"{name}.json", made | content)
+        files.write_json(folder.path / f"{name}.json", made | content)
     content = made | {"baselines": known, "cells": cells}
-    folder.write_json(folder.path / "results.json", content)
+    files.write_json(folder.path / "results.json", content)

@@ -111,7 +111,7 @@ def train(config, layers, forms, names, report):
                     for k, a in learner.params.flat.items()
                 },
                 "seconds": seconds, "device": machine.device_name(xp),
-                "versions": report.versions(xp),
+                "versions": machine.versions(xp),
             }  # fmt: skip
     return results
 

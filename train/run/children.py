@@ -4,6 +4,9 @@ A parent that is asked to end passes the signal on; one that is killed cannot. S
 a thread, for the end of something that only its parent holds.
 """
 
+import contextlib
+import itertools
+import multiprocessing
 import os
 import runpy
 import signal
@@ -75,6 +78,59 @@ def is_stopped(process_id):
         return os.waitid(os.P_PID, process_id, flags) is not None
     except ChildProcessError:
         return False
+
+
+def launch(ranks, module, arguments):
+    """Run `python -m module arguments` as `ranks` joined processes; return the exit status."""
+    context = multiprocessing.get_context("spawn")
+    processes, asked = [], []
+
+    def ask(number, frame):
+        asked.append(number)
+        pass_on([process.pid for process in processes if process.is_alive()], number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+            signal.signal(number, ask)
+    ends = [{} for _ in range(ranks)]  # of each rank: peer -> connection
+    try:
+        spokesman = context.Lock()
+        for one, other in itertools.combinations(range(ranks), 2):
+            ends[one][other], ends[other][one] = context.Pipe()
+        for rank in range(ranks):
+            given = (rank, ranks, ends[rank], spokesman, module, arguments)
+            process = context.Process(target=run_rank, args=given)
+            process.start()
+            processes.append(process)
+    except (OSError, MemoryError) as error:
+        for process in processes:
+            process.kill()
+        say(f"error: {ranks} processes cannot be started here: {error or 'not enough memory'}")
+        return 2
+    for number in asked:  # while some had not begun
+        ask(number, None)
+    for end in itertools.chain.from_iterable(own.values() for own in ends):
+        end.close()  # or a rank would not notice that another is gone
+    return wait(processes)
+
+
+def run_rank(rank, ranks, ends, spokesman, module, arguments):
+    """One process of the group: join it, then be `python -m module arguments`."""
+    with contextlib.suppress(AttributeError):  # Windows
+        os.setsid()  # Ctrl-C reaches the launcher alone, which passes it on once
+    begin(lambda: connection.wait([multiprocessing.parent_process().sentinel]))
+    try:
+        from train.run import group as process_group
+
+        if ranks > 1:
+            process_group.join(process_group.PipeGroup(rank, ranks, ends))
+        run_module(module, arguments)
+    # A command reports its own errors: these are of imports.
+    except (ImportError, OSError, MemoryError) as error:
+        if spokesman.acquire(block=False):  # it will be the same for all
+            reason = str(error) or "not enough memory"
+            say(f"error: rank {rank} of {ranks} cannot be started: {reason.splitlines()[0]}")
+        raise SystemExit(2) from None
 
 
 def wait(processes):
