@@ -18,7 +18,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = tuple(f"{ROOT / name}/" for name in ("minisum", "train", "data"))
 
-FRAMES, FUNCTIONS, MODULES = 8, 25, 51
+FRAMES, FUNCTIONS, MODULES = 8, 25, 50
 LINES = {
     "minisum/tiny/classifier.py": 130,
     "minisum/tiny/language_model.py": 190,
@@ -31,6 +31,13 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
+    "train/rivals.py": 120,
+    "train/forecast_baselines.py": 90,
+    "train/forecast_files.py": 70,
+    "train/run/comparison.py": 40,
+    "minisum/models/bag.py": 70,
+    "minisum/models/series_baselines.py": 90,
+    "minisum/ops/rate_reduction.py": 80,
     "train/bench/training.py": 120,
     "train/bench/pytorch_training.py": 90,
     "minisum/fast/decayed_products.py": 70,
@@ -50,15 +57,15 @@ LATER = {
     "minisum/fast/chunked_slots.py": 80,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
-    "minisum/runs": 830,
-    "minisum/text": 610,
+    "minisum/runs": 840,
+    "minisum/text": 620,
     "minisum/columns.py": 110,
     "minisum/files.py": 270,
     "minisum/runs/schema.py": 130,
-    "data/reading/times.py": 70,
+    "data/reading/times.py": 110,
     "train/run/children.py": 180,
     "minisum/models/in_context.py": 250,
-    "train/icl": 780,
+    "train/icl": 790,
     "minisum/__main__.py": 40,
     "data/reading/folder.py": 30,
     "train/write.py": 110,

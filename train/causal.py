@@ -19,6 +19,7 @@ from minisum.errors import UserError
 from minisum.models import language_model
 from minisum.runs.reading import build_model
 from minisum.text import batches, byte_tokens
+from minisum.text.splits import overlap
 from minisum.text.tokenizer import encode
 from train import command_line
 from train.run.options import LayerPattern, N, TextConfig, changed, option, recipes
@@ -72,6 +73,7 @@ class CausalConfig(LayerPattern, TextConfig):
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", choices=language_model.POSITIONS,
     )  # fmt: skip
+    position_offset: float = option(2.0, "added to positions that multiply", "model", metavar="X")
     sum_scale: str = option(
         "length", "divide the sums by --max-len, or leave them as published: none", "model",
         choices=language_model.SUM_SCALES,
@@ -137,6 +139,7 @@ class LanguageModelling(Task):
         super().__init__(config, data, tokenizer)
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
         self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
+        self.test_texts_in_train = overlap(data.splits)
         self.train_size = len(self.windows["train"])
 
     def cut(self, texts, split):
@@ -186,6 +189,7 @@ class LanguageModelling(Task):
     def summary(self):
         sizes = {f"{split}_tokens": windows.targets for split, windows in self.windows.items()}
         mixer = self.config.layers_pattern or self.config.mixer
+        sizes["test_texts_in_train"] = self.test_texts_in_train
         return {"mixer": mixer, "vocabulary": self.vocab, **sizes}
 
     def model_spec(self):
@@ -214,7 +218,8 @@ def perplexity(loss):
 
 def describe_model(config, vocab):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
-    names = ("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale", "norm", "ffn")
+    names = ("width", "max_len", "heads", "d_ff", "positions", "position_offset", "tied")
+    names += ("sum_scale", "norm", "ffn")
     layers = config.pattern
     if config.feature_map:
         features = f"linear_attention:feature_map={config.feature_map}"

@@ -58,8 +58,11 @@ def main(command, arguments=None):
             results.append(train(variant, part, report, begun, settings))
             if not mixer:
                 report.result(results[-1], part)
+        if len(parts) > 1 or len(task.baselines()) > 1:
+            from train.run.comparison import comparison
+
+            report.say("\n".join(["", *comparison(task, results)]))
         if len(parts) > 1:
-            report.comparison(results, task.report_metrics)
             path = folder.path / "comparison.json"
             group.from_rank_0(lambda: files.write_json(path, results))
     return outcome.status

@@ -25,8 +25,8 @@ KINDS = {
     "language_model": "language_model.LanguageModel",
     "regressor": "multimodal.build",
     "forecaster": "forecaster.Forecaster",
-    "linear_map": "closed_form.LinearMap",
-    "repeat": "closed_form.Repeat",
+    "linear_map": "series_baselines.LinearMap",
+    "repeat": "series_baselines.Repeat",
 }
 
 

@@ -19,7 +19,7 @@ from minisum.text.batches import Ragged, check_ids, pad
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1
-KINDS = ("word", "bpe", "character")
+KINDS = ("word", "wordpunct", "bpe", "character")
 # The characters at which the Keras Tokenizer cuts, the blank included.
 WORD_BREAKS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
 BYTES_VOCAB = 1 + 256  # padding and every byte
@@ -32,9 +32,10 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     """A tokenizer whose vocabulary has at most `vocab_size` entries, the two special ones included.
 
     kind "word": lower-cased words between WORD_BREAKS, the most frequent ones, ties in
-    alphabetical order; "bpe": byte-level pairs (Radford et al., 2019), to which nothing is
-    unknown; "character": the same, but no pair reaches beyond a character: one token each, or a
-    rare one's bytes. The same texts give the same vocabulary in every process.
+    alphabetical order; "wordpunct": the same, but words are runs of letters, digits and _, and runs
+    of other characters are tokens too; "bpe": byte-level pairs (Radford et al., 2019), to which
+    nothing is unknown; "character": the same, but no pair reaches beyond a character: one token
+    each, or a rare one's bytes. The same texts give the same vocabulary in every process.
     """
     if kind not in KINDS:
         raise UserError(f"There is no tokenizer {kind!r}; known are {', '.join(KINDS)}.")
@@ -54,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
 
 def least_vocabulary(kind):
     """The size of the smallest vocabulary: both special entries, and every byte or one word."""
-    return len((PAD, UNKNOWN)) + (1 if kind == "word" else 256)
+    return len((PAD, UNKNOWN)) + (1 if kind.startswith("word") else 256)
 
 
 def encode(
@@ -213,6 +214,12 @@ def _word(library, options):
     return tokenizer, library.trainers.WordLevelTrainer(**options)
 
 
+def _wordpunct(library, options):
+    tokenizer, trainer = _word(library, options)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.Whitespace()  # \w+|[^\w\s]+
+    return tokenizer, trainer
+
+
 def _bpe(library, options):
     tokenizer = library.Tokenizer(library.models.BPE())
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -235,7 +242,7 @@ def split_characters(library):
 
 
 def _makers():
-    return dict(zip(KINDS, (_word, _bpe, _character), strict=True))
+    return dict(zip(KINDS, (_word, _wordpunct, _bpe, _character), strict=True))
 
 
 def ready(tokenizer):

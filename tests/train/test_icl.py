@@ -241,7 +241,8 @@ def test_files_of_a_table(tmp_path, capsys):
     assert again == {path: kept[path] for path in again}
     assert {path: path.stat().st_mtime_ns for path in kept_at} == kept_at
     before, after = json.loads(kept[lost]), json.loads(lost.read_text())
-    del before["seconds"], after["seconds"]
+    for cell in (before, after):
+        del cell["seconds"], cell["sha256"]
     assert before == after
 
 
@@ -279,8 +280,11 @@ def test_published_numbers_are_whole():
 
 def test_quick_yields_to_other_flags():
     quick = icl.resolve({"quick": True, "seeds": 4})
-    assert (quick.noise, quick.layers, quick.seeds) == (("5", "1+3"), ("1", "2", "4"), 4)
-    assert icl.resolve({}).noise == tuple(sequences.LAWS) and icl.resolve({}).seeds == 5
+    assert quick.chosen("noise") == ["5", "1+3"] and quick.depths() == [1, 2, 4]
+    assert (quick.steps, quick.seeds) == (600, 4)
+    table = icl.resolve({})
+    assert [table.chosen(name) for name in icl.KNOWN] == list(icl.KNOWN.values())
+    assert table.seeds == 5
 
 
 @pytest.mark.parametrize(

@@ -20,61 +20,68 @@ import warnings
 
 import minisum
 from minisum import backend, machine
-from minisum.errors import UserError
 from minisum.models.in_context import FORMS
 from train.command_line import run_with_exit_status
 from train.icl import baselines, figures, report, sequences, training
 from train.run.cells import Cells, claim_settings
 from train.run.folder import RunFolder, new_path
-from train.run.options import LIST, POSITIVE, Config, N, changed, check_bounds, option, parser_for
+from train.run.options import (
+    Config,
+    N,
+    Settings,
+    about,
+    add_out,
+    changed,
+    option,
+    parser_for,
+    some_of,
+)
 from train.run.report import Report
 
 # What --quick changes: half an hour of the table in some minutes.
-QUICK = {"noise": ("5", "1+3"), "layers": ("1", "2", "4"), "seeds": 3, "steps": 600}
-QUICK |= {"test_size": 20_000}
+QUICK = {"noise": "5,1+3", "layers": "1,2,4", "seeds": 3, "steps": 600, "test_size": 20_000}
+KNOWN = {"forms": list(FORMS), "noise": list(sequences.LAWS), "layers": list("1234567")}
 # What may differ between calls that add to one table.
 OPEN = ("forms", "noise", "layers", "quick", "backend")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IclConfig:
-    forms: tuple = option(None, "of a layer: full, free, head, gd (default: all)", "table", **LIST)
-    noise: tuple = option(None, "0, ..., 7, 1+3, 1+3+5 (default: all)", "table", **LIST)
-    layers: tuple = option(None, "depths, 1, ..., 7 (default: all)", "table", **LIST)
+class IclConfig(Settings):
+    forms: str = option("full,free,head,gd", "forms of a layer", "table", metavar="A,B,C")
+    noise: str = option("0,1,2,3,4,5,6,7,1+3,1+3+5", "laws of the noise", "table", metavar="A,B,C")
+    layers: str = option("1,2,3,4,5,6,7", "depths", "table", metavar="A,B,C")
     quick: bool = option(
         False, "noise 5,1+3, layers 1,2,4, three seeds, 600 steps, 20,000 test sequences", "table"
     )
     seeds: int = option(5, "models of every cell, seeds 0, 1, ...", **N)
     steps: int = option(3000, "training steps", **N)
     batch_size: int = changed(Config, "batch_size", 256)
-    lr: float = changed(Config, "lr", 0.1, help="learning rate of Adam; full: a tenth of it")
+    lr: float = changed(
+        Config, "lr", 0.1, help="learning rate of Adam; less for full, and deep models"
+    )
     warmup: int = changed(Config, "warmup", 100)
-    clip_norm: float = option(1.0, "clip the norm of each model's gradient", **POSITIVE)
+    clip_norm: float = changed(
+        Config, "clip_norm", 1.0, help="clip the norm of each model's gradient"
+    )
     test_size: int = option(100_000, "test sequences", **N)
     backend: str = changed(Config, "backend", "numpy")
 
-    RECIPES = {}
+    def chosen(self, field):
+        """The names in --forms, --noise or --layers, in the order of the table."""
+        asked = some_of(KNOWN[field], getattr(self, field), field)
+        return [name for name in KNOWN[field] if name in asked]
 
     def depths(self):
-        return [int(layers) for layers in self.layers]
+        return [int(layers) for layers in self.chosen("layers")]
 
 
 def resolve(given):
     """The config of the flags given; UserError for what it cannot use."""
-    config = IclConfig(**((QUICK if given.get("quick") else {}) | given))
-    for field in dataclasses.fields(config):
-        check_bounds(field, getattr(config, field.name))
-    known = {"forms": tuple(FORMS), "noise": tuple(sequences.LAWS), "layers": tuple("1234567")}
-    for name, values in known.items():
-        asked = getattr(config, name)
-        for value in asked or ():
-            if value not in values:
-                raise UserError(f"--{name}: unknown {value!r}; known: {', '.join(values)}")
-        if asked == ():
-            raise UserError(f"--{name} names nothing")
-        if asked is not None:
-            known[name] = tuple(value for value in values if value in asked)
-    return dataclasses.replace(config, **known)
+    config = IclConfig(**(QUICK if given.get("quick") else {}) | given)
+    config.check()
+    for field in KNOWN:
+        config.chosen(field)
+    return config
 
 
 def reproduce(config, folder, progress, arguments):
@@ -85,14 +92,14 @@ def reproduce(config, folder, progress, arguments):
     progress.say(f"minisum {minisum.__version__}, in-context regression")
     progress.table(settings | {"device": machine.device_name(xp)})
     cells = Cells(folder, settings)
-    known = {name: cells.done(f"baselines-{name}") for name in config.noise}
-    missing = [name for name in config.noise if known[name] is None]
+    known = {name: cells.done(f"baselines-{name}") for name in config.chosen("noise")}
+    missing = [name for name in known if known[name] is None]
     for name, measured in baselines.measure(missing, config.test_size).items() if missing else ():
         known[name] = cells.keep(f"baselines-{name}", measured)
     for found in known.values():
         report.baselines_line(progress, found)
     # Arrays of one law fit a processor's cache; a GPU is kept busy by all of them.
-    groups = [[name] for name in config.noise] if config.backend == "numpy" else [config.noise]
+    groups = [[name] for name in known] if config.backend == "numpy" else [list(known)]
     results = {}
     for layers in config.depths():
         for names in groups:
@@ -108,11 +115,10 @@ def do_cells(config, layers, names, cells, progress):
     def key(form, name):
         return f"{form}-{name}-{layers}-layers"
 
-    wanted = [(form, name) for form in config.forms for name in names]
+    wanted = [(form, name) for form in config.chosen("forms") for name in names]
     missing = [cell for cell in wanted if cells.done(key(*cell)) is None]
-    forms = [form for form in config.forms if form in {form for form, _ in missing}]
-    laws = [name for name in names if name in {name for _, name in missing}]
     if missing:
+        forms, laws = (list(dict.fromkeys(part)) for part in zip(*missing, strict=True))
         trained = training.train(config, layers, forms, laws, progress)
         for cell in missing:
             report.cell_line(progress, cells.keep(key(*cell), trained[cell]))
@@ -128,21 +134,17 @@ def main(arguments=None):
 
 
 def run(arguments):
-    parser = parser_for(IclConfig, "python -m train.icl", __doc__.split("\n\n", 1)[1])
-    parser.add_argument_group("command").add_argument(
-        "--out", metavar="DIR", help="folder of the table (default: runs/icl-TIME)"
-    )
-    given = vars(parser.parse_args(arguments))
+    parser = parser_for(IclConfig, "python -m train.icl", about(__doc__))
+    add_out(parser, "folder of the table (default: runs/icl-TIME)")
+    given = parser.given(arguments)
     out = given.pop("out", None)
-    if out == "":
-        raise UserError("--out is empty: name a folder")
     config = resolve(given)
     folder = RunFolder(out or new_path("runs", "icl"))
     progress = Report()
     machine.keep_freed_memory()
-    with folder.claimed(), warnings.catch_warnings():
-        # A model that diverges overflows; its loss shows it.
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # A model that diverges overflows; its loss shows it.
+    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+    with folder.claimed(), quiet:
         try:
             reproduce(config, folder, progress, arguments)
         except KeyboardInterrupt:

@@ -19,12 +19,12 @@ FLOOR = 1e-12  # of logarithmic axes
 
 def draw(folder, config, results, known):
     """Write each figure as PNG and SVG, where matplotlib is installed."""
-    laws, forms = len(config.noise), [form for form in config.forms if form != "full"]
+    laws, forms = len(known), [form for form in config.chosen("forms") if form != "full"]
     layers = preferred(4, config.depths())
     figures = {"layers": (loss_by_layers, laws, 5), "noise": (loss_by_noise, laws, 5)}
     if forms:
         figures["coefficients"] = (coefficients, len(forms), 3)
-    if "full" in config.forms:
+    if "full" in config.chosen("forms"):
         figures["matrices"] = (matrices, 2 * layers, layers)
     for name, (function, panels, columns) in figures.items():
         columns = min(columns, panels)
@@ -57,8 +57,8 @@ def paint(figure, function, shape, panels, *found):
 def loss_by_layers(axes, config, results, known):
     """A panel a law: the best seed (line), all seeds (dots), the published number (cross)."""
     depths = config.depths()
-    for ax, name in zip(axes, config.noise, strict=True):
-        for form in config.forms:
+    for ax, name in zip(axes, known, strict=True):
+        for form in config.chosen("forms"):
             color, mark = STYLES[form]
             losses = [results[form, name, layers]["losses"] for layers in depths]
             losses = np.maximum(np.array(losses, float), FLOOR)
@@ -87,9 +87,9 @@ def loss_by_layers(axes, config, results, known):
 def loss_by_noise(axes, config, results, known):
     """A panel a law: loss at each σ of the deepest models' best seeds; shaded: trained on."""
     depth = config.depths()[-1]
-    for ax, name in zip(axes, config.noise, strict=True):
+    for ax, name in zip(axes, known, strict=True):
         law, levels = LAWS[name], known[name]["levels"]
-        for form in config.forms:
+        for form in config.chosen("forms"):
             (color, mark), profile = STYLES[form], results[form, name, depth]["profile"]
             profile = np.array(profile, float)
             ax.plot(levels, profile, color=color, marker=mark, markersize=3, label=NAMES[form])
@@ -108,8 +108,8 @@ def loss_by_noise(axes, config, results, known):
 
 def coefficients(axes, config, results, known):
     """A panel a form: the coefficients of each layer, for U(0, 5) and the greatest depth."""
-    name, depth = preferred("5", config.noise), config.depths()[-1]
-    forms = [form for form in config.forms if form != "full"]
+    name, depth = preferred("5", list(known)), config.depths()[-1]
+    forms = [form for form in config.chosen("forms") if form != "full"]
     for ax, form in zip(axes, forms, strict=True):
         omega = omegas(results[form, name, depth]["parameters"])
         for (at, place), (color, mark) in zip(COEFFICIENTS.items(), STYLES.values(), strict=True):
@@ -130,7 +130,7 @@ def omegas(parameters):
 
 def matrices(axes, config, results, known):
     """Q and P of each layer of the full form, for {1, 3} and 4 layers as in the paper."""
-    name, depth = preferred("1+3", config.noise), preferred(4, config.depths())
+    name, depth = preferred("1+3", list(known)), preferred(4, config.depths())
     found = results["full", name, depth]["parameters"]
     for i, ax in enumerate(axes):
         kind, layer = "QP"[i // depth], i % depth

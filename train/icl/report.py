@@ -52,10 +52,13 @@ def best(cell):
 
 
 def spread(cell):
-    """Mean ± standard deviation of the seeds; the largest error of any of them."""
+    """Mean ± standard deviation of the seeds; the largest error of any; how many diverged."""
     losses, gone = finite(cell["losses"]), cell["losses"].count(None)
     text = f"{number(np.mean(losses))} ± {number(np.std(losses))}; "
-    return text + f"{max(finite(cell['largest'])):.2g}" + f"; {gone} diverged" * (gone > 0)
+    text += f"{max(finite(cell['largest'])):.2g}"
+    if gone == len(cell["losses"]):
+        return "all diverged"
+    return f"{text}; {gone} diverged" if gone else text
 
 
 def agreement(cells):
@@ -79,7 +82,8 @@ def cell_line(progress, cell):
     skipped = f", {sum(cell['skipped_steps'])} steps overflowed" * any(cell["skipped_steps"])
     progress.say(
         f"{name_of(cell['layers'], cell['form'])}, {sequences.title(cell['noise'])}: best "
-        f"{best(cell)}, all {spread(cell)} largest error{skipped}, {duration(cell['seconds'])}"
+        f"{best(cell)}; all seeds and largest error: {spread(cell)}{skipped}; "
+        f"{duration(cell['seconds'])}"
     )
 
 
@@ -89,10 +93,11 @@ def name_of(layers, form):
 
 def table(config, results, show):
     """A row for each depth and form, with show(cell) for each law."""
+    laws = config.chosen("noise")
     return [
-        [name_of(n, form), *(show(results[form, name, n]) for name in config.noise)]
+        [name_of(n, form), *(show(results[form, name, n]) for name in laws)]
         for n in config.depths()
-        for form in config.forms
+        for form in config.chosen("forms")
     ]
 
 
@@ -101,8 +106,8 @@ def finish(progress, folder, config, results, known, arguments):
     rows = table(config, results, best)
     for row in ("one layer", *BASELINES):
         name = "1 layer, closed form" if row == "one layer" else row
-        rows.append([name, *(baseline(known[law], row) for law in config.noise)])
-    titles = ["", *map(sequences.title, config.noise)]
+        rows.append([name, *(baseline(found, row) for found in known.values())])
+    titles = ["", *map(sequences.title, known)]
     progress.say()
     for line in aligned([titles, *rows]):
         progress.say(line)

@@ -10,7 +10,7 @@ from minisum.files import write_bytes
 
 
 def picture(width, height):
-    """A decorator: draw(figure, ...) becomes a function of (path, ...) that writes a PNG.
+    """A decorator: draw(figure, ...) becomes a function of (path, ...) that writes a picture.
 
     width, height: inches. The function returns whether matplotlib is there.
     """
@@ -26,7 +26,7 @@ def picture(width, height):
             draw(figure, *arguments)
             content = io.BytesIO()
             with warnings.catch_warnings(action="ignore"):  # the font lacks a character: a box
-                figure.savefig(content, format="png", dpi=120)
+                figure.savefig(content, format=path.suffix[1:], dpi=120)
             write_bytes(path, content.getvalue())
             return True
 

@@ -138,6 +138,7 @@ class Config(Settings):
     warmup: int = option(0, "steps of linear warm-up", at_least=0, metavar="STEPS")
     weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
     epsilon: float = option(1e-8, "Adam's epsilon", **POSITIVE)
+    raw_epsilon: bool = option(False, "add epsilon before bias correction, as Keras does")
     clip_value: float = option(None, "clip every gradient to [-X, X]", **POSITIVE)
     clip_norm: float = option(None, "clip the norm of the whole gradient", **POSITIVE)
     ema: float = option(
@@ -197,7 +198,10 @@ class TextConfig(Config):
     validation: float = option(
         0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
     )
-    tokenizer: str = option("word", "unit of text", "data", choices=KINDS)
+    tokenizer: str = option(
+        "word", "unit of text: words, words and punctuation marks, byte pairs, or characters",
+        "data", choices=KINDS,
+    )  # fmt: skip
     vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
     max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
 

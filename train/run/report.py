@@ -96,23 +96,6 @@ class Report:
         self.say()
         self.table(rows)
 
-    def comparison(self, results, metrics):
-        """The mixers side by side by these test metrics; time relative to the first."""
-        scores = [f"test {metric.replace('_', ' ')}" for metric in metrics]
-        titles = ["mixer", *scores, "parameters", "tokens/s", "time", "best epoch"]
-        lines = [list(part) for part in zip(*map(self.tables.in_two_lines, titles), strict=True)]
-        for result in results:
-            # Speeds, not total times: the mixers may stop after different numbers of epochs.
-            ratio = results[0]["tokens_per_second"] / result["tokens_per_second"]
-            scores = [f"{result[f'test_{metric}']:.4f}" for metric in metrics]
-            costs = [f"{result['parameters']:,}", f"{result['tokens_per_second']:,.0f}"]
-            last = [f"{ratio:.2f}x", str(result["best_epoch"])]
-            lines.append([result["mixer"], *scores, *costs, *last])
-        if baseline := results[0].get("majority_accuracy"):
-            blank = [""] * (len(lines[0]) - 2)
-            lines.append(["majority class", f"{baseline:.4f}", *blank])
-        self.say("\n".join(["", *self.tables.aligned(lines)]))
-
     @contextlib.contextmanager
     def bar(self, title, total, done):
         """Yield advance(loss), to call after every step: a tqdm bar on a terminal."""
@@ -186,6 +169,9 @@ def readable(value):
     """A number as a person reads it: 0.1235, 12,345."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+    if isinstance(value, dict):
+        shown = [f"{name} {readable(one)}" for name, one in list(value.items())[:10]]
+        return ", ".join(shown + ["..."] * (len(value) > 10))
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
