@@ -36,6 +36,7 @@ STATE = {
     "position": {
         "epoch": int, "step": int, "loss_sum": float, "targets": int, "tokens": int,
         "step_seconds": float, "seconds": float, "history": [RECORD],
+        "logged": [{"step": int}], "logged_sum": float, "logged_targets": int,
     },
     "adam_steps": int,
     "origin": {"settings": dict, "tokenizer": (str, NOTHING)},
