@@ -95,7 +95,7 @@ def wrong_state(
     metric: what chooses the epoch, and so is in every record of the history. vectors: name ->
     shape of those of the model; after an epoch those of the best one are there too.
     """
-    if not fits(meta, STATE):
+    if not fits(meta, STATE) or not fits(meta["position"].get("logged", []), [{"step": int}]):
         return True
     if meta["position"]["history"]:
         vectors = vectors | {"best": vectors["params"]}
