@@ -53,7 +53,7 @@ class Line(Model):
 
 class LineTask:
     name, dataset, data_sha256 = "line", "toy", "0" * 64
-    metric, higher_is_better = "loss", False
+    metric, higher_is_better, report_metrics = "loss", False, ("loss",)
     details = {}
     train_size = 23
 

@@ -28,6 +28,7 @@ class Learner:
         # One shard; on a GPU the step is recorded, for its many small kernels wait for Python.
         self.shards = Shards(self.model, rows=self.model.models)
         self.adam = Adam(self.params)
+        self.last = self.params.zeros_like()  # the parameters of the last finite gradients
         self.skipped = xp.zeros(self.model.models, int)
 
     def step(self, batch, rate):
@@ -36,7 +37,10 @@ class Learner:
         self.adam.step(self.grads, rate * self.rate)
 
     def clip(self):
-        """Scale each model's gradient to a norm of at most clip_norm; drop one that overflowed."""
+        """Scale each model's gradient to a norm of at most clip_norm.
+
+        A model whose gradient overflowed goes back to where the last one was finite, at rest.
+        """
         xp, views = self.params.xp, self.grads.flat.values()
         axes = [tuple(range(1, view.ndim)) for view in views]
         norms = xp.sqrt(sum((v * v).sum(axis=a) for v, a in zip(views, axes, strict=True)))
@@ -44,9 +48,13 @@ class Learner:
         self.skipped += ~finite
         lengths = xp.where(finite, xp.maximum(norms, 1e-300), 1)
         scale = xp.minimum(1, self.clip_norm / lengths)
-        for view, axis in zip(views, axes, strict=True):
-            shape = (-1, *(1 for _ in axis))
-            view[...] = xp.where(finite.reshape(shape), view, 0) * scale.reshape(shape)
+        for name, view in self.grads.flat.items():
+            shape = (-1, *(1 for _ in view.shape[1:]))
+            good, now, m = finite.reshape(shape), self.params.flat[name], self.adam.m.flat[name]
+            view[...] = xp.where(good, view, 0) * scale.reshape(shape)
+            now[...] = xp.where(good, now, self.last.flat[name])
+            m[...] = xp.where(good, m, 0)
+        self.last.vector[...] = self.params.vector
 
     def errors(self, G, target):
         """½ |ŵ - ŵ_σ|² (K, B) of each sequence, in the unit of its model."""
