@@ -289,8 +289,14 @@ def _check_differences(
         def fits(slope, error, analytic=analytic):
             return abs(analytic - slope) <= tolerance * max(abs(analytic), abs(slope)) + error
 
-        (coarse, _, _), (fine, _, size) = probe(first_step), probe(first_step / 2)
+        (coarse, wide, _), (fine, narrow, size) = probe(first_step), probe(first_step / 2)
         slope, error, note = (4 * fine - coarse) / 3, noise(first_step / 2) * size, ""
+        # The slopes to both sides differ as before after half the step: their mean is no slope.
+        if narrow > 0.99 * wide and narrow > max(100 * error, 1e-3 * abs(slope)):
+            _, _, on_kink, _ = extrapolate(probe, first_step, *sizes)
+            if on_kink:
+                verdict.kinks += 1
+                continue
         # Most often that is all. Where they do not fit, or roundings may hide a mistake: any step.
         if not (error <= FAINT * max(1.0, abs(slope)) and fits(slope, error)):
             slope, error, on_kink, note = extrapolate(probe, first_step, *sizes)

@@ -23,6 +23,25 @@ def linear(rng, fan_out, fan_in, draw="uniform", bias=True):
     return {"W": W, "b": b} if bias else {"W": W}
 
 
+def attention(rng, width, heads, head_width, draw="glorot"):
+    """{"q", "k", "v" (H h, d), "o" (d, H h)}, the layers of multi-head attention, with biases.
+
+    draw: one of `linear`; or that of a library, whose biases are zero: "keras", weights as Keras
+    drew them before version 3.13, Glorot's limit with the fans of arrays (d, H, h) and (H, h, d);
+    "pytorch", as torch.nn.MultiheadAttention: Glorot's limit of one (3 H h, d) matrix for q, k and
+    v, and "uniform" for o.
+    """
+    d, H, h = width, heads, head_width
+    if draw not in ("keras", "pytorch"):
+        return {c: linear(rng, H * h, d, draw) for c in "qkv"} | {"o": linear(rng, d, H * h, draw)}
+    if draw == "keras":
+        into, out = np.sqrt(6 / ((H + h) * d)), np.sqrt(6 / ((h + d) * H))
+    else:
+        into, out = np.sqrt(6 / (d + 3 * H * h)), 1 / np.sqrt(H * h)
+    layers = {c: {"W": rng.uniform(-into, into, (H * h, d)), "b": np.zeros(H * h)} for c in "qkv"}
+    return layers | {"o": {"W": rng.uniform(-out, out, (d, H * h)), "b": np.zeros(d)}}
+
+
 def norm(width, bias=True):
     """{"gain", "bias"} of a layer norm, or the gain of an RMSNorm: it changes nothing at first."""
     return {"gain": np.ones(width)} | ({"bias": np.zeros(width)} if bias else {})

@@ -121,6 +121,9 @@ EXAMPLES = {
     "split_heads": lambda draw: exact(draw.grid("B n d"), heads=2),
     "merge_heads": lambda draw: exact(draw.grid("B H n h")),
     "attention": lambda draw: smooth(*draw.qkv(draw.normal), draw.mask()),
+    "attention_with_dropout": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.ids("B H n n") > 2, rate=0.5
+    ),
     "window_attention": lambda draw: smooth(
         *draw.qkv(draw.normal), draw.mask(), window=3, causal=True
     ),
@@ -150,6 +153,10 @@ EXAMPLES = {
     ),
     "l2_norm": lambda draw: smooth(draw.normal("B n d")),
     "causal_conv": lambda draw: exact(draw.grid("B n d"), draw.grid("3 d")),
+    "coding_rate": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("B H n", 0, 1)),
+    "coding_rate_bound": lambda draw: smooth(
+        draw.normal("B H n h"), draw.uniform("B H n", 0, 1)
+    ),
     "both_ways_product": lambda draw: smooth(
         *draw.qkv(draw.normal), draw.uniform("B H n h", -2, 0)
     ),

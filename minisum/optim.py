@@ -39,6 +39,9 @@ class Adam:
     limits each gradient entry to ±clip_value; `clip_norm` then scales the whole gradient down to
     that Euclidean length. The gradient passed to `step` is left as it was. `workers` share a
     vector on the host; no entry's result depends on how many they are.
+
+    raw_epsilon: eps joins √v before the bias is corrected, as Keras does it; in the formula above
+    it is then eps / √(1 - β₂ᵗ), 32 times as large in the first step.
     """
 
     def __init__(
@@ -46,13 +49,14 @@ class Adam:
         params,
         betas=(0.9, 0.999),
         eps=1e-8,
+        raw_epsilon=False,
         weight_decay=0.0,
         clip_value=None,
         clip_norm=None,
         workers=None,
     ):
         self.params, self.workers = params, workers or Workers()
-        self.betas, self.eps = betas, eps
+        self.betas, self.eps, self.raw_epsilon = betas, eps, raw_epsilon
         self.clip_value, self.clip_norm = clip_value, clip_norm
         self.m, self.v = params.zeros_like(), params.zeros_like()
         self.steps = 0
@@ -70,7 +74,10 @@ class Adam:
             length = xp.sqrt(xp.vdot(clipped, clipped))
             scale = xp.minimum(1, self.clip_norm / xp.maximum(length, 1e-12))
         moved = self.params.vector, self.m.vector, self.v.vector, g
-        formula = self.steps, lr, self.betas, self.eps, self.decays
+        eps = self.eps
+        if self.raw_epsilon:
+            eps /= math.sqrt(1 - self.betas[1] ** self.steps)
+        formula = self.steps, lr, self.betas, eps, self.decays
         follow = (average.params.vector, average.rate(self.steps)) if average else (None, None)
         adam_update(*moved, *formula, self.clip_value, scale, *follow, self.workers)
 

@@ -145,8 +145,9 @@ def craft(rng, out, outside):
             with contextlib.suppress(Exception):  # the library refuses to write some
                 checkpoint.save(path, arrays, meta)
         elif name == "tokenizer":
-            path.write_text(json.dumps(change(rng, json.loads(path.read_text()))))
-            follow(out, path)
+            with contextlib.suppress(ValueError, RecursionError):  # it is an odd file by now
+                path.write_text(json.dumps(change(rng, json.loads(path.read_bytes()))))
+                follow(out, path)
         else:
             with contextlib.suppress(ValueError):
                 files.write_json(path, change(rng, files.read_json(path)), sealed=True)

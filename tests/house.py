@@ -18,7 +18,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = tuple(f"{ROOT / name}/" for name in ("minisum", "train", "data"))
 
-FRAMES, FUNCTIONS, MODULES = 8, 25, 51
+FRAMES, FUNCTIONS, MODULES = 8, 25, 50
 LINES = {
     "minisum/tiny/classifier.py": 130,
     "minisum/tiny/language_model.py": 190,
@@ -26,11 +26,18 @@ LINES = {
     "minisum/fast": 1700,
     "minisum/models": 1500,
     "train": 6000,
-    "data": 1950,
+    "data": 1960,
 }
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
+    "train/rivals.py": 120,
+    "train/forecast_baselines.py": 90,
+    "train/forecast_files.py": 70,
+    "train/run/comparison.py": 40,
+    "minisum/models/bag.py": 70,
+    "minisum/models/series_baselines.py": 90,
+    "minisum/ops/rate_reduction.py": 80,
     "train/bench/training.py": 120,
     "train/bench/pytorch_training.py": 90,
     "minisum/fast/decayed_products.py": 70,
@@ -50,21 +57,27 @@ LATER = {
     "minisum/fast/chunked_slots.py": 80,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
-    "minisum/runs": 780,
-    "minisum/text": 580,
+    "minisum/runs": 840,
+    "minisum/text": 620,
     "minisum/columns.py": 110,
     "minisum/files.py": 270,
     "minisum/runs/schema.py": 130,
-    "data/reading/times.py": 70,
+    "data/reading/times.py": 110,
     "train/run/children.py": 180,
     "minisum/models/in_context.py": 250,
     "train/icl": 800,
     "minisum/__main__.py": 40,
-    "train/run/answers.py": 170,
-    "train/page": 190,
+    "data/reading/folder.py": 30,
+    "train/write.py": 110,
+    "train/run/answers.py": 230,
+    "train/run/scores.py": 110,
+    "train/run/curves.py": 80,
+    "train/run/lines.py": 60,
+    "train/run/tables.py": 60,
+    "train/page": 130,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
-LARGER = {"train": 6037}
+LARGER = {"train": 6035}
 
 
 def frames():

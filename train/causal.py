@@ -1,8 +1,9 @@
 """Train a causal language model, and write text with it: python -m train.causal
 
 Without arguments it learns to write Python's documentation, which is on every machine, with
-cumulative summation in every layer. `--mixer all` trains summation, attention and the published
-hybrid under one budget. `--generate "prompt" --out RUN` continues a text with a trained model.
+summation in every layer but the last, which is attention. `--mixer all` trains that hybrid,
+summation and attention under one budget. `--generate "prompt" --out RUN` continues a text with a
+trained model.
 """
 
 import dataclasses
@@ -13,16 +14,15 @@ import numpy as np
 
 from data.sets.language import DEFAULT, NAMES, WITH_VALIDATION, load_language
 from data.windows import PackedWindows, RowWindows
-from minisum import backend, mixers
-from minisum.errors import UserError, visible
+from minisum import mixers
+from minisum.errors import UserError
 from minisum.models import language_model
-from minisum.runs import load as load_run
 from minisum.runs.reading import build_model
 from minisum.text import batches, byte_tokens
+from minisum.text.splits import overlap
 from minisum.text.tokenizer import encode
 from train import command_line
-from train.command_line import run_with_exit_status
-from train.run.options import LayerPattern, N, Parser, TextConfig, changed, option, recipes, utf8
+from train.run.options import LayerPattern, N, TextConfig, changed, option, recipes
 from train.run.task import Task, tokenizer_of
 
 MIXERS = ("summation", "attention", "hybrid", "all")
@@ -31,7 +31,9 @@ MIXERS = ("summation", "attention", "hybrid", "all")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CausalConfig(LayerPattern, TextConfig):
     dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
-    limit_train: int = option(None, "train on N documents only, drawn at random", "data", **N)
+    limit_train: int = option(
+        None, "train on N documents only, drawn at random; of running text, N lines", "data", **N
+    )
     limit_test: int = option(None, "test on N documents only, drawn at random", "data", **N)
     first_rows: bool = option(
         False, "the limits keep the first documents, as first published, instead of a random draw; "
@@ -43,17 +45,21 @@ class CausalConfig(LayerPattern, TextConfig):
         help="fraction of the training text held out to choose the epoch",
     )  # fmt: skip
     tokenizer: str = option(
-        "bpe", "byte pairs learned from the training text, or hub:NAME for published ones", "data",
-        metavar="KIND",
+        "bpe", "byte pairs learned from the training text, character, or hub:NAME for published "
+        "byte pairs", "data", metavar="KIND",
     )  # fmt: skip
     vocab_size: int = changed(TextConfig, "vocab_size", 8192, help="tokens of the vocabulary")
     rows: bool = option(
         False, "one padded row a text, cut to --max-len, instead of packed windows", "data"
     )
+    sample: int = option(
+        40, "tokens that the model writes after each epoch, for you to read; 0 for none", "running",
+        at_least=0, at_most=10_000, metavar="N",
+    )  # fmt: skip
     reset: bool = option(False, "restart memory and positions at each document", "data")
 
     mixer: str = option(
-        "summation", "the layers; hybrid: summation, then attention last; all compares the three; "
+        "hybrid", "the layers; hybrid: summation, then attention last; all compares the three; "
         "for any other mixer see --layers-pattern", "model", choices=MIXERS,
     )  # fmt: skip
     layers_pattern: str = option(
@@ -67,6 +73,7 @@ class CausalConfig(LayerPattern, TextConfig):
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", choices=language_model.POSITIONS,
     )  # fmt: skip
+    position_offset: float = option(2.0, "added to positions that multiply", "model", metavar="X")
     sum_scale: str = option(
         "length", "divide the sums by --max-len, or leave them as published: none", "model",
         choices=language_model.SUM_SCALES,
@@ -89,8 +96,9 @@ class CausalConfig(LayerPattern, TextConfig):
 
     def check(self, given=()):
         super().check(given)
-        if self.tokenizer != "bpe" and not self.tokenizer.startswith(byte_tokens.HUB):
-            raise UserError(f"--tokenizer {self.tokenizer}: choose bpe or hub:NAME")
+        kinds = self.tokenizer in ("bpe", "character")
+        if not (kinds or self.tokenizer.startswith(byte_tokens.HUB)):
+            raise UserError(f"--tokenizer {self.tokenizer}: choose bpe, character or hub:NAME")
         self.check_pattern(given)
         if self.layers_pattern is not None:
             mixers.parse_pattern(self.layers_pattern)
@@ -131,6 +139,7 @@ class LanguageModelling(Task):
         super().__init__(config, data, tokenizer)
         self.token_bytes = byte_tokens.lengths_of_tokens(tokenizer)
         self.windows = {split: self.cut(texts, split) for split, texts in data.splits.items()}
+        self.test_texts_in_train = overlap(data.splits)
         self.train_size = len(self.windows["train"])
 
     def cut(self, texts, split):
@@ -169,9 +178,18 @@ class LanguageModelling(Task):
         # As first published: every batch counts the same, however little text is in it.
         return found | {"batch_perplexity": perplexity(np.mean(batch_means))}
 
+    def sample(self, params):
+        from minisum.runs.language_model import LanguageModelRun
+
+        if self.config.rows or not self.config.sample:  # a row begins without a separator
+            return None
+        run = LanguageModelRun(self.model, params, self.tokenizer, self.model_spec())
+        return run.generate(tokens=self.config.sample)
+
     def summary(self):
         sizes = {f"{split}_tokens": windows.targets for split, windows in self.windows.items()}
         mixer = self.config.layers_pattern or self.config.mixer
+        sizes["test_texts_in_train"] = self.test_texts_in_train
         return {"mixer": mixer, "vocabulary": self.vocab, **sizes}
 
     def model_spec(self):
@@ -200,7 +218,8 @@ def perplexity(loss):
 
 def describe_model(config, vocab):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
-    names = ("width", "max_len", "heads", "d_ff", "positions", "tied", "sum_scale", "norm", "ffn")
+    names = ("width", "max_len", "heads", "d_ff", "positions", "position_offset", "tied")
+    names += ("sum_scale", "norm", "ffn")
     layers = config.pattern
     if config.feature_map:
         features = f"linear_attention:feature_map={config.feature_map}"
@@ -213,61 +232,9 @@ def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not any(word.partition("=")[0] == "--generate" for word in arguments):
         return command_line.main(LanguageModelling, arguments)
-    asks_for_help = {"-h", "--help"} & set(arguments)  # with a prompt or without
-    parser = generate_parser()
-    with run_with_exit_status() as outcome:
-        outcome.status = write(parser.parse_args(["--help"] if asks_for_help else arguments))
-    return outcome.status
+    from train import write
 
-
-def generate_parser():
-    about = "Continue a text with a trained language model."
-    parser = Parser.with_defaults("python -m train.causal --generate", about)
-    add = parser.add_argument
-    add("--generate", metavar="PROMPT", required=True, help="the text to continue, may be empty")
-    add("--out", metavar="RUN", required=True, help="folder of the run whose model writes")
-    add("--tokens", type=int, default=200, metavar="N", help="how many tokens to add")
-    add("--temperature", type=float, default=0.8, metavar="X", help="0 takes the likeliest token")
-    add("--top-k", type=int, metavar="K", help="draw among the K likeliest tokens only")
-    add("--seed", type=int, default=0, metavar="N", help="the same seed writes the same text")
-    add("--backend", default="numpy", choices=backend.NAMES, help="where arrays live")
-    return parser
-
-
-def write(chosen):
-    """Print the prompt and its continuation; return the exit status.
-
-    The prompt is read in one pass; then tokens are drawn one at a time and shown at once.
-    """
-    for holds, what in (
-        (0 <= chosen.tokens < 2**63, f"--tokens {chosen.tokens}: from 0 to 2**63 - 1"),
-        (0 <= chosen.temperature < np.inf, f"--temperature {chosen.temperature}: from 0 to finite"),
-        (chosen.top_k is None or chosen.top_k >= 1, f"--top-k {chosen.top_k}: at least 1 token"),
-        (chosen.seed >= 0, f"--seed {chosen.seed}: it must be at least 0"),
-    ):
-        if not holds:
-            raise UserError(what)
-    run = load_run(chosen.out, chosen.backend, task="causal")
-    text = utf8(chosen.generate)
-    drawing = {name: getattr(chosen, name) for name in ("tokens", "temperature", "top_k", "seed")}
-    pieces = run.stream(text, **drawing)
-    if sys.stdout is None:
-        raise UserError("--generate needs standard output, and it is closed")
-    sys.stdout.reconfigure(encoding="utf-8", errors="replace")
-    show(text)
-    status = 0
-    try:
-        for piece in pieces:
-            show(piece)
-    except KeyboardInterrupt:
-        status = 130
-    show("\n")
-    return status
-
-
-def show(text):
-    sys.stdout.write(visible(text))
-    sys.stdout.flush()
+    return write.main(arguments)
 
 
 if __name__ == "__main__":

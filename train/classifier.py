@@ -19,17 +19,19 @@ from data.sets.classification import DEFAULT, NAMES, load_classification
 from minisum import mixers
 from minisum.errors import UserError
 from minisum.models import classifier as models
+from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
+from train import rivals
 from train.command_line import main
-from train.run.options import D_FF, NAME, POSITIVE, RATE, N, TextConfig, changed, option, recipes
-from train.run.task import Task, tokenizer_of
+from train.run.options import D_FF, POSITIVE, RATE, N, TextConfig, changed, option, recipes, refuse
+from train.run.task import tokenizer_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(TextConfig):
     dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
-    text_column: str = option(None, "text column of --data (guessed if obvious)", "data", **NAME)
-    label_column: str = option(None, "label column of --data (guessed if obvious)", "data", **NAME)
+    text_column: str = option(None, "text column of --data, else guessed", "data", metavar="NAME")
+    label_column: str = option(None, "label column of --data, else guessed", "data", metavar="NAME")
     validation: float = changed(TextConfig, "validation", 0.05)
     drop_unknown: bool = option(False, "leave out unknown words instead of marking them", "data")
     padding: str = option(
@@ -39,8 +41,10 @@ class ClassifierConfig(TextConfig):
     mixer: str = option(
         "summation",
         "how tokens are mixed: summation, attention or mean_embedding as published, all to compare "
-        "these three, or in an encoder any of " + ", ".join(mixers.TABLE),
-        "model", metavar="NAME", choices=sorted({"all", *models.MODELS, *mixers.TABLE}),
+        "these three, or in an encoder any of " + ", ".join(mixers.TABLE) + "; or a linear "
+        "classifier of scikit-learn on n-grams, svm or naive_bayes, which all compares too",
+        "model", metavar="NAME",
+        choices=sorted({"all", *models.MODELS, *mixers.TABLE, *rivals.CLASSIFIERS}),
     )  # fmt: skip
     encoder: bool = option(
         False, "an encoder of pre-norm blocks, also where there is a published one-layer model; "
@@ -57,12 +61,29 @@ class ClassifierConfig(TextConfig):
         "split", "split the width among the heads, or give each the full one", "model",
         choices=("split", "full"),
     )  # fmt: skip
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
+        "smaller", "model", choices=("glorot", "keras"),
+    )  # fmt: skip
+    positions: str = option(
+        None, "how positions enter (default: multiply for summation, add for attention)", "model",
+        choices=models.POSITIONS,
+    )  # fmt: skip
+    position_offset: float = option(1.0, "added to positions that multiply", "model", metavar="X")
+    bag_rows: int = option(
+        0, "beside the features every word and every pair of words votes on the classes directly, "
+        "the pairs hashed into N rows (fewer where the texts are few); 0: none does", "model",
+        at_least=0, at_most=2**26, metavar="N",
+    )  # fmt: skip
+    one_logit: bool = option(False, "two classes share one logit, as first published", "model")
     pooling: str = option(
         None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
         choices=tuple(models.POOLING),
     )  # fmt: skip
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
+    tokenizer: str = changed(TextConfig, "tokenizer", "wordpunct")
+    vocab_size: int = changed(TextConfig, "vocab_size", 80_000)
     max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
         None, "passes over the training rows (default: 15, or enough for 3,000 steps)", **N,
@@ -73,6 +94,10 @@ class ClassifierConfig(TextConfig):
     )  # fmt: skip
     ema: float = changed(TextConfig, "ema", 0.999)
     patience: int = changed(TextConfig, "patience", 10)
+    calibrate: bool = option(
+        False, "after training, fit a temperature on the validation rows: probabilities that are "
+        "as often right as they say",
+    )  # fmt: skip
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
     WITH_DATA = ("test_data", "text_column", "label_column")
@@ -80,6 +105,10 @@ class ClassifierConfig(TextConfig):
 
     def check(self, given=()):
         super().check(given)
+        if self.calibrate and self.select == "test":
+            raise UserError("--calibrate needs validation rows, and --select test leaves none")
+        if self.mixer in rivals.CLASSIFIERS:
+            rivals.require()
         if self.is_encoder:
             self.check_encoder(given)
         elif self.d_ff is not None:
@@ -90,10 +119,11 @@ class ClassifierConfig(TextConfig):
 
     @property
     def is_encoder(self):
-        return self.encoder or self.layers > 1 or self.mixer not in (*models.MODELS, "all")
+        one_layer = self.mixer in (*models.MODELS, *rivals.CLASSIFIERS, "all")
+        return self.encoder or self.layers > 1 or not one_layer
 
     def check_encoder(self, given):
-        if self.mixer in ("all", "mean_embedding"):
+        if self.mixer in ("all", "mean_embedding", *rivals.CLASSIFIERS):
             raise UserError(
                 f"--mixer {self.mixer} has one-layer models only: leave out --encoder and --layers"
             )
@@ -105,14 +135,16 @@ class ClassifierConfig(TextConfig):
         if self.head_width == "full" or self.unmasked:
             name = "--unmasked" if self.unmasked else "--head-width full"
             raise UserError(f"{name} belongs to the published one-layer models, not to an encoder")
+        one_layer = ("attention_init", "positions", "position_offset")
+        refuse(one_layer, given, "it belongs to the one-layer models, not to an encoder")
 
 
-class Classification(Task):
+class Classification(rivals.WithRivals):
     name = "classifier"
     config_class = ClassifierConfig
     description = "Train a text classifier by direct summation, or with another mixer."
     metric = "accuracy"
-    compared = tuple(models.MODELS)
+    models, rivals, untrained = models.MODELS, rivals.CLASSIFIERS, tuple(rivals.CLASSIFIERS)
     report_metrics = ("accuracy", "macro_f1")
     predict_flags = ("data", "text_column", "format", "write", "top_k")
     predict_help = (
@@ -133,18 +165,28 @@ class Classification(Task):
         return cls(config, data, tokenizer_of(config, folder, resume, train.texts))
 
     def __init__(self, config, data, tokenizer):
+        from minisum.models.bag import rows_for
+
         super().__init__(config, data, tokenizer)
         self.data = data
         self.reader = TextReader(tokenizer, **describe_reader(config))
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
+        self.temperature, self.details = 1.0, {"class_names": data.class_names}
+        self.test_texts_in_train = overlap(data.splits)
+        self.bag_rows = rows_for(config.bag_rows, self.texts["train"].offsets[-1])
+
+    def rival_rows(self, split):
+        return self.data.splits[split].texts, self.labels[split]
 
     @staticmethod
     def resolve(config):
         """The learning rate filled in: each kind of model has its own scale of gradients."""
         from minisum.runs.estimator import learning_rate
 
+        if config.mixer in rivals.CLASSIFIERS:
+            return dataclasses.replace(config, lr=config.lr or 1.0, epochs=1)
         rate = learning_rate("encoder" if config.is_encoder else config.mixer)
         return dataclasses.replace(config, lr=config.lr or rate)
 
@@ -156,36 +198,72 @@ class Classification(Task):
         labels = self.labels[split]
 
         def judge(logits, rows):  # of many classes, the logits of a whole split would not fit
+            logits = logits / self.temperature
             top, own = logits.max(axis=1), logits[np.arange(len(rows)), labels[rows]]
-            losses = top - own + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-            return np.stack([losses, logits.argmax(axis=1)], axis=1)
+            normaliser = np.log(np.exp(logits - top[:, None]).sum(axis=1))
+            return np.stack([top - own + normaliser, logits.argmax(axis=1), -normaliser], axis=1)
 
-        losses, chosen = self.outputs(split, predict, judge).T
-        chosen = chosen.astype(int)
-        return {
-            "loss": float(losses.mean()),
+        if self.is_rival:
+            metrics, chosen = {}, self.rival_answers(split)
+        else:
+            losses, chosen, logs = self.outputs(split, predict, judge).T
+            metrics, chosen = {"loss": float(losses.mean())}, chosen.astype(int)
+        found = metrics | {
             "accuracy": float((chosen == labels).mean()),
             "macro_f1": macro_f1(chosen, labels, len(self.data.class_names)),
         }
+        if folder and not self.is_rival:
+            from train.run import scores
+
+            texts, names = self.data.splits[split].texts, self.data.class_names
+            found["calibration_error"] = scores.report(
+                folder, chosen, np.exp(logs), labels, texts, names
+            )
+        return found
+
+    def draw(self, folder):
+        from train.run import scores
+
+        if not self.is_rival:
+            scores.draw(folder)
+
+    def fit_after(self, predict):
+        if self.config.calibrate:
+            from train.run.scores import fit_temperature as fit
+
+            self.temperature = fit(self.outputs("val", predict), self.labels["val"])
+            self.details["temperature"] = self.temperature
+        return self.config.calibrate
+
+    def baselines(self):
+        return {"majority class": {"accuracy": self.majority_accuracy()}}
+
+    def majority_accuracy(self):
+        counts = np.bincount(self.labels["train"], minlength=len(self.data.class_names))
+        return float((self.labels["test"] == counts.argmax()).mean())
 
     def summary(self):
-        counts = np.bincount(self.labels["train"], minlength=len(self.data.class_names))
         return {
             "train_examples": self.train_size,
             "val_examples": len(self.labels["val"]),
             "test_examples": len(self.labels["test"]),
+            "test_texts_in_train": self.test_texts_in_train,
             "classes": len(self.data.class_names),
             "vocabulary": self.vocab,
-            "majority_accuracy": float((self.labels["test"] == counts.argmax()).mean()),
+            "majority_accuracy": self.majority_accuracy(),
+            **self.rival_settings(),
         }
 
     def model_spec(self):
         names = self.data.class_names
+        if self.is_rival:
+            return {"model": {"kind": self.config.mixer}, "class_names": names}
         return {
-            "model": describe_model(self.config, self.vocab, len(names)),
+            "model": describe_model(self.config, self.vocab, len(names), self.bag_rows),
             "text": describe_reader(self.config),
             "class_names": names,
             "columns": self.data.columns,
+            "temperature": self.temperature,
         }
 
     @staticmethod
@@ -200,15 +278,16 @@ def load_data(config):
     return load_classification(**config.source(), **columns, **config.split())
 
 
-def describe_model(config, vocab, classes):
+def describe_model(config, vocab, classes, bag_rows):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
-    sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes}
-    sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout")
+    sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes, "bag_rows": bag_rows}
+    sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout", "one_logit")
     if config.is_encoder:
         encoder = config.pick("layers", "heads", "d_ff")
         return {"kind": "encoder_classifier", "encoder": encoder, **sizes}
     head_width = config.width if config.head_width == "full" else None
-    attention = {"heads": config.heads, "head_width": head_width}
+    attention = {"heads": config.heads, "head_width": head_width, "draw": config.attention_init}
+    sizes |= config.pick("positions", "position_offset")
     return {"kind": "classifier", "masked": not config.unmasked, **attention, **sizes}
 
 

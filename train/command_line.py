@@ -6,6 +6,7 @@ SIGINT and SIGTERM with the state saved (129: SIGHUP).
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import sys
 import traceback
@@ -52,11 +53,16 @@ def main(command, arguments=None):
         results = []
         for mixer, part, begun in parts:
             variant = task.with_mixer(mixer) if mixer else task
-            group.from_rank_0(lambda: begin(variant, part, begun))  # noqa: B023
-            results.append(train(variant, part, report, begun))
-            report.result(results[-1], part)
+            whole = [(task, folder, True)] if mixer else []
+            settings = functools.partial(begin, [*whole, (variant, part, begun)])
+            results.append(train(variant, part, report, begun, settings))
+            if not mixer:
+                report.result(results[-1], part)
+        if len(parts) > 1 or len(task.baselines()) > 1:
+            from train.run.comparison import comparison
+
+            report.say("\n".join(["", *comparison(task, results)]))
         if len(parts) > 1:
-            report.comparison(results, task.report_metrics)
             path = folder.path / "comparison.json"
             group.from_rank_0(lambda: files.write_json(path, results))
     return outcome.status
@@ -181,7 +187,6 @@ def prepare(command, arguments, held, report):
         )
     if task.config.mixer != "all":
         return task, folder, [(None, folder, resume)]
-    begin(task, folder, resume)
     parts = []
     for mixer in task.compared:
         part = RunFolder(files.inside(folder.path, mixer))
@@ -199,6 +204,8 @@ def read_settings(command, chosen, given):
         if out is None:
             raise UserError("--resume needs --out DIR: the folder of the run to go on with")
         config, stored = from_run(command.config_class, command.name, out, given)
+        if config.data is not None and not Path(config.data).exists():
+            raise UserError(f"{config.data} is not there any more: name its new place with --data")
         if stored.get("ranks", 1) != process_group.group().size and "threads" not in given:
             config = dataclasses.replace(config, threads=None)
     else:
@@ -208,11 +215,15 @@ def read_settings(command, chosen, given):
     return resolve_defaults(config), stored, RunFolder(out)
 
 
-def begin(task, folder, begun):
-    """Write down what the run is. A folder with a config.json holds a run."""
-    if not (begun and folder.tokenizer.exists()):
-        task.save(folder.path)
-    files.write_json(folder.config, identity(task), sealed=True)
+def begin(runs):
+    """Write down what runs are: (task, folder, begun). A folder with a config.json holds a run."""
+    from train.run.lines import mark_latest
+
+    for task, folder, begun in runs:
+        if not (begun and folder.tokenizer.exists()):
+            task.save(folder.path)
+        files.write_json(folder.config, identity(task), sealed=True)
+        mark_latest(folder.path)
 
 
 def identity(task):

@@ -2,48 +2,33 @@
 
 Without arguments it forecasts a generated series of known structure, with layers that see one
 patch at a time and attention last. `--mixer all` compares that with attention in every layer,
-summation, no mixing at all, one linear map of the window, and two repetitions.
+summation, no mixing at all, two linear maps of the window, and two repetitions.
 """
 
 import csv
 import dataclasses
-import datetime
 import sys
 from functools import cached_property
 
 import numpy as np
 
-from data.reading.times import steps_in_a_day, time_step
-from data.sets.forecast import (
-    DEFAULT,
-    NAMES,
-    SPLITS,
-    Windows,
-    load_series,
-    read_series,
-)
+from data.reading.times import steps_in_a_day, times_ahead
+from data.sets.forecast import DEFAULT, NAMES, SPLITS, Windows, load_series, read_series
 from minisum.errors import UserError
-from minisum.files import write_text
 from minisum.mixers import parse_pattern
 from minisum.models import forecaster
-from minisum.models.closed_form import LinearMap, Repeat
 from minisum.runs.reading import build_model
-from minisum.text import batches
 from train.command_line import main
-from train.run import figures
+from train.forecast_baselines import SOLVED, by_column, errors_of, mse_and_mae, solve
+from train.forecast_files import draw_windows, drawn_windows, write_columns, write_steps
 from train.run.answers import table_rows
-from train.run.options import LIST, NAME, Config, LayerPattern, N, changed, option, recipes, refuse
-from train.run.report import csv_of
+from train.run.options import LIST, RATE, Config, LayerPattern, N, changed, option, recipes, refuse
 from train.run.task import Task
 
 SEASON = 24  # steps, where the times show no day
 TRAINED = ("hybrid", "attention", "summation", "projection")
-SOLVED = ("linear", "seasonal", "last_value")
-ALPHAS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1)  # of the linear map, chosen by validation
-BASELINE_ROWS = 200_000  # rows that the linear map is solved on, at most
 UNORDERED = "neither numbers nor ISO 8601: the rows are taken to be in order"
 FILLED = ", each filled with the last value before it, and never a target"
-PLOTTED_WINDOWS = 6  # in forecasts.png
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +39,7 @@ class ForecastConfig(LayerPattern, Config):
     columns: tuple = option(None, "columns to forecast (default: all but the time)", "data", **LIST)
     time_column: str = option(
         None, "the column of times in --data (guessed if called date, time or timestamp)", "data",
-        **NAME,
+        metavar="NAME",
     )  # fmt: skip
     split: str = option(
         "standard",
@@ -86,6 +71,10 @@ class ForecastConfig(LayerPattern, Config):
     d_ff: int = option(256, "width inside the token networks", "model", **N)
     patch: int = option(16, "time steps of a patch", "model", **N)
     stride: int = option(8, "time steps from patch to patch", "model", **N)
+    patches_from: str = option(
+        "end", "the end of the window that the first patch is at: where patches do not fill it, "
+        "the other end is cut off", "model", choices=("end", "start"),
+    )  # fmt: skip
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
         "model", choices=forecaster.POSITIONS,
@@ -97,6 +86,11 @@ class ForecastConfig(LayerPattern, Config):
         "or its mean, then also divided by its deviation", "model", choices=forecaster.NORMALISE,
     )  # fmt: skip
     dropout: float = changed(Config, "dropout", 0.15)
+    attention_dropout: float = option(0.0, "dropout rate of attention's weights", "model", **RATE)
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as PyTorch's MultiheadAttention draws "
+        "them", "model", choices=("glorot", "pytorch"),
+    )  # fmt: skip
 
     epochs: int = changed(Config, "epochs", 10, help="passes over the training windows")
     batch_size: int = changed(Config, "batch_size", 32, help="windows a step")
@@ -114,7 +108,8 @@ class ForecastConfig(LayerPattern, Config):
             trained = ("epochs", "lr", "layers", "width", "heads", "dropout", "positions")
             refuse(trained, given, f"--mixer {self.mixer} is not trained")
             if self.mixer != "linear":
-                refuse(["normalise"], given, f"--mixer {self.mixer} repeats values as they are")
+                what = "subtracts the last value" if self.mixer == "nlinear" else "repeats values"
+                refuse(["normalise"], given, f"--mixer {self.mixer} {what} and nothing else")
         for mixer in TRAINED if self.mixer == "all" else {self.mixer} - set(SOLVED):
             build_model(**describe_model(dataclasses.replace(self, mixer=mixer)))  # if it fits
         if self.season is not None and self.season > self.window:
@@ -135,7 +130,7 @@ class Forecasting(Task):
         "standard input or --data FILE, and print the forecast of the run in DIR as csv"
     )
     metric = "mse"
-    compared = (*TRAINED, *SOLVED)
+    compared, untrained = (*TRAINED, *SOLVED), SOLVED
     report_metrics = ("mse", "mae")
     higher_is_better = False
 
@@ -154,12 +149,12 @@ class Forecasting(Task):
         self.train_size = self.lengths["train"]
         season = config.season or steps_in_a_day(series.times) or SEASON
         self.season = min(season, config.window)
-        self.baselines = self.fit_baselines()
+        self.solved = solve(self.windows, config.normalise, self.season)
 
     @cached_property
     def model(self):
-        if self.config.mixer in self.baselines:
-            return self.baselines[self.config.mixer][0]
+        if self.config.mixer in SOLVED:
+            return self.solved[self.config.mixer][0]
         return super().model
 
     @staticmethod
@@ -181,97 +176,37 @@ class Forecasting(Task):
 
         The test split is also described by horizon.csv, columns.csv and two figures in `folder`.
         """
-        errors = self.errors(split, predict)
+        errors = errors_of(predict, self.windows, split)
         mse, mae = map(float, mse_and_mae(errors))
         metrics = {"loss": mse, "mse": mse, "mae": mae}
         if split == "test":
             units = by_column(errors, self.windows.deviation)
-            for name in ("mae_in_units", "rmse_in_units"):
-                metrics[name] = float(units[name].mean())
-            # Windows spread over the split are drawn.
-            rows = np.linspace(0, self.lengths["test"] - 1, PLOTTED_WINDOWS).astype(int)
-            batch = self.windows.batch("test", rows)
-            forecasts = predict(batch)  # on every rank
+            for name in ("mae_in_units", "rmse_in_units"):  # a column has its own unit
+                values = units[name].tolist()
+                metrics[name] = dict(zip(self.series.columns, values, strict=True))
+            drawn = drawn_windows(self.windows)
+            forecasts = predict(drawn[1])  # on every rank
             if folder:
-                table = csv_of(rows_of({"column": self.series.columns} | units))
-                write_text(folder / "columns.csv", table)
-                self.write_steps(folder, errors)
-                self.draw_windows(folder / "forecasts.png", rows, batch, forecasts)
+                linear = None if self.config.mixer == "linear" else self.solved["linear"][0]
+                write_columns(folder, self.series.columns, units)
+                write_steps(folder, errors, self.solved, self.config.mixer)
+                draw_windows(folder, self.windows, drawn, forecasts, linear)
         return metrics
 
-    def errors(self, split, predict, step=1):
-        """The error sums of `predict` on the windows of a split, or on every `step`-th."""
-        errors = 0
-        for rows in batches.batches(np.arange(0, self.lengths[split], step), 128):
-            batch = self.windows.batch(split, rows)
-            errors = errors + error_sums(predict(batch), batch["targets"])
-        return errors
-
-    def fit_baselines(self):
-        """name -> (model, its errors on the test windows). None of them is trained."""
-        window, horizon = self.config.window, self.config.horizon
-        models = {
-            "linear": self.fit_linear_map(),
-            "seasonal": Repeat(window, horizon, self.season),
-            "last_value": Repeat(window, horizon),
+    def baselines(self):
+        overall = {name: map(float, mse_and_mae(e)) for name, (_, e) in self.solved.items()}
+        return {
+            name: dict(zip(("mse", "mae"), both, strict=True)) for name, both in overall.items()
         }
-        return {name: (m, self.errors("test", host_predict(m))) for name, m in models.items()}
-
-    def fit_linear_map(self):
-        """The linear map of the window, its shrinkage chosen on the validation windows."""
-        config, channels = self.config, len(self.series.columns)
-        model = LinearMap(config.window, config.horizon, config.normalise)
-        step = -(-self.train_size * channels // BASELINE_ROWS)
-        chunks = batches.batches(np.arange(0, self.train_size, step), 128)
-        moments = model.moments(self.windows.batch("train", rows) for rows in chunks)
-        step = max(1, self.lengths["val"] * channels // 20_000)
-
-        def val_mse(solution):
-            model.solution = solution
-            return mse_and_mae(self.errors("val", host_predict(model), step))[0]
-
-        model.solution = min((model.solve(*moments, alpha) for alpha in ALPHAS), key=val_mse)
-        return model
-
-    def write_steps(self, folder, errors):
-        """horizon.csv and horizon.png: errors by steps ahead, the baselines' beside the model's."""
-        everything = {name: e for name, (_, e) in self.baselines.items()}
-        if self.config.mixer not in everything:
-            everything = {"this model": errors} | everything
-        curves = {name: mse_and_mae(sums, axis=1) for name, sums in everything.items()}
-        table = {"step": np.arange(self.config.horizon) + 1}
-        for name, (mse, mae) in curves.items():
-            named = name.replace(" ", "_")
-            table |= {f"{named}_mse": mse, f"{named}_mae": mae}
-        write_text(folder / "horizon.csv", csv_of(rows_of(table)))
-        mse = {name: both[0] for name, both in curves.items()}
-        figures.errors_by_step(folder / "horizon.png", mse)
-
-    def draw_windows(self, path, rows, batch, forecasts):
-        """forecasts.png: a column of each of these windows, with its forecasts."""
-        columns, by_model = self.series.columns, {"this model": forecasts}
-        linear, _ = self.baselines["linear"]
-        if self.config.mixer != "linear":
-            by_model["linear"] = host_predict(linear)(batch)
-        panels = []
-        for i in range(len(rows)):
-            c = i % len(columns)
-            first = self.windows.firsts["test"][rows[i]]
-            when = self.series.times[first] if self.series.times else f"row {first + 1}"
-            past, truth, *ahead = (
-                self.windows.mean[c] + self.windows.deviation[c] * values[i, :, c]
-                for values in (batch["windows"], batch["targets"], *by_model.values())
-            )
-            named = dict(zip(by_model, ahead, strict=True))
-            panels.append((f"from {when}", columns[c], past, truth, named))
-        figures.forecasts(path, panels, 2 * self.config.horizon)
 
     def summary(self):
         train_end, val_end, test_end = self.windows.ends
         gaps = int(np.isnan(self.series.values[:test_end]).sum())
-        scores = {}
-        for name, (_, errors) in self.baselines.items():
-            scores[f"{name}_mse"], scores[f"{name}_mae"] = map(float, mse_and_mae(errors))
+        scores = {
+            f"{name}_{metric}": value
+            for name, measured in self.baselines().items()
+            for metric, value in measured.items()
+        }
         return {
             "columns_forecast": ", ".join(self.series.columns),
             "train_rows": train_end,
@@ -307,64 +242,20 @@ class Forecasting(Task):
             writer.writerow([step, *(f"{value:.6g}" for value in values)])
 
 
-def host_predict(model):
-    """predict(batch) of a model without parameters to train, on the host."""
-    params = model.init(None)
-    return lambda batch: model.predict(params, batch)
-
-
-def error_sums(forecasts, targets):
-    """(3, horizon, C): squared errors, absolute ones and their count, over B; gaps do not count."""
-    known = ~np.isnan(targets)  # (B, horizon, C), like both
-    off = np.where(known, forecasts - targets, 0).astype(np.float64)
-    return np.stack([off * off, np.abs(off), known]).sum(axis=1)
-
-
-def mse_and_mae(sums, axis=None):
-    """Means of error sums: over everything, or over the steps (axis 0) or the columns (1)."""
-    squared, absolute, count = (part.sum(axis) for part in sums)
-    if axis is not None:
-        count = np.maximum(count, 1)
-    return squared / count, absolute / count
-
-
-def by_column(sums, deviation):
-    """name -> (C,): standardised errors, and those in each column's own units."""
-    mse, mae = mse_and_mae(sums, axis=0)
-    in_units = {"rmse_in_units": np.sqrt(mse) * deviation, "mae_in_units": mae * deviation}
-    return {"mse": mse, "mae": mae, **in_units}
-
-
-def rows_of(columns):
-    """A dict for each row of a table. columns: name -> values (N,)."""
-    rows = zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
 def describe_model(config, season=1):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
     sizes = config.pick("window", "horizon")
-    if config.mixer == "linear":
-        return {"kind": "linear_map", "normalise": config.normalise, **sizes}
+    if config.mixer in ("linear", "nlinear"):
+        normalise = config.normalise if config.mixer == "linear" else "last"
+        return {"kind": "linear_map", "normalise": normalise, **sizes}
     if config.mixer in SOLVED:
         return {"kind": "repeat", "season": season if config.mixer == "seasonal" else 1, **sizes}
     layers = parse_pattern(config.pattern, causal=False)
     positions = config.positions or ("add" if set(layers) == {"attention"} else "multiply")
     sizes |= {"layers": layers, "positions": positions, "position_offset": config.position_bias}
-    sizes |= config.pick("width", "heads", "d_ff", "patch", "stride", "dropout", "normalise")
-    return {"kind": "forecaster", **sizes}
-
-
-def times_ahead(times, count):
-    """The next `count` times after the last one, or 1, 2, ... if they have no regular step."""
-    step = time_step(times[-100:] if times else None)
-    if step is None:
-        return range(1, count + 1)
-    last = datetime.datetime.fromisoformat(times[-1])
-    try:
-        return [(last + step * (i + 1)).isoformat(" ") for i in range(count)]
-    except OverflowError:  # past the year 9999
-        return range(1, count + 1)
+    sizes |= config.pick("width", "heads", "d_ff", "patch", "stride", "patches_from", "normalise")
+    sizes |= config.pick("dropout", "attention_dropout")
+    return {"kind": "forecaster", "attention_draw": config.attention_init, **sizes}
 
 
 if __name__ == "__main__":

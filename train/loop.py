@@ -37,16 +37,22 @@ class Position:
     step_seconds: float = 0.0  # spent in those steps
     seconds: float = 0.0  # spent on the run, breaks not counted
     history: list = dataclasses.field(default_factory=list)  # the lines of metrics.jsonl
+    logged: list = dataclasses.field(default_factory=list)  # its lines between epochs
+    logged_sum: float = 0.0  # of the losses since the last of them
+    logged_targets: int = 0
 
 
-def train(task, folder, report, resume=False):
+def train(task, folder, report, resume=False, begin=None):
     """Train `task` in a claimed RunFolder and return the content of result.json.
 
+    begin(): called on rank 0 as soon as it is clear that the run goes on.
     Raises Interrupted (state saved) after SIGINT or SIGTERM, UserError if the loss is not finite;
     both on all ranks or on none.
     """
     with interruptible() as received:
         run = Run(task, folder, report, received, resume)
+        if begin is not None:
+            run.group.from_rank_0(begin)
         trainer = run.trainer
         shards, params, grads = trainer.shards, trainer.params, trainer.grads
         try:
@@ -100,7 +106,11 @@ class Run:
         self.at = Position()
         self.best = None  # the best epoch's vector, on the host
         self.unread = []  # (step, loss of this rank's part, targets), the losses on the device
-        self.save_due = False
+        self.save_due, self.lines = False, None
+        if config.log_every or config.eval_every:
+            from train.run.lines import Lines
+
+            self.lines = Lines(self)
         self.started = self.saved = time.perf_counter()
         if resume:
             self.group.from_rank_0(self.restore)
@@ -127,6 +137,8 @@ class Run:
                 if len(self.unread) == STEPS_BETWEEN_READS:
                     self.read_losses()
                 advance(at.loss_sum / max(1, at.targets))
+                if self.lines:
+                    self.lines.evaluate()
                 if self.save_due:
                     self.save()
         self.read_losses()
@@ -146,6 +158,8 @@ class Run:
                 raise UserError(self.diverged(f"the loss is {loss}", step))
             self.at.loss_sum += loss * targets
             self.at.targets += targets
+            if self.lines:
+                self.lines.add_loss(step, loss, targets)
         self.unread.clear()
         now = time.perf_counter()
         self.at.step_seconds += now - self.clock
@@ -161,6 +175,10 @@ class Run:
         self.save_due = dues[0]
         if number := next(filter(None, signals), None):
             raise Interrupted(number)
+
+    def write_metrics(self):
+        lines = [*self.at.logged, *self.at.history]
+        self.folder.write_metrics(sorted(lines, key=lambda line: line["step"]))
 
     def require_finite(self):
         """A step's damage shows in the loss of the next one; before saving, look directly."""
@@ -196,15 +214,18 @@ class Run:
         }
         # The same on all ranks: it decides how the run goes on.
         record = self.group.from_rank_0(lambda: record)
-        self.at = Position(epoch=at.epoch + 1, history=[*at.history, record])
+        kept = {n: getattr(at, n) for n in ("logged", "logged_sum", "logged_targets")}
+        self.at = Position(epoch=at.epoch + 1, history=[*at.history, record], **kept)
         is_best = self.kept_record() is record
         if is_best:
             self.best = backend.to_numpy(self.trainer.candidate.vector).copy()
             self.group.from_rank_0(self.save_best)
         self.save()
-        self.group.from_rank_0(lambda: self.folder.write_metrics(self.at.history))
+        self.group.from_rank_0(self.write_metrics)
         left = record["seconds"] / at.epoch * (self.config.epochs - at.epoch)
         self.report.epoch(record, self.config.epochs, left, is_best)
+        if self.group.rank == 0 and (sample := self.task.sample(self.trainer.candidate)):
+            self.report.sample(sample)
 
     def predict(self, batch):
         self.check()
@@ -224,6 +245,8 @@ class Run:
         if earlier:
             self.report.warn(f"the test set is used again, after epoch {earlier['epochs']} already")
         self.trainer.used = self.trainer.params_of(self.best)
+        if self.task.fit_after(self.predict):
+            self.group.from_rank_0(self.save_best)
         write_to = self.folder.path if self.group.rank == 0 else None
         test = self.task.evaluate("test", self.predict, write_to)
         return self.group.from_rank_0(lambda: self.write_result(test))
@@ -247,6 +270,7 @@ class Run:
             self.selection_metric: kept[self.selection_metric],
             **{f"test_{name}": value for name, value in test.items()},
             **self.task.summary(),
+            **self.task.details,
             "seconds": self.elapsed(),
             "tokens_per_second": float(np.median(speeds)),
             "peak_memory_bytes": self.trainer.peak_memory(),
@@ -254,6 +278,10 @@ class Run:
             "data_sha256": self.task.data_sha256,
         }
         files.write_json(self.folder.result, result, sealed=True)
+        from train.run.lines import draw
+
+        draw(self.folder)
+        self.task.draw(self.folder.path)
         return result
 
     def best_digest(self):
@@ -306,9 +334,9 @@ class Run:
         if done > self.config.epochs:
             raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")
         self.started -= self.at.seconds
-        if self.best is not None:
+        if self.best is not None and not self.folder.best.exists():
             self.save_best()
-        self.folder.write_metrics(self.at.history)
+        self.write_metrics()
 
     def broadcast_state(self):
         trainer = self.trainer

@@ -20,16 +20,19 @@ from minisum.models import multimodal as models
 from minisum.models.classifier import POOLING
 from minisum.models.closed_form import solve_ridge
 from minisum.runs.reading import build_model
+from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
+from train import rivals
 from train.command_line import main
 from train.run import figures
 from train.run.answers import table_rows, write_answers
 from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
-from train.run.task import Task, tokenizer_of
+from train.run.task import tokenizer_of
 
 REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
 TUNED_POOLING = {"summation": "sqrt", "words": "sqrt", "attention": "mean"}
+SOLVED = ("ridge", *rivals.REGRESSORS)
 # What a closed-form solution has no use for.
 TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patience", "plateau")
 
@@ -53,8 +56,9 @@ class MultimodalConfig(TextConfig):
     mixer: str = option(
         "summation",
         "summation with one shared channel; attention and concatenation; words: summation without "
-        "the numbers; ridge: the numbers without words, solved; all compares them", "model",
-        choices=(*models.MIXERS, "all"),
+        "the numbers; ridge: the numbers without words, solved; tfidf_ridge: numbers, words and "
+        "pairs of words, solved by scikit-learn; all compares them", "model",
+        choices=(*models.MIXERS, *rivals.REGRESSORS, "all"),
     )  # fmt: skip
     layers: int = option(1, "mixing layers; these models have one", "model", **N | {"at_most": 1})
     width: int = changed(TextConfig, "width", 128)
@@ -64,6 +68,10 @@ class MultimodalConfig(TextConfig):
         "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
         "attention; published: sum for summation, mean for attention)", "model",
         choices=(*POOLING, "published"),
+    )  # fmt: skip
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
+        "smaller", "model", choices=("glorot", "keras"),
     )  # fmt: skip
     unmasked: bool = option(
         False, "pad to --max-len and read the padding as words, as first published", "model"
@@ -84,11 +92,13 @@ class MultimodalConfig(TextConfig):
         super().check(given)
         if self.mixer in ("attention", "all") or "heads" in given:
             self.check_heads()
-        if self.mixer == "ridge":
-            refuse(TRAINING, given, "--mixer ridge is solved, not trained")
+        if self.mixer in rivals.REGRESSORS:
+            rivals.require()
+        if self.mixer in SOLVED:
+            refuse(TRAINING, given, f"--mixer {self.mixer} is solved, not trained")
 
 
-class Multimodal(Task):
+class Multimodal(rivals.WithRivals):
     """The regression as a task for train.loop. Inside, targets have mean 0 and deviation 1."""
 
     name = "multimodal"
@@ -103,7 +113,7 @@ class Multimodal(Task):
     )
     predict_flags = ("data", "format", "write")
     metric = "rmse"
-    compared = tuple(models.MIXERS)
+    models, rivals, untrained = models.MIXERS, rivals.REGRESSORS, SOLVED
     report_metrics = ("mae", "rmse", "r2")
     higher_is_better = False
 
@@ -124,6 +134,7 @@ class Multimodal(Task):
         if self.deviation == 0:
             raise UserError(f"{data.name}: the training rows are too few to differ in the target")
         self.reader = TextReader(tokenizer, **self.describe_reader())
+        self.test_texts_in_train = overlap(data.splits)
         self.texts, self.numbers = {}, {}
         for name, table in self.tables.items():
             self.texts[name] = self.reader.encode(table.texts)
@@ -131,14 +142,17 @@ class Multimodal(Task):
 
     @cached_property
     def model(self):
-        solution = self.ridge if self.config.mixer == "ridge" else None
-        return build_model(**self.describe_model(), solution=solution)
+        if self.config.mixer == "ridge":
+            return build_model(**self.describe_model(), solution=self.ridge)
+        return super().model
 
     @cached_property
     def ridge(self):
         """(w, b) of ridge regression on the numbers of the training rows."""
-        flat = self.numbers["train"].reshape(self.train_size, -1)
-        return solve_ridge(flat, self.targets("train"), ALPHA)
+        return solve_ridge(self.flat_numbers("train"), self.targets("train"), ALPHA)
+
+    def rival_rows(self, split):
+        return self.tables[split].texts, self.targets(split), self.flat_numbers(split)
 
     def targets(self, split):
         """Standardised."""
@@ -152,7 +166,7 @@ class Multimodal(Task):
     @staticmethod
     def resolve(config):
         """One evaluation on the validation rows is all that a closed form needs of an epoch."""
-        return dataclasses.replace(config, epochs=1) if config.mixer == "ridge" else config
+        return dataclasses.replace(config, epochs=1) if config.mixer in SOLVED else config
 
     def batch(self, split, rows):
         batch = self.reader.batch(self.texts[split].take(rows))
@@ -163,7 +177,8 @@ class Multimodal(Task):
 
         The test split is also drawn, as predicted.png in `folder`.
         """
-        outputs, true = self.outputs(split, predict), self.tables[split].targets
+        true = self.tables[split].targets
+        outputs = self.rival_answers(split) if self.is_rival else self.outputs(split, predict)
         predicted = outputs * self.deviation + self.mean
         if split == "test" and folder:
             baseline = ("ridge on the numbers", self.ridge_predictions("test"))
@@ -174,26 +189,37 @@ class Multimodal(Task):
 
     def ridge_predictions(self, split):
         w, b = self.ridge
-        flat = self.numbers[split].reshape(len(self.numbers[split]), -1)
-        return (flat @ w + b) * self.deviation + self.mean
+        return (self.flat_numbers(split) @ w + b) * self.deviation + self.mean
+
+    def flat_numbers(self, split):
+        """(N, columns x inputs)."""
+        return self.numbers[split].reshape(len(self.numbers[split]), -1)
+
+    def baselines(self):
+        test = self.tables["test"].targets
+        mean = errors(test, np.full(len(test), self.mean))
+        return {"mean": mean, "ridge": errors(test, self.ridge_predictions("test"))}
 
     def summary(self):
         columns, test = self.data.columns, self.tables["test"].targets
         missing = sum(int(np.isnan(t.numbers).sum()) for t in self.tables.values())
-        mean = errors(test, np.full(len(test), self.mean))
-        ridge = errors(test, self.ridge_predictions("test"))
         return {
             "train_examples": self.train_size,
             "val_examples": len(self.tables["val"]),
             "test_examples": len(test),
+            "test_texts_in_train": self.test_texts_in_train,
             "text": columns.text,
             "numbers": ", ".join(columns.numbers),
             "target": columns.target,
             "missing_numbers": f"{missing:,}{REPLACED}" if self.standardise.flagged else missing,
             "rows_left_out": self.data.left_out,
             "vocabulary": self.vocab,
-            **{f"mean_{name}": value for name, value in mean.items()},
-            **{f"ridge_{name}": value for name, value in ridge.items()},
+            **{
+                f"{baseline}_{name}": value
+                for baseline, measured in self.baselines().items()
+                for name, value in measured.items()
+            },
+            **self.rival_settings(),
         }
 
     def model_spec(self):
@@ -208,6 +234,8 @@ class Multimodal(Task):
 
     def describe_model(self):
         config = self.config
+        if config.mixer in rivals.REGRESSORS:
+            return {"kind": config.mixer}
         pooling = config.pooling or TUNED_POOLING.get(config.mixer)
         return {
             "kind": "regressor",
@@ -215,6 +243,7 @@ class Multimodal(Task):
             "vocab": self.vocab,
             "columns": len(self.data.columns.numbers),
             "inputs": self.standardise.inputs,
+            "draw": config.attention_init,
             "pooling": None if pooling == "published" else pooling,
             **config.pick("width", "max_len", "heads", "dropout", "token_dropout"),
         }

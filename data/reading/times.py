@@ -4,7 +4,20 @@ import datetime
 
 from minisum.errors import UserError
 
+# Times that are read besides ISO's. Where day and month can be taken for each other, none is.
+_CLOCKS = ("", " %H:%M", " %H:%M:%S")
+FORMATS = tuple(day + clock for day in ("%Y/%m/%d", "%d.%m.%Y") for clock in _CLOCKS)
 KINDS = {"a number": float, "an ISO time": datetime.datetime.fromisoformat}
+
+
+def in_iso(times) -> list:
+    """Times as ISO 8601 writes them, if all are in one of FORMATS; else as they are."""
+    for form in FORMATS:
+        try:
+            return [datetime.datetime.strptime(time, form).isoformat(" ") for time in times]
+        except (ValueError, TypeError):
+            continue
+    return times
 
 
 def require_order(times, where) -> bool:
@@ -68,3 +81,15 @@ def _kind(time):
         if value == value:  # no NaN
             return kind
     return None
+
+
+def times_ahead(times, count):
+    """The next `count` times after the last one, or 1, 2, ... if they have no regular step."""
+    step = time_step(times[-100:] if times else None)
+    if step is None:
+        return range(1, count + 1)
+    last = datetime.datetime.fromisoformat(times[-1])
+    try:
+        return [(last + step * (i + 1)).isoformat(" ") for i in range(count)]
+    except OverflowError:  # past the year 9999
+        return range(1, count + 1)

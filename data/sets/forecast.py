@@ -13,7 +13,7 @@ from data.fingerprint import data_sha256
 from data.generated import hourly
 from data.reading.columns import guess_column, listed, require_columns
 from data.reading.rows import read_rows
-from data.reading.times import require_order
+from data.reading.times import in_iso, require_order
 from data.sets import registry
 from minisum.columns import column_statistics, fill_gaps, read_number, require_moderate
 from minisum.errors import UserError
@@ -87,6 +87,7 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
         raise UserError(f"{where} has no column of numbers beside {time_column!r}.")
     if len(set(names)) < len(names):
         raise UserError(f"{where}: a column is named twice among {listed(names)}.")
+    times = in_iso(times)
     ordered = require_order(times, where)
     times = [str(time) for time in times] or None
     return Series(where, names, np.array(values), times, time_column, ordered)

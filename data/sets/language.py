@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
 from data.fingerprint import data_sha256
 from data.reading.columns import find_text_column, read_text
+from data.reading.folder import FEW, read_folder
 from data.reading.rows import file_kind, read_rows
 from data.sets import registry
 from minisum.errors import UserError
@@ -37,7 +39,8 @@ def load_language(
     document, as in the published code. A corpus without splits is split: a .txt file into
     consecutive parts between lines, documents by a hash of their text; `validation` and
     TEST_FRACTION are the fractions. The limits keep that many documents, drawn by the seed, or the
-    first ones if `first_rows`.
+    first ones if `first_rows`; of running text, the first lines. A folder's .txt files are
+    documents, few of them (FEW) one running text.
 
     Raises UserError for a corpus that is not available, cannot be read, or is too small to split.
     """
@@ -49,7 +52,9 @@ def load_language(
         found = _named(name, by_line, validation)
     for stream, (split, limit) in enumerate((("train", limit_train), ("test", limit_test))):
         texts = found[split]
-        if first_rows:
+        if len(texts) == 1 and limit is not None:  # of running text, so many lines
+            found[split] = ["".join(texts[0].splitlines(keepends=True)[:limit])]
+        elif first_rows:
             found[split] = texts[:limit]
         else:
             chosen = choose_subset(np.zeros(len(texts)), limit, seed, stream)
@@ -74,10 +79,14 @@ def _named(name, by_line, validation):
 
 def _from_files(data_file, test_file, text_column, by_line, validation):
     test = 0 if test_file else TEST_FRACTION
-    if file_kind(data_file)[0] == ".txt":
+    folder = read_folder(data_file) if Path(data_file).is_dir() else []
+    if len(folder) >= FEW:
+        found = _split_documents(folder, validation, test)
+    elif folder or file_kind(data_file)[0] == ".txt":
         if text_column is not None:
             raise UserError(f"{data_file} is running text and has no column {text_column!r}.")
-        found = split_running_text(_whole(data_file), validation, test, str(data_file))
+        whole = "\n".join(folder) or _whole(data_file)
+        found = split_running_text(whole, validation, test, str(data_file))
         if by_line:
             found = {split: lines(parts) for split, parts in found.items()}
     else:

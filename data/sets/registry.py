@@ -68,7 +68,8 @@ TABLE = (
         "imdb", "classification language", "stanfordnlp/imdb", class_names=("negative", "positive"),
     ),
     NamedSet("20newsgroups", "classification", "SetFit/20_newsgroups", cleaning="strip_newsgroups"),
-    # R8: the eight largest topics of the ModApte split, articles with a single topic.
+    # On the hub R8: the eight largest topics of the ModApte split, articles with a single topic.
+    # A copy with other topics, such as the 46 of Keras, keeps those that its files name.
     NamedSet(
         "reuters", "classification", "yangwang825/reuters-21578", **PARQUET,
         class_names=("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"),
@@ -88,6 +89,8 @@ TABLE = (
     NamedSet("ETTh2", "forecast", "pkr7098/etth2", **ETT),
     NamedSet("ETTm1", "forecast", "pkr7098/ettm1", **ETT),
     NamedSet("ETTm2", "forecast", "pkr7098/ettm2", **ETT),
+    NamedSet("Weather", "forecast", **ETT),
+    NamedSet("Traffic", "forecast", **ETT),
 )  # fmt: skip
 SETS = {entry.name: entry for entry in TABLE}
 
@@ -154,7 +157,8 @@ def local_file(entry: NamedSet, split: str) -> Path | None:
     if not root:
         return None
     folder = Path(root, entry.name)
-    stems = (entry.name, split) if entry.splits == (split,) else (split,)
+    own = (entry.name, entry.name.lower())
+    stems = (*own, split) if entry.splits == (split,) else (split,)
     for stem, suffix, ending in product(stems, SUFFIXES, ("", ".gz")):
         path = folder / f"{stem}{suffix}{ending}"
         if path.is_file():

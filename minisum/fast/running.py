@@ -18,7 +18,7 @@ def cumsum(x, axis):
     xp, n = array_module(x), x.shape[axis]
     if xp is not np and not compiling.runs_on(x):
         return NotImplemented
-    short = np.cumsum if xp is np else running_sum
+    short = np.cumsum if xp is np else cumsum_on_gpu
     if n <= CHUNK:
         return short(x, axis)
     if padding := -n % CHUNK:
@@ -30,7 +30,7 @@ def cumsum(x, axis):
     return joined[(slice(None),) * axis + (slice(0, n),)]
 
 
-def running_sum(x, axis):
+def cumsum_on_gpu(x, axis):
     """cumsum(x, axis) on a GPU for a short axis >= 0: a thread a channel walks over all of it."""
     (x,) = compiling.contiguous(x)
     y = array_module(x).empty_like(x)

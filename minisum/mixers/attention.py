@@ -8,42 +8,48 @@ form in blocks takes over. State while generating: all keys and values so far, 2
 from minisum import init
 from minisum.backend import array_module
 from minisum.mixers.base import Mixer, from_heads, join, to_heads
-from minisum.ops import attention
+from minisum.ops import attention, attention_with_dropout
 
 
 class Attention(Mixer):
     """y = concat_heads(attention(q, k, v)) @ Wo.T + bo, q = x @ Wq.T + bq, and k, v alike.
 
     head_width: the width of one head, d/H by default. (The summation papers' classifier gives
-    each head the model's whole width.) draw: how first values are drawn, see `init.linear`.
+    each head the model's whole width.) draw: how first values are drawn, see `init.attention`.
+    dropout: the rate at which training forgets attention weights, where it is told which to `keep`.
 
     Backward, upwards: the output map, `ops.attention` in each head, the maps to q, k and v, whose
     dx add up.
     """
 
-    def __init__(self, width, heads=1, max_len=512, causal=False, head_width=None, draw="glorot"):
+    def __init__(
+        self, width, heads=1, max_len=512, causal=False, head_width=None, draw="glorot", dropout=0.0
+    ):
         super().__init__(width, 1 if head_width else heads, max_len, causal)
-        self.heads, self.draw = heads, draw
+        self.heads, self.draw, self.dropout = heads, draw, dropout
         self.inner = heads * (head_width or width // heads)
 
     def init(self, rng):
-        layers = {name: init.linear(rng, self.inner, self.width, self.draw) for name in "qkv"}
-        return layers | {"o": init.linear(rng, self.width, self.inner, self.draw)}
+        return init.attention(rng, self.width, self.heads, self.inner // self.heads, self.draw)
 
-    def mix(self, params, x, mask, state):
+    def mix(self, params, x, mask, state, keep=None):
+        """keep (B, H, n, n) bool: the attention weights that survive dropout; None: all."""
         q, back_q = to_heads(params["q"], x, self.heads)
         k, back_k = to_heads(params["k"], x, self.heads)
         v, back_v = to_heads(params["v"], x, self.heads)
         if state is not None:
             concatenate = array_module(x).concatenate
             k, v = (concatenate(pair, axis=2) for pair in zip(state, (k, v), strict=True))
-        o, back_attend = self.attend(q, k, v, mask)
+        if keep is None:
+            o, back_attend = self.attend(q, k, v, mask)
+        else:
+            o, back_attend = attention_with_dropout(q, k, v, keep, mask, self.dropout, self.causal)
         y, back_o = from_heads(params["o"], o)
         n = x.shape[1]
 
         def back(dy):
             do, dparams_o = back_o(dy)
-            dq, dk, dv, _ = back_attend(do)
+            dq, dk, dv, *_ = back_attend(do)
             dk, dv = dk[:, :, -n:], dv[:, :, -n:]
             dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv))
             return dx, dparams | {"o": dparams_o}

@@ -48,20 +48,21 @@ class Mixer:
         """
         raise NotImplementedError
 
-    def __call__(self, params, x, mask=None):
+    def __call__(self, params, x, mask=None, **noise):
         """x (B, n, d), mask (B, n) bool, True at real tokens, or None -> y (B, n, d), back.
 
         back(dy) -> dx and dparams, a dict like params. At padding y and dx are zero and dy is not
-        read, whatever numbers (or NaN) stand there.
+        read, whatever numbers (or NaN) stand there. noise: what a mixer with dropout needs while
+        training.
         """
         if not x.size:
             return x, lambda dy: (x, zeros_like(params))
         if mask is None:
-            (y, _), back_mix = self.mix(params, x, None, None)
+            (y, _), back_mix = self.mix(params, x, None, None, **noise)
             return y, back_mix
         where = array_module(x).where
         real = mask[:, :, None]
-        (y, _), back_mix = self.mix(params, where(real, x, 0), mask, None)
+        (y, _), back_mix = self.mix(params, where(real, x, 0), mask, None, **noise)
 
         def back(dy):
             dx, dparams = back_mix(where(real, dy, 0))

@@ -32,6 +32,18 @@ class Model:
         return batch
 
 
+class Unlearned(Model):
+    """Nothing to train: a training loop that is given it only evaluates."""
+
+    width = 1
+
+    def init(self, rng):
+        return {}
+
+    def loss(self, params, batch, total):
+        return 0.0, lambda grads: None
+
+
 class TextModel(Model):
     """Reads padded texts: a batch holds ids (B, n) integer, mask (B, n) bool, targets (B,).
 

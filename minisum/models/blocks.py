@@ -46,13 +46,17 @@ class Block:
         return params | ({"gate": init.linear(rng, e, d, bias=False)} if e and self.gate else {})
 
     def __call__(self, params, x, mask=None, keep=None, mix=None):
-        """mask (B, n) bool or None. keep: dropout's survivors inside and after the token network,
-        while training. mix: what stands in the mixer's place, mix(params, h) -> mixed, back.
+        """mask (B, n) bool or None. keep: dropout's survivors while training, "inner" and "outer",
+        inside and after the token network, and "weights" of an attention that has dropout. mix:
+        what stands in the mixer's place, mix(params, h) -> mixed, back.
         """
+        keep = keep or {}
+        noise = {"keep": keep["weights"]} if "weights" in keep else {}
         h = x
         if self.norm_first:
             h, back_norm1 = norm_layer(params["norm1"], h)
-        mixed, back_mix = mix(params["mixer"], h) if mix else self.mixer(params["mixer"], h, mask)
+        mix = mix or partial(self.mixer, mask=mask, **noise)
+        mixed, back_mix = mix(params["mixer"], h)
         z = x + mixed * self.scale
         if not self.norm_first:
             z, back_norm1 = norm_layer(params["norm1"], z)
@@ -74,7 +78,8 @@ class Block:
         h = z
         if self.norm_first:
             h, back_norm2 = norm_layer(params["norm2"], h)
-        outer, back_network = token_network(params, h, self.activation, keep, self.dropout)
+        survivors = (keep["inner"], keep["outer"]) if "inner" in keep else None
+        outer, back_network = token_network(params, h, self.activation, survivors, self.dropout)
         y = z + outer
         if not self.norm_first:
             y, back_norm2 = norm_layer(params["norm2"], y)

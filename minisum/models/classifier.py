@@ -4,44 +4,60 @@ The three differ in how n token vectors become one vector of features; a linear 
 score to each class. Source: P. Ekin, "Summation-based transformers", the released classifier.
 """
 
+import numpy as np
+
 from minisum import init, mixers
+from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import linear_layer, position_layer
 from minisum.models.base import TextModel
-from minisum.ops import cross_entropy, direct_summation, dropout, embed, mean_tokens, modulate, relu
+from minisum.ops import cross_entropy, direct_summation, dropout, embed, mean_tokens, relu
 from minisum.params import add
 
 # Powers of the token count that the sum over tokens is divided by.
 POOLING = {"sum": 0.0, "sqrt": 0.5, "mean": 1.0}
 
 POSITION_OFFSET = 1.0
+POSITIONS = ("multiply", "add")
 
 
 class Classifier(TextModel):
     """Features of a text, dropout, a linear head, cross-entropy. Subclasses define `features`.
 
     vocab V, width d, classes C, max_len the longest text in tokens. masked=False adds the padding
-    to the pool as the published code does. The dropouts and the batch: see `TextModel`.
+    to the pool as the published code does. positions: "multiply" the tokens by P + position_offset
+    or "add" P to them. one_logit: two classes share one logit, whose sigmoid is the second's
+    probability. bag_rows: beside the features a bag of words and of pairs in that many rows votes
+    on the classes, see `minisum.models.bag`. The dropouts and the batch: see `TextModel`.
     """
 
-    default_pooling = "mean"
+    default_pooling, default_positions = "mean", "add"
 
     def __init__(
         self, vocab, width, classes, max_len, pooling=None, masked=True, dropout=0.0,
-        token_dropout=0.0,
+        token_dropout=0.0, positions=None, position_offset=POSITION_OFFSET, one_logit=False,
+        bag_rows=0,
     ):  # fmt: skip
         self.vocab, self.width, self.classes, self.max_len = vocab, width, classes, max_len
         self.power = POOLING[pooling or self.default_pooling]
         self.masked, self.dropout, self.token_dropout = masked, dropout, token_dropout
+        self.positions = positions or self.default_positions
+        self.position_offset, self.bag_rows = position_offset, bag_rows
+        self.outputs = 1 if one_logit and classes == 2 else classes
         self.dropout_width = width
+        # Pairs of words, and positions that are added, need the texts as they stand.
+        self.packs = self.packs and self.positions == "multiply" and not bag_rows
 
     def init(self, rng):
-        """First values, as the released code draws them."""
-        return {
+        """First values: embedding and head as Keras draws them, as in the released code."""
+        params = {
             "embedding": rng.uniform(-0.05, 0.05, (self.vocab, self.width)),
             **self.init_features(rng),
-            "head": init.linear(rng, self.classes, self.width, "glorot"),
+            "head": init.linear(rng, self.outputs, self.width, "glorot"),
         }
+        if self.bag_rows:
+            params["bag"] = np.zeros((self.vocab + self.bag_rows, self.outputs))
+        return params
 
     def loss(self, params, batch, total):
         mask = batch["mask"] if self.masked or self.token_dropout else None
@@ -49,24 +65,46 @@ class Classifier(TextModel):
         features, back_features = self.features(params, batch["ids"], mask)  # (B, d)
         if keep is not None:
             features, back_dropout = dropout(features, keep, self.dropout)
-        logits, back_head = linear_layer(params["head"], features)  # (B, C)
+        logits, back_logits = self.logits(params, features, batch["ids"], mask)  # (B, C)
         loss, back_loss = cross_entropy(logits, batch["targets"], total=total)
 
         def back(grads):
             dlogits, _ = back_loss(1.0)
-            dfeatures, dhead = back_head(dlogits)
+            dfeatures = back_logits(dlogits, grads)
             if keep is not None:
                 dfeatures, _ = back_dropout(dfeatures)
             back_features(dfeatures, grads)
-            add(grads, {"head": dhead})
 
         return loss, back
+
+    def logits(self, params, features, ids, mask):
+        """features (B, d) -> (B, C), with the bag's votes; back(dlogits, grads) -> dfeatures."""
+        logits, back_head = linear_layer(params["head"], features)
+        if self.bag_rows:
+            from minisum.models.bag import bag_votes
+
+            votes, back_bag = bag_votes(params["bag"], ids, mask, self.vocab)
+            logits = logits + votes
+        if self.outputs < self.classes:
+            # The softmax of [0, z] is [1 - σ(z), σ(z)], its cross-entropy the binary one.
+            xp = array_module(logits)
+            logits = xp.concatenate([xp.zeros_like(logits), logits], axis=1)
+
+        def back(dlogits, grads):
+            dlogits = dlogits[:, -self.outputs :]
+            if self.bag_rows:
+                add(grads, {"bag": back_bag(dlogits)})
+            dfeatures, dhead = back_head(dlogits)
+            add(grads, {"head": dhead})
+            return dfeatures
+
+        return logits, back
 
     def predict(self, params, batch):
         """Logits (B, C); their softmax is the probability of each class."""
         mask = batch["mask"] if self.masked else None
         features, _ = self.features(params, batch["ids"], mask)
-        return linear_layer(params["head"], features)[0]
+        return self.logits(params, features, batch["ids"], mask)[0]
 
     def init_features(self, rng):
         """First values of the arrays that only `features` reads, the embedding apart."""
@@ -78,9 +116,12 @@ class Classifier(TextModel):
 
 
 class SummationClassifier(Classifier):
-    """features = Σ_t relu((E[ids[t]] ⊙ (P[t] + 1)) @ W.T): tokens contribute vectors. O(n d²)."""
+    """features = Σ_t relu((E[ids[t]] ⊙ (P[t] + 1)) @ W.T): tokens contribute vectors. O(n d²).
 
-    default_pooling, packs = "sum", True
+    The offset 1 can be another; with positions="add", E[ids[t]] + P[t] is projected.
+    """
+
+    default_pooling, default_positions, packs = "sum", "multiply", True
 
     def init_features(self, rng):
         return {
@@ -89,10 +130,14 @@ class SummationClassifier(Classifier):
         }
 
     def features(self, params, ids, mask):
+        if self.positions == "add":
+            contributions, back_contributions = self.contribute(params, ids)
+            y, back_pool = mean_tokens(contributions, mask, self.power)
+            return y, lambda dy, grads: back_contributions(back_pool(dy)[0], grads)
         table, positions = params["embedding"], params["positions"][: ids.shape[1]]
         W = params["project"]["W"]
         features, back_summation = direct_summation(
-            ids, table, positions, POSITION_OFFSET, W, mask, self.power
+            ids, table, positions, self.position_offset, W, mask, self.power
         )
 
         def back(dfeatures, grads):
@@ -101,13 +146,23 @@ class SummationClassifier(Classifier):
 
         return features, back
 
+    def contribute(self, params, ids):
+        """(B, n, d), what each token adds before pooling divides the sum; back(dy, grads)."""
+        x, back_embed = embed(ids, params["embedding"])
+        placed, back_place = position_layer(params, x, self.positions, self.position_offset)
+        projected, back_project = linear_layer(params["project"], placed)
+        y, back_relu = relu(projected)
+
+        def back(dy, grads):
+            dplaced, dproject = back_project(back_relu(dy))
+            dx, dpositions = back_place(dplaced)
+            add(grads, {"project": dproject, "embedding": back_embed(dx)[1]} | dpositions)
+
+        return y, back
+
     def contributions(self, params, ids):
         """(B, n, d): what each token adds, before pooling divides the sum."""
-        positions = params["positions"][: ids.shape[1]]
-        x, _ = embed(ids, params["embedding"])
-        placed, _ = modulate(x, positions, POSITION_OFFSET)
-        projected, _ = linear_layer(params["project"], placed)
-        return relu(projected)[0]
+        return self.contribute(params, ids)[0]
 
     def activation_size(self, batch):
         # The op works in chunks of its own, on some of the tokens, and products like long factors.
@@ -117,13 +172,14 @@ class SummationClassifier(Classifier):
 class AttentionClassifier(Classifier):
     """features = mean_t attention(E[ids[t]] + P[t]): the published rival. O(n² d).
 
-    head_width: d/H by default; the released code gives each head the whole width d.
+    head_width: d/H by default; the released code gives each head the whole width d. draw: see
+    `init.attention`; the released code's is "keras".
     """
 
-    def __init__(self, *sizes, heads=4, head_width=None, **options):
+    def __init__(self, *sizes, heads=4, head_width=None, draw="glorot", **options):
         super().__init__(*sizes, **options)
-        sizes = {"heads": heads, "max_len": self.max_len, "head_width": head_width}
-        self.mixer = mixers.build("attention", self.width, **sizes)
+        attention = {"heads": heads, "head_width": head_width, "draw": draw}
+        self.mixer = mixers.build("attention", self.width, max_len=self.max_len, **attention)
 
     def init_features(self, rng):
         positions = rng.normal(0.0, 0.02, (self.max_len, self.width))
@@ -131,7 +187,7 @@ class AttentionClassifier(Classifier):
 
     def features(self, params, ids, mask):
         x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
-        placed, back_positions = position_layer(params, x, "add")
+        placed, back_positions = position_layer(params, x, self.positions, self.position_offset)
         mixed, back_mixer = self.mixer(params["mixer"], placed, mask)
         features, back_pool = mean_tokens(mixed, mask, self.power)  # (B, d)
 
@@ -175,10 +231,12 @@ MODELS = {
 }
 
 
-def build(mixer, vocab, width, classes, max_len, heads=4, head_width=None, **options):
-    """The classifier that mixes tokens by `mixer`. options: pooling, masked, (token_)dropout."""
+def build(
+    mixer, vocab, width, classes, max_len, heads=4, head_width=None, draw="glorot", **options
+):
+    """The classifier that mixes tokens by `mixer`. options: those of `Classifier`."""
     if mixer not in MODELS:
         raise UserError(f"unknown mixer {mixer!r}: choose one of {', '.join(MODELS)}")
     if mixer == "attention":
-        options |= {"heads": heads, "head_width": head_width}
+        options |= {"heads": heads, "head_width": head_width, "draw": draw}
     return MODELS[mixer](vocab, width, classes, max_len, **options)

@@ -96,14 +96,17 @@ class Forecaster(WindowModel):
     """Patches, positions, blocks with the norm after, a flat linear head.
 
     layers: a list of mixers or a pattern (`mixers.parse_pattern`). width d, heads H, d_ff the width
-    inside the token networks. patch and stride in time steps. positions: "multiply" by P +
-    position_offset or "add" P. dropout: the rate in the token networks while training.
+    inside the token networks. patch and stride in time steps. patches_from: the "end" of the
+    window, so that what does not fill a patch is its oldest values, or its "start", as published.
+    positions: "multiply" by P + position_offset or "add" P. dropout, attention_dropout: the rates
+    in the token networks and among attention's weights while training. attention_draw: see
+    `init.attention`.
     """
 
     def __init__(
         self, window, horizon, layers="projection*2,attention", width=128, heads=8, d_ff=256,
-        patch=16, stride=8, positions="multiply", position_offset=1.0, dropout=0.0,
-        normalise="none",
+        patch=16, stride=8, patches_from="end", positions="multiply", position_offset=1.0,
+        dropout=0.0, attention_dropout=0.0, attention_draw="glorot", normalise="none",
     ):  # fmt: skip
         super().__init__(window, horizon, normalise)
         if not 1 <= stride <= patch <= window:
@@ -114,15 +117,17 @@ class Forecaster(WindowModel):
         if positions not in POSITIONS:
             raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
         names = mixers.parse_pattern(layers, causal=False) if isinstance(layers, str) else layers
-        self.width, self.d_ff, self.dropout = width, d_ff, dropout
-        # The patches end with the window: if they leave values out, it is the oldest ones.
+        self.names, self.width, self.heads, self.d_ff = names, width, heads, d_ff
+        self.dropout, self.attention_dropout = dropout, attention_dropout
         self.patches = 1 + (window - patch) // stride
-        first = (window - patch) % stride
+        first = (window - patch) % stride if patches_from == "end" else 0
         self.index = first + stride * np.arange(self.patches)[:, None] + np.arange(patch)
-        blocks = [
-            Block(mixers.build(name, width, heads, self.patches), d_ff, gelu, dropout=dropout)
+        attention = {"attention": {"draw": attention_draw, "dropout": attention_dropout}}
+        built = [
+            mixers.build(name, width, heads, self.patches, **attention.get(name, {}))
             for name in names
         ]
+        blocks = [Block(mixer, d_ff, gelu, dropout=dropout) for mixer in built]
         self.stack = Stack(blocks, width, self.patches, positions, position_offset, norm=False)
 
     def init(self, rng):
@@ -132,15 +137,16 @@ class Forecaster(WindowModel):
         return {"patch": patch, **stack, "head": head}
 
     def noise(self, rng, batch):
-        """Survivors of dropout inside and after each block's token network."""
-        if not self.dropout:
-            return {}
+        """Survivors of dropout inside and after each block's token network, and in attention."""
         B, _, C = batch["windows"].shape
-        return {
-            f"keep.{i}.{place}": draw_keep(rng, (B, C * self.patches, size), self.dropout)
-            for i in range(len(self.stack.blocks))
-            for place, size in (("inner", self.d_ff), ("outer", self.width))
-        }
+        n, noise = self.patches, {}
+        for i, name in enumerate(self.names):
+            for place, width in (("inner", self.d_ff), ("outer", self.width)) * bool(self.dropout):
+                noise[f"keep.{i}.{place}"] = draw_keep(rng, (B, C * n, width), self.dropout)
+            if name == "attention" and self.attention_dropout:
+                shape = (B, C * self.heads * n, n)
+                noise[f"keep.{i}.weights"] = draw_keep(rng, shape, self.attention_dropout)
+        return noise
 
     def activation_size(self, batch):
         return batch["windows"].shape[2] * self.patches * self.width
@@ -149,12 +155,12 @@ class Forecaster(WindowModel):
         patches = series[:, constant(self.index, array_module(series))]
         x, back_patch = linear_layer(params["patch"], patches)  # (R, patches, d)
         shape = x.shape
-        keeps = None
-        if "keep.0.inner" in noise:
-            keeps = [
-                [noise[f"keep.{i}.{place}"].reshape(*shape[:2], -1) for place in ("inner", "outer")]
-                for i in range(len(self.stack.blocks))
-            ]
+        keeps = [{} for _ in self.stack.blocks]
+        for name, keep in noise.items():
+            if name.startswith("keep."):
+                _, i, place = name.split(".")
+                heads = (self.heads,) if place == "weights" else ()
+                keeps[int(i)][place] = keep.reshape(len(x), *heads, self.patches, -1)
         x, back_stack = self.stack(params, x, keeps=keeps)
         y, back_head = linear_layer(params["head"], x.reshape(len(x), -1))  # (R, horizon)
 

@@ -31,10 +31,10 @@ class LanguageModel(Model):
     """vocab V, width d, layers a pattern or list of names, max_len the windows trained on.
 
     positions: "multiply", "add" or "none"; by default as published, "add" if every layer is
-    attention, else "multiply". d_ff: width of the token networks, d by default. tied: the scores
-    are products with the embedding, LN(x) / √d @ E.T + b, instead of with a W of their own. norm,
-    ffn: of all blocks, "after", "before" or "rms", and "mlp" or "swiglu"; "rms" with "swiglu" is
-    the block of today's models.
+    attention, else "multiply", by P + position_offset. d_ff: width of the token networks, d by
+    default. tied: the scores are products with the embedding, LN(x) / √d @ E.T + b, instead of with
+    a W of their own. norm, ffn: of all blocks, "after", "before" or "rms", and "mlp" or "swiglu";
+    "rms" with "swiglu" is the block of today's models.
 
     sum_scale: "length" divides the sums by max_len, "none" is as published. Both can represent the
     same functions, since Wo could hold the factor, but they do not learn alike: a sum of n terms is
@@ -48,7 +48,7 @@ class LanguageModel(Model):
 
     def __init__(
         self, vocab, width, layers, max_len, heads=8, d_ff=None, positions=None, tied=False,
-        sum_scale="length", norm="after", ffn="mlp",
+        sum_scale="length", norm="after", ffn="mlp", position_offset=POSITION_OFFSET,
     ):  # fmt: skip
         names = mixers.parse_pattern(layers) if isinstance(layers, str) else layers
         if positions is None:
@@ -56,14 +56,14 @@ class LanguageModel(Model):
         if positions not in POSITIONS:
             raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
         self.vocab, self.width, self.max_len = vocab, width, max_len
-        self.positions, self.tied = positions, tied
+        self.positions, self.position_offset, self.tied = positions, position_offset, tied
         # A normed token has length √d and so have the embedding's rows: their products, the tied
         # scores, would start out √d times too large.
         self.score_scale = 1 / math.sqrt(width) if tied else 1.0
         sizes = (width, heads, max_len, d_ff or width, sum_scale, norm, ffn)
         blocks = [causal_block(name, *sizes) for name in names]
         longest = None if positions == "none" else max_len
-        self.stack = Stack(blocks, width, longest, positions, POSITION_OFFSET, norm=norm)
+        self.stack = Stack(blocks, width, longest, positions, position_offset, norm=norm)
 
     def init(self, rng):
         embedding = rng.normal(0.0, 1.0, (self.vocab, self.width))
@@ -105,7 +105,7 @@ class LanguageModel(Model):
     def layers(self, params, ids):
         """The vectors (B, n, d) of ids (B, n) after the input and after each block, unnormed."""
         x, _ = embed(ids, params["embedding"])
-        x, _ = position_layer(params, x, self.positions, POSITION_OFFSET)
+        x, _ = position_layer(params, x, self.positions, self.position_offset)
         outputs = [x]
         for i, block in enumerate(self.stack.blocks):
             x, _ = block(params["blocks"][str(i)], x)
@@ -128,7 +128,7 @@ class LanguageModel(Model):
         x, _ = embed(ids, params["embedding"])
         if self.positions != "none":
             positions, average = self._positions(params["positions"], read, ids.shape[1], average)
-            x, _ = position_layer({"positions": positions}, x, self.positions, POSITION_OFFSET)
+            x, _ = position_layer({"positions": positions}, x, self.positions, self.position_offset)
         after = []
         for i, (block, block_state) in enumerate(zip(blocks, states, strict=True)):
             x, block_state = block.step(params["blocks"][str(i)], x, block_state, read)

@@ -51,7 +51,7 @@ class Regressor(TextModel):
         return self.width
 
     def init(self, rng):
-        """First values, as the released code draws them."""
+        """First values, as Keras draws them and so the released code, attention's by `draw`."""
         return {
             **self.init_joint(rng),
             "fuse": init.linear(rng, self.width, self.joint_width, "glorot"),
@@ -155,9 +155,9 @@ class ConcatenationRegressor(Regressor):
 
     default_pooling = "mean"
 
-    def __init__(self, *sizes, heads=4, **options):
+    def __init__(self, *sizes, heads=4, draw="glorot", **options):
         super().__init__(*sizes, **options)
-        self.mixer = mixers.build("attention", self.width, heads, self.max_len)
+        self.mixer = mixers.build("attention", self.width, heads, self.max_len, draw=draw)
 
     @property
     def joint_width(self):
@@ -248,7 +248,10 @@ MODELS = {
 MIXERS = (*MODELS, "ridge")
 
 
-def build(mixer, vocab, width, columns, max_len, inputs=1, heads=4, solution=None, **options):
+def build(
+    mixer, vocab, width, columns, max_len, inputs=1, heads=4, draw="glorot", solution=None,
+    **options,
+):  # fmt: skip
     """The model called `mixer`, one of MIXERS. options: pooling, dropout, token_dropout.
 
     solution: the closed form's (w, b), which is all that "ridge" needs; see `solve_ridge`.
@@ -258,5 +261,5 @@ def build(mixer, vocab, width, columns, max_len, inputs=1, heads=4, solution=Non
     if mixer not in MODELS:
         raise UserError(f"unknown mixer {mixer!r}: choose one of {', '.join(MIXERS)}")
     if mixer == "attention":
-        options |= {"heads": heads}
+        options |= {"heads": heads, "draw": draw}
     return MODELS[mixer](vocab, width, columns, max_len, inputs=inputs, **options)

@@ -33,14 +33,16 @@ FILES = {
     "linear": ("linear",),
     "embedding": ("embed", "modulate", "add_positions"),
     "activations": ("relu", "gelu", "sigmoid", "silu", "softplus"),
-    "pooling": ("sum_tokens", "mean_tokens", "cumsum_tokens"),
+    "pooling": ("sum_tokens", "mean_tokens"),
     "summation": ("direct_summation",),
     "dropout": ("dropout",),
     "norms": ("layer_norm", "rms_norm"),
     "losses": (
         "cross_entropy", "binary_cross_entropy", "mean_squared_error", "linear_cross_entropy",
     ),
-    "softmax_attention": ("attention", "split_heads", "merge_heads"),
+    "softmax_attention": (
+        "attention", "attention_with_dropout", "split_heads", "merge_heads",
+    ),
     "window": ("window_attention",),
     "rotary": ("rotate",),
     "products": ("full_product", "causal_product"),
@@ -51,12 +53,15 @@ FILES = {
     ),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
+    "rate_reduction": ("coding_rate", "coding_rate_bound"),
     "both_ways": ("both_ways_product", "both_ways_sum"),
     "log_linear": ("log_linear_product",),
     "slots": ("slot_product",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
-    "running": ("running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool"),
+    "running": (
+        "cumsum_tokens", "running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool",
+    ),
 }  # fmt: skip
 FILE_OF = {name: file for file, names in FILES.items() for name in names}
 __all__ = list(FILE_OF)

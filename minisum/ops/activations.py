@@ -4,7 +4,6 @@ import math
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
-from minisum.normal import normal_cdf
 
 
 def relu(x):
@@ -34,6 +33,8 @@ def gelu(x):
 
     Saved: x, Φ(x).
     """
+    from minisum.normal import normal_cdf
+
     xp = array_module(x)
     below = normal_cdf(x)
 

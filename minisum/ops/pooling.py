@@ -1,7 +1,6 @@
 """From many tokens to one vector, by adding: where the time linear in n comes from."""
 
 from minisum.backend import array_module
-from minisum.ops.running import cumsum, reverse_cumsum
 
 
 def sum_tokens(x, mask=None):
@@ -17,7 +16,7 @@ def sum_tokens(x, mask=None):
     def back(dy):
         return _broadcast(dy, mask, shape), None
 
-    return _masked(x, mask).sum(axis=1), back
+    return masked(x, mask).sum(axis=1), back
 
 
 def mean_tokens(x, mask=None, power=1.0):
@@ -37,31 +36,14 @@ def mean_tokens(x, mask=None, power=1.0):
     def back(dy):
         return _broadcast(dy / divisor, mask, shape), None
 
-    return _masked(x, mask).sum(axis=1) / divisor, back
-
-
-def cumsum_tokens(x, mask=None):
-    """y[b, t] = Σ x[b, s] over real tokens s <= t.
-
-    x (B, n, d), mask (B, n) bool or None -> y like x.
-    The causal sum: the order of the additions does what a triangle of -inf does in attention.
-    Token s is in every y from s on, so its gradient is the sum of those from the other end:
-    dx[b, s] = Σ_{t >= s} dy[b, t] at real tokens, 0 at padding.
-
-    Saved: mask.
-    """
-
-    def back(dy):
-        return _masked(reverse_cumsum(dy, axis=1), mask), None
-
-    return cumsum(_masked(x, mask), axis=1), back
+    return masked(x, mask).sum(axis=1) / divisor, back
 
 
 def _broadcast(dy, mask, shape):
     """dy[b] at every real token of text b, zeros at the padding."""
-    return _masked(array_module(dy).broadcast_to(dy[:, None, :], shape), mask)
+    return masked(array_module(dy).broadcast_to(dy[:, None, :], shape), mask)
 
 
-def _masked(x, mask):
+def masked(x, mask):
     """x with zeros at the padding; `where`, since 0 * NaN would be NaN."""
     return x if mask is None else array_module(x).where(mask[:, :, None], x, 0)

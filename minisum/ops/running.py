@@ -5,6 +5,7 @@ The gradient of a recurrence is the same recurrence from the other end.
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
+from minisum.ops.pooling import masked
 
 
 @has_fast_forms
@@ -17,6 +18,23 @@ def reverse_cumsum(x, axis):
     """Σ over this entry and all later ones: the adjoint of the running sum."""
     xp = array_module(x)
     return xp.flip(cumsum(xp.flip(x, axis), axis), axis)
+
+
+def cumsum_tokens(x, mask=None):
+    """y[b, t] = Σ x[b, s] over real tokens s <= t.
+
+    x (B, n, d), mask (B, n) bool or None -> y like x.
+    The causal sum: the order of the additions does what a triangle of -inf does in attention.
+    Token s is in every y from s on, so its gradient is the sum of those from the other end:
+    dx[b, s] = Σ_{t >= s} dy[b, t] at real tokens, 0 at padding.
+
+    Saved: mask.
+    """
+
+    def back(dy):
+        return masked(reverse_cumsum(dy, axis=1), mask), None
+
+    return cumsum(masked(x, mask), axis=1), back
 
 
 def running_sum(u, state=None):

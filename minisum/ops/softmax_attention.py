@@ -4,6 +4,7 @@ import math
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
+from minisum.ops.dropout import dropout
 
 
 @has_fast_forms
@@ -34,6 +35,34 @@ def attention(q, k, v, mask=None, causal=False):
         return ds @ k * scale, dk, p.swapaxes(-1, -2) @ dy, None
 
     return p @ v, back
+
+
+def attention_with_dropout(q, k, v, keep, mask=None, rate=0.0, causal=False):
+    """y = dropout(p) @ v, p as in `attention`: each query forgets some of the keys it looked at.
+
+    keep (B, H, n, m) bool, as in `dropout`; the others as in `attention` -> y (B, H, n, e). What
+    is left of a row of p no longer sums to one, but does on average (Vaswani et al. 2017, as in
+    torch.nn.MultiheadAttention).
+
+    With r = p / (1 - rate) where `keep`, else 0: dv = r.T @ dy, and dr = dy @ v.T is scaled and
+    masked alike to give dp. From there dq and dk are those of `attention`.
+
+    Saved: q, k, v, p, r, keep.
+    """
+    xp, scale = array_module(q), 1 / math.sqrt(q.shape[-1])
+    k, v = without_padding(k, mask), without_padding(v, mask)
+    scores = q @ k.swapaxes(-1, -2) * scale  # (B, H, n, m)
+    visible = visible_keys(xp, mask, causal, q.shape[2], k.shape[2])
+    p = softmax(scores if visible is None else xp.where(visible, scores, -xp.inf))
+    r, back_dropout = dropout(p, keep, rate)
+
+    def back(dy):
+        dp, _ = back_dropout(dy @ v.swapaxes(-1, -2))
+        ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True))
+        dk = ds.swapaxes(-1, -2) @ q * scale
+        return ds @ k * scale, dk, r.swapaxes(-1, -2) @ dy, None, None
+
+    return r @ v, back
 
 
 def softmax(scores):

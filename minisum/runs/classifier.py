@@ -14,6 +14,7 @@ import numpy as np
 
 from minisum import backend
 from minisum.errors import UserError
+from minisum.models.bag import bag_shares
 from minisum.params import Params
 from minisum.runs.base import Run
 from minisum.text.batches import Ragged, batches
@@ -112,6 +113,7 @@ class ClassifierRun(Run):
         spelled[mask] = self.spelled(text, int(mask.sum()))
         shown = mask if self.model.masked else np.ones(len(ids), bool)
         bias = backend.to_numpy(self.params["head"]["b"])
+        bias = np.pad(bias, (len(self.classes) - len(bias), 0))  # two may share a logit
         tokens = list(spelled[shown])
         return Explanation(text, self.classes, tokens, shares[shown], bias, self.temperature)
 
@@ -140,7 +142,12 @@ def contributions(model: Any, params: Params, ids: np.ndarray, mask: np.ndarray)
     added = model.contributions(params, xp.asarray(ids)[None])[0]
     counted = int(mask.sum()) if model.masked else len(ids)
     parts = backend.to_numpy(added @ params["head"]["W"].T) / max(counted, 1) ** model.power
-    return np.where(mask[:, None], parts, 0) if model.masked else parts
+    parts = np.where(mask[:, None], parts, 0) if model.masked else parts
+    if model.bag_rows:
+        real = xp.asarray(mask)[None] if model.masked else None
+        shares = bag_shares(params["bag"], xp.asarray(ids)[None], real, model.vocab)
+        parts = parts + backend.to_numpy(shares[0])
+    return np.pad(parts, ((0, 0), (model.classes - model.outputs, 0)))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

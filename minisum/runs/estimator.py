@@ -16,6 +16,7 @@ import numpy as np
 
 from minisum import checkpoint, files
 from minisum.errors import UserError
+from minisum.models.bag import rows_for
 from minisum.models.classifier import MODELS
 from minisum.params import Params
 from minisum.runs.classifier import ClassifierRun, Explanation, several
@@ -34,7 +35,7 @@ class TextClassifier:
     """A classifier of texts; its parameters are the flags of `python -m train.classifier`.
 
     mixer: summation, attention or mean_embedding as published, or any of minisum.mixers in an
-    encoder, which `layers` from 2 on and `encoder` ask for too. tokenizer: "word" or "bpe".
+    encoder, which `layers` from 2 on and `encoder` ask for too. tokenizer: see `train_tokenizer`.
     epochs, lr: None is the command's default. validation: the fraction of the texts that is held
     out to choose the epoch; without any (0, or too few texts) the last epoch is kept.
 
@@ -56,8 +57,9 @@ class TextClassifier:
         dropout: float = 0.5,
         token_dropout: float = 0.5,
         max_len: int = 512,
-        tokenizer: str = "word",
-        vocab_size: int = 10_000,
+        bag_rows: int = 0,
+        tokenizer: str = "wordpunct",
+        vocab_size: int = 80_000,
         validation: float = 0.05,
         epochs: int | None = None,
         batch_size: int = 64,
@@ -72,6 +74,7 @@ class TextClassifier:
         self.d_ff, self.encoder, self.pooling = d_ff, encoder, pooling
         self.dropout, self.token_dropout, self.max_len = dropout, token_dropout, max_len
         self.tokenizer, self.vocab_size, self.validation = tokenizer, vocab_size, validation
+        self.bag_rows = bag_rows
         self.epochs, self.batch_size, self.lr, self.ema = epochs, batch_size, lr, ema
         self.patience, self.seed, self.backend, self.threads = patience, seed, backend, threads
 
@@ -100,15 +103,17 @@ class TextClassifier:
         except UserError:  # too few
             train, held = np.arange(len(texts)), np.arange(0)
         words = train_tokenizer([texts[i] for i in train], self.tokenizer, self.vocab_size)
+        reader = TextReader(words, self.max_len)
+        encoded, targets = reader.encode(texts), numbers.astype(np.int32)
+        bag_rows = rows_for(self.bag_rows, encoded.take(train).offsets[-1])
         spec: dict[str, Any] = {
             "task": "classifier",
-            "model": self._model(words.get_vocab_size(), len(classes)),
+            "model": self._model(words.get_vocab_size(), len(classes), bag_rows),
             "text": {"max_len": self.max_len},
             "class_names": classes.tolist(),
         }
-        model, reader = build_model(**spec["model"]), TextReader(words, **spec["text"])
+        model = build_model(**spec["model"])
         kind = self.mixer if spec["model"]["kind"] == "classifier" else "encoder"
-        encoded, targets = reader.encode(texts), numbers.astype(np.int32)
 
         def batch_of(rows: np.ndarray) -> dict[str, np.ndarray]:
             return reader.batch(encoded.take(train[rows])) | {"targets": targets[train[rows]]}
@@ -136,11 +141,11 @@ class TextClassifier:
         self._keep(ClassifierRun(model, params, words, spec, batch_size=self.batch_size))
         return self
 
-    def _model(self, vocab: int, classes: int) -> dict[str, Any]:
+    def _model(self, vocab: int, classes: int, bag_rows: int) -> dict[str, Any]:
         """Arguments of `build_model`."""
         names = ("mixer", "width", "max_len", "pooling", "dropout", "token_dropout")
         sizes: dict[str, Any] = {name: getattr(self, name) for name in names}
-        sizes |= {"vocab": vocab, "classes": classes}
+        sizes |= {"vocab": vocab, "classes": classes, "bag_rows": bag_rows}
         if self.encoder or self.layers > 1 or self.mixer not in MODELS:
             encoder = {"layers": self.layers, "heads": self.heads, "d_ff": self.d_ff}
             return {"kind": "encoder_classifier", "encoder": encoder, **sizes}
@@ -184,7 +189,8 @@ class TextClassifier:
         config = {"format": checkpoint.FORMAT, "task": run.task, **self.get_params()}
         files.write_json(folder / "config.json", config, sealed=True)
         files.write_lines(folder / "metrics.jsonl", getattr(self, "history_", []))
-        meta = {"task": run.task, "model_spec": run.spec, "origin": {"tokenizer": digest}}
+        spec = {name: value for name, value in run.spec.items() if name != "task"}
+        meta = {"task": run.task, "model_spec": spec, "origin": {"tokenizer": digest}}
         checkpoint.save(folder / checkpoint.BEST, run.params.to_host(), meta)
 
     @classmethod

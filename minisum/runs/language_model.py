@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minisum.models.generation import generate
 from minisum.runs.base import Run
+from minisum.runs.generation import generate
 from minisum.text import byte_tokens
 from minisum.text.tokenizer import encode
 
@@ -25,12 +25,14 @@ class LanguageModelRun(Run):
         tokens: int = 200,
         temperature: float = 0.8,
         top_k: int | None = None,
+        top_p: float | None = None,
         seed: int = 0,
     ) -> Iterator[str]:
         """Yield the continuation piece by piece, as it is drawn.
 
         temperature: 0 takes the likeliest token, 1 draws as the model expects. top_k: draw among
-        so many of the likeliest. The same seed writes the same text.
+        so many of the likeliest; top_p: among those that together have this probability. The same
+        seed writes the same text.
         """
         read = encode(self.tokenizer, [prompt])[0]
         separator = byte_tokens.separator_id(self.tokenizer)
@@ -38,6 +40,6 @@ class LanguageModelRun(Run):
             read = np.append(separator, read)
         rng = np.random.default_rng(seed)
         forget_at = separator if self.spec["text"]["reset"] else None
-        drawn = generate(self.model, self.params, read, rng, temperature, top_k, forget_at)
+        drawn = generate(self.model, self.params, read, rng, temperature, top_k, forget_at, top_p)
         text = byte_tokens.TextStream(self.tokenizer)
         return (text.read(token) for token in islice(drawn, tokens))

@@ -25,8 +25,8 @@ KINDS = {
     "language_model": "language_model.LanguageModel",
     "regressor": "multimodal.build",
     "forecaster": "forecaster.Forecaster",
-    "linear_map": "closed_form.LinearMap",
-    "repeat": "closed_form.Repeat",
+    "linear_map": "series_baselines.LinearMap",
+    "repeat": "series_baselines.Repeat",
 }
 
 
@@ -52,7 +52,8 @@ def read_model(
     arrays, meta = checkpoint.load(best)
     if reason := schema.wrong(meta, arrays):
         raise UserError(
-            f"{best} {reason}: if an earlier version of minisum wrote it, --resume the run once"
+            f"{best} {reason}: if an earlier version of minisum wrote it, delete it and --resume "
+            "the run, which writes it again"
         )
     spec = {"task": meta["task"], **meta["model_spec"]}
     if task not in (None, spec["task"]):

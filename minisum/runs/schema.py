@@ -26,7 +26,9 @@ SPECS = {
         "deviation": [float],
     },
 }  # fmt: skip
-OPTIONAL = {"classifier": {"columns": (NOTHING, {"text": (str, NOTHING)})}}
+OPTIONAL = {
+    "classifier": {"columns": (NOTHING, {"text": (str, NOTHING)}), "temperature": float},
+}
 META = {"task": str, "origin": {"tokenizer": (str, NOTHING)}, "model_spec": {"model": dict}}
 NAN = "nan"
 RECORD = {"epoch": int, "step": int, "tokens_per_second": float, "seconds": float}
@@ -76,6 +78,8 @@ def wrong(meta: Any, arrays: dict[str, np.ndarray]) -> str | None:
         and text.get("padding", "right") in ("left", "right")
     ):
         return "does not say how its texts are read"
+    if not spec.get("temperature", 1.0) > 0:
+        return "divides logits by a temperature that is not positive"
     if len(set(lengths_of(meta["task"], spec))) > 1:
         return "names other columns or classes than its model has"
     return None if moderate(spec["model"], arrays) else "asks for a model that its arrays are not"
@@ -89,7 +93,7 @@ def wrong_state(
     metric: what chooses the epoch, and so is in every record of the history. vectors: name ->
     shape of those of the model; after an epoch those of the best one are there too.
     """
-    if not fits(meta, STATE):
+    if not fits(meta, STATE) or not fits(meta["position"].get("logged", []), [{"step": int}]):
         return True
     if meta["position"]["history"]:
         vectors = vectors | {"best": vectors["params"]}

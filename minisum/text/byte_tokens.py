@@ -10,7 +10,13 @@ import json
 import numpy as np
 
 from minisum.errors import UserError
-from minisum.text.tokenizer import read_tokenizer, ready, tokenizers_library, train_tokenizer
+from minisum.text.tokenizer import (
+    read_tokenizer,
+    ready,
+    split_characters,
+    tokenizers_library,
+    train_tokenizer,
+)
 
 # Stands before every document, and so also after every one but the last.
 SEPARATOR = "[EOS]"
@@ -21,8 +27,8 @@ HUB = "hub:"
 def make(texts, kind="bpe", vocab_size=8192):
     """A tokenizer with a separator token: trained on `texts`, or loaded if kind is "hub:NAME".
 
-    A trained one has at most `vocab_size` tokens. Raises UserError if the hub cannot be reached,
-    or has a tokenizer that does not work on bytes.
+    kind: "bpe" or "character". A trained one has at most `vocab_size` tokens. Raises UserError if
+    the hub cannot be reached, or has a tokenizer that does not work on bytes.
     """
     if kind.startswith(HUB):
         name = kind.removeprefix(HUB)
@@ -44,6 +50,11 @@ def load(path):
     """The tokenizer in a file that `minisum.text.tokenizer.save_tokenizer` wrote."""
     tokenizer = _checked(read_tokenizer(path), path)
     content = json.loads(tokenizer.to_str())
+    library = tokenizers_library()
+    characters = library.Tokenizer(library.models.BPE())
+    characters.pre_tokenizer = split_characters(library)
+    if content["pre_tokenizer"] == json.loads(characters.to_str())["pre_tokenizer"]:
+        content["pre_tokenizer"] = None
     kinds = {(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer")}
     if not kinds <= {None, "ByteLevel"} or content["model"]["type"] != "BPE":
         raise UserError(f"{path} does more than split a text into byte pairs.")

@@ -63,6 +63,16 @@ def hold_out_test(examples, fraction=0.2):
     return examples.take(rest), examples.take(test)
 
 
+def overlap(splits) -> int:
+    """How many test texts are also training or validation texts, by their keys.
+
+    splits: name -> texts, or what has `texts`.
+    """
+    keys = {s: [text_key(t) for t in getattr(part, "texts", part)] for s, part in splits.items()}
+    known = {*keys["train"], *keys["val"]}
+    return sum(key in known for key in keys["test"])
+
+
 def hold_out_validation(examples, fraction, seed):
     """(train, validation), another for each seed; nothing is held out if `fraction` is 0."""
     if not 0 <= fraction < 1:

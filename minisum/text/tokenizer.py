@@ -19,7 +19,7 @@ from minisum.text.batches import Ragged, check_ids, pad
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 PAD_ID, UNKNOWN_ID = 0, 1
-KINDS = ("word", "bpe")
+KINDS = ("word", "wordpunct", "bpe", "character")
 # The characters at which the Keras Tokenizer cuts, the blank included.
 WORD_BREAKS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n '
 BYTES_VOCAB = 1 + 256  # padding and every byte
@@ -32,8 +32,10 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     """A tokenizer whose vocabulary has at most `vocab_size` entries, the two special ones included.
 
     kind "word": lower-cased words between WORD_BREAKS, the most frequent ones, ties in
-    alphabetical order; "bpe": byte-level pairs (Radford et al., 2019), to which nothing is
-    unknown. The same texts give the same vocabulary in every process.
+    alphabetical order; "wordpunct": the same, but words are runs of letters, digits and _, and runs
+    of other characters are tokens too; "bpe": byte-level pairs (Radford et al., 2019), to which
+    nothing is unknown; "character": the same, but no pair reaches beyond a character: one token
+    each, or a rare one's bytes. The same texts give the same vocabulary in every process.
     """
     if kind not in KINDS:
         raise UserError(f"There is no tokenizer {kind!r}; known are {', '.join(KINDS)}.")
@@ -44,7 +46,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
         )
     library = tokenizers_library()
     options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
-    tokenizer, trainer = (_word if kind == "word" else _bpe)(library, options)
+    tokenizer, trainer = _makers()[kind](library, options)
     tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
     if tokenizer.get_vocab_size() < least:
         raise UserError("The texts hold no word to make a vocabulary of.")
@@ -53,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
 
 def least_vocabulary(kind):
     """The size of the smallest vocabulary: both special entries, and every byte or one word."""
-    return len((PAD, UNKNOWN)) + (256 if kind == "bpe" else 1)
+    return len((PAD, UNKNOWN)) + (1 if kind.startswith("word") else 256)
 
 
 def encode(
@@ -152,7 +154,7 @@ def _form(tokenizer):
 
 def _forms():
     """What the tokenizers of this program do, as this version of the library writes it."""
-    for make in (_word, _bpe):
+    for make in _makers().values():
         tokenizer, _ = make(tokenizers_library(), {})
         tokenizer.add_special_tokens([PAD, UNKNOWN])
         yield _form(tokenizer)
@@ -212,12 +214,35 @@ def _word(library, options):
     return tokenizer, library.trainers.WordLevelTrainer(**options)
 
 
+def _wordpunct(library, options):
+    tokenizer, trainer = _word(library, options)
+    tokenizer.pre_tokenizer = library.pre_tokenizers.Whitespace()  # \w+|[^\w\s]+
+    return tokenizer, trainer
+
+
 def _bpe(library, options):
     tokenizer = library.Tokenizer(library.models.BPE())
     tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = library.decoders.ByteLevel()
     alphabet = library.pre_tokenizers.ByteLevel.alphabet()
     return tokenizer, library.trainers.BpeTrainer(initial_alphabet=alphabet, **options)
+
+
+def _character(library, options):
+    tokenizer, trainer = _bpe(library, options)
+    tokenizer.pre_tokenizer = split_characters(library)
+    return tokenizer, trainer
+
+
+def split_characters(library):
+    """What keeps byte pairs within one character."""
+    alone = library.pre_tokenizers.Split(library.Regex("(?m:.)"), behavior="isolated")
+    bytes_of = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return library.pre_tokenizers.Sequence([alone, bytes_of])
+
+
+def _makers():
+    return dict(zip(KINDS, (_word, _wordpunct, _bpe, _character), strict=True))
 
 
 def ready(tokenizer):

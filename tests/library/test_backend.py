@@ -224,6 +224,7 @@ def test_a_kernel_reads_one_type_without_gaps(device):
     compiling.launch(*nowhere, None, single.astype("i4"), single > 0, 1, 2.0)
 
 
+@pytest.mark.skipif(XP is not np, reason="the stand-in is for machines without a GPU")
 def test_a_packed_batch_stays_whole(device):
     """The mask of a packed batch is of another length than its texts."""
 

@@ -504,3 +504,16 @@ def test_the_example_of_the_checker_works():
         "w": normal(3), "data": normal(3, seed=1),
     }  # fmt: skip
     exec("\n".join(lines), names)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, 0.5, 1.0])
+def test_on_a_kink_no_slope_is_right_or_wrong(slope):
+    """Not even the mean of those to both sides, which central differences measure."""
+
+    def relu(x):
+        mask = np.where(x > 0, 1.0, np.where(x < 0, 0.0, slope))
+        return np.maximum(x, 0), lambda dy: (dy * mask,)
+
+    verdict = gradcheck(relu, np.array([0.0, 1.0, -2.0, 0.5]))
+    assert verdict and (verdict.checked, verdict.kinks) == (3, 2)
+    assert not gradcheck(relu, np.zeros(3))

@@ -13,10 +13,11 @@ from text_models import (
     text_batch,
 )
 
-from minisum import backend
+from minisum import backend, ops
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
 from minisum.models import classifier
+from minisum.models.bag import bag_ids, bag_shares
 from minisum.params import Params, flatten
 from minisum.strategies import cases
 
@@ -61,6 +62,71 @@ def test_gradient_of_the_whole_model(mixer, pooling, masked, dropout):
     assert gradcheck(loss_op(model, params, batch), params.vector, entries=30, seed=4)
     for name, g in used.flat.items():
         assert host(g).any(), name
+
+
+@pytest.mark.parametrize("options", [
+    {"positions": "add"}, {"positions": "multiply", "position_offset": 2.0}, {"bag_rows": 5},
+    {"bag_rows": 5, "one_logit": True, "C": 2}, {"one_logit": True, "C": 2},
+])  # fmt: skip
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_gradient_with_options(mixer, options):
+    """Tokens dropped too, the same seeds as above."""
+    model = build(mixer, token_dropout=0.3, dropout=0.3, **options)
+    params, batch = parameters(model, seed=2), make_batch(model, [4, 3, 0], n=4, seed=1)
+    assert gradcheck(loss_op(model, params, batch), params.vector, entries=30, seed=4)
+    used = params.zeros_like()
+    model.loss(params, batch, 3)[1](used)
+    for name, g in used.flat.items():
+        assert host(g).any(), name
+
+
+def test_two_classes_may_share_a_logit():
+    """Its sigmoid is the probability of the second, and its loss the binary cross-entropy."""
+    model = build("summation", C=2, one_logit=True)
+    params, batch = parameters(model), make_batch(model, [4, 3], n=4)
+    assert params["head"]["W"].shape == (1, 4) and build("summation", one_logit=True).outputs == 3
+    logits = model.predict(params, batch)
+    z, targets = logits[:, 1], XP.asarray(batch["targets"]).astype("float64")
+    assert not host(logits[:, 0]).any()
+    expected = ops.binary_cross_entropy(z, targets)[0]
+    loss, _ = model.loss(params, batch, 2)
+    np.testing.assert_allclose(host(loss), host(expected), rtol=1e-12)
+
+
+def by_hand(first, second):
+    """SplitMix of two words, in Python's own integers."""
+    x = (first << 24) + second
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    return ((x ^ x >> 27) * 0x94D049BB133111EB % 2**64) >> 31
+
+
+def test_the_bag_starts_silent_and_is_a_sum_of_votes():
+    plain, model = build("summation"), build("summation", bag_rows=16)
+    drawn = model.init(np.random.default_rng(0))
+    assert drawn["bag"].shape == (7 + 16, 3) and not drawn["bag"].any()
+    params, batch = parameters(model), make_batch(model, [4, 2, 1, 0], n=4, noise=False)
+    votes = host(model.predict(params, batch) - plain.predict(params, batch))
+    ids, mask, table = host(batch["ids"]), host(batch["mask"]), host(params["bag"])
+    for b, length in enumerate((4, 2, 1, 0)):
+        words = [table[i] for i in ids[b, :length]]
+        rows = [7 + by_hand(int(a), int(c)) % 16
+                for a, c in zip(ids[b, :length], ids[b, 1:length], strict=False)]  # fmt: skip
+        count = length + max(length - 1, 0)
+        expected = sum(words + [table[r] for r in rows], np.zeros(3)) / max(count, 1) ** 0.5
+        np.testing.assert_allclose(votes[b], expected, atol=1e-12)
+    shares = host(bag_shares(params["bag"], batch["ids"], batch["mask"], 7))
+    np.testing.assert_allclose(shares.sum(axis=1), votes, atol=1e-12)
+    assert not shares[~mask].any()
+
+
+def test_pairs_spread_over_the_rows():
+    """A thousand words in every order meet about as rarely as if rows were drawn at random."""
+    ids = np.stack(np.meshgrid(np.arange(1000), np.arange(1000)), -1).reshape(-1, 2)
+    rows = 2**20
+    pairs = bag_ids(ids.astype(np.int32), None, 1000, rows)[0][:, 2]
+    assert pairs.min() >= 1000 and pairs.max() < 1000 + rows
+    used = len(np.unique(pairs)) / rows
+    assert abs(used - (1 - np.exp(-1e6 / rows))) < 0.05
 
 
 def grid_params(model, case):

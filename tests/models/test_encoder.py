@@ -339,7 +339,7 @@ def test_which_classifier_the_flags_mean(given, is_encoder):
     config = from_flags(classifier.ClassifierConfig, given)
     assert config.is_encoder == is_encoder
     if config.mixer != "all":
-        model = build_model(**classifier.describe_model(config, vocab=V, classes=2))
+        model = build_model(**classifier.describe_model(config, vocab=V, classes=2, bag_rows=0))
         assert isinstance(model, EncoderClassifier) == is_encoder
         if is_encoder:
             assert len(model.encoder.blocks) == config.layers

@@ -16,10 +16,10 @@ from minisum import backend, mixers
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
 from minisum.mixers import parse_pattern
-from minisum.models.closed_form import LinearMap, Repeat
 from minisum.models.forecaster import NORMALISE, Forecaster
+from minisum.models.series_baselines import LinearMap, Repeat
 from minisum.params import Params, flatten
-from train.forecast import by_column, error_sums, mse_and_mae
+from train.forecast_baselines import by_column, error_sums, mse_and_mae
 
 BIDIRECTIONAL = mixers.names(causal=False)
 
@@ -65,6 +65,20 @@ def test_gradient_of_the_whole_model(normalise, positions, dropout):
         # A key's bias adds the same to all its comparisons, which a softmax does not notice.
         if not name.endswith("mixer.k.b"):
             assert host(g).any(), name
+
+
+def test_gradient_with_dropped_attention_weights():
+    for dropout in (0.0, 0.3):
+        model = build(attention_dropout=0.4, dropout=dropout)
+        params, batch = parameters(model, 1), make_batch(model, seed=2)
+        assert batch["keep.1.weights"].shape == (2, 2 * 2 * 4, 4) and "keep.0.weights" not in batch
+        assert gradcheck(loss_op(model, params, batch), params.vector, entries=25, seed=3)
+        whole = batch | {"keep.1.weights": batch["keep.1.weights"] | True}
+        without = {name: a for name, a in batch.items() if name != "keep.1.weights"}
+        plain = build(dropout=dropout).loss(params, without, 11)[0]
+        assert float(model.loss(params, batch, 11)[0]) != float(plain)
+        scaled = build(attention_dropout=1e-12, dropout=dropout).loss(params, whole, 11)[0]
+        assert float(scaled) == pytest.approx(float(plain), rel=1e-9)
 
 
 @pytest.mark.parametrize("mixer", BIDIRECTIONAL)
@@ -133,6 +147,8 @@ def test_the_last_value_is_always_in_a_patch():
         for stride in (1, 3, 4, 6):
             index = build(window=window, stride=stride).index
             assert index[-1, -1] == window - 1 and 0 <= index[0, 0] < stride
+            published = build(window=window, stride=stride, patches_from="start").index
+            assert published.shape == index.shape and published[0, 0] == 0
 
 
 @pytest.mark.parametrize(
@@ -174,8 +190,7 @@ def test_the_linear_map_finds_a_linear_series(normalise):
     series = Series("s", ("a", "b"), values)
     windows = Windows(series, "standard", 30, 5)
     model = LinearMap(30, 5, normalise)
-    moments = model.moments([windows.batch("train", slice(None))])
-    model.solution = model.solve(*moments, 1e-10)
+    model.solution = model.solve(*model.moments([windows.batch("train", slice(None))]), 1e-10)
     batch = windows.batch("test", slice(None))
     forecast_ = model.predict(model.init(None), batch)
     assert np.abs(forecast_ - batch["targets"]).max() < (0.3 if normalise == "standard" else 0.02)
@@ -185,18 +200,52 @@ def test_the_linear_map_finds_a_linear_series(normalise):
     assert not grads.vector.any()
 
 
-def test_the_linear_map_is_the_minimum():
+@pytest.mark.parametrize("normalise", NORMALISE)
+def test_the_linear_map_minimises_the_reported_loss(normalise):
+    """Against all rows in one least-squares problem, each a row for every shrunk weight more."""
     rng = np.random.default_rng(0)
-    batch = {"windows": rng.normal(size=(9, 4, 2)), "targets": rng.normal(size=(9, 3, 2))}
+    batch = {"windows": rng.normal(3, 2, (9, 4, 2)), "targets": rng.normal(2, 2, (9, 3, 2))}
     batch["targets"][0, 0, 0] = np.nan
-    model = LinearMap(4, 3)
-    gram, cross, count = model.moments([batch])
-    assert count == 17
-    W, b = model.solve(gram, cross, count, 0.3)
-    x, y = model._rows_and_targets(batch)
-    off = x @ W.T + b - y
-    np.testing.assert_allclose(off.T @ x + 0.3 * 17 * W, 0, atol=1e-10)
-    np.testing.assert_allclose(off.sum(axis=0), 0, atol=1e-10)
+    batch["windows"][1] = 5  # flat: divided by its deviation, it would rule the fit
+    model = LinearMap(4, 3, normalise)
+    model.solution = W, b = model.solve(*model.moments([batch]), 0.3)
+    x, y = (np.delete(a.transpose(0, 2, 1).reshape(18, -1), 0, axis=0) for a in batch.values())
+    level, scale = {
+        "none": (np.zeros((17, 1)), np.ones((17, 1))),
+        "last": (x[:, -1:], np.ones((17, 1))),
+        "standard": (x.mean(1, keepdims=True), x.std(1, keepdims=True) + 1e-5),
+    }[normalise]
+    rows = scale * np.concatenate([(x - level) / scale, np.ones((17, 1))], axis=1)
+    shrunk = np.sqrt(0.3 * (scale**2).sum()) * np.eye(5)[:4]
+    stacked = np.concatenate([rows, shrunk]), np.concatenate([y - level, np.zeros((4, 3))])
+    direct = np.linalg.lstsq(*stacked, rcond=None)[0]
+    np.testing.assert_allclose(np.concatenate([W.T, b[None]]), direct, rtol=1e-9, atol=1e-10)
+    forecast_ = model.predict(model.init(None), batch).transpose(0, 2, 1).reshape(18, 3)[1:]
+    np.testing.assert_allclose(forecast_, rows @ direct + level, rtol=1e-9)
+
+
+def test_flat_stretches_do_not_rule_the_linear_map():
+    """Windows that stand still and then jump: the loss over all windows decides, not theirs."""
+    t = np.arange(600)
+    values = np.sin(0.3 * t)
+    values[200:260] = values[200]
+    values[300:360] = values[300]
+    windows = Windows(Series("s", ("a",), values[:, None]), "standard", 30, 5)
+    model = LinearMap(30, 5, "standard")
+    model.solution = model.solve(*model.moments([windows.batch("train", slice(None))]), 1e-6)
+    batch = windows.batch("test", slice(None))
+    off = model.predict(model.init(None), batch) - batch["targets"]
+    assert np.square(off).mean() < 0.05
+
+
+def test_moments_of_long_series_keep_their_digits():
+    """Summed in float64: a level of 1000 would cost the differences in float32."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(1000, 1, (4000, 3, 1)).astype(np.float32)
+    batch = {"windows": x, "targets": (2 * x[:, :1] - x[:, 1:2]).astype(np.float32)}
+    model = LinearMap(3, 1)
+    W, _ = model.solve(*model.moments([batch]), 0)
+    np.testing.assert_allclose(W, [[2, -1, 0]], atol=1e-4)
 
 
 # Windows
@@ -324,6 +373,23 @@ def test_reading_a_series():
     assert read(rows, columns=("b",)).values.shape == (2, 1)
     assert times.steps_in_a_day(["yesterday", "today"]) is None
     assert times.steps_in_a_day(["2024-01-01", "2024-01-02"]) is None
+
+
+@pytest.mark.parametrize("first, second", [
+    ("2016/7/1 0:00", "2016/7/1 1:00"), ("01.07.2016 00:00:00", "01.07.2016 01:00:00"),
+    ("2016-07-01T00", "2016-07-01T01"),
+])  # fmt: skip
+def test_times_that_are_not_isos(first, second):
+    series = read([{"date": first, "a": "1"}, {"date": second, "a": "2"}])
+    assert times.steps_in_a_day(series.times) == 24 and series.ordered
+    with pytest.raises(UserError, match="does not come after"):
+        read([{"date": second, "a": "1"}, {"date": first, "a": "2"}])
+
+
+def test_times_that_are_not_understood_are_believed():
+    """Is it the first of July or the seventh of January?"""
+    series = read([{"date": "7/1/2016", "a": "1"}, {"date": "7/2/2016", "a": "2"}])
+    assert not series.ordered and times.steps_in_a_day(series.times) is None
 
 
 @pytest.mark.parametrize(

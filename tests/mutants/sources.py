@@ -13,7 +13,7 @@ from tests.mutants.mutations import MODULES, Mistake, mistakes
 
 ROOT = Path(__file__).resolve().parents[2]
 # Functions of this ending run on a GPU alone.
-ON_A_GPU = "_fused"
+ON_A_GPU = "_on_gpu"
 
 
 class Source:

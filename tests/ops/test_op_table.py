@@ -30,7 +30,10 @@ runpy.run_module("minisum.ops", run_name="__main__")
 @pytest.fixture(scope="module")
 def printed():
     child = subprocess.run(
-        [sys.executable, "-X", "utf8", "-c", NUMPY_ALONE], capture_output=True, cwd=ROOT, timeout=60
+        [sys.executable, "-X", "utf8", "-c", NUMPY_ALONE],
+        capture_output=True,
+        cwd=ROOT,
+        timeout=180,
     )
     assert (child.returncode, child.stderr) == (0, b""), child.stderr.decode()
     return child.stdout.decode("utf-8")
@@ -84,7 +87,7 @@ def test_a_wrong_name_is_refused(capsys, name, hint):
 
 def test_a_closed_pipe_is_no_error():
     code = f"{sys.executable} -m minisum.ops | head -1"
-    child = subprocess.run(code, shell=True, capture_output=True, cwd=ROOT, timeout=60)
+    child = subprocess.run(code, shell=True, capture_output=True, cwd=ROOT, timeout=180)
     assert child.stdout.startswith(b"saved") and child.stderr == b""
 
 

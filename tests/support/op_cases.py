@@ -155,6 +155,15 @@ def attention_case(causal, masked):
     return make
 
 
+def dropped_attention_case(causal, masked):
+    def make(c):
+        op, *arrays = attention_case(causal, masked)(c)
+        op = named(ops.attention_with_dropout, rate=0.3, causal=causal)
+        return op, *arrays[:3], c.keep("B H n n"), *arrays[3:]
+
+    return make
+
+
 def window_case(causal, masked):
     """A window of two tokens; if causal, the queries are the last of the tokens."""
 
@@ -186,6 +195,12 @@ SMOOTH = {
     "attention masked": attention_case(False, True),
     "attention causal": attention_case(True, False),
     "attention causal masked": attention_case(True, True),
+    "attention_with_dropout": dropped_attention_case(False, True),
+    "attention_with_dropout causal": dropped_attention_case(True, False),
+    "coding_rate": lambda c: (ops.coding_rate, c.normal("B H n h"), c.uniform("B H n", 0, 1)),
+    "coding_rate_bound": lambda c: (
+        ops.coding_rate_bound, c.normal("B H n h"), c.uniform("B H n", 0, 1)
+    ),
     "window_attention": window_case(False, True),
     "window_attention without mask": window_case(False, False),
     "window_attention causal": window_case(True, False),

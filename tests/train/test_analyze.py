@@ -136,7 +136,7 @@ def test_words_of_a_classifier(classified, tmp_path, capsys):
     assert "thing(" in capsys.readouterr().out
     assert run(classified, "--out", tmp_path / "mine", "--text", "A Good day, <b>!") == 0
     (mine,) = json.loads((tmp_path / "mine" / "words.json").read_text())
-    assert [entry["word"] for entry in mine["words"]] == ["A", "Good", "day", "b"]
+    assert [entry["word"] for entry in mine["words"]] == ["A", "Good", "day", ",", "<", "b"]
 
 
 def test_layers_of_language_models(tmp_path, capsys):

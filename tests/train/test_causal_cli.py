@@ -130,7 +130,7 @@ def read_result(out):
 
 def test_a_run_writes_its_numbers_down(run):
     result = read_result(run)
-    assert result["task"] == "causal" and result["mixer"] == "summation"
+    assert result["task"] == "causal" and result["mixer"] == "hybrid"
     assert result["test_perplexity"] == pytest.approx(math.exp(result["test_loss"]))
     assert 0 < result["test_bits_per_byte"] < 8 and 0 <= result["test_accuracy"] <= 1
     text = (run / "metrics.jsonl").read_text(encoding="utf-8")

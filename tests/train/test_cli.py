@@ -28,7 +28,7 @@ from cli_runs import (
 
 from minisum import files
 from minisum.runs.reading import build_model
-from train import classifier
+from train import classifier, rivals
 from train.run.options import from_flags
 
 
@@ -119,7 +119,7 @@ def test_recipe_yields_to_flags(corpus, tmp_path):
 @pytest.mark.parametrize(("flags", "width"), [({}, 32), ({"d_ff": 5}, 5), ({"d_ff": 0}, None)])
 def test_the_width_of_an_encoders_token_networks(flags, width):
     config = from_flags(classifier.ClassifierConfig, {"encoder": True, "width": 8} | flags)
-    model = build_model(**classifier.describe_model(config, vocab=9, classes=2))
+    model = build_model(**classifier.describe_model(config, vocab=9, classes=2, bag_rows=0))
     block = model.init(np.random.default_rng(0))["blocks"]["0"]
     assert model.dropout == config.dropout == 0.5
     assert ("up" in block) == (width is not None)
@@ -195,9 +195,10 @@ def test_all_mixers(capsys, corpus, tmp_path):
     out = tmp_path / "run"
     arguments = ["--data", corpus, *SMALL, "--epochs", 1, "--mixer", "all", "--out", out]
     assert call(*arguments) == 0
-    table = capsys.readouterr().out.strip().splitlines()[-5:]
+    table = capsys.readouterr().out.strip().split("\n\n")[-1].splitlines()
     mixers = ["summation", "attention", "mean_embedding"]
-    assert [line.split()[0] for line in table] == ["mixer", *mixers, "majority"]
+    mixers += ["svm", "naive_bayes"] * rivals.available()
+    assert [line.split()[0] for line in table][: len(mixers) + 2] == ["mixer", *mixers, "majority"]
     results = [files.read_json(out / mixer / "result.json") for mixer in mixers]
     assert [result["mixer"] for result in results] == mixers
     assert json.loads((out / "comparison.json").read_text()) == results

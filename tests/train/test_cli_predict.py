@@ -1,6 +1,7 @@
 """python -m train.classifier --predict: a line in, an answer out."""
 
 import subprocess
+import sys
 
 import pytest
 
@@ -67,3 +68,13 @@ def test_predict_with_damaged_parts(capsys, straight, tmp_path):
     assert "tokenizer" in refused(capsys, "--predict", tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     assert "cannot be read" in refused(capsys, "--predict", tmp_path)
+
+
+@posix
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_a_closed_stream_is_refused(straight, closed):
+    command = f"'{sys.executable}' -m train.classifier --predict '{straight}' {closed}"
+    shown = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert (shown.returncode, shown.stdout) == (2, "")
+    sentence = "--predict needs standard input and standard output, and one is closed"
+    assert shown.stderr == f"error: {sentence}\n"

@@ -55,14 +55,28 @@ def result_of(folder):
 
 def test_a_season_is_learned(compared):
     results = {r["mixer"]: r for r in json.loads((compared / "comparison.json").read_text())}
-    assert list(results) == [*TRAINED, "linear", "seasonal", "last_value"]
+    assert list(results) == [*TRAINED, "linear", "nlinear", "seasonal", "last_value"]
     for name, result in results.items():
         if name != "last_value":
             assert result["test_mse"] < 0.2 < result["last_value_mse"], name
-    for name in ("linear", "seasonal", "last_value"):
+    for name in ("linear", "nlinear", "seasonal", "last_value"):
         assert results[name]["test_mse"] == pytest.approx(results[name][f"{name}_mse"], rel=1e-4)
         assert results["hybrid"][f"{name}_mse"] == results["linear"][f"{name}_mse"]
     assert results["hybrid"]["gaps"].startswith("11, ")
+
+
+def test_a_run_ends_with_models_and_baselines_in_one_table(table, tmp_path, capsys):
+    """A model after one step of training is worse than the linear map, and the run says so."""
+    flags = ["--data", table, *SMALL, "--epochs", 1, "--limit-train", 20, "--season", 8]
+    assert call(*flags, "--out", tmp_path / "run") == 0
+    *_, last = blocks = capsys.readouterr().out.strip().split("\n\n")
+    lines = last.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == [
+        "mixer", "hybrid", "linear", "nlinear", "seasonal", "last_value"
+    ]  # fmt: skip
+    assert " is best, with a test mse of 0." in lines[-1]
+    assert "no model of this library beats it" in lines[-1]
+    assert "tide 0." in blocks[-2] or "tide 1." in blocks[-2]
 
 
 def test_the_files_of_a_run(compared):
@@ -77,7 +91,7 @@ def test_the_files_of_a_run(compared):
             columns = {row["column"]: row for row in csv.DictReader(file)}
         assert list(columns) == ["tide", "flow", "still"]
         units = [float(row["mae_in_units"]) for row in columns.values()]
-        assert np.mean(units) == pytest.approx(result["test_mae_in_units"])
+        assert dict(zip(columns, units, strict=True)) == result["test_mae_in_units"]
         assert units[1] > 5 * float(columns["flow"]["mae"])  # its deviation is about 7
 
 
@@ -95,7 +109,7 @@ def answers(monkeypatch, capsys, folder, text):
     return status, list(csv.reader(out.splitlines())), error
 
 
-@pytest.mark.parametrize("mixer", [*TRAINED, "linear", "seasonal", "last_value"])
+@pytest.mark.parametrize("mixer", [*TRAINED, "linear", "nlinear", "seasonal", "last_value"])
 def test_prediction(compared, table, monkeypatch, capsys, mixer):
     """What follows the table, at the hours that follow, in its units."""
     status, rows, _ = answers(monkeypatch, capsys, compared / mixer, table.read_text())
@@ -146,13 +160,14 @@ def test_limits_count_windows(table, tmp_path):
         (["--layers-pattern", "mamba*2"], "'mamba' is no bidirectional mixer"),
         (["--layers-pattern", "tssa", "--layers", "2"], "--layers: --layers-pattern names"),
         (["--mixer", "linear", "--epochs", "2"], "--epochs: --mixer linear is not trained"),
-        (["--mixer", "seasonal", "--normalise", "last"], "--mixer seasonal repeats values as"),
+        (["--mixer", "seasonal", "--normalise", "last"], "--mixer seasonal repeats values and"),
+        (["--mixer", "nlinear", "--normalise", "none"], "--mixer nlinear subtracts the last"),
         (["--patch", "30"], "patches of 30 every 4 do not cover a window of 24"),
         (["--dataset", "ETTh1"], "--dataset and --data exclude each other"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_status_2(table, tmp_path, capsys, arguments, message):
-    few = SMALL[:4] if {"linear", "seasonal"} & set(arguments) else SMALL
+    few = SMALL[:4] if {"linear", "nlinear", "seasonal"} & set(arguments) else SMALL
     out = tmp_path / "run"
     assert call("--data", table, *few, *arguments, "--out", out) == 2
     error = capsys.readouterr().err

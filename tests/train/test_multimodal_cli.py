@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
-from train import multimodal
+from train import multimodal, rivals
 from train.command_line import main
 
 SMALL = ["--width", "8", "--max-len", "12", "--batch-size", "16", "--threads", "1", "--lr", "0.01"]
@@ -56,7 +56,8 @@ def result_of(folder):
 
 def test_text_and_numbers_beat_either_alone(compared):
     results = {r["mixer"]: r for r in json.loads((compared / "comparison.json").read_text())}
-    assert list(results) == ["summation", "attention", "words", "ridge"]
+    solved = ["ridge", *(["tfidf_ridge"] if rivals.available() else [])]
+    assert list(results) == ["summation", "attention", "words", *solved]
     for mixer in ("summation", "attention"):
         for other in ("words", "ridge"):
             assert results[mixer]["test_rmse"] < 0.7 * results[other]["test_rmse"], mixer

@@ -44,7 +44,8 @@ def made(request, corpus, tmp_path_factory):
 def test_one_file_without_addresses(made):
     run, path = made
     text = path.read_text(encoding="utf-8")
-    assert not re.search(r"https?:|src=|@import|url\(|fetch|import\(", text)
+    elsewhere = text.replace('xmlns="http://www.w3.org/2000/svg"', "")  # a name, not an address
+    assert not re.search(r"https?:|src=|@import|url\(|fetch|import\(", elsewhere)
     assert text.count("<svg") >= 2 and "val accuracy" in text
     script = re.findall(r"<script>\n(.*?)</script>", text, re.DOTALL)[-1]
     assert len(script.splitlines()) <= 75

@@ -20,7 +20,7 @@ import tiny_runs
 from interrupting import interrupted
 
 from minisum.text.batches import Ragged
-from train import causal, classifier, multimodal
+from train import causal, classifier, multimodal, rivals
 from train.command_line import main as run_command
 from train.reproduce import __main__ as reproduce
 from train.reproduce import quirks, sets
@@ -75,7 +75,7 @@ def a_cell(**changes):
     cell = {
         "set": "ag_news", "mixer": "summation", "protocol": "published", "seed": 0, "at_once": 1,
         "metrics": {"accuracy": 0.5}, "device": "a", "tokens_per_second": 600.0,
-        "data_sha256": "0", "train_examples": 5,
+        "data_sha256": "0", "train_examples": 5, "parameters": 7,
     }  # fmt: skip
     return cell | changes
 
@@ -176,7 +176,8 @@ def test_list_runs_nothing(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "missing  ag_news-attention-honest-seed0" in printed
     assert "python -m train.classifier --dataset ag_news --mixer summation --seed 0" in printed
-    assert printed.endswith("12 runs\n") and not out.exists()
+    # Six of three classifiers, ten of five forecasters, and four of rivals where they can run.
+    assert printed.endswith(f"{20 if rivals.available() else 16} runs\n") and not out.exists()
 
 
 def test_every_command_line_is_understood():
@@ -189,15 +190,28 @@ def test_every_command_line_is_understood():
             parser = reproduce.parser_for(config_class, "x", "")
             config = from_flags(config_class, vars(parser.parse_args(cell.arguments)))
             assert (config.seed, config.mixer) == (cell.seed, cell.mixer)
-            if cell.task == "classifier":
+            if cell.task == "classifier" and cell.mixer not in rivals.ALL:
                 published = cell.protocol == "published"
                 assert config.unmasked == published
                 assert (config.select == "test") == (cell.protocol in every[:1] + every[3:])
                 assert (config.lr == 1e-4) == (cell.protocol != "honest")
-    lone = quirks.flags("classifier", "published-wide-heads")
-    whole = quirks.flags("classifier", "published")
+    lone = quirks.flags("classifier", "published-wide-heads", "attention")
+    whole = quirks.flags("classifier", "published", "attention")
     assert [(a, b) for a, b in zip(lone, whole, strict=True) if a != b] == [("split", "full")]
-    assert quirks.flags("forecast", "published-wide-heads") is None
+    assert quirks.flags("forecast", "published-wide-heads", "attention") is None
+    assert quirks.flags("classifier", "published-wide-heads", "summation") is None
+    assert "--head-width" not in quirks.flags("classifier", "published", "summation")
+    assert quirks.flags("classifier", "published", "svm") == (
+        "--recipe", "published", "--select", "test"
+    )  # fmt: skip
+
+
+def test_rivals_are_left_out_where_they_cannot_run(monkeypatch):
+    monkeypatch.setattr(rivals, "find_spec", lambda name: None)
+    found = {cell.mixer for cell in sets.cells(["ag_news"], ["honest"], 1)}
+    assert found == {"summation", "attention", "mean_embedding"}
+    asked = sets.cells(["ag_news"], ["honest"], 1, "svm")  # by name: it says what to install
+    assert [cell.mixer for cell in asked] == ["svm"]
 
 
 def test_the_published_tables_as_typed_a_second_time():
@@ -398,3 +412,17 @@ def test_multimodal_quirks(corpora, tmp_path):
 
 def test_runs_are_started_with_the_project_on_their_path():
     assert (reproduce.ROOT / "train" / "classifier.py").is_file()
+
+
+def test_notes_say_what_is_not_comparable(tmp_path):
+    """Other classes than in print, and test texts that are training texts too."""
+    folder = reproduce.RunFolder(tmp_path)
+    settings = {"quick": False, "lm_tokenizer": "bpe"}
+    cells = [a_cell(set="reuters", classes=8, test_texts_in_train=3), a_cell(classes=4)]
+    text = reproduce_report.write(folder, settings, cells, {}, {})
+    assert "8 classes here, 46 in the published run: not comparable" in text
+    assert "3 of the test texts are training texts too" in text and "ag_news: 4" not in text
+    same = [a_cell(set="reuters", classes=46, test_texts_in_train=0)]
+    text = reproduce_report.write(folder, settings, same, {}, {})
+    assert "not comparable" not in text and "training texts too" not in text
+    assert "7" in text.split("parameters")[1]

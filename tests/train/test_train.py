@@ -54,6 +54,7 @@ class Line(Model):
 class LineTask:
     name, dataset, data_sha256 = "line", "toy", "0" * 64
     metric, higher_is_better = "loss", False
+    details = {}
     train_size = 23
 
     def __init__(self, **settings):
@@ -87,6 +88,15 @@ class LineTask:
 
     def model_spec(self):
         return {}
+
+    def fit_after(self, predict):
+        return False
+
+    def draw(self, folder):
+        self.drawn_in = folder
+
+    def sample(self, params):
+        return "drawn"
 
 
 class Silent(Report):

@@ -120,7 +120,9 @@ def started(command, tag, sets, **options):
 
 
 def drawn():
-    return random.Random(4).sample(CASES, min(TRIES, len(CASES)))
+    always = [("reproduce", "parent", signal.SIGINT)]  # only a test of it sees whom Ctrl-C reaches
+    others = [case for case in CASES if case not in always]
+    return always + random.Random(4).sample(others, min(TRIES, len(CASES)) - 1)
 
 
 @pytest.mark.parametrize("name, to, number", drawn(), ids=str)
@@ -142,6 +144,9 @@ def test_nothing_is_left(corpus, run, sets, tmp_path, name, to, number):
         errors = parent.stderr.read()
     assert "Traceback" not in errors, errors
     assert parent.returncode != 0
+    if name == "reproduce" and to == "parent" and number != signal.SIGKILL:
+        logs = [path.read_text() for path in (tmp_path / "out" / "logs").iterdir()]
+        assert len(logs) == 2 and all("SIGTERM: the state is saved" in log for log in logs)
 
 
 @pytest.mark.parametrize("delay", [0.02, 0.1, 0.2, 0.3, 0.5, 0.8])

@@ -18,7 +18,7 @@ from train.bench.compare import Bench
 from train.bench.lines import TABLE, curves_of, plot
 from train.command_line import run_with_exit_status
 from train.run.options import Parser, some_of
-from train.run.report import aligned
+from train.run.tables import aligned
 
 MODES = ("eager", "compiled", "reduce-overhead")
 

@@ -104,12 +104,12 @@ class Ours:
         self.xp, self.workload = xp, workload
         threads = threads if xp is np else None
         self.model = workload.model_of_ours(threads, xp is not np)
-        self.batch = backend.to_device(workload.data, xp)
         self.total = self.model.count_targets(workload.data)
         self.params = Params.from_arrays(workload.initial, xp)
         self.grads = self.params.zeros_like()
         self.in_chunks = isinstance(self.model, LongDocumentClassifier)
         self.shards = Shards(self.model, threads=None if self.in_chunks else threads)
+        self.batch = self.shards.to_device(workload.data, xp)
         self.workers = self.model.workers if self.in_chunks else self.shards.workers
         self.adam = Adam(self.params, workers=self.workers)
 

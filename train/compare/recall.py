@@ -25,7 +25,8 @@ from train.run.cells import Cells, claim_settings
 from train.run.figures import finish, picture
 from train.run.folder import RunFolder, new_path
 from train.run.options import N, Settings, about, add_out, changed, names, option, parser_for
-from train.run.report import Report, aligned, csv_of
+from train.run.report import Report, csv_of
+from train.run.tables import aligned
 
 
 def numbers(text):

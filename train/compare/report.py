@@ -6,7 +6,8 @@ import minisum
 from minisum import files
 from train.run.figures import finish as finish_axes
 from train.run.figures import picture
-from train.run.report import aligned, csv_of, duration, readable
+from train.run.report import csv_of, duration, readable
+from train.run.tables import aligned
 
 LINES = ("--", ":", "-.", "-")
 

@@ -14,7 +14,7 @@ from minisum.errors import UserError
 from minisum.models.encoder import EncoderReader
 from train.compare.base import TEST_STREAM, VALIDATION_STREAM, GeneratedTask
 from train.run.figures import finish, picture
-from train.run.report import aligned
+from train.run.tables import aligned
 
 # Words over a group: small models of one layer and without positions.
 WORDS = {

@@ -9,7 +9,8 @@ import numpy as np
 
 from minisum import files
 from train.icl import sequences
-from train.run.report import aligned, duration
+from train.run.report import duration
+from train.run.tables import aligned
 
 PUBLISHED = json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
 NAMES = {"full": "full", "free": "four scalars", "head": "four of one head", "gd": "two scalars"}

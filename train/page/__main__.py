@@ -21,7 +21,7 @@ from minisum.errors import UserError
 from minisum.runs.classifier import contributions
 from minisum.text.tokenizer import PAD, WORD_BREAKS
 from train.command_line import run_with_exit_status
-from train.page.curves import learning_curves
+from train.run.curves import learning_curves
 from train.run.options import Parser, utf8
 from train.run.report import emit
 

@@ -24,7 +24,7 @@ from minisum.files import inside, make_folder
 from train.command_line import cores, run_with_exit_status
 from train.reproduce import report as reproduce_report
 from train.reproduce.quirks import TASKS, protocols_called
-from train.reproduce.sets import SETS, cells, sets_called
+from train.reproduce.sets import cells, sets_called
 from train.run import children
 from train.run.cells import Cells, claim_settings, read_json
 from train.run.folder import RunFolder
@@ -37,8 +37,8 @@ SHARED = ("quick", "lm_tokenizer")  # settings of all cells of a folder
 # Parts of a result that a cell keeps beside the test metrics.
 KEPT = (
     "dataset", "device", "backend", "parameters", "epochs", "best_epoch", "epoch_chosen_by",
-    "train_examples", "train_windows", "tokens_per_second", "seconds", "peak_memory_bytes",
-    "versions", "data_sha256",
+    "train_examples", "train_windows", "classes", "test_texts_in_train", "tokens_per_second",
+    "seconds", "peak_memory_bytes", "versions", "data_sha256",
 )  # fmt: skip
 
 
@@ -176,10 +176,8 @@ class Reproduction:
         done = [
             read_json(path) for path in sorted(inside(self.folder.path, "cells").glob("*.json"))
         ]
-        nowhere = [name for name in sets_called(self.config.sets) if SETS[name].dataset is None]
-        not_run = self.absent | dict.fromkeys(nowhere, "train.forecast has no set of this name")
         settings = self.config.pick(*SHARED)
-        return reproduce_report.write(self.folder, settings, done, not_run, self.failed)
+        return reproduce_report.write(self.folder, settings, done, self.absent, self.failed)
 
 
 def command_of(cell):

@@ -23,6 +23,7 @@ class Quirk:
     about: str
     on: str = ""
     off: str = ""
+    mixers: list = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,12 @@ class Task:
     untrained: list = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "quirks", [Quirk(**quirk) for quirk in self.quirks])
+        quirks = [{"mixers": self.trained, **quirk} for quirk in self.quirks]
+        object.__setattr__(self, "quirks", [Quirk(**quirk) for quirk in quirks])
+
+    @property
+    def trained(self):
+        return [mixer for mixer in self.mixers if mixer not in self.untrained]
 
 
 def read(name, kind):
@@ -57,12 +63,13 @@ def protocols_called(text):
     return some_of([PUBLISHED, HONEST, *lost], text, "protocols")
 
 
-def flags(task, protocol):
-    """The flags of a protocol; None for published-QUIRK where the task has no such quirk."""
+def flags(task, protocol, mixer):
+    """The flags of a protocol; None for published-QUIRK where the mixer has no such quirk."""
     task = TASKS[task]
+    quirks = [quirk for quirk in task.quirks if mixer in quirk.mixers]
     lost = ALL if protocol == HONEST else protocol.removeprefix(PUBLISHED).removeprefix("-")
-    if lost not in ("", ALL, *(quirk.name for quirk in task.quirks if quirk.on)):
+    if lost not in ("", ALL, *(quirk.name for quirk in quirks if quirk.on)):
         return None
     chosen = [task.honest if protocol == HONEST else task.published]
-    chosen += [quirk.off if lost in (quirk.name, ALL) else quirk.on for quirk in task.quirks]
+    chosen += [quirk.off if lost in (quirk.name, ALL) else quirk.on for quirk in quirks]
     return tuple(" ".join(chosen).split())

@@ -10,7 +10,8 @@ from collections import defaultdict
 from minisum import files
 from train.reproduce.quirks import HONEST, PUBLISHED, TASKS
 from train.reproduce.sets import SETS
-from train.run.report import aligned, csv_of
+from train.run.report import csv_of
+from train.run.tables import aligned
 
 NOTHING = "-"
 OWN_TOKENS = "byte pairs of its own instead of GPT-2's: perplexities not comparable, bits are"
@@ -55,6 +56,8 @@ def rows_of(name, cells, protocols):
         for mixer in task.mixers:
             row = {"set": name, "mixer": mixer, "metric": title}
             row["published"] = entry.numbers.get(mixer, {}).get(metric)
+            sizes = {c["parameters"] for p in protocols for c in runs[mixer, p]}
+            row["parameters"] = " or ".join(f"{size:,}" for size in sorted(sizes))
             for protocol in protocols:
                 mine, attention = runs[mixer, protocol], runs["attention", protocol]
                 values = [cell["metrics"][metric] for cell in mine]
@@ -95,6 +98,13 @@ def notes_of(settings, cells):
             found.append(OWN_TOKENS)
         if rows := {cell.get("train_examples") for cell in mine} - {None}:
             found.append(f"{' or '.join(f'{count:,}' for count in sorted(rows))} training rows")
+        here, there = {cell.get("classes") for cell in mine}, SETS[name].classes
+        if there and here != {there}:
+            counts = " or ".join(map(str, here))
+            found.append(f"{counts} classes here, {there} in the published run: not comparable")
+        if common := {cell.get("test_texts_in_train") for cell in mine} - {None, 0}:
+            counts = " or ".join(f"{count:,}" for count in sorted(common))
+            found.append(f"{counts} of the test texts are training texts too")
         data = {(cell["protocol"], cell["seed"], cell["data_sha256"]) for cell in mine}
         if len(data) > len({(protocol, seed) for protocol, seed, _ in data}):
             found.append("THE DATA CHANGED BETWEEN RUNS: mixers are not comparable")
@@ -118,7 +128,7 @@ def table(rows, protocols):
     """Lines of cells as text, the titles first."""
     ours = [f"ours, {protocol}" for protocol in protocols]
     speeds = ["speed, claimed", *(f"speed, {protocol}" for protocol in protocols)]
-    lines = [["set", "mixer", "metric", "in print", *ours, *speeds]]
+    lines = [["set", "mixer", "metric", "in print", *ours, "parameters", *speeds]]
     seen = set()  # a speed belongs to all metrics of a mixer and is printed beside the first
     for row in rows:
         speeds = [row["published_speed_claim"], *(row[f"{p}_speed"] for p in protocols)]
@@ -128,7 +138,7 @@ def table(rows, protocols):
         lines.append(
             [row["set"], row["mixer"], row["metric"], number(row["published"])]
             + [spread(row, protocol) for protocol in protocols]
-            + [times(ratio) for ratio in speeds]
+            + [row["parameters"], *(times(ratio) for ratio in speeds)]
         )
     return lines
 

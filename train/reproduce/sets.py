@@ -5,7 +5,9 @@ such a number again, from a seed, under a protocol (see train.reproduce.quirks).
 """
 
 import dataclasses
+from itertools import product
 
+from train import rivals
 from train.reproduce.quirks import TASKS, flags, read
 from train.run.options import some_of
 
@@ -17,9 +19,10 @@ class Set:
     """A line of a published table; the fields are told in tables.toml."""
 
     task: str
-    dataset: str = None
+    dataset: str
     numbers: dict = dataclasses.field(default_factory=dict)
     speed: str = None
+    classes: int = None
     note: str = ""
 
 
@@ -61,24 +64,26 @@ def sets_called(text):
 def cells(sets, protocols, seeds, mixers=None, quick=False, lm_tokenizer=None):
     """Every run that is asked for, the first seed of everything first.
 
-    sets: names; mixers: "summation,attention", None for all. UserError for one that no set has.
+    sets: names; mixers: "summation,attention", None for all that can be run here. UserError for one
+    that no set has.
     """
     known = sorted({mixer for name in sets for mixer in TASKS[SETS[name].task].mixers})
-    wanted = some_of(known, mixers, "mixers") if mixers else known
+    wanted = some_of(known, mixers, "mixers") if mixers else [*known]
+    if not mixers and not rivals.available():
+        wanted = [mixer for mixer in known if mixer not in rivals.ALL]
     found = []
     for seed in range(seeds):
         for name in sets:
             entry, task = SETS[name], TASKS[SETS[name].task]
-            for protocol in protocols:
-                chosen = flags(entry.task, protocol)
-                if entry.dataset is None or chosen is None:
+            for protocol, mixer in product(protocols, task.mixers):
+                chosen = flags(entry.task, protocol, mixer)
+                if chosen is None or mixer not in wanted:
                     continue
                 if entry.task == "causal" and lm_tokenizer:
                     chosen += ("--tokenizer", lm_tokenizer)
-                chosen += tuple(task.quick.split()) if quick else ()
-                for mixer in task.mixers:
-                    if mixer in wanted:
-                        named = ("--dataset", entry.dataset, "--mixer", mixer, "--seed", str(seed))
-                        short = SHORT if quick and mixer not in task.untrained else ()
-                        found.append(Cell(name, mixer, protocol, seed, named + chosen + short))
+                if quick:
+                    chosen += tuple(task.quick.split())
+                    chosen += () if mixer in task.untrained else SHORT
+                named = ("--dataset", entry.dataset, "--mixer", mixer, "--seed", str(seed))
+                found.append(Cell(name, mixer, protocol, seed, named + chosen))
     return found

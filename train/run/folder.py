@@ -2,7 +2,8 @@
 
 - config.json: the settings, the task and the hash of the data
 - tokenizer.json: how texts become token numbers, where the task has texts
-- metrics.jsonl: a line an epoch
+- metrics.jsonl: a line an epoch, and those that --log-every and --eval-every ask for
+- curves.svg: its losses and metrics, drawn at the end
 - result.json: the test metrics, written once at the end
 - best.safetensors: the parameters of the best epoch, by name
 - last.safetensors: the whole state of training, for --resume
@@ -71,7 +72,8 @@ class RunFolder:
         """
         now = self.origin()
         then = meta.get("origin", now)
-        for name, value in then["settings"].items():
+        for name in then["settings"].keys() - FREE_ON_RESUME:
+            value = then["settings"][name]
             if (found := now["settings"].get(name)) != value:
                 raise UserError(
                     f"the model in {self} is not the one that its config.json describes: it was "
@@ -80,9 +82,9 @@ class RunFolder:
         if now["tokenizer"] and now["tokenizer"] != then["tokenizer"]:
             raise UserError(f"{self} holds a tokenizer that its model was not trained with")
 
-    def write_metrics(self, history):
-        """Write one line an epoch, all lines atomically: none is ever incomplete."""
-        files.write_lines(self.metrics, history)
+    def write_metrics(self, records):
+        """Write one line a record, all lines atomically: none is ever incomplete."""
+        files.write_lines(self.metrics, records)
 
     def read_result(self):
         """The content of result.json, or None while the run is not finished or if it is damaged.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from minisum import backend, checkpoint, files
 from minisum.errors import UserError
-from minisum.text.tokenizer import least_vocabulary
+from minisum.text.tokenizer import KINDS, least_vocabulary
 
 # Bounds of an option, and what holds between a value and each.
 BOUNDS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
@@ -138,6 +138,7 @@ class Config(Settings):
     warmup: int = option(0, "steps of linear warm-up", at_least=0, metavar="STEPS")
     weight_decay: float = option(0.0, "decoupled weight decay", at_least=0, metavar="RATE")
     epsilon: float = option(1e-8, "Adam's epsilon", **POSITIVE)
+    raw_epsilon: bool = option(False, "add epsilon before bias correction, as Keras does")
     clip_value: float = option(None, "clip every gradient to [-X, X]", **POSITIVE)
     clip_norm: float = option(None, "clip the norm of the whole gradient", **POSITIVE)
     ema: float = option(
@@ -161,6 +162,12 @@ class Config(Settings):
     )
     save_every: float = option(
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
+    )
+    log_every: int = option(
+        None, "steps between losses in metrics.jsonl (default: an epoch's)", "running", **N
+    )
+    eval_every: int = option(
+        None, "steps between validations in metrics.jsonl; the best epoch is kept", "running", **N
     )
 
     # flags that describe --data FILE, and mean nothing without it
@@ -191,7 +198,10 @@ class TextConfig(Config):
     validation: float = option(
         0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
     )
-    tokenizer: str = option("word", "unit of text", "data", choices=("word", "bpe"))
+    tokenizer: str = option(
+        "word", "unit of text: words, words and punctuation marks, byte pairs, or characters",
+        "data", choices=KINDS,
+    )  # fmt: skip
     vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
     max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
 
@@ -209,9 +219,9 @@ class TextConfig(Config):
 
     def check(self, given=()):
         super().check(given)
-        least = least_vocabulary("bpe") + self.MORE_TOKENS
-        if self.tokenizer == "bpe" and self.vocab_size < least:
-            raise UserError(f"--vocab-size {self.vocab_size}: bpe needs at least {least}")
+        kind = self.tokenizer if self.tokenizer in KINDS else "word"
+        if self.vocab_size < (least := least_vocabulary(kind) + self.MORE_TOKENS):
+            raise UserError(f"--vocab-size {self.vocab_size}: {kind} needs at least {least}")
         if "validation" in given and self.select == "test":
             raise UserError("--validation has no meaning with --select test: leave one out")
 
@@ -359,8 +369,12 @@ def from_flags(config_class, given):
     return config
 
 
-# Settings that a resumed run may change: how long and on what it runs, not what it learns.
-FREE_ON_RESUME = {"epochs", "patience", "threads", "save_every"}
+# Settings that a resumed run may change: how long and on what it runs, not what it learns. What the
+# data is, its SHA-256 decides, wherever it is.
+FREE_ON_RESUME = {
+    "epochs", "patience", "threads", "save_every", "log_every", "eval_every", "data", "test_data",
+    "sample",
+}  # fmt: skip
 
 
 def from_run(config_class, task, folder, given):
@@ -380,6 +394,7 @@ def from_run(config_class, task, folder, given):
         if not fits(field, values[field.name]):
             raise UserError(f"{path} is damaged: {field.name} in it is of the wrong type")
     for name, value in given.items():
+        value = list(value) if isinstance(value, tuple) else value  # config.json has lists
         if name not in FREE_ON_RESUME and values[name] != value:
             raise UserError(
                 f"{flag(name)} {value} contradicts the run in {folder}, which has {values[name]}: "

@@ -24,8 +24,11 @@ BETWEEN_LINES = 60.0  # seconds, of the lines that replace a bar
 class Report:
     def __init__(self, silent=False):
         """silent: print nothing, as on every rank but 0."""
-        self.silent = silent
-        self.titles = None  # of the columns of the epoch lines, once they are printed
+        from train.run import tables
+
+        self.silent, self.tables = silent, tables
+        self.reported = ()  # the metrics that matter most, first of all the first
+        self.widths = None  # of the columns of the epoch lines, once they are printed
 
     def say(self, text=""):
         if not self.silent:
@@ -38,6 +41,11 @@ class Report:
     def header(self, task, more):
         if self.silent:
             return
+        again, self.reported = self.reported, (task.metric, *task.report_metrics)
+        self.widths = None
+        if again:  # of the mixers of a comparison, what differs
+            self.say(f"\n{task.config.mixer}, {more['parameters']} parameters, in {more['out']}")
+            return
         rows = {"dataset": f"{task.dataset} (sha256 {task.data_sha256[:12]})"}
         rows |= {name.replace("_", " "): readable(value) for name, value in task.summary().items()}
         rows |= more
@@ -45,29 +53,28 @@ class Report:
         self.say(f"minisum {minisum.__version__}, {task.name}")
         self.table(rows)
         for group, settings in grouped(task.config).items():
-            lines = textwrap.wrap(settings, 80, break_on_hyphens=False)
+            width = self.tables.terminal_width() - 20
+            lines = textwrap.wrap(settings, width, break_on_hyphens=False)
             self.say(f"  {group:<18}" + ("\n" + " " * 20).join(lines))
         self.say()
-        self.titles = None
 
     def epoch(self, record, epochs, seconds_left, is_best):
         """One line of numbers, the first under column titles; * marks a new best epoch."""
         left_out = ("epoch", "step", "tokens_per_second", "seconds")
         cells = {"epoch": f"{record['epoch']}/{epochs}"}
-        cells |= {
-            name.replace("_", " "): f"{value:.4f}"
-            for name, value in record.items()
-            if name not in left_out
-        }
+        measured = {n.replace("_", " "): v for n, v in record.items() if n not in left_out}
+        cells |= {name: f"{value:.4f}" for name, value in measured.items()}
         cells["tokens/s"] = f"{record['tokens_per_second']:,.0f}"
-        cells["time"] = duration(record["seconds"])
-        cells["left"] = duration(seconds_left)
-        widths = [max(len(title), len("1,234,567")) for title in cells]
-        if self.titles != list(cells):
-            self.titles = list(cells)
-            self.say("  ".join(t.rjust(w) for t, w in zip(cells, widths, strict=True)))
-        line = "  ".join(c.rjust(w) for c, w in zip(cells.values(), widths, strict=True))
+        cells |= {"time": duration(record["seconds"]), "left": duration(seconds_left)}
+        if self.widths is None or not self.widths.keys() <= cells.keys():
+            self.widths = self.tables.fitted(cells, measured, self.reported)
+            self.say("\n".join(self.tables.titles_of(self.widths)))
+        line = self.tables.GAP.join(cells[name].rjust(w) for name, w in self.widths.items())
         self.say(line + (" *" if is_best else ""))
+
+    def sample(self, text):
+        """What a model writes, on one line."""
+        self.say(textwrap.shorten(f"writes: {text}", self.tables.terminal_width()))
 
     def table(self, rows):
         for name, value in rows.items():
@@ -78,7 +85,7 @@ class Report:
         rows = {
             name.replace("_", " "): readable(value)
             for name, value in result.items()
-            if name.startswith(("best_", "val_", "test_", "majority_"))
+            if name.startswith(("best_", "val_", "test_", "majority_", "temperature"))
             and not name.endswith("_examples")
         }
         rows["parameters"] = readable(result["parameters"])
@@ -88,22 +95,6 @@ class Report:
         rows["files in"] = str(folder)
         self.say()
         self.table(rows)
-
-    def comparison(self, results, metrics):
-        """The mixers side by side by these test metrics; time relative to the first."""
-        scores = [f"test {metric.replace('_', ' ')}" for metric in metrics]
-        lines = [["mixer", *scores, "parameters", "tokens/s", "time", "best epoch"]]
-        for result in results:
-            # Speeds, not total times: the mixers may stop after different numbers of epochs.
-            ratio = results[0]["tokens_per_second"] / result["tokens_per_second"]
-            scores = [f"{result[f'test_{metric}']:.4f}" for metric in metrics]
-            costs = [f"{result['parameters']:,}", f"{result['tokens_per_second']:,.0f}"]
-            last = [f"{ratio:.2f}x", str(result["best_epoch"])]
-            lines.append([result["mixer"], *scores, *costs, *last])
-        if baseline := results[0].get("majority_accuracy"):
-            blank = [""] * (len(lines[0]) - 2)
-            lines.append(["majority class", f"{baseline:.4f}", *blank])
-        self.say("\n".join(["", *aligned(lines)]))
 
     @contextlib.contextmanager
     def bar(self, title, total, done):
@@ -166,9 +157,11 @@ def grouped(config):
     own_file = getattr(config, "data", None) is not None
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if value is not None and not (own_file and field.name == "dataset"):
-            name = field.name.replace("_", "-")
-            groups.setdefault(field.metadata["group"], []).append(f"{name} {value}")
+        if value is None or value is False or (own_file and field.name == "dataset"):
+            continue
+        said = "" if value is True else ",".join(value) if isinstance(value, tuple) else value
+        setting = f"{field.name.replace('_', '-')} {said}".strip()
+        groups.setdefault(field.metadata["group"], []).append(setting)
     return {group: ", ".join(settings) for group, settings in groups.items()}
 
 
@@ -176,6 +169,9 @@ def readable(value):
     """A number as a person reads it: 0.1235, 12,345."""
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+    if isinstance(value, dict):
+        shown = [f"{name} {readable(one)}" for name, one in list(value.items())[:10]]
+        return ", ".join(shown + ["..."] * (len(value) > 10))
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -187,17 +183,6 @@ def duration(seconds):
     if minutes < 60:
         return f"{minutes} min {seconds:02} s"
     return f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def aligned(lines, left=1):
-    """Lines of text from lists of cells: `left` columns flush left, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = []
-    for line in lines:
-        sized = list(zip(line, widths, strict=True))
-        cells = [c.ljust(w) for c, w in sized[:left]] + [c.rjust(w) for c, w in sized[left:]]
-        text.append("  ".join(cells).rstrip())
-    return text
 
 
 def csv_of(rows):

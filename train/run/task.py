@@ -34,7 +34,9 @@ class Task:
     metric: str  # the key of `evaluate` that chooses the epoch
     higher_is_better: bool
     compared: tuple  # the mixers that --mixer all trains
+    untrained: tuple = ()  # those of them that are solved for
     report_metrics: tuple  # the keys that their comparison shows
+    details = {}  # what result.json has beside the summary
 
     @classmethod
     def load(cls, config, folder, resume):
@@ -70,8 +72,22 @@ class Task:
         figures of the test split; None writes none.
         """
 
+    def fit_after(self, predict):
+        """Fit what is fitted on the validation split after training; whether anything was."""
+        return False
+
+    def sample(self, params):
+        """What the model writes after an epoch, for a person to read; None for nothing."""
+
+    def draw(self, folder):
+        """Draw what `evaluate` wrote into `folder`: once the result is safe."""
+
     def summary(self):
         """Sizes and baselines for the header and result.json: a JSON-able dict."""
+
+    def baselines(self):
+        """name -> metrics on the test split of what is solved for and compared with every run."""
+        return {}
 
     def model_spec(self):
         """All that prediction needs beside the parameters and the tokenizer, as JSON.
@@ -95,7 +111,8 @@ class Task:
     def with_mixer(self, mixer):
         """The same task with the same data, for another mixer (--mixer all)."""
         other = copy.copy(self)
-        other.__dict__.pop("model", None)
+        for name in ("model", "rival"):
+            other.__dict__.pop(name, None)
         other.config = self.resolve(dataclasses.replace(self.config, mixer=mixer))
         return other
 

@@ -45,7 +45,7 @@ class Trainer:
         self.sliced = group.size > 1 and self.xp is np and config.clip_norm is None
         own = self.slice_of(self.params)
         self.own_grads = self.slice_of(self.grads)
-        rules = config.pick("weight_decay", "clip_value", "clip_norm")
+        rules = config.pick("raw_epsilon", "weight_decay", "clip_value", "clip_norm")
         self.adam = Adam(own, eps=config.epsilon, workers=self.shards.workers, **rules)
         # What is validated and kept: the parameters themselves, or their running average.
         self.average = Average(own, config.ema) if config.ema else None

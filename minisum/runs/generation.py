@@ -6,12 +6,13 @@ from minisum.backend import array_module, to_numpy
 from minisum.errors import UserError
 
 
-def generate(model, params, prompt, rng, temperature=1.0, top_k=None, forget_at=None):
+def generate(model, params, prompt, rng, temperature=1.0, top_k=None, forget_at=None, top_p=None):
     """Yield token numbers without end, each drawn from what the model expects next.
 
     prompt: token numbers, read in one pass. rng: a numpy.random.Generator. temperature divides the
     scores: 0 always takes the highest, 1 draws as the model says, more is bolder. top_k: draw
-    among that many of the highest. forget_at: a token at which memory and positions start anew.
+    among that many of the highest. top_p: see `draw`. forget_at: a token at which memory and
+    positions start anew.
 
     The cost of a token does not depend on how many came before, attention layers excepted.
     """
@@ -21,21 +22,30 @@ def generate(model, params, prompt, rng, temperature=1.0, top_k=None, forget_at=
     state, new = None, [int(token) for token in prompt]
     while True:
         scores, state = model.step(params, xp.asarray([new]), state)
-        token = draw(to_numpy(scores[0]), rng, temperature, top_k)
+        token = draw(to_numpy(scores[0]), rng, temperature, top_k, top_p)
         yield token
         new = [token]
         if token == forget_at:
             state = None
 
 
-def draw(scores, rng, temperature=1.0, top_k=None):
-    """A number from softmax(scores / temperature), scores (V,), among the `top_k` highest."""
+def draw(scores, rng, temperature=1.0, top_k=None, top_p=None):
+    """A number from softmax(scores / temperature), scores (V,), among the `top_k` highest.
+
+    top_p: among the fewest of the likeliest whose probabilities sum to it, or one (Holtzman et al.
+    2020, "The curious case of neural text degeneration").
+    """
     if temperature == 0:
         return int(scores.argmax())
     scores = scores.astype(np.float64)
     candidates = np.arange(len(scores))
     if top_k is not None and top_k < len(scores):
         candidates = np.sort(np.argpartition(scores, -top_k)[-top_k:])
+    if top_p is not None:
+        order = candidates[np.argsort(-scores[candidates], kind="stable")]
+        powers = np.exp((scores[order] - scores[order[0]]) / temperature)
+        before = np.append(0, np.cumsum(powers[:-1]))  # what the likelier ones have
+        candidates = np.sort(order[before < top_p * powers.sum()])
     # Exponential clocks: the first to ring, at rate e^score, is a draw from the softmax.
     waits = np.log(rng.standard_exponential(len(candidates)))
     return int(candidates[(scores[candidates] / temperature - waits).argmax()])

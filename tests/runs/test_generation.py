@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from minisum import backend
 from minisum.errors import UserError
-from minisum.models.generation import draw, generate
 from minisum.models.language_model import LanguageModel
 from minisum.params import Params
+from minisum.runs.generation import draw, generate
 from minisum.strategies import seeds
 
 V, MAX_LEN = 13, 8
@@ -147,3 +147,37 @@ def test_damaged_and_foreign_tokenizers_are_refused(tmp_path):
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}, unk_token="a")).save(str(path))
     with pytest.raises(UserError, match="does not work on bytes"):
         byte_tokens.load(path)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    top_p=st.floats(0.01, 1),
+    temperature=st.floats(0.3, 3),
+)
+def test_top_p_draws_among_the_fewest_likeliest(seed, top_p, temperature):
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=12) * 2
+    chances = np.exp(scores / temperature) / np.exp(scores / temperature).sum()
+    order = np.argsort(-scores)
+    count = int(np.searchsorted(np.cumsum(chances[order]), top_p - 1e-12)) + 1
+    drawn = {draw(scores, rng, temperature, top_p=top_p) for _ in range(60)}
+    assert drawn <= set(order[:count].tolist())
+    assert draw(scores, rng, temperature, top_p=1e-9) == order[0]
+
+
+def test_top_p_keeps_the_proportions_of_what_is_left():
+    scores, rng = np.log([0.5, 0.3, 0.15, 0.05]), np.random.default_rng(0)
+    counts = np.bincount([draw(scores, rng, top_p=0.79) for _ in range(4000)], minlength=4)
+    assert counts[2:].sum() == 0  # 0.5 + 0.3 reaches 0.79
+    assert abs(counts[0] / 4000 - 0.5 / 0.8) < 0.03
+
+
+def test_characters_are_tokens():
+    texts = ["naïve 日本\n", "Straße 日本 x\n"] * 9
+    tokenizer = byte_tokens.make(texts, "character", 400)
+    ids = encode(tokenizer, ["naïve 日本\n", "日ж"])
+    spelled = byte_tokens.bytes_of_tokens(tokenizer)
+    assert [spelled[i].decode() for i in ids[0]] == list("naïve 日本\n")
+    assert [spelled[i] for i in ids[1]] == ["日".encode(), b"\xd0", b"\xb6"]  # unseen: its bytes
+    stream = byte_tokens.TextStream(tokenizer)
+    assert "".join(stream.read(i) for i in ids[1]) == "日ж"
