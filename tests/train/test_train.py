@@ -55,6 +55,7 @@ class LineTask:
     name, dataset, data_sha256 = "line", "toy", "0" * 64
     metric, higher_is_better, report_metrics = "loss", False, ("loss",)
     details = {}
+    report_metrics = ()
     train_size = 23
 
     def __init__(self, **settings):
