@@ -6,6 +6,7 @@ is believed that the file's own arrays do not bear out: a few bytes cannot ask f
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ OPTIONAL = {
 META = {"task": str, "origin": {"tokenizer": (str, NOTHING)}, "model_spec": {"model": dict}}
 NAN = "nan"
 RECORD = {"epoch": int, "step": int, "tokens_per_second": float, "seconds": float}
-STATE = {
+STATE: dict[str, Any] = {
     "position": {
         "epoch": int, "step": int, "loss_sum": float, "targets": int, "tokens": int,
         "step_seconds": float, "seconds": float, "history": [RECORD],
@@ -41,8 +42,6 @@ STATE = {
     "adam_steps": int,
     "origin": {"settings": dict, "tokenizer": (str, NOTHING)},
 }  # fmt: skip
-# Of a position, where lines between epochs are written; runs begun earlier have none.
-BETWEEN = {"logged": [{"epoch": int, "step": int}], "logged_sum": float, "logged_targets": int}
 LONGEST = 2**24  # of what no array need be as long as: texts, windows, horizons
 LENGTHS = {"max_len", "window", "horizon", "season", "patch", "stride"}
 
@@ -103,10 +102,7 @@ def wrong_state(
     if {name: array.shape for name, array in arrays.items()} != vectors:
         return True
     position = meta["position"]
-    between = {name: position[name] for name in BETWEEN if name in position}
-    if position.keys() - between.keys() != STATE["position"].keys():
-        return True
-    if not fits(between, {name: BETWEEN[name] for name in between}):
+    if position.keys() != STATE["position"].keys():
         return True
     counted = [*position.values(), meta["adam_steps"]]
     if any(type(value) is int and not 0 <= value < 2**53 for value in counted):
@@ -146,7 +142,7 @@ def moderate(model: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:
     return type(width) is int and layers <= len(arrays) + 1 and layers * width <= most
 
 
-def leaves(tree: dict[str, Any]):
+def leaves(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         yield from leaves(value) if isinstance(value, dict) else [(name, value)]
 
@@ -162,8 +158,8 @@ def count_layers(layers: Any) -> int:
 class Undrawn:
     """In the place of a generator: arrays of the right shapes, which take no memory or time."""
 
-    def normal(self, loc=0.0, scale=1.0, size=()):
+    def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = ()) -> np.ndarray:
         return np.broadcast_to(np.float64(1), size)
 
-    def uniform(self, low=0.0, high=1.0, size=()):
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = ()) -> np.ndarray:
         return np.broadcast_to(np.float64(1), size)
