@@ -324,7 +324,8 @@ class Run:
             return
         arrays, meta = state
         vectors = {name: params.vector.shape for name, params in self.trainer.state().items()}
-        if wrong_state(meta, self.selection_metric, arrays, vectors):
+        first = dataclasses.asdict(Position())
+        if wrong_state(meta, first, self.selection_metric, arrays, vectors):
             raise UserError(f"the checkpoint in {self.folder} is of another model")
         self.folder.require_origin(meta)
         self.at = Position(**meta["position"])

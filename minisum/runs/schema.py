@@ -34,11 +34,7 @@ META = {"task": str, "origin": {"tokenizer": (str, NOTHING)}, "model_spec": {"mo
 NAN = "nan"
 RECORD = {"epoch": int, "step": int, "tokens_per_second": float, "seconds": float}
 STATE: dict[str, Any] = {
-    "position": {
-        "epoch": int, "step": int, "loss_sum": float, "targets": int, "tokens": int,
-        "step_seconds": float, "seconds": float, "history": [RECORD],
-        "logged": [{"step": int}], "logged_sum": float, "logged_targets": int,
-    },
+    "position": {"epoch": int, "history": [RECORD]},
     "adam_steps": int,
     "origin": {"settings": dict, "tokenizer": (str, NOTHING)},
 }  # fmt: skip
@@ -73,8 +69,8 @@ def wrong(meta: Any, arrays: dict[str, np.ndarray]) -> str | None:
     if spec.keys() != asked.keys() or not fits(spec, asked):
         return f"does not describe a model of the task {meta['task']}"
     text = spec.get("text", {})
-    if "max_len" in text and not (
-        text.keys() <= TEXT.keys()
+    if meta["task"] in ("classifier", "multimodal") and not (
+        {"max_len"} <= text.keys() <= TEXT.keys()
         and all(fits(value, TEXT[name]) for name, value in text.items())
         and 1 <= text["max_len"] <= LONGEST
         and text.get("padding", "right") in ("left", "right")
@@ -88,26 +84,35 @@ def wrong(meta: Any, arrays: dict[str, np.ndarray]) -> str | None:
 
 
 def wrong_state(
-    meta: Any, metric: str, arrays: dict[str, np.ndarray], vectors: dict[str, tuple[int, ...]]
+    meta: Any,
+    beginning: dict[str, Any],
+    metric: str,
+    arrays: dict[str, np.ndarray],
+    vectors: dict[str, tuple[int, ...]],
 ) -> bool:
     """Whether `meta` and `arrays` cannot be a checkpoint of training.
 
+    beginning: a position before the first step, which has the names and types of every other.
     metric: what chooses the epoch, and so is in every record of the history. vectors: name ->
     shape of those of the model; after an epoch those of the best one are there too.
     """
-    if not fits(meta, STATE):
+    if not fits(meta, STATE) or not fits(meta["position"].get("logged", []), [{"step": int}]):
         return True
     if meta["position"]["history"]:
         vectors = vectors | {"best": vectors["params"]}
     if {name: array.shape for name, array in arrays.items()} != vectors:
         return True
     position = meta["position"]
-    if position.keys() != STATE["position"].keys():
+    kinds = {name: [dict] if value == [] else type(value) for name, value in beginning.items()}
+    if position.keys() != kinds.keys() or not fits(position, kinds):
         return True
     counted = [*position.values(), meta["adam_steps"]]
     if any(type(value) is int and not 0 <= value < 2**53 for value in counted):
         return True
     history = position["history"]
+    records = [*history, *position.get("logged", [])]
+    if not all(fits(value, (float, NAN)) for record in records for value in record.values()):
+        return True
     return position["epoch"] != len(history) + 1 or any(
         not fits(record, RECORD | {metric: (float, NAN)}) or record["epoch"] != number
         for number, record in enumerate(history, start=1)

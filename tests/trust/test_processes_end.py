@@ -75,7 +75,7 @@ def run(tmp_path_factory):
 def sets(tmp_path_factory):
     """A folder for MINISUM_DATA with two sets that train.reproduce knows, large enough to last."""
     folder = tmp_path_factory.mktemp("sets")
-    rows = [f"word{i % 97} word{i % 89} other,{i % 4}" for i in range(20_000)]
+    rows = [f"word{i % 97} word{i % 89} other,{i % 4}" for i in range(4_000)]
     for name in ("ag_news", "20newsgroups"):
         (folder / name).mkdir()
         for split in ("train", "test"):
@@ -139,7 +139,7 @@ def test_nothing_is_left(corpus, run, sets, tmp_path, name, to, number):
             os.kill(others[-1], signal.SIGSTOP)
         os.kill(others[-1] if to == "child" else parent.pid, number)
         if name == "reproduce" and to == "child":  # the others of its runs go on
-            wait_for(lambda: others[-1] not in tagged(tag), LIMIT)
+            wait_for(lambda: others[-1] not in tagged(tag), 2 * LIMIT)
             parent.terminate()
         errors = parent.stderr.read()
     assert "Traceback" not in errors, errors

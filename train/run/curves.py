@@ -42,7 +42,7 @@ def panel(records, names):
     first, last = drawn[0][key], drawn[-1][key]
     values = [record[name] for record in drawn for name in names if name in record]
     low, high = min(values), max(values)
-    high = high if high > low else low + 1
+    high = high if high > low else low + max(1, abs(low))
 
     def x(place):
         return LEFT + (WIDTH - LEFT - 12) * (place - first) / max(1, last - first)

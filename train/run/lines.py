@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+from minisum import files
 from train.run.curves import learning_curves
 
 
@@ -47,7 +48,7 @@ class Lines:
 
 def draw(folder):
     """Draw metrics.jsonl as curves.svg, once the result is safe."""
-    (folder.path / "curves.svg").write_text(learning_curves(folder.metrics), encoding="utf-8")
+    files.write_text(folder.path / "curves.svg", learning_curves(folder.metrics))
 
 
 def mark_latest(path):

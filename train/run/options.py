@@ -386,7 +386,8 @@ def from_run(config_class, task, folder, given):
     path, stored = Path(folder) / "config.json", stored_config(folder)
     if stored.get("task") != task:
         raise UserError(f"{folder} is a run of another task: {stored.get('task')}")
-    if {"data_sha256", "mixer", "seed", "threads"} - stored.keys():
+    needed = {"data_sha256": str, "mixer": str, "seed": int, "threads": int, "ranks": int}
+    if any(type(stored.get(name)) is not kind for name, kind in needed.items()):
         raise UserError(f"{path} is not the config.json of such a run")
     # An option that is newer than the run has its default, which is what there was before.
     values = {f.name: stored.get(f.name, f.default) for f in dataclasses.fields(config_class)}

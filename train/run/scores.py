@@ -1,15 +1,17 @@
 """What a classifier does on its test set: by class, by example, and how well calibrated."""
 
 import csv
-import json
+import io
 
 import numpy as np
 
+from minisum import files
 from minisum.runs.classifier import softmax
 from train.run.figures import finish, picture
 from train.run.report import csv_of
 
 BINS = 15
+MOST_CLASSES = 1000  # of tables by class: theirs are the classes squared
 SHOWN_CLASSES = 40  # in the picture; more could not be read
 
 
@@ -19,24 +21,27 @@ def report(folder, chosen, confidence, labels, texts, class_names):
     chosen (N,) are the predicted classes and confidence (N,) their probabilities; labels (N,).
     Returns the calibration error.
     """
-    confusion = np.zeros((len(class_names),) * 2, int)
-    np.add.at(confusion, (labels, chosen), 1)
-    (folder / "classes.csv").write_text(csv_of(by_class(confusion, class_names)), encoding="utf-8")
-    content = {"classes": class_names, "rows_true_columns_predicted": confusion.tolist()}
-    text = json.dumps(content, ensure_ascii=False) + "\n"
-    (folder / "confusion.json").write_text(text, encoding="utf-8")
-    with open(folder / "predictions.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["true", "predicted", "probability", "text"])
-        for row, text in enumerate(texts):
-            found = class_names[labels[row]], class_names[chosen[row]]
-            writer.writerow([*found, f"{confidence[row]:.6f}", text])
+    if len(class_names) <= MOST_CLASSES:
+        confusion = np.zeros((len(class_names),) * 2, int)
+        np.add.at(confusion, (labels, chosen), 1)
+        files.write_text(folder / "classes.csv", csv_of(by_class(confusion, class_names)))
+        content = {"classes": class_names, "rows_true_columns_predicted": confusion.tolist()}
+        files.write_json(folder / "confusion.json", content, sealed=True)
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["true", "predicted", "probability", "text"])
+    for row, text in enumerate(texts):
+        found = class_names[labels[row]], class_names[chosen[row]]
+        writer.writerow([*found, f"{confidence[row]:.6f}", text])
+    files.write_text(folder / "predictions.csv", lines.getvalue())
     return calibration_error(confidence, chosen == labels)
 
 
 def draw(folder):
     """Write confusion.png of confusion.json, where matplotlib is installed."""
-    content = json.loads((folder / "confusion.json").read_text(encoding="utf-8"))
+    if not (folder / "confusion.json").exists():  # of too many classes
+        return
+    content = files.read_json(folder / "confusion.json")
     confusion = np.array(content["rows_true_columns_predicted"])
     draw_confusion(folder / "confusion.png", confusion, content["classes"])
 
