@@ -377,9 +377,13 @@ class Run:
         return self.at.history[-1 if self.config.select == "last" else self.best_epoch()]
 
     def best_epoch(self):
-        """The place in the history of the epoch with the best score."""
-        scores = [-math.inf if math.isnan(score) else score for score in self.scores()]
-        return scores.index(max(scores))
+        """The place in the history of the epoch with the best score; of equals, the lowest loss."""
+        losses = [record.get(f"{self.selection_split}_loss", 0.0) for record in self.at.history]
+        ranks = [
+            (-math.inf if math.isnan(score) else score, -math.inf if math.isnan(loss) else -loss)
+            for score, loss in zip(self.scores(), losses, strict=True)
+        ]
+        return ranks.index(max(ranks))
 
     def stalled(self):
         """Whether --patience epochs have passed since the best one."""

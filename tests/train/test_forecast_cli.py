@@ -74,10 +74,8 @@ def test_a_run_ends_with_models_and_baselines_in_one_table(table, tmp_path, caps
     assert [line.split()[0] for line in lines[:-1]] == [
         "mixer", "hybrid", "linear", "nlinear", "seasonal", "last_value"
     ]  # fmt: skip
-    assert (
-        " is best, with a test mse of 0." in lines[-1]
-        and "no model of this library beats it" in lines[-1]
-    )
+    assert " is best, with a test mse of 0." in lines[-1]
+    assert "no model of this library beats it" in lines[-1]
     assert "tide 0." in blocks[-2] or "tide 1." in blocks[-2]
 
 

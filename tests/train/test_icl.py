@@ -181,8 +181,13 @@ def test_the_best_seed_is_kept():
 
 
 def test_each_gradient_is_clipped_alone():
-    """One that is too long is shortened, one that overflowed dropped, the others left alone."""
+    """One that is too long is shortened, one that overflowed undone, the others left alone."""
     learner = training.Learner("head", 2, 1, config(seeds=3, clip_norm=2.0), np)
+    learner.clip()
+    before = learner.params.vector.copy()
+    for flat, value in ((learner.params.flat, 5.0), (learner.adam.m.flat, 7.0)):
+        for view in flat.values():
+            view[...] = value
     for view in learner.grads.flat.values():
         view[0], view[1], view[2] = 0.1, 10.0, 1.0
     learner.grads["q"][2, 1, 0] = np.inf
@@ -192,6 +197,15 @@ def test_each_gradient_is_clipped_alone():
     np.testing.assert_allclose((p[1] ** 2).sum() + (q[1] ** 2).sum(), 4)
     assert not p[2].any() and not q[2].any()
     assert learner.skipped.tolist() == [0, 0, 1]
+    assert (learner.params["p"][:2] == 5).all() and (learner.adam.m["p"][:2] == 7).all()
+    assert not learner.adam.m["p"][2].any() and not learner.adam.m["q"][2].any()
+    old = learner.params.zeros_like()
+    old.vector[...] = before
+    np.testing.assert_array_equal(learner.params["q"][2], old["q"][2])
+    learner.grads["p"][1] = np.nan
+    learner.params["p"][1] = 9
+    learner.clip()
+    assert (learner.params["p"][1] == 5).all() and learner.skipped.tolist() == [0, 1, 1]
 
 
 def test_training_keeps_host_arrays_off_the_device(monkeypatch):

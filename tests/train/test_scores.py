@@ -100,3 +100,19 @@ def test_no_temperature_near_the_fitted_one_is_better(seed, true):
 def test_calibration_needs_validation_rows(capsys, corpus, tmp_path):
     flags = ["--data", corpus, "--calibrate", "--select", "test", "--out", tmp_path / "run"]
     assert "--calibrate needs validation rows" in refused(capsys, *flags)
+
+
+def test_test_texts_that_were_trained_on_are_counted(corpus, tmp_path, capsys):
+    lines = corpus.read_text().splitlines()
+    rows = [json.loads(line) for line in lines[:7]]
+    rows = [{"text": " " + r["text"].upper(), "label": r["label"]} for r in rows]
+    rows += [{"text": "entirely new", "label": "cat"}]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [*SMALL, "--epochs", 1, "--test-data", tmp_path / "test.jsonl"]
+    assert call("--data", corpus, *flags, "--out", tmp_path / "run") == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test_texts_in_train"] == 7
+    assert "test texts in train 7" in capsys.readouterr().out
+    assert call("--data", corpus, *SMALL, "--epochs", 1, "--out", tmp_path / "other") == 0
+    result = json.loads((tmp_path / "other" / "result.json").read_text())
+    assert result["test_texts_in_train"] == 0

@@ -53,8 +53,9 @@ class Line(Model):
 
 class LineTask:
     name, dataset, data_sha256 = "line", "toy", "0" * 64
-    metric, higher_is_better = "loss", False
+    metric, higher_is_better, report_metrics = "loss", False, ("loss",)
     details = {}
+    report_metrics = ()
     train_size = 23
 
     def __init__(self, **settings):

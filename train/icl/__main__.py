@@ -56,9 +56,7 @@ class IclConfig(Settings):
     seeds: int = option(5, "models of every cell, seeds 0, 1, ...", **N)
     steps: int = option(3000, "training steps", **N)
     batch_size: int = changed(Config, "batch_size", 256)
-    lr: float = changed(
-        Config, "lr", 0.1, help="learning rate of Adam; less for full, and deep models"
-    )
+    lr: float = changed(Config, "lr", 0.1, help="learning rate of Adam; full: a tenth of it")
     warmup: int = changed(Config, "warmup", 100)
     clip_norm: float = changed(
         Config, "clip_norm", 1.0, help="clip the norm of each model's gradient"

@@ -11,6 +11,8 @@ from minisum.params import Params
 from minisum.shards import Shards
 from train.icl import sequences
 
+# Of the learning rate: the noise of 242 numbers a layer adds up, where that of four does not.
+FULL_RATE = 0.1
 PROFILE_ROWS = 4000  # sequences at each level of noise, for the figure
 
 
@@ -21,22 +23,26 @@ class Learner:
         first = InContextRegressor(form, layers)
         arrays = [first.init(np.random.default_rng([seed, 0])) for seed in range(config.seeds)]
         arrays = {k: np.concatenate([a[k] for a in arrays] * laws) for k in arrays[0]}
-        self.form, self.clip_norm, self.rate = form, config.clip_norm, rate_of(form, layers)
+        self.form, self.clip_norm = form, config.clip_norm
         self.model = InContextRegressor(form, layers, models=laws * config.seeds)
         self.params = Params.from_arrays(arrays, xp, np.float64)
         self.grads = self.params.zeros_like()
         # One shard; on a GPU the step is recorded, for its many small kernels wait for Python.
         self.shards = Shards(self.model, rows=self.model.models)
         self.adam = Adam(self.params)
+        self.last = self.params.zeros_like()  # the parameters of the last finite gradients
         self.skipped = xp.zeros(self.model.models, int)
 
     def step(self, batch, rate):
         self.shards.loss_and_grads(self.params, self.grads, batch)
         self.clip()
-        self.adam.step(self.grads, rate * self.rate)
+        self.adam.step(self.grads, rate * (FULL_RATE if self.form == "full" else 1))
 
     def clip(self):
-        """Scale each model's gradient to a norm of at most clip_norm; drop one that overflowed."""
+        """Scale each model's gradient to a norm of at most clip_norm.
+
+        A model whose gradient overflowed goes back to where the last one was finite, at rest.
+        """
         xp, views = self.params.xp, self.grads.flat.values()
         axes = [tuple(range(1, view.ndim)) for view in views]
         norms = xp.sqrt(sum((v * v).sum(axis=a) for v, a in zip(views, axes, strict=True)))
@@ -44,23 +50,18 @@ class Learner:
         self.skipped += ~finite
         lengths = xp.where(finite, xp.maximum(norms, 1e-300), 1)
         scale = xp.minimum(1, self.clip_norm / lengths)
-        for view, axis in zip(views, axes, strict=True):
-            shape = (-1, *(1 for _ in axis))
-            view[...] = xp.where(finite.reshape(shape), view, 0) * scale.reshape(shape)
+        for name, view in self.grads.flat.items():
+            shape = (-1, *(1 for _ in view.shape[1:]))
+            good, now, m = finite.reshape(shape), self.params.flat[name], self.adam.m.flat[name]
+            view[...] = xp.where(good, view, 0) * scale.reshape(shape)
+            now[...] = xp.where(good, now, self.last.flat[name])
+            m[...] = xp.where(good, m, 0)
+        self.last.vector[...] = self.params.vector
 
     def errors(self, G, target):
         """½ |ŵ - ŵ_σ|² (K, B) of each sequence, in the unit of its model."""
         difference = self.model.weights(self.params, G) - target
         return backend.to_numpy((difference * difference).sum(axis=-1) / 2)
-
-
-def rate_of(form, layers):
-    """What the learning rate is multiplied by.
-
-    The noise of the full form's 242 numbers a layer adds up, where that of four does not. And a
-    model is a polynomial of degree 3^L: with seven layers half of them overflowed at the full rate.
-    """
-    return (0.1 if form == "full" else 1) * min(1, 5 / layers) ** 2
 
 
 def train(config, layers, forms, names, report):
