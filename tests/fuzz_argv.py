@@ -23,7 +23,7 @@ sys.modules["matplotlib"] = None  # pictures take most of a small run's time
 
 import tiny_runs  # noqa: E402
 
-from train import causal  # noqa: E402
+from train import causal, write  # noqa: E402
 from train.analyze import __main__ as analyze  # noqa: E402
 from train.command_line import build_parser  # noqa: E402
 from train.compare import __main__ as compare  # noqa: E402
@@ -50,7 +50,7 @@ TEXTS = [
 def parsers():
     commands = {task: tiny_runs.command(task) for task in tiny_runs.TASKS}
     found = {task: build_parser(command) for task, command in commands.items()}
-    found["generate"], found["analyze"] = causal.generate_parser(), analyze.parser()
+    found["generate"], found["analyze"] = write.parser(), analyze.parser()
     found["compare"] = parser_for(compare.CompareConfig, "compare", "")
     return found
 

@@ -55,7 +55,8 @@ def fits(value: Any, pattern: Any) -> bool:
     if pattern == NAN:
         return type(value) is float
     if pattern is float:
-        return type(value) in (int, float) and abs(value) < 1e300
+        most = {int: 2**53, float: 1e300}.get(type(value), 0)
+        return most > 0 and abs(value) < most
     return type(value) is pattern
 
 
@@ -78,7 +79,7 @@ def wrong(meta: Any, arrays: dict[str, np.ndarray]) -> str | None:
         return "does not say how its texts are read"
     if not spec.get("temperature", 1.0) > 0:
         return "divides logits by a temperature that is not positive"
-    if len(set(lengths_of(meta["task"], spec))) > 1:
+    if len(set(map(repr, lengths_of(meta["task"], spec)))) > 1:
         return "names other columns or classes than its model has"
     return None if moderate(spec["model"], arrays) else "asks for a model that its arrays are not"
 
@@ -152,10 +153,14 @@ def leaves(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from leaves(value) if isinstance(value, dict) else [(name, value)]
 
 
-def count_layers(layers: Any) -> int:
+def count_layers(layers: Any) -> float:
     """How many layers a number, a pattern or a list of names stands for."""
+    if isinstance(layers, int):
+        return layers
+    if isinstance(layers, list):
+        return len(layers)
     if not isinstance(layers, str):
-        return layers if isinstance(layers, int) else len(layers or [])
+        return math.inf
     counts = (part.partition("*")[2].strip() for part in layers.split(","))
     return sum(int(count[:9]) if count.isascii() and count.isdigit() else 1 for count in counts)
 

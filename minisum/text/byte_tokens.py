@@ -48,7 +48,11 @@ def make(texts, kind="bpe", vocab_size=8192):
 
 def load(path):
     """The tokenizer in a file that `minisum.text.tokenizer.save_tokenizer` wrote."""
-    tokenizer = _checked(read_tokenizer(path), path)
+    tokenizer = read_tokenizer(path)
+    # First of all: the library would list every number that a vocabulary leaves out.
+    if sorted(tokenizer.get_vocab().values()) != list(range(tokenizer.get_vocab_size())):
+        raise UserError(f"{path} does not number its tokens from 0.")
+    tokenizer = _checked(tokenizer, path)
     content = json.loads(tokenizer.to_str())
     library = tokenizers_library()
     characters = library.Tokenizer(library.models.BPE())
@@ -58,8 +62,6 @@ def load(path):
     kinds = {(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer")}
     if not kinds <= {None, "ByteLevel"} or content["model"]["type"] != "BPE":
         raise UserError(f"{path} does more than split a text into byte pairs.")
-    if sorted(tokenizer.get_vocab().values()) != list(range(tokenizer.get_vocab_size())):
-        raise UserError(f"{path} does not number its tokens from 0.")
     return tokenizer
 
 

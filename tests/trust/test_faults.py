@@ -240,7 +240,7 @@ def test_changed_data_is_refused_by_every_command(capsys, tmp_path, task):
     assert status == 2 and len(errors) == 1 and "has changed" in errors[0]
     data.unlink()
     status, errors = resume(capsys, out, task)
-    assert status == 2 and len(errors) == 1 and "does not exist" in errors[0]
+    assert status == 2 and len(errors) == 1 and "is not there any more" in errors[0]
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
     data.write_bytes(content)
     assert resume(capsys, out, task) == (0, [])

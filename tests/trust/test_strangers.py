@@ -354,3 +354,16 @@ def test_a_state_that_is_none(capsys, runs, tmp_path):
         assert tiny_runs.call("classifier", "--resume", "--out", run, "--epochs", 3) == 2, other
         errors = capsys.readouterr().err
         assert errors.count("error: ") == 1 and "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [2**31, 2**32 - 1])
+def test_a_vocabulary_with_holes(runs, tmp_path, number):
+    """The library lists every number that is left out: four billion take all memory."""
+    for task in ("classifier", "causal"):
+        run = tmp_path / task
+        shutil.copytree(runs[task][1], run)
+        content = json.loads((run / "tokenizer.json").read_text())
+        content["model"]["vocab"][list(content["model"]["vocab"])[-1]] = number
+        (run / "tokenizer.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="number its tokens from 0|not made by this program"):
+            minisum.load(run)
