@@ -236,12 +236,14 @@ def test_training_is_the_same_on_both_sides(corpus, monkeypatch):
     options = {"width": 8, "max_len": 8, "batch_size": 16, "threads": 1, "lr": 0.01, "epochs": 1}
     config = ClassifierConfig(data=str(corpus), dropout=0.0, token_dropout=0.0, **options)
     task = Classification.load(config, None, resume=False)
-    ours, theirs = OurTraining(task), TheirTraining(task, "cpu", "eager")
-    for module in (bench_training, sys.modules["train.bench.pytorch_training"]):
-        monkeypatch.setattr(module, "STEPS", ours.steps_an_epoch * 3 // 2)
-    assert bench_training.difference(ours, theirs) < 1e-5
+    ours = OurTraining(task)
+    steps = ours.steps_an_epoch * 3 // 2
+    monkeypatch.setattr(bench_training, "STEPS", steps)
+    theirs = TheirTraining(task, bench_training.initial(task), "cpu", "eager", steps)
+    batch = task.train_batch(task.order(1)[:16])
+    assert bench_training.difference(ours, theirs, batch) < 1e-5
     ours.run(), theirs.run()
-    assert bench_training.difference(ours, theirs) < 1e-3
+    assert bench_training.difference(ours, theirs, batch) < 1e-3
     for name, ours_now in ours.trainer.params.flat.items():
         theirs_now = getattr(theirs.model, name.replace(".", "_")).detach().numpy()
         np.testing.assert_allclose(ours_now, theirs_now, atol=1e-4)
