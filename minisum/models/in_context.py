@@ -3,11 +3,11 @@
 Tokens are e_i = (x_i, y_i) for n examples and e_t = (x_t, 0) for the question. A layer moves all of
 them, the question too, by what the examples hold; the answer stands in the question's place for y:
 
-    e_i ← e_i + P G Q e_i,   G = (1/n) Σ_{j ≤ n} e_j e_jᵀ,   ŷ = -(last number of e_t)
+    e_i ← e_i + P @ G @ Q @ e_i,   G = (1/n) Σ_{j ≤ n} e_j @ e_j.T,   ŷ = -(last number of e_t)
 
-There is no softmax, no norm and no feed-forward network. A layer is one matrix A = I + P G Q for
-all tokens of a sequence. So the examples are needed only through G, which a layer turns into
-A G Aᵀ, and what L layers do to a question is one product:
+There is no softmax, no norm and no feed-forward network. A layer is one matrix A = I + P @ G @ Q
+for all tokens of a sequence. So the examples are needed only through G, which a layer turns into
+A @ G @ A.T, and what L layers do to a question is one product:
 
     A_{L-1} ... A_0 e_t,   its last number is -⟨ŵ, x_t⟩ with (-ŵ, ·) the last row of A_{L-1} ... A_0
 
@@ -28,9 +28,9 @@ from minisum.models.base import Model
 
 
 def full_layer(params, G):
-    """A = I + P G Q.   P, Q (K, D, D), G (K, B, D, D) -> A (K, B, D, D)
+    """A = I + P @ G @ Q.   P, Q (K, D, D), G (K, B, D, D) -> A (K, B, D, D)
 
-    With H = G Q: dP = Σ_B dA Hᵀ, dH = Pᵀ dA, dQ = Σ_B Gᵀ dH, dG = dH Qᵀ.
+    With H = G @ Q: dP = Σ_B dA @ H.T, dH = P.T @ dA, dQ = Σ_B G.T @ dH, dG = dH @ Q.T.
     """
     P, Q = params["P"][:, None], params["Q"][:, None]
     H = product(G, Q)
@@ -55,7 +55,7 @@ def free_layer(params, G):
 
 
 def head_layer(params, G):
-    """One head with diagonal P and Q: ω = p qᵀ, so that ω_xx ω_yy = ω_xy ω_yx.   p, q (K, 2)"""
+    """One head with diagonal P and Q: ω = p @ q.T, so that ω_xx ω_yy = ω_xy ω_yx.   p, q (K, 2)"""
     p, q = params["p"], params["q"]
     A, back_blocks = scale_blocks(p[:, :, None] * q[:, None, :], G)
 
@@ -85,10 +85,10 @@ def scale_blocks(omega, G):
 
     Diagonal P = diag(p_x, ..., p_x, p_y) and Q of that kind do that, with ω_xy = p_x q_y and so on:
 
-        x ← x + ω_xx S x + ω_xy α y,   y ← y + ω_yx ⟨α, x⟩ + ω_yy λ y,   G = [S α; αᵀ λ]
+        x ← x + ω_xx S x + ω_xy α y,   y ← y + ω_yx ⟨α, x⟩ + ω_yy λ y,   G = [S α; α.T λ]
 
-    C = M ω Mᵀ with the rows (1, 0) for x and (0, 1) for y in M, so dω = Mᵀ (Σ_B dA ⊙ G) M, and
-    dG = C ⊙ dA.
+    C = M @ ω @ M.T with the rows (1, 0) for x and (0, 1) for y in M, so
+    dω = M.T @ (Σ_B dA ⊙ G) @ M, and dG = C ⊙ dA.
     """
     kinds = [0] * (G.shape[-1] - 1) + [1]  # of a token's numbers: x or y
     M = constant(np.eye(2)[kinds], array_module(G), G.dtype)  # (D, 2)
@@ -105,9 +105,10 @@ def by_gram(layer, params, G):
 
     layer: one of the functions above, params: its parameters, a dict a layer; G (K, B, D, D).
 
-    With r_L = (0, ..., 0, 1) and r_l = A_lᵀ r_{l+1}: ŵ = -r_0 without its last number. Upwards
-    through r: dA_l = r_{l+1} dr_lᵀ, dr_{l+1} = A_l dr_l. Downwards through G_{l+1} = A_l G_l A_lᵀ:
-    dA_l gains (dG_{l+1} + dG_{l+1}ᵀ) A_l G_l, and dG_l is A_lᵀ dG_{l+1} A_l beside the layer's own.
+    With r_L = (0, ..., 0, 1) and r_l = A_l.T @ r_{l+1}: ŵ = -r_0 without its last number. Upwards
+    through r: dA_l = r_{l+1} @ dr_l.T, dr_{l+1} = A_l @ dr_l. Downwards through
+    G_{l+1} = A_l @ G_l @ A_l.T: dA_l gains (dG_{l+1} + dG_{l+1}.T) @ A_l @ G_l, and dG_l is
+    A_l.T @ dG_{l+1} @ A_l beside the layer's own.
     """
     xp, last = array_module(G), len(params) - 1
     As, AGs, backs = [], [], []
@@ -144,7 +145,8 @@ def by_gram(layer, params, G):
 def by_tokens(layer, params, E):
     """The answers ŷ (K, B) to the last tokens of E (K, B, n + 1, D), token by token.
 
-    Tokens are rows, E ← E Aᵀ: dE = dE' A and dA = dE'ᵀ E; and e_j gains (dG + dGᵀ) e_j / n.
+    Tokens are rows, E ← E @ A.T: dE = dE' @ A and dA = dE'.T @ E; and e_j gains
+    (dG + dG.T) @ e_j / n.
     """
     n = E.shape[-2] - 1
     Es, As, backs = [E], [], []

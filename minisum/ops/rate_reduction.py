@@ -1,4 +1,4 @@
-"""How many nats tokens take: the objective whose gradient step is token statistics attention.
+"""The coding rate: its bound's gradient step is token statistics attention (TSSA).
 
 Yu et al. 2020, "Learning diverse and discriminative representations via the principle of maximal
 coding rate reduction", and its variational bound: Wu et al. 2025, "Token statistics transformer"

@@ -19,7 +19,7 @@ from minisum.errors import UserError
 from minisum.models.bag import rows_for
 from minisum.models.classifier import MODELS
 from minisum.params import Params
-from minisum.runs.classifier import ClassifierRun, Explanation, several
+from minisum.runs.classifier import ClassifierRun, Explanation, several, softmax
 from minisum.runs.fitting import fit
 from minisum.runs.reading import build_model, read_model
 from minisum.shards import Shards
@@ -118,11 +118,12 @@ class TextClassifier:
         def batch_of(rows: np.ndarray) -> dict[str, np.ndarray]:
             return reader.batch(encoded.take(train[rows])) | {"targets": targets[train[rows]]}
 
-        def accuracy(params: Params, shards: Shards) -> float:
+        def accuracy(params: Params, shards: Shards) -> tuple[float, float]:
             run = ClassifierRun(model, params, words, spec)
             run.shards, run.batch_size = shards, self.batch_size
-            chosen = run.logits_of(encoded.take(held)).argmax(axis=1)
-            return float((chosen == targets[held]).mean())
+            logits, own = run.logits_of(encoded.take(held)), targets[held]
+            losses = -np.log(softmax(logits)[np.arange(len(held)), own])
+            return float((logits.argmax(axis=1) == own).mean()), float(losses.mean())
 
         params, self.history_ = fit(
             model,

@@ -22,7 +22,7 @@ def fit(
     model: Any,
     size: int,
     batch_of: Callable[[np.ndarray], dict[str, np.ndarray]],
-    score: Callable[[Params, Shards], float] | None = None,
+    score: Callable[[Params, Shards], tuple[float, float]] | None = None,
     *,
     epochs: int,
     batch_size: int,
@@ -35,8 +35,9 @@ def fit(
 ) -> tuple[Params, list[dict[str, float]]]:
     """The parameters after the epoch of the best score, and a record of each epoch.
 
-    size: training examples; batch_of(rows) gives a batch of them. score(params, shards): more is
-    better; without it the last epoch is kept. ema: decay of the running average of the parameters
+    size: training examples; batch_of(rows) gives a batch of them. score(params, shards):
+    (score, loss), more is better and of equal scores the lower loss; without it the last epoch is
+    kept. ema: decay of the running average of the parameters
     that is scored and kept. patience: stop so many epochs after the best, 0 never. UserError if
     the loss is not finite.
     """
@@ -58,13 +59,13 @@ def fit(
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} in epoch {epoch}: a lower lr may help")
         record = {"epoch": epoch, "train_loss": loss}
-        scores = [one["val_score"] for one in history if "val_score" in one]
         if score is not None:
-            record["val_score"] = score(candidate, shards)
-        if score is None or record["val_score"] > max(scores, default=-math.inf):
-            best.vector[...] = candidate.vector
+            record["val_score"], record["val_loss"] = score(candidate, shards)
         history.append(record)
-        scores.append(record.get("val_score", 0.0))
-        if score and patience and epoch - 1 - scores.index(max(scores)) >= patience:
+        ranks = [(one["val_score"], -one["val_loss"]) for one in history if score]
+        place = ranks.index(max(ranks)) if ranks else len(history) - 1
+        if place == len(history) - 1:
+            best.vector[...] = candidate.vector
+        if patience and epoch - 1 - place >= patience:
             break
     return best, history

@@ -1,12 +1,25 @@
 """Writing with a language model: one token at a time, each from the memory of all before it."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import numpy as np
 
 from minisum.backend import array_module, to_numpy
 from minisum.errors import UserError
+from minisum.params import Params
 
 
-def generate(model, params, prompt, rng, temperature=1.0, top_k=None, forget_at=None, top_p=None):
+def generate(
+    model: Any,
+    params: Params,
+    prompt: Sequence[int] | np.ndarray,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    forget_at: int | None = None,
+    top_p: float | None = None,
+) -> Iterator[int]:
     """Yield token numbers without end, each drawn from what the model expects next.
 
     prompt: token numbers, read in one pass. rng: a numpy.random.Generator. temperature divides the
@@ -29,7 +42,13 @@ def generate(model, params, prompt, rng, temperature=1.0, top_k=None, forget_at=
             state = None
 
 
-def draw(scores, rng, temperature=1.0, top_k=None, top_p=None):
+def draw(
+    scores: np.ndarray,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> int:
     """A number from softmax(scores / temperature), scores (V,), among the `top_k` highest.
 
     top_p: among the fewest of the likeliest whose probabilities sum to it, or one (Holtzman et al.

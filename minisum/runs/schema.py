@@ -6,6 +6,7 @@ is believed that the file's own arrays do not bear out: a few bytes cannot ask f
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ OPTIONAL = {
 META = {"task": str, "origin": {"tokenizer": (str, NOTHING)}, "model_spec": {"model": dict}}
 NAN = "nan"
 RECORD = {"epoch": int, "step": int, "tokens_per_second": float, "seconds": float}
-STATE = {
+STATE: dict[str, Any] = {
     "position": {"epoch": int, "history": [RECORD]},
     "adam_steps": int,
     "origin": {"settings": dict, "tokenizer": (str, NOTHING)},
@@ -147,7 +148,7 @@ def moderate(model: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:
     return type(width) is int and layers <= len(arrays) + 1 and layers * width <= most
 
 
-def leaves(tree: dict[str, Any]):
+def leaves(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
         yield from leaves(value) if isinstance(value, dict) else [(name, value)]
 
@@ -167,8 +168,8 @@ def count_layers(layers: Any) -> float:
 class Undrawn:
     """In the place of a generator: arrays of the right shapes, which take no memory or time."""
 
-    def normal(self, loc=0.0, scale=1.0, size=()):
+    def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = ()) -> np.ndarray:
         return np.broadcast_to(np.float64(1), size)
 
-    def uniform(self, low=0.0, high=1.0, size=()):
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = ()) -> np.ndarray:
         return np.broadcast_to(np.float64(1), size)

@@ -84,7 +84,9 @@ def _host(x):
 def _device(x):
     if isinstance(x, (np.ndarray, np.generic)):
         return ndarray(np.asarray(x))
-    return type(x)(_device(part) for part in x) if type(x) in (tuple, list) else x
+    if isinstance(x, tuple):  # also a named one, as slogdet's
+        return tuple(map(_device, x))
+    return [_device(part) for part in x] if type(x) is list else x
 
 
 def _wrapped(thing):

@@ -71,6 +71,7 @@ def test_a_run_ends_with_models_and_baselines_in_one_table(table, tmp_path, caps
     assert call(*flags, "--out", tmp_path / "run") == 0
     *_, last = blocks = capsys.readouterr().out.strip().split("\n\n")
     lines = last.splitlines()
+    lines = lines[[line.split()[0] for line in lines].index("mixer") :]  # titles may be in two rows
     assert [line.split()[0] for line in lines[:-1]] == [
         "mixer", "hybrid", "linear", "nlinear", "seasonal", "last_value"
     ]  # fmt: skip

@@ -26,7 +26,7 @@ TEXTS = (
 )
 FLAGS = {
     "summation": [],
-    "mean": ["--mixer", "mean_embedding"],
+    "mean": ["--mixer", "mean_embedding", "--tokenizer", "word"],
     "published": ["--recipe", "published", "--max-len", "12", "--width", "8", "--lr", "0.02"],
 }
 

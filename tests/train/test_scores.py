@@ -97,6 +97,12 @@ def test_no_temperature_near_the_fitted_one_is_better(seed, true):
     assert nll(fitted) <= min(nll(fitted * 1.001), nll(fitted / 1.001)) + 1e-12
 
 
+def test_nothing_is_fitted_where_every_label_is_the_likeliest():
+    logits = np.array([[2.0, 1.0], [0.0, 3.0]])
+    assert fit_temperature(logits, np.array([0, 1])) == 1
+    assert fit_temperature(logits, np.array([1, 0])) > 1
+
+
 def test_calibration_needs_validation_rows(capsys, corpus, tmp_path):
     flags = ["--data", corpus, "--calibrate", "--select", "test", "--out", tmp_path / "run"]
     assert "--calibrate needs validation rows" in refused(capsys, *flags)

@@ -9,14 +9,13 @@ from torch import nn
 
 from minisum.models.classifier import POSITION_OFFSET
 from train.bench.pytorch import MODES
-from train.bench.training import STEPS, first_batch, initial
 
 
 class Classifier(nn.Module):
-    def __init__(self, task):
+    def __init__(self, task, arrays):
         super().__init__()
         self.rates = task.config.dropout, task.config.token_dropout
-        for name, a in initial(task).items():
+        for name, a in arrays.items():
             setattr(self, name.replace(".", "_"), nn.Parameter(torch.tensor(a)))
 
     def forward(self, ids, mask):
@@ -30,11 +29,12 @@ class Classifier(nn.Module):
 
 
 class TheirTraining:
-    """mode: one of train.bench.pytorch.MODES, or "bf16", eager with autocast."""
+    """arrays: first values by dotted names; mode: one of train.bench.pytorch.MODES, or "bf16",
+    eager with autocast; steps: how many `run` takes."""
 
-    def __init__(self, task, device, mode):
-        self.task, self.device, config = task, device, task.config
-        self.model = Classifier(task).to(device)
+    def __init__(self, task, arrays, device, mode, steps):
+        self.device, self.steps, config = device, steps, task.config
+        self.model = Classifier(task, arrays).to(device)
         parameters = list(self.model.parameters())
         self.adam = torch.optim.Adam(parameters, config.lr, eps=config.epsilon, fused=True)
         self.parameters = [p.detach() for p in parameters]
@@ -61,7 +61,7 @@ class TheirTraining:
         return F.cross_entropy(self.model(ids, mask), targets)
 
     def run(self):
-        for batch in itertools.islice(self.batches, STEPS):
+        for batch in itertools.islice(self.batches, self.steps):
             batch = [t.to(self.device, non_blocking=True) for t in batch]
             self.adam.zero_grad(set_to_none=True)
             with self.autocast():
@@ -70,8 +70,8 @@ class TheirTraining:
             self.adam.step()
             torch._foreach_lerp_(self.average, self.parameters, self.rate)
 
-    def outputs(self):
-        ids, mask, _ = (t.to(self.device) for t in self.ready(first_batch(self.task)))
+    def outputs(self, batch):
+        ids, mask, _ = (t.to(self.device) for t in self.ready(batch))
         self.model.eval()
         with torch.inference_mode():
             scores = self.model(ids, mask).cpu().numpy()

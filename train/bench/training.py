@@ -43,11 +43,13 @@ def corpus_line(bench, task, target):
     """The line of one corpus: a step of each side, and tokens a second."""
     ours, sides = OurTraining(task), {}
     if bench.torch:
-        from train.bench import pytorch_training
+        from train.bench.pytorch_training import TheirTraining
 
         names = [*bench.modes, "bf16"] if bench.on_device else bench.modes
-        sides = {name: pytorch_training.TheirTraining(task, bench.device, name) for name in names}
-    differ = max([difference(ours, side) for side in sides.values()], default=None)
+        first = initial(task), bench.device
+        sides = {name: TheirTraining(task, *first, name, STEPS) for name in names}
+    batch = task.train_batch(task.order(1)[: task.config.batch_size])
+    differ = max([difference(ours, side, batch) for side in sides.values()], default=None)
     runs = {"ours": ours.run} | {name: side.run for name, side in sides.items()}
     seconds = {
         name: {key: value / (1 if key == "rounds" else STEPS) for key, value in times.items()}
@@ -86,15 +88,11 @@ class OurTraining:
             trainer.shards.loss_and_grads(trainer.params, trainer.grads, part, targets)
             trainer.adam.step(trainer.own_grads, self.task.config.lr, trainer.average)
 
-    def outputs(self):
-        """Scores of the first batch by the parameters themselves."""
+    def outputs(self, batch):
+        """Scores of a batch by the parameters themselves."""
         shards, params = self.trainer.shards, self.trainer.params
-        on_device = shards.to_device(first_batch(self.task), self.trainer.xp)
+        on_device = shards.to_device(batch, self.trainer.xp)
         return backend.to_numpy(shards.predict(params, on_device))
-
-
-def first_batch(task):
-    return task.train_batch(task.order(1)[: task.config.batch_size])
 
 
 def initial(task):
@@ -103,6 +101,6 @@ def initial(task):
     return {name: np.asarray(a, np.float32) for name, a in arrays.items()}
 
 
-def difference(ours, theirs):
-    a, b = ours.outputs(), theirs.outputs()
+def difference(ours, theirs, batch):
+    a, b = ours.outputs(batch), theirs.outputs(batch)
     return float(np.abs(a - b).max() / np.abs(b).max())

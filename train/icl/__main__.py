@@ -38,7 +38,7 @@ from train.run.options import (
 )
 from train.run.report import Report
 
-# What --quick changes: half an hour of the table in some minutes.
+# What --quick changes: a part of the table in minutes.
 QUICK = {"noise": "5,1+3", "layers": "1,2,4", "seeds": 3, "steps": 600, "test_size": 20_000}
 KNOWN = {"forms": list(FORMS), "noise": list(sequences.LAWS), "layers": list("1234567")}
 # What may differ between calls that add to one table.

@@ -25,6 +25,9 @@ from train.run.curves import learning_curves
 from train.run.options import Parser, utf8
 from train.run.report import emit
 
+# What \w+|[^\w\s]+ means to the tokenizers' library, as JavaScript spells it.
+LETTERS = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d"
+WORDS_AND_SIGNS = rf"[{LETTERS}]+|[^{LETTERS}\p{{White_Space}}]+"
 TEMPLATE = Path(__file__).with_name("page.html")
 # The page's names of the arrays, and the model's.
 ARRAYS = {
@@ -55,14 +58,17 @@ def described(run):
     """What the script needs to know of a ClassifierRun, JSON-able."""
     contributions(run.model, run.params, np.zeros(0, int), np.zeros(0, bool))  # refuses if inexact
     flat = run.params.to_host()
-    if json.loads(run.tokenizer.to_str())["model"]["type"] != "WordLevel":
+    form = json.loads(run.tokenizer.to_str())
+    if form["model"]["type"] != "WordLevel":
         raise UserError("a page is made of a classifier of words: train with --tokenizer word")
+    breaks = "".join(escaped(character) for character in WORD_BREAKS)
+    with_signs = form["pre_tokenizer"]["type"] == "Whitespace"
     words = sorted(run.tokenizer.get_vocab().items(), key=lambda item: item[1])
     reader = run.reader
     return {
         "classes": [str(name) for name in run.classes],
         "words": [word for word, _ in words],
-        "word": f"[^{''.join(escaped(c) for c in WORD_BREAKS)}]+",
+        "word": WORDS_AND_SIGNS if with_signs else f"[^{breaks}]+",
         "pad": PAD,
         "max_len": reader.max_len,
         "padding": reader.padding,

@@ -74,7 +74,8 @@ class Report:
 
     def sample(self, text):
         """What a model writes, on one line."""
-        self.say(textwrap.shorten(f"writes: {text}", self.tables.terminal_width()))
+        line = " ".join(visible(f"writes: {text}").split())
+        self.say(line[: self.tables.terminal_width()])
 
     def table(self, rows):
         for name, value in rows.items():

@@ -76,8 +76,11 @@ def fit_temperature(logits, labels):
     """The T that makes the mean nll of softmax(logits / T) least; between 0.01 and 100.
 
     In β = 1/T the nll is convex, and its slope is the mean of Σ_c p_c z_c - z_label: bisected.
-    Guo et al. 2017, section 4.2.
+    Guo et al. 2017, section 4.2. Where every label is the likeliest class, ever lower temperatures
+    would be better, and it stays 1.
     """
+    if (logits.argmax(axis=1) == labels).all():
+        return 1.0
     low, high = np.log(0.01), np.log(100)
     right = logits[np.arange(len(labels)), labels].mean()
     for _ in range(60):
