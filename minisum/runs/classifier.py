@@ -53,8 +53,13 @@ class Explanation:
     def towards(self, label: Any = None) -> np.ndarray:
         """(n,): what each token adds to the logit of a class (default: the predicted one), over
         what it adds to the average class. Logits have no zero, only their differences count.
+
+        UserError for a label that is not a class.
         """
-        chosen = list(self.classes).index(self.label if label is None else label)
+        label, classes = self.label if label is None else label, list(self.classes)
+        if label not in classes:
+            raise UserError(f"no class {label!r}: {', '.join(map(str, classes))}")
+        chosen = classes.index(label)
         return self.shares[:, chosen] - self.shares.mean(axis=1)
 
 
@@ -103,8 +108,10 @@ class ClassifierRun(Run):
     def explain(self, text: str) -> Explanation:
         """What each token of a text adds to the decision, exactly.
 
-        UserError for a model that does not sum its tokens.
+        UserError for a model that does not sum its tokens, and for a list of texts.
         """
+        if not isinstance(text, str):
+            raise UserError(f"one text is explained at a time, not a {type(text).__name__}")
         encoded = self.reader.encode([text])
         batch = self.reader.batch(encoded)
         ids, mask = batch["ids"][0], batch["mask"][0]

@@ -87,6 +87,14 @@ def test_one_text_is_not_taken_for_a_list(straight):
         minisum.load(straight).predict("meow")
 
 
+def test_what_an_explanation_refuses(straight):
+    run = minisum.load(straight)
+    with pytest.raises(UserError, match="one text is explained at a time, not a list"):
+        run.explain(["meow"])
+    with pytest.raises(UserError, match=r"no class 'cow': .*\bdog\b"):
+        run.explain("meow").towards("cow")
+
+
 def test_a_language_model_writes(tmp_path_factory):
     _, out = trained(tmp_path_factory, "causal")
     run = minisum.load(out)
