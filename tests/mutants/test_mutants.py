@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each mutant is a forked process")
 @pytest.mark.skipif(XP.__name__ != "numpy", reason="a GPU cannot be used after a fork")
 def test_a_few_mistakes_are_noticed(tmp_path):
-    command = [sys.executable, "-m", "tests.mutants", "--sample", "25", "--examples", "4",
+    command = [sys.executable, "-m", "tests.mutants", "--sample", "10", "--examples", "4",
                "--jobs", "2", "--results", tmp_path / "mutants.json"]  # fmt: skip
     # These notice almost all. What is left must be noticed by some other test.
     likely = ["-k", "gradient or survives or equals"]

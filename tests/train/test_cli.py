@@ -145,11 +145,12 @@ def test_epochs_added_later_survive_another_stop(corpus, straight, tmp_path):
     assert record_of(out) == record_of(straight)
 
 
-def test_patience_is_free_on_resume(corpus, straight, tmp_path):
+def test_patience_is_free_on_resume(corpus, tmp_path):
     """A run that stopped by itself goes on to the bits of one that never did."""
-    out = tmp_path / "run"
-    arguments = ["--data", corpus, *SMALL, "--epochs", 10, "--lr", 0.02, "--out", out]
-    assert call(*arguments, "--patience", 1) == 0
+    out, straight = tmp_path / "run", tmp_path / "straight"
+    arguments = ["--data", corpus, *SMALL, "--epochs", 10, "--lr", 0.3]
+    assert call(*arguments, "--patience", 0, "--out", straight) == 0
+    assert call(*arguments, "--patience", 1, "--out", out) == 0
     assert json.loads((out / "result.json").read_text())["epochs"] < 10
     assert call("--resume", "--out", out, "--patience", 0) == 0
     assert json.loads((out / "config.json").read_text())["patience"] == 0

@@ -64,6 +64,16 @@ SAVED = {
         BOOL * B * n + REAL * B),
     "cumsum_tokens": (
         lambda: ops.cumsum_tokens(real(B, n, d), mask()), "mask", BOOL * B * n),
+    "running_sum": (lambda: ops.running_sum(real(B, n, d)), "nothing", 0),
+    "decayed_sum": (
+        lambda: ops.decayed_sum.plain(real(B, n, d), -real(B, n, d), real(B, d)),
+        "a, h, state, and the shape of log_decay", 2 * X + REAL * B * d),
+    "softmax_pool": (
+        lambda: ops.softmax_pool(real(B, n, d), real(B, n, d), mask()), "v, p, y",
+        2 * X + REAL * B * d),
+    "running_softmax_pool": (
+        lambda: ops.running_softmax_pool.plain(real(B, n, d), real(B, n, d), mask()),
+        "v, y, Z, w, a", 5 * X),
     "dropout": (
         lambda: ops.dropout(real(B, n, d), np.ones((B, 1, d), bool), 0.5), "keep", BOOL * B * d),
     "split_heads": (lambda: ops.split_heads(real(B, n, d), H), "nothing", 0),
@@ -71,6 +81,9 @@ SAVED = {
     "attention": (
         lambda: ops.attention(*QKV, mask()), "q, k, v, p (n·m numbers a head)",
         QKV_BYTES + REAL * B * H * n * m),
+    "attention_with_dropout": (
+        lambda: ops.attention_with_dropout(*QKV, np.ones((B, H, n, m), bool), mask(), 0.5),
+        "q, k, v, p, r, keep", QKV_BYTES + (2 * REAL + BOOL) * B * H * n * m),
     "cross_entropy": (
         lambda: ops.cross_entropy(real(B, n, V), ids(V, B, n)),
         "p, the targets, and which of them count", REAL * B * n * V + (ID + BOOL) * B * n),
