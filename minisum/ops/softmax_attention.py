@@ -22,10 +22,17 @@ def attention(q, k, v, mask=None, causal=False):
 
     Saved: q, k, v, p (n·m numbers a head).
     """
+    visible = visible_keys(array_module(q), mask, causal, q.shape[2], k.shape[2])
+    return attend(q, without_padding(k, mask), without_padding(v, mask), visible)
+
+
+def attend(q, k, v, visible):
+    """`attention` to the keys that are visible: bool, broadcast to (B, H, n, m), or None for all.
+
+    back(dy) -> dq, dk, dv, None for the mask.
+    """
     xp, scale = array_module(q), 1 / math.sqrt(q.shape[-1])
-    k, v = without_padding(k, mask), without_padding(v, mask)
     scores = q @ k.swapaxes(-1, -2) * scale  # (B, H, n, m)
-    visible = visible_keys(xp, mask, causal, q.shape[2], k.shape[2])
     p = softmax(scores if visible is None else xp.where(visible, scores, -xp.inf))
 
     def back(dy):

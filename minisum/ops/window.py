@@ -1,10 +1,8 @@
 """Softmax attention within a window: each token looks a fixed number of tokens back."""
 
-import math
-
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
-from minisum.ops.softmax_attention import first_query, softmax, without_padding
+from minisum.ops.softmax_attention import attend, first_query, without_padding
 
 
 @has_fast_forms
@@ -23,9 +21,7 @@ def window_attention(q, k, v, mask=None, window=64, causal=False):
 
     Saved: q, k, v, p (n·m numbers a head).
     """
-    xp, scale = array_module(q), 1 / math.sqrt(q.shape[-1])
-    k, v = without_padding(k, mask), without_padding(v, mask)
-    n, m = q.shape[2], k.shape[2]
+    xp, n, m = array_module(q), q.shape[2], k.shape[2]
     j, i = xp.arange(m), xp.arange(n)[:, None]
     if causal:
         i = i + first_query(n, m)
@@ -34,12 +30,4 @@ def window_attention(q, k, v, mask=None, window=64, causal=False):
         visible = j // window == i // window
     if mask is not None:
         visible = visible & mask[:, None, None]
-    p = softmax(xp.where(visible, q @ k.swapaxes(-1, -2) * scale, -xp.inf))  # (B, H, n, m)
-
-    def back(dy):
-        dp = dy @ v.swapaxes(-1, -2)
-        ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True))
-        dk = ds.swapaxes(-1, -2) @ q * scale
-        return ds @ k * scale, dk, p.swapaxes(-1, -2) @ dy, None
-
-    return p @ v, back
+    return attend(q, without_padding(k, mask), without_padding(v, mask), visible)
