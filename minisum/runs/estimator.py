@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minisum import checkpoint, files
-from minisum.errors import UserError
+from minisum.errors import UserError, require_known
 from minisum.models.bag import rows_for
 from minisum.models.classifier import MODELS
 from minisum.params import Params
@@ -85,8 +85,7 @@ class TextClassifier:
     def set_params(self, **params: Any) -> "TextClassifier":
         """Change parameters; UserError for a name that is none."""
         for name, value in params.items():
-            if name not in parameters():
-                raise UserError(f"{name!r} is no parameter: choose from {', '.join(parameters())}")
+            require_known("parameter", name, parameters())
             setattr(self, name, value)
         return self
 

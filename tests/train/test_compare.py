@@ -159,7 +159,7 @@ def test_changed_and_damaged_cells(capsys, tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ("--mixers magic", "unknown 'magic'"),
+        ("--mixers magic", "--mixers 'magic'"),
         ("--mixers ,", "--mixers names nothing"),
         ("--mixers projection --without-projection", "no mixer is left"),
         ("--task recall --max-depth 3", "--max-depth has no meaning for --task recall"),
