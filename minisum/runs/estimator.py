@@ -19,7 +19,8 @@ from minisum.errors import UserError, require_known
 from minisum.models.bag import rows_for
 from minisum.models.classifier import MODELS
 from minisum.params import Params
-from minisum.runs.classifier import ClassifierRun, Explanation, several, softmax
+from minisum.runs.classifier import ClassifierRun, several
+from minisum.runs.explanation import Explanation, softmax
 from minisum.runs.fitting import fit
 from minisum.runs.reading import build_model, read_model
 from minisum.shards import Shards
