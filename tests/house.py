@@ -76,6 +76,7 @@ LATER = {
     "train/run/curves.py": 80,
     "train/run/lines.py": 70,
     "train/run/tables.py": 60,
+    "train/run/sweeps.py": 50,
     "train/page": 130,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.

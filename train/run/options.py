@@ -97,6 +97,7 @@ class Settings:
 
     # name of a recipe -> the defaults that it changes
     RECIPES = {"default": {}}
+    precision = None  # of products: that of the process, for a command without the flag
 
     def check(self, given=()):
         """UserError for a value out of range, or for values that contradict each other.
@@ -105,6 +106,10 @@ class Settings:
         """
         for field in dataclasses.fields(self):
             check_bounds(field, getattr(self, field.name))
+
+    def label(self):
+        """What the default folder of a command is called by, after the command."""
+        return []
 
     def check_heads(self):
         if self.width % self.heads:
