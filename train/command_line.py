@@ -210,7 +210,7 @@ def read_settings(command, chosen, given):
             config = dataclasses.replace(config, threads=None)
     else:
         config = from_flags(command.config_class, given)
-        name = config.dataset if config.data is None else Path(config.data).name.split(".")[0]
+        name = Path(config.data or config.dataset).name.split(".")[0].replace(":", "-")
         out = out or new_path("runs", f"{command.name}-{name}-{config.mixer}")
     return resolve_defaults(config), stored, RunFolder(out)
 
@@ -246,7 +246,8 @@ def predict(command, chosen, given):
     for name in [*given, *(name for name in ("out", "resume") if chosen[name])]:
         if name not in ("backend", "threads", "batch_size", *command.predict_flags):
             raise UserError(f"{flag(name)} has no meaning with --predict: the run has its settings")
-    flags = chosen | {name: given.pop(name, None) for name in ("data", "text_column")}
+    of_data = ("data", "text_column", "separator", "encoding")
+    flags = chosen | {name: given.pop(name, None) for name in of_data}
     here = resolve_defaults(from_flags(command.config_class, given))
     settings = here.pick("backend", "threads", "batch_size")
     command.predict(minisum.load(chosen["predict"], task=command.name, **settings), flags)
