@@ -17,7 +17,6 @@ listed in tests/mutants/equivalent.py with the reason why it changes nothing.
 
 import argparse
 import ast
-import contextlib
 import gc
 import json
 import os

@@ -29,6 +29,10 @@ def run(command, errors, environment):
     for name in (command[0], f"{command[0]}.__main__"):  # or runpy would warn of it
         sys.modules.pop(name, None)
     sys.argv = command
-    with open(errors, "w") as said, open(os.devnull, "w") as nowhere:
-        with redirect_stderr(said), redirect_stdout(nowhere):
-            runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    with (
+        open(errors, "w") as said,
+        open(os.devnull, "w") as nowhere,
+        redirect_stderr(said),
+        redirect_stdout(nowhere),
+    ):
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
