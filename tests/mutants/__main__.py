@@ -235,6 +235,11 @@ def try_all(runner, waiting, chosen, jobs, book):
                 print(f"{seconds:5.0f} s: {len(waiting)} to go", flush=True)
 
 
+def files_in(folder):
+    """Its Python files: a package's own __init__.py gathers names, its __main__.py is a command."""
+    return [f for f in sorted(folder.glob("*.py")) if f.name[0] != "_" or f.name == "__main__.py"]
+
+
 def report(everyone, book, full):
     """Print the table; returns how many survived."""
     survived = [mutant for mutant in everyone if not book[mutant]]
@@ -261,7 +266,7 @@ def main():
     options = parser.parse_args()
 
     paths = [ROOT / path for path in options.paths]
-    files = [f for p in paths for f in ([p] if p.suffix else sorted(p.glob("[!_]*.py")))]
+    files = [f for p in paths for f in ([p] if p.suffix else files_in(p))]
     sources = [Source(file) for file in files]
     everyone = list(mutants(sources, options.forward))
     hopeful = [mutant for mutant in everyone if not changes_nothing(mutant.key)]
@@ -275,7 +280,9 @@ def main():
     if waiting:
         chosen = functions(sources, options.forward)
         work = partial(try_all, waiting=waiting, chosen=chosen, jobs=options.jobs, book=book)
-        arguments = ["-s", "-p", "no:terminal", "-o", "addopts=", "-k", options.k]
+        # The package imports Hypothesis before pytest can rewrite it, which would be an error.
+        ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        arguments = ["-s", "-p", "no:terminal", "-o", "addopts=", "-k", options.k, *ignored]
         try:
             status = pytest.main([*arguments, *tests], plugins=[Runner(work, options.examples)])
             if status:
