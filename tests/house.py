@@ -75,6 +75,7 @@ LATER = {
     "train/run/lines.py": 70,
     "train/run/tables.py": 60,
     "train/page": 130,
+    "train/page/of_run.py": 160,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
 LARGER = {"train": 6035}
