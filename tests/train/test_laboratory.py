@@ -65,7 +65,7 @@ def test_texts_of_fewer_than_two_classes_are_refused(lines):
 def test_the_examples():
     sources = laboratory.EXAMPLES
     assert call("run", sources["a right gradient"])["right"] is True
-    wrong = call("run", sources["a wrong one"])
+    wrong = call("run", sources["a wrong gradient"])
     assert wrong["right"] is False and "b, " in wrong["text"] and "1 wrong" not in wrong["text"]
     attention = call("run", sources["an operation of the library"])
     assert attention["right"] is True and "softmax" in attention["text"].splitlines()[0]

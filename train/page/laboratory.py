@@ -50,10 +50,10 @@ def op(x, W):  # y = sin(x @ W.T)
 
 gradcheck(op, rng.normal(size=(3, 4)), rng.normal(size=(2, 4)))
 """,
-    "a wrong one": """\
+    "a wrong gradient": """\
 def op(x, b):  # y = relu(x) + b; a bias that all rows share
     def back(dy):
-        return dy * (x >= 0), dy[0]  # but every row has a say in db
+        return dy * (x >= 0), dy[0]  # wrong: db is the sum over all rows
 
     return np.maximum(x, 0) + b, back
 
