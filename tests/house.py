@@ -73,11 +73,14 @@ LATER = {
     "train/write.py": 110,
     "train/run/answers.py": 230,
     "train/run/scores.py": 120,
-    "train/run/curves.py": 80,
+    "train/run/curves.py": 90,
     "train/run/lines.py": 70,
     "train/run/tables.py": 60,
     "train/run/sweeps.py": 50,
     "train/page": 130,
+    "train/page/of_run.py": 150,
+    "train/page/of_library.py": 100,
+    "train/page/laboratory.py": 230,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
 LARGER = {"train": 6035}
