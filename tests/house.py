@@ -52,6 +52,8 @@ LATER = {
     "minisum/ops/decaying_softmax.py": 80,
     "minisum/fast/wkv_scan.py": 50,
     "minisum/ops/slots.py": 60,
+    "minisum/ops/latents.py": 70,
+    "minisum/fast/latent_scan.py": 50,
     "minisum/ops/log_linear.py": 80,
     "minisum/fast/log_linear_chunks.py": 130,
     "minisum/fast/chunked_slots.py": 80,

@@ -28,6 +28,7 @@ FORMS = {
     "direct_summation": (["host_summation"], ["cuda.summation"]),
     "full_product": ([], ["cuda.linear"]),
     "gelu": (["host_activations"], []),
+    "latent_average": (["latent_scan"], ["latent_scan"]),
     "layer_norm": (["host_norms"], ["cuda.norms"]),
     "linear": ([], ["cuda.linear"]),
     "linear_cross_entropy": (["blocked_losses"], ["blocked_losses"]),

@@ -339,6 +339,13 @@ def cottention(p, x, causal):
     return affine(p, join(cosines[0] @ cosines[1].mT * seen(causal) @ v), "o")
 
 
+def latte(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    logits = k.mT[:, :, :, None] + seen(causal).log()  # (B, H, L, n, n)
+    averages = torch.einsum("bhlts,bhsv->bhtlv", logits.softmax(-1), v)
+    return affine(p, join(torch.einsum("bhtl,bhtlv->bhtv", q.softmax(-1), averages)), "o")
+
+
 def gsa(p, x, causal):
     q, k, v = (F.silu(split(affine(p, x, name))) for name in "qkv")
     keep = (F.logsigmoid(split(affine(p, x, "f"))) / 8).exp()

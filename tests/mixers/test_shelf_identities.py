@@ -100,7 +100,7 @@ def test_rala_without_regard_for_the_queries_is_linear_attention(case):
     close(mixer(params, x)[0], wanted)
 
 
-@pytest.mark.parametrize("name", ["isab", "rala", "fastformer"])
+@pytest.mark.parametrize("name", ["isab", "rala", "fastformer", "latte"])
 @given(case=sizes)
 def test_a_set_has_no_order(name, case):
     mixer, params, x = build(name, case)
@@ -189,6 +189,27 @@ def test_a_bonus_without_end_leaves_the_present_alone(case):
     w = case.uniform("d", -2, -0.1)
     (y, _), _ = ops.wkv(k, v, w, XP.full_like(w, 1e3))
     close(y, v)
+
+
+@given(case=sizes)
+def test_a_latent_of_its_own_is_a_running_softmax(case):
+    """Which is AFT-simple's, with one key for all channels; several are read in shares."""
+    p, k, v = (case.uniform("B H n h", 0, 1), case.normal("B H n h", 3.0), case.normal("B H n d"))
+    (y, _), _ = ops.latent_average(p, k, v)
+    flat = v.reshape(-1, *v.shape[2:])
+    for latent in range(case.h):
+        key = XP.broadcast_to(k[..., latent : latent + 1].reshape(*flat.shape[:2], 1), flat.shape)
+        average = ops.running_softmax_pool(key, flat)[0][0].reshape(v.shape)
+        y = y - p[..., latent : latent + 1] * average
+    close(y, XP.zeros_like(y))
+
+
+@given(case=sizes)
+def test_latents_at_the_end_of_a_text_are_those_of_the_whole(case):
+    """The last token of the causal form reads what every token of the other reads."""
+    mixer, params, x = build("latte", case, latents=2 * case.H)
+    causal, *_ = build("latte", case, latents=2 * case.H, causal=True)
+    close(mixer(params, x)[0][:, -1], causal(params, x)[0][:, -1])
 
 
 @given(case=sizes)
