@@ -53,6 +53,8 @@ LATER = {
     "minisum/ops/decaying_softmax.py": 80,
     "minisum/fast/wkv_scan.py": 50,
     "minisum/ops/slots.py": 60,
+    "minisum/ops/exponential_gates.py": 110,
+    "minisum/fast/exponential_gates.py": 60,
     "minisum/ops/latents.py": 70,
     "minisum/fast/latent_scan.py": 50,
     "minisum/ops/log_linear.py": 80,

@@ -33,6 +33,7 @@ FORMS = {
     "linear": ([], ["cuda.linear"]),
     "linear_cross_entropy": (["blocked_losses"], ["blocked_losses"]),
     "log_linear_product": (["log_linear_chunks"], ["log_linear_chunks"]),
+    "mlstm": (["exponential_gates"], ["exponential_gates"]),
     "normal_cdf": ([], ["cuda.activations"]),
     "score_targets": (["blocked_losses"], ["blocked_losses"]),
     "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),

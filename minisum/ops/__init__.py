@@ -58,6 +58,7 @@ FILES = {
     "log_linear": ("log_linear_product",),
     "slots": ("slot_product",),
     "latents": ("latent_average",),
+    "exponential_gates": ("mlstm",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
     "running": (

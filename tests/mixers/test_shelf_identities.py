@@ -205,6 +205,35 @@ def test_a_latent_of_its_own_is_a_running_softmax(case):
 
 
 @given(case=sizes)
+def test_exponential_gates_that_are_wide_open_are_linear_attention(case):
+    """Positive keys and queries, nothing forgotten, and gates so large that no floor holds."""
+    q, k = case.uniform("B H n h", 0.2, 1), case.uniform("B H n h", 0.2, 1)
+    v, kept = case.normal("B H n d"), XP.zeros(case.shape("B H n 1"))
+    (y, _), _ = ops.mlstm(q, k, v, kept, kept + 50)
+    (wanted, _), _ = ops.kernel_attention(q, k, v, causal=True)
+    close(y, wanted)
+
+
+@given(case=sizes)
+def test_exponential_gates_below_the_floor_are_a_product_with_decay(case):
+    (q, k, v), log_forget = qkv(case), case.uniform("B H n 1", -2, 0)
+    log_input = case.uniform("B H n 1", -18, -16)
+    (y, _), _ = ops.mlstm(q, k, v, log_forget, log_input)
+    (wanted, _), _ = ops.causal_product(q, XP.exp(log_input) * k, v, log_forget)
+    close(y * 1e7, wanted * 1e7)
+
+
+@given(case=sizes)
+def test_exponential_gates_may_be_of_any_size(case):
+    (q, k, v), log_forget = qkv(case), case.uniform("B H n 1", -2, 0)
+    log_input = case.normal("B H n 1", 16.0)
+    for add in (-1e4, 0, 1e4):
+        (y, _), back = ops.mlstm(q, k, v, log_forget, log_input + add)
+        gradients = back((case.normal("B H n d"), None))[:5]
+        assert all(XP.isfinite(a).all() for a in (y, *gradients))
+
+
+@given(case=sizes)
 def test_latents_at_the_end_of_a_text_are_those_of_the_whole(case):
     """The last token of the causal form reads what every token of the other reads."""
     mixer, params, x = build("latte", case, latents=2 * case.H)
