@@ -122,6 +122,9 @@ def test_every_digit_of_the_metrics(run, tmp_path):
             assert "damaged or was edited" in str(error)
         else:
             assert len(content) == len(text)
+    path.write_text(first + second.replace("2", "3", 1))
+    with pytest.raises(UserError, match="metrics.jsonl, line 2: "):
+        files.read_lines(path)
 
 
 def test_every_digit_of_cells_and_their_settings(tmp_path):
