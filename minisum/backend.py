@@ -16,6 +16,8 @@ import numpy as np
 from minisum.errors import UserError
 
 NAMES = ("numpy", "cupy")
+# Of the matrix products on a GPU, see minisum.fast.cuda.precision.
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def array_module(x):
@@ -28,15 +30,25 @@ def array_module(x):
     return np
 
 
-def get(name):
+def get(name, precision=None):
     """The array module called `name`, after a check that it works.
 
-    Raises UserError with the reason and the package to install when CuPy cannot run a kernel here.
+    precision: one of PRECISIONS for the process's products from now on, None to leave it. Raises
+    UserError with the reason and the package to install when CuPy cannot run a kernel here.
     """
     if name == "numpy":
+        if precision not in (None, "float32"):
+            raise UserError(
+                f"--precision {precision} needs --backend cupy: a processor multiplies in float32"
+            )
         return np
     if name == "cupy":
-        return _working_cupy()
+        xp = _working_cupy()
+        if precision:
+            from minisum.fast.cuda.precision import choose
+
+            choose(precision, xp)
+        return xp
     raise UserError(f"unknown backend {name!r}: choose one of {', '.join(NAMES)}")
 
 

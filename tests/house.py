@@ -42,6 +42,7 @@ LATER = {
     "train/bench/training.py": 120,
     "train/bench/pytorch_training.py": 90,
     "minisum/fast/decayed_products.py": 70,
+    "minisum/fast/cuda/precision.py": 50,
     "data/generated/state_tracking.py": 120,
     "data/generated/copying.py": 80,
     "train/compare/sequences.py": 230,

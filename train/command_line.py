@@ -257,7 +257,7 @@ def resolve_defaults(config):
 
     The threads decide the order of sums, so config.json keeps their number.
     """
-    on_host = backend.get(config.backend) is np
+    on_host = backend.get(config.backend, config.precision) is np
     threads = config.threads or (cores() if on_host else 1)
     return dataclasses.replace(config, threads=threads)
 

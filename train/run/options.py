@@ -15,6 +15,7 @@ from operator import ge, gt, le, lt
 from pathlib import Path
 
 from minisum import backend, checkpoint, files
+from minisum.backend import PRECISIONS
 from minisum.errors import UserError
 from minisum.text.tokenizer import KINDS, least_vocabulary
 
@@ -156,6 +157,10 @@ class Config(Settings):
     seed: int = option(0, "random seed", **COUNT)
 
     backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
+    precision: str = option(
+        "float32", "matrix products on a GPU: in float32, or with factors rounded to tf32 or bf16",
+        "running", choices=PRECISIONS,
+    )  # fmt: skip
     threads: int = option(None, "threads (default: one a core)", "running", **N, at_most=2**10)
     shard_rows: int = option(
         None, "examples a thread computes at a time (default: what its cache holds)", "running", **N

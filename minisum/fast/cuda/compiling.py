@@ -42,7 +42,7 @@ def launch(kernel, grid, block, *arguments, pack=None):
     arrays = [a for a in arguments if array_module(a) is not np]
     dtype = next(a.dtype for a in arrays if a.dtype.kind == "f")
     for a in arrays:
-        if not a.flags.c_contiguous or a.dtype not in (dtype, "int32", "bool"):
+        if not a.flags.c_contiguous or a.dtype not in (dtype, "int32", "uint16", "bool"):
             message = f"{kernel} needs {dtype} in row-major order without gaps, not {a.dtype}"
             raise ValueError(message)
     if 0 not in grid:
