@@ -31,7 +31,7 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
-    "train/rivals.py": 120,
+    "train/rivals.py": 130,
     "train/forecast_baselines.py": 90,
     "train/forecast_files.py": 70,
     "train/analyze/heads.py": 90,

@@ -33,9 +33,7 @@ def require_order(times, where):
     kind, parsed = _kind(times[0]), []
     for row, time in enumerate(times, start=1):
         if time is None or not str(time).strip():
-            raise UserError(
-                f"{where}, row {row}: it has no time; fill it in, or leave the row out"
-            )
+            raise UserError(f"{where}, row {row}: it has no time; fill it in, or leave the row out")
         if kind is None:
             raise UserError(
                 f"{where}, row 1: its time {times[0]} can be read in no way or in two; write times "
