@@ -54,7 +54,7 @@ class Ragged:
 
     def _gather(self, starts, lengths):
         offsets = _offsets(lengths)
-        shift = np.repeat(starts - offsets[:-1], lengths)
+        shift = np.repeat(starts - offsets[:-1], lengths.astype(np.intp, copy=False))
         return Ragged(self.flat[shift + np.arange(offsets[-1])], offsets)
 
 

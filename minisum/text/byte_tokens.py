@@ -73,7 +73,7 @@ def separator_id(tokenizer) -> int:
 
 def bytes_of_tokens(tokenizer) -> list[bytes]:
     """What each token stands for; b"" for special tokens."""
-    byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
     added = tokenizer.get_added_tokens_decoder().items()
     special = {number for number, token in added if token.special}
     spelled = [b""] * tokenizer.get_vocab_size()
@@ -108,7 +108,7 @@ class TextStream:
         return self.decoder.decode(self.spelled[token])
 
 
-def _byte_characters():
+def byte_characters():
     """The visible character that byte-level tokenizers write for each byte (Radford et al. 2019):
     itself if it is visible, else the next free one from 256 on."""
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
