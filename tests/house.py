@@ -87,6 +87,7 @@ LATER = {
     "train/run/tables.py": 60,
     "train/run/sweeps.py": 50,
     "train/run/own_data.py": 70,
+    "train/run/cautions.py": 30,
     "train/page": 130,
     "train/page/of_run.py": 150,
     "train/page/of_library.py": 100,

@@ -168,8 +168,12 @@ def prepare(command, arguments, held, report):
     held.enter_context(folder.claimed())
     if not resume:
         folder.refuse_if_used()
+    from train.run.cautions import cautions
+
     task = command.load(config, folder, resume)
     report.say(f"run in {folder}")
+    for caution in cautions(task):
+        report.warn(caution)
     if resume and stored["data_sha256"] != task.data_sha256:
         raise UserError(
             f"the data of the run in {folder} has changed (sha256 {stored['data_sha256'][:12]} "
