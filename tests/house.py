@@ -88,6 +88,7 @@ LATER = {
     "train/run/sweeps.py": 50,
     "train/run/own_data.py": 70,
     "train/run/cautions.py": 30,
+    "train/run/finished.py": 50,
     "train/page": 130,
     "train/page/of_run.py": 150,
     "train/page/of_library.py": 100,

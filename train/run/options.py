@@ -172,6 +172,11 @@ class Config(Settings):
     save_every: float = option(
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
     )
+    keep_state: bool = option(
+        False,
+        "keep the state of training when it is finished, to add epochs with --resume",
+        "running",
+    )
     log_every: int = option(
         None, "steps between losses in metrics.jsonl (default: an epoch's)", "running", **N
     )
@@ -385,7 +390,7 @@ def from_flags(config_class, given):
 # data is, its SHA-256 decides, wherever it is.
 FREE_ON_RESUME = {
     "epochs", "patience", "threads", "save_every", "log_every", "eval_every", "data", "test_data",
-    "val_data", "separator", "encoding", "sample",
+    "val_data", "separator", "encoding", "sample", "keep_state",
 }  # fmt: skip
 
 
