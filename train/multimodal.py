@@ -26,8 +26,8 @@ from train import rivals
 from train.command_line import main
 from train.run import figures
 from train.run.answers import table_rows, write_answers
-from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
-from train.run.task import tokenizer_of
+from train.run.options import LIST, NAME, RATE, InitConfig, N, changed, option, recipes, refuse
+from train.run.task import texts_of
 
 REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -38,8 +38,8 @@ TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patien
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultimodalConfig(TextConfig):
-    dataset: str = changed(TextConfig, "dataset", DEFAULT, help="table by name", choices=NAMES)
+class MultimodalConfig(InitConfig):
+    dataset: str = changed(InitConfig, "dataset", DEFAULT, help="table by name", choices=NAMES)
     text_column: str = option(None, "the column of texts", "data", **NAME)
     numeric_columns: tuple = option(
         None,
@@ -52,7 +52,7 @@ class MultimodalConfig(TextConfig):
     )
     limit_train: int = option(None, "train on N rows only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N rows only, drawn at random", "data", **N)
-    vocab_size: int = changed(TextConfig, "vocab_size", 5000)
+    vocab_size: int = changed(InitConfig, "vocab_size", 5000)
     mixer: str = option(
         "summation",
         "summation with one shared channel; attention and concatenation; words: summation without "
@@ -61,8 +61,8 @@ class MultimodalConfig(TextConfig):
         choices=(*models.MIXERS, *rivals.REGRESSORS, "all"),
     )  # fmt: skip
     layers: int = option(1, "mixing layers; these models have one", "model", **N | {"at_most": 1})
-    width: int = changed(TextConfig, "width", 128)
-    max_len: int = changed(TextConfig, "max_len", 300)
+    width: int = changed(InitConfig, "width", 128)
+    max_len: int = changed(InitConfig, "max_len", 300)
     pooling: str = option(
         None,
         "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
@@ -76,15 +76,15 @@ class MultimodalConfig(TextConfig):
     unmasked: bool = option(
         False, "pad to --max-len and read the padding as words, as first published", "model"
     )
-    dropout: float = changed(TextConfig, "dropout", 0.2)
+    dropout: float = changed(InitConfig, "dropout", 0.2)
     token_dropout: float = option(0.0, "dropout rate of whole tokens", "model", **RATE)
 
     unshuffled: bool = option(False, "the same order of rows in every epoch, as first published")
-    epochs: int = changed(TextConfig, "epochs", 30)
-    lr: float = changed(TextConfig, "lr", 2e-4)
-    ema: float = changed(TextConfig, "ema", 0.99)
-    patience: int = changed(TextConfig, "patience", 5)
-    plateau: int = changed(TextConfig, "plateau", 3)
+    epochs: int = changed(InitConfig, "epochs", 30)
+    lr: float = changed(InitConfig, "lr", 2e-4)
+    ema: float = changed(InitConfig, "ema", 0.99)
+    patience: int = changed(InitConfig, "patience", 5)
+    plateau: int = changed(InitConfig, "plateau", 3)
 
     RECIPES = recipes("multimodal")
 
@@ -94,6 +94,8 @@ class MultimodalConfig(TextConfig):
             self.check_heads()
         if self.mixer in rivals.REGRESSORS:
             rivals.require()
+        if self.init_from is not None and self.mixer not in ("summation", "words"):
+            raise UserError(f"--init-from: --mixer {self.mixer} reads no text with an encoder")
         if self.mixer in SOLVED:
             refuse(TRAINING, given, f"--mixer {self.mixer} is solved, not trained")
 
@@ -121,11 +123,11 @@ class Multimodal(rivals.WithRivals):
     def load(cls, config, folder, resume):
         columns = config.pick("text_column", "numeric_columns", "target")
         data = load_multimodal(**config.source(), **columns, **config.split())
-        texts = data.splits["train"].texts
-        return cls(config, data, tokenizer_of(config, folder, resume, texts))
+        config, words, pretrained = texts_of(config, folder, resume, data.splits["train"].texts)
+        return cls(config, data, words, pretrained)
 
-    def __init__(self, config, data, tokenizer):
-        super().__init__(self.resolve(config), data, tokenizer)
+    def __init__(self, config, data, tokenizer, pretrained=None):
+        super().__init__(self.resolve(config), data, tokenizer, pretrained)
         self.data, self.tables = data, data.splits
         known = self.tables["train"]
         self.train_size = len(known)
@@ -220,6 +222,7 @@ class Multimodal(rivals.WithRivals):
                 for name, value in measured.items()
             },
             **self.rival_settings(),
+            **self.init_from(),
         }
 
     def model_spec(self):
@@ -236,8 +239,10 @@ class Multimodal(rivals.WithRivals):
         config = self.config
         if config.mixer in rivals.REGRESSORS:
             return {"kind": config.mixer}
-        pooling = config.pooling or TUNED_POOLING.get(config.mixer)
+        tuned = "mean" if self.pretrained else TUNED_POOLING.get(config.mixer)
+        pooling = config.pooling or tuned
         return {
+            **({"encoder": self.pretrained.encoder} if self.pretrained else {}),
             "kind": "regressor",
             "mixer": config.mixer,
             "vocab": self.vocab,
@@ -250,7 +255,8 @@ class Multimodal(rivals.WithRivals):
 
     def describe_reader(self):
         unmasked = self.config.unmasked
-        return {"max_len": self.config.max_len, "full": unmasked, "unmasked": unmasked}
+        sizes = {"max_len": self.config.max_len, "full": unmasked, "unmasked": unmasked}
+        return sizes | self.ends
 
     @staticmethod
     def predict(run, chosen):

@@ -6,7 +6,7 @@ Number 0 is padding. In a vocabulary of words or byte pairs, 1 is the unknown wo
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -181,6 +181,7 @@ class TextReader:
     max_len: tokens of a text that are read: its first ones, or its last where padding is "left".
     padding: the side on which it stands. full: pad to max_len, whatever the batch's longest text.
     unmasked: padding counts as words do. drop_unknown: unknown words are left out, not marked.
+    ends: the numbers that every text begins and ends with; they count as its tokens.
     """
 
     tokenizer: object
@@ -189,14 +190,19 @@ class TextReader:
     full: bool = False
     unmasked: bool = False
     drop_unknown: bool = False
+    ends: Sequence[int] = ()
 
     def encode(self, texts) -> Ragged:
         """Token numbers of `texts`, each cut to what the model reads."""
         keep = "last" if self.padding == "left" else "first"
-        found = encode(self.tokenizer, texts, self.drop_unknown, self.max_len, keep)
-        encoded = Ragged.from_list(found)
+        room = max(0, self.max_len - len(self.ends))
+        found = encode(self.tokenizer, texts, self.drop_unknown, room, keep)
+        encoded = Ragged.from_list(found).truncate(room, keep)
+        if self.ends:
+            first, last = self.ends
+            encoded = Ragged.from_list([[first, *text, last] for text in encoded])
         check_ids(encoded, self.tokenizer.get_vocab_size())
-        return encoded.truncate(self.max_len, keep)
+        return encoded
 
     def batch(self, encoded) -> dict:
         """ids (B, n) and mask (B, n) of encoded texts."""

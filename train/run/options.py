@@ -226,6 +226,28 @@ class TextConfig(Config):
             raise UserError("--validation has no meaning with --select test: leave one out")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitConfig(TextConfig):
+    """The settings of a task whose texts a pretrained encoder can read."""
+
+    init_from: str = option(
+        None, "begin with the weights of an encoder of BERT's kind: a folder with its "
+        "model.safetensors, config.json and tokenizer.json (implies --recipe finetune)", "model",
+        type=file_path, metavar="FOLDER",
+    )  # fmt: skip
+    recipe: str = changed(
+        TextConfig, "recipe", "default", choices=("default", "published", "finetune")
+    )
+
+    # what the folder decides
+    DECIDED = ("width", "heads", "tokenizer", "vocab_size")
+
+    def check(self, given=()):
+        super().check(given)
+        if self.init_from is not None:
+            refuse(self.DECIDED, given, "the encoder of --init-from decides it")
+
+
 class LayerPattern:
     """What --mixer, --layers and --layers-pattern say together, for a config that has all three."""
 
@@ -361,8 +383,8 @@ class Parser(argparse.ArgumentParser):
 
 def from_flags(config_class, given):
     """Build and check the config: class defaults, changed by the recipe, changed by `given`."""
-    recipe = given.get("recipe", "default")
-    config = config_class(**{**config_class.RECIPES[recipe], **given})
+    recipe = given.get("recipe", "finetune" if given.get("init_from") else "default")
+    config = config_class(**{**config_class.RECIPES[recipe], **given, "recipe": recipe})
     if config.data is not None and "dataset" in given:
         raise UserError("--dataset and --data exclude each other: name one corpus")
     config.check(given)

@@ -29,7 +29,7 @@ class Task:
     config: Config
     dataset: str
     data_sha256: str
-    tokenizer = None
+    tokenizer = pretrained = None
     train_size: int  # examples
     metric: str  # the key of `evaluate` that chooses the epoch
     higher_is_better: bool
@@ -42,10 +42,21 @@ class Task:
     def load(cls, config, folder, resume):
         """The task of `config` with its data. On resuming, the tokenizer is the RunFolder's."""
 
-    def __init__(self, config, data, tokenizer=None):
+    def __init__(self, config, data, tokenizer=None, pretrained=None):
         self.config, self.dataset, self.data_sha256 = config, data.name, data.sha256
         if tokenizer is not None:
             self.tokenizer, self.vocab = tokenizer, tokenizer.get_vocab_size()
+        if pretrained is not None:
+            self.pretrained, self.vocab = pretrained, pretrained.sizes["vocab"]
+
+    @property
+    def ends(self):
+        """What a TextReader needs to know of a pretrained encoder."""
+        return {"ends": self.pretrained.ends} if self.pretrained else {}
+
+    def init_from(self):
+        """Of `summary`: what became of the pretrained weights."""
+        return {"init_from": self.pretrained.account} if self.pretrained else {}
 
     @cached_property
     def model(self):
@@ -53,6 +64,11 @@ class Task:
         from minisum.runs.reading import build_model
 
         return build_model(**self.model_spec()["model"])
+
+    def first_values(self, rng):
+        """The parameters before the first step."""
+        drawn = self.model.init(rng)
+        return self.pretrained.fill(drawn, self.config.mixer) if self.pretrained else drawn
 
     def train_batch(self, rows):
         """The batch of these training rows, without noise."""
@@ -120,6 +136,15 @@ class Task:
     def resolve(config):
         """The config with the defaults that depend on the mixer filled in."""
         return config
+
+
+def texts_of(config, folder, resume, texts):
+    """(config, tokenizer, pretrained) of a task that --init-from may begin; else it is None."""
+    if config.init_from is not None:
+        from train.pretrained import begin
+
+        return begin(config, folder, resume)
+    return config, tokenizer_of(config, folder, resume, texts), None
 
 
 def tokenizer_of(config, folder, resume, texts, read=load_tokenizer, make=train_tokenizer):

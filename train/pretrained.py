@@ -1,0 +1,30 @@
+"""The texts of a task that --init-from begins: how the encoder's own tokenizer reads them."""
+
+import dataclasses
+from pathlib import Path
+
+from minisum.checkpoint import TOKENIZER
+from minisum.errors import UserError
+from minisum.models.pretrained import Pretrained
+from minisum.text import wordpieces
+
+
+def begin(config, folder, resume):
+    """(config, tokenizer, pretrained): the config with the encoder's sizes in it.
+
+    On resuming the tokenizer is the RunFolder's, and so are the weights, but not the encoder's
+    sizes: its folder must still be there.
+    """
+    pretrained = Pretrained(config.init_from)
+    resumed = resume and folder.tokenizer.exists()
+    path = folder.tokenizer if resumed else Path(config.init_from) / TOKENIZER
+    words, sizes = wordpieces.load(path), pretrained.sizes
+    pretrained.ends = wordpieces.ends(words)
+    if words.get_vocab_size() > sizes["vocab"]:
+        found = f"{words.get_vocab_size()} tokens, and the encoder knows {sizes['vocab']}"
+        raise UserError(f"{path} has {found}")
+    if not len(pretrained.ends) < config.max_len <= sizes["max_len"]:
+        most = f"from {len(pretrained.ends) + 1} to {sizes['max_len']} tokens"
+        raise UserError(f"--max-len {config.max_len}: the encoder reads {most}")
+    decided = {name: sizes[name] for name in config.DECIDED if name in sizes}
+    return dataclasses.replace(config, **decided), words, pretrained
