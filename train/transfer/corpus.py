@@ -11,9 +11,11 @@ from minisum.models.encoder import EncoderClassifier
 from minisum.models.pretrained import WEIGHTS, Pretrained
 from minisum.text import batches, wordpieces
 from minisum.text.tokenizer import TextReader
+from train.transfer.matching import match
 
-# What a model begins with: every array that has a place, the word embeddings, or none.
-STARTS = {"all": None, "words": ("embedding",), "random": ()}
+# What a model begins with: every array that has a place, perhaps after each mixer was matched to
+# attention's answers; the word embeddings; or nothing.
+STARTS = {"all": None, "matched": None, "words": ("embedding",), "random": ()}
 
 
 class Corpus:
@@ -43,7 +45,8 @@ class Corpus:
 
     def first_values(self, model, mixer, start, seed):
         drawn = model.init(np.random.default_rng([seed, 0]))
-        return self.pretrained.fill(drawn, mixer, STARTS[start])
+        filled = self.pretrained.fill(drawn, mixer, STARTS[start])
+        return match(self, mixer, filled, seed) if start == "matched" else filled
 
     def batch(self, split, rows):
         texts, labels = self.splits[split]
