@@ -39,8 +39,9 @@ from train.transfer.cell import train_cell, untrained_cell
 from train.transfer.corpus import STARTS, Corpus
 
 MIXERS = (
-    "attention,first_order,simpletron:output=True:scale=mean,simpletron:output=True,simpletron,"
-    "linear_attention:feature_map=hedgehog,linear_attention,tssa,summation"
+    "attention,linear_attention:feature_map=hedgehog,linear_attention,first_order,simpletron,"
+    "simpletron:output=True,simpletron:output=True:scale=root_width,"
+    "simpletron:output=True:scale=mean,simpletron:output=True:scale=learned,tssa,summation"
 )
 # What may differ between calls that add to one experiment.
 OPEN = ("mixers", "starts", "seeds", "lr", "init_from", "backend", "threads")
