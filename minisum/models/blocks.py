@@ -159,10 +159,10 @@ class Stack:
         x, back_position = position_layer(params, x, self.positions, self.offset, places)
         if self.types:
             x = x + params["types"][0]
-        if self.norm == "first":
-            x, back_norm = norm_layer(params["norm"], x, self.eps)
         if mask is not None:
             x = xp.where(mask[:, :, None], x, 0)
+        if self.norm == "first":
+            x, back_norm = norm_layer(params["norm"], x, self.eps)
         backs = []
         for i, block in enumerate(self.blocks):
             mix = partial(documents.mix, block.mixer) if documents else None
@@ -179,11 +179,11 @@ class Stack:
             for i in reversed(range(len(backs))):
                 dx, dparams = backs[i](dx)
                 add(grads["blocks"][str(i)], dparams)
-            if mask is not None:
-                dx = xp.where(mask[:, :, None], dx, 0)
             if self.norm == "first":
                 dx, dnorm = back_norm(dx)
                 add(grads["norm"], dnorm)
+            if mask is not None:
+                dx = xp.where(mask[:, :, None], dx, 0)
             if self.types:
                 add(grads, {"types": dx.sum(axis=(0, 1))[None]})
             dx, dpositions = back_position(dx)
