@@ -52,7 +52,7 @@ class TransferConfig(Settings):
     init_from: str = changed(InitConfig, "init_from", None)
     dataset: str = option("ag_news", "corpus by name", "data", choices=classification.NAMES)
     limit_train: int = changed(Config, "limit_train", 20_000)
-    limit_test: int = changed(Config, "limit_test", 2000)
+    limit_test: int = changed(Config, "limit_test", 1000)
     validation: float = changed(InitConfig, "validation", 0.05)
     max_len: int = changed(InitConfig, "max_len", 128)
 
@@ -60,7 +60,7 @@ class TransferConfig(Settings):
     starts: tuple = option(tuple(STARTS), "what models begin with", "model", **LIST)
     dropout: float = changed(Config, "dropout", 0.1)
 
-    steps: int = option(480, "training steps", **N)
+    steps: int = option(240, "training steps", **N)
     match_steps: int = option(100, "steps of matching attention's outputs", **N)
     batch_size: int = changed(Config, "batch_size", 32)
     lr: tuple = option(("1e-4", "5e-4"), "learning rates of Adam to choose from", **LIST)
