@@ -174,7 +174,7 @@ class Classification(rivals.WithRivals):
 
         super().__init__(config, data, tokenizer, pretrained)
         self.data = data
-        self.reader = TextReader(tokenizer, **describe_reader(config), **self.ends)
+        self.reader = TextReader(tokenizer, **describe_reader(config))
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
         self.labels = {split: part.labels for split, part in data.splits.items()}
         self.train_size = len(self.labels["train"])
@@ -269,7 +269,7 @@ class Classification(rivals.WithRivals):
             model["encoder"] = self.pretrained.encoder
         return {
             "model": model,
-            "text": describe_reader(self.config) | self.ends,
+            "text": describe_reader(self.config),
             "class_names": names,
             "columns": self.data.columns,
             "temperature": self.temperature,

@@ -255,8 +255,7 @@ class Multimodal(rivals.WithRivals):
 
     def describe_reader(self):
         unmasked = self.config.unmasked
-        sizes = {"max_len": self.config.max_len, "full": unmasked, "unmasked": unmasked}
-        return sizes | self.ends
+        return {"max_len": self.config.max_len, "full": unmasked, "unmasked": unmasked}
 
     @staticmethod
     def predict(run, chosen):

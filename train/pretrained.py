@@ -6,7 +6,7 @@ from pathlib import Path
 from minisum.checkpoint import TOKENIZER
 from minisum.errors import UserError
 from minisum.models.pretrained import Pretrained
-from minisum.text import wordpieces
+from minisum.text.tokenizer import load_tokenizer
 
 
 def begin(config, folder, resume):
@@ -18,13 +18,12 @@ def begin(config, folder, resume):
     pretrained = Pretrained(config.init_from)
     resumed = resume and folder.tokenizer.exists()
     path = folder.tokenizer if resumed else Path(config.init_from) / TOKENIZER
-    words, sizes = wordpieces.load(path), pretrained.sizes
-    pretrained.ends = wordpieces.ends(words)
+    words, sizes = load_tokenizer(path), pretrained.sizes
     if words.get_vocab_size() > sizes["vocab"]:
         found = f"{words.get_vocab_size()} tokens, and the encoder knows {sizes['vocab']}"
         raise UserError(f"{path} has {found}")
-    if not len(pretrained.ends) < config.max_len <= sizes["max_len"]:
-        most = f"from {len(pretrained.ends) + 1} to {sizes['max_len']} tokens"
+    if not 3 <= config.max_len <= sizes["max_len"]:  # [CLS], a word and [SEP]
+        most = f"from 3 to {sizes['max_len']} tokens"
         raise UserError(f"--max-len {config.max_len}: the encoder reads {most}")
     decided = {name: sizes[name] for name in config.DECIDED if name in sizes}
     return dataclasses.replace(config, **decided), words, pretrained

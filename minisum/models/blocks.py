@@ -126,12 +126,11 @@ class Stack:
     """
 
     def __init__(
-        self, blocks, width, max_len, positions, offset=0.0, deviation=1.0, norm=True, types=0,
-        eps=1e-5,
-    ):  # fmt: skip
+        self, blocks, width, max_len, positions, offset=0.0, deviation=1.0, norm=True, types=0
+    ):
         self.blocks, self.width, self.max_len = blocks, width, max_len
         self.positions, self.offset, self.deviation = positions, offset, deviation
-        self.norm, self.types, self.eps = norm, types, eps
+        self.norm, self.types, self.eps = norm, types, blocks[0].eps
 
     def init(self, rng):
         params = {}

@@ -52,9 +52,7 @@ class Encoder(Stack):
             for _ in range(layers)
         ]  # fmt: skip
         norm = "first" if norm == "after" else True
-        super().__init__(
-            blocks, width, max_len, positions, deviation=0.02, norm=norm, types=types, eps=eps
-        )
+        super().__init__(blocks, width, max_len, positions, 0.0, 0.02, norm, types)
 
 
 class EncoderClassifier(Classifier):
@@ -64,12 +62,10 @@ class EncoderClassifier(Classifier):
     layers, heads, d_ff, causal, positions, norm, types, eps, as for `Encoder`.
     """
 
-    def __init__(
-        self, mixer, vocab, width, classes, max_len, encoder=None, pooling=None, **options
-    ):
+    def __init__(self, mixer, vocab, width, classes, max_len, encoder=None, pooling=None, **more):
         self.first = pooling == "first"
-        options["pooling"] = None if self.first else pooling
-        super().__init__(vocab, width, classes, max_len, **options)
+        more["pooling"] = None if self.first else pooling
+        super().__init__(vocab, width, classes, max_len, **more)
         self.encoder = Encoder(mixer, width, max_len=max_len, **({"layers": 2} | (encoder or {})))
 
     def init(self, rng):

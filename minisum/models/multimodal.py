@@ -103,13 +103,10 @@ class WordsRegressor(Regressor):
 
     def __init__(self, *sizes, encoder=None, **options):
         super().__init__(*sizes, **options)
-        reader = {"classes": 1, "pooling": options.get("pooling")}
-        reader |= {"vocab": self.vocab, "width": self.width, "max_len": self.max_len}
+        shape, pooling = (self.vocab, self.width, 1, self.max_len), options.get("pooling")
+        self.reader, self.packs = SummationClassifier(*shape, pooling), not encoder
         if encoder:
-            self.reader = EncoderClassifier("attention", encoder=encoder, **reader)
-        else:
-            self.reader = SummationClassifier(**reader)
-        self.packs = not encoder
+            self.reader = EncoderClassifier("attention", *shape, encoder, pooling)
 
     def init_joint(self, rng):
         d = self.width

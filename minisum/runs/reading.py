@@ -88,14 +88,10 @@ def read_its_tokenizer(path: Path, spec: dict[str, Any], digest: str) -> Any:
     """The tokenizer that the model was trained with, known by its SHA-256; None without texts."""
     if "text" not in spec:
         return None
-    from minisum.text import byte_tokens, tokenizer, wordpieces
+    from minisum.text import byte_tokens, tokenizer
 
-    file, load = path / checkpoint.TOKENIZER, tokenizer.load_tokenizer
-    if spec["task"] == "causal":
-        load = byte_tokens.load
-    elif spec["text"].get("ends"):
-        load = wordpieces.load
-    found = load(file)
+    file = path / checkpoint.TOKENIZER
+    found = (byte_tokens.load if spec["task"] == "causal" else tokenizer.load_tokenizer)(file)
     if hashlib.sha256(read_bytes(file, checkpoint.TOKENIZER_BYTES)).hexdigest() != digest:
         raise UserError(f"{path} holds a tokenizer that its model was not trained with")
     return found

@@ -12,10 +12,7 @@ from typing import Any
 import numpy as np
 
 NOTHING = type(None)
-TEXT = {
-    "max_len": int, "padding": str, "full": bool, "unmasked": bool, "drop_unknown": bool,
-    "ends": [int],
-}  # fmt: skip
+TEXT = {"max_len": int, "padding": str, "full": bool, "unmasked": bool, "drop_unknown": bool}
 # What each task's model_spec must hold; a tuple is a choice, [x] a list of x.
 SPECS = {
     "classifier": {"model": dict, "text": dict, "class_names": [(str, int, float, bool)]},
@@ -78,7 +75,6 @@ def wrong(meta: Any, arrays: dict[str, np.ndarray]) -> str | None:
         and all(fits(value, TEXT[name]) for name, value in text.items())
         and 1 <= text["max_len"] <= LONGEST
         and text.get("padding", "right") in ("left", "right")
-        and len(text.get("ends", [])) in (0, 2)
     ):
         return "does not say how its texts are read"
     if not spec.get("temperature", 1.0) > 0:

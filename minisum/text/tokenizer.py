@@ -6,7 +6,7 @@ Number 0 is padding. In a vocabulary of words or byte pairs, 1 is the unknown wo
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -135,8 +135,12 @@ def save_tokenizer(tokenizer, path) -> None:
 
 
 def load_tokenizer(path):
-    """The tokenizer that `save_tokenizer` wrote to `path`. UserError if it is damaged."""
+    """What `save_tokenizer` wrote to `path`, or one of BERT's kind. UserError if it is damaged."""
     tokenizer = read_tokenizer(path)
+    if type(tokenizer.model).__name__ == "WordPiece":
+        from minisum.text import wordpieces
+
+        return wordpieces.checked(tokenizer, path)
     numbers = sorted(tokenizer.get_vocab().values())
     special = (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNKNOWN))
     unknown = getattr(tokenizer.model, "unk_token", None)  # bytes need none
@@ -181,7 +185,6 @@ class TextReader:
     max_len: tokens of a text that are read: its first ones, or its last where padding is "left".
     padding: the side on which it stands. full: pad to max_len, whatever the batch's longest text.
     unmasked: padding counts as words do. drop_unknown: unknown words are left out, not marked.
-    ends: the numbers that every text begins and ends with; they count as its tokens.
     """
 
     tokenizer: object
@@ -190,17 +193,16 @@ class TextReader:
     full: bool = False
     unmasked: bool = False
     drop_unknown: bool = False
-    ends: Sequence[int] = ()
 
     def encode(self, texts) -> Ragged:
         """Token numbers of `texts`, each cut to what the model reads."""
         keep = "last" if self.padding == "left" else "first"
-        room = max(0, self.max_len - len(self.ends))
+        ends = self.tokenizer.encode("").ids  # [CLS] and [SEP], of a pretrained encoder
+        room = max(0, self.max_len - len(ends))
         found = encode(self.tokenizer, texts, self.drop_unknown, room, keep)
         encoded = Ragged.from_list(found).truncate(room, keep)
-        if self.ends:
-            first, last = self.ends
-            encoded = Ragged.from_list([[first, *text, last] for text in encoded])
+        if ends:
+            encoded = Ragged.from_list([[ends[0], *text, ends[1]] for text in encoded])
         check_ids(encoded, self.tokenizer.get_vocab_size())
         return encoded
 

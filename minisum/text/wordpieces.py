@@ -3,18 +3,17 @@
 import json
 
 from minisum.errors import UserError
-from minisum.text.tokenizer import read_tokenizer, ready
+from minisum.text.tokenizer import ready
 
 # The parts of such a tokenizer, each with the one type that it may have.
 PARTS = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
 
 
-def load(path):
-    """The tokenizer in a file, without its own cutting and padding of texts.
+def checked(tokenizer, path):
+    """The tokenizer in the file `path`, without its own cutting and padding of texts.
 
     A text that spells "[SEP]" is text. UserError for a tokenizer of another kind.
     """
-    tokenizer = read_tokenizer(path)
     content = json.loads(tokenizer.to_str())
     for part, kind in PARTS.items():
         if (content[part] or {}).get("type") != kind:
@@ -24,12 +23,6 @@ def load(path):
         raise UserError(f"{path} does not number its tokens from 0.")
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if (count := len(tokenizer.encode("").ids)) != 2:
+        raise UserError(f"{path} puts {count} tokens around a text, not BERT's [CLS] and [SEP].")
     return ready(tokenizer)
-
-
-def ends(tokenizer) -> list[int]:
-    """The numbers of the tokens that stand before and after every text: [CLS] and [SEP]."""
-    found = tokenizer.encode("").ids
-    if len(found) != 2:
-        raise UserError(f"The tokenizer puts {len(found)} tokens around a text, and BERT's puts 2.")
-    return found

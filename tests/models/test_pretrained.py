@@ -14,8 +14,7 @@ from minisum.models.encoder import EncoderClassifier
 from minisum.models.pretrained import Pretrained
 from minisum.ops import embed
 from minisum.params import Params, flatten
-from minisum.text import wordpieces
-from minisum.text.tokenizer import TextReader
+from minisum.text.tokenizer import TextReader, load_tokenizer
 
 TEXTS = ["a bag of words", "sum", "", "naïve: [SEP] is text", "one two three four five six"]
 
@@ -35,8 +34,7 @@ def begin(folder, mixer="attention", dtype="float64", max_len=20, **options):
 
 
 def read(folder, texts=TEXTS, max_len=20):
-    words = wordpieces.load(folder / "tokenizer.json")
-    reader = TextReader(words, max_len, ends=wordpieces.ends(words))
+    reader = TextReader(load_tokenizer(folder / "tokenizer.json"), max_len)
     return reader.batch(reader.encode(texts))
 
 
@@ -255,7 +253,7 @@ def test_a_file_that_is_missing_or_damaged_is_named(folder, tmp_path, name, cont
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
         Pretrained(tmp_path)
-        wordpieces.load(tmp_path / "tokenizer.json")
+        load_tokenizer(tmp_path / "tokenizer.json")
 
 
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
@@ -263,9 +261,9 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
     words.normalizer = None
     words.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="no BertNormalizer in it"):
-        wordpieces.load(tmp_path / "tokenizer.json")
+        load_tokenizer(tmp_path / "tokenizer.json")
     words = bert_folder.word_pieces()
     words.post_processor = bert_folder.tokenizers.processors.TemplateProcessing("$A", None, [])
+    words.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="puts 0 tokens around a text"):
-        words.no_padding()
-        wordpieces.ends(words)
+        load_tokenizer(tmp_path / "tokenizer.json")

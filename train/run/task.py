@@ -49,11 +49,6 @@ class Task:
         if pretrained is not None:
             self.pretrained, self.vocab = pretrained, pretrained.sizes["vocab"]
 
-    @property
-    def ends(self):
-        """What a TextReader needs to know of a pretrained encoder."""
-        return {"ends": self.pretrained.ends} if self.pretrained else {}
-
     def init_from(self):
         """Of `summary`: what became of the pretrained weights."""
         return {"init_from": self.pretrained.account} if self.pretrained else {}

@@ -21,6 +21,8 @@ def train_cell(corpus, mixer, start, rate, seed):
     """
     config, model = corpus.config, corpus.model(mixer)
     xp, started = backend.get(config.backend), time.perf_counter()
+    if xp is not np:
+        xp.get_default_memory_pool().free_all_blocks()
     params = Params.from_arrays(corpus.first_values(model, mixer, start, seed), xp)
     grads, shards = params.zeros_like(), Shards(model, threads=config.threads if xp is np else None)
     adam = Adam(params, workers=shards.workers, **config.pick("weight_decay", "clip_norm"))

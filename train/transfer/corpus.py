@@ -9,8 +9,8 @@ from data.sets.classification import load_classification
 from minisum.checkpoint import TOKENIZER
 from minisum.models.encoder import EncoderClassifier
 from minisum.models.pretrained import WEIGHTS, Pretrained
-from minisum.text import batches, wordpieces
-from minisum.text.tokenizer import TextReader
+from minisum.text import batches
+from minisum.text.tokenizer import TextReader, load_tokenizer
 from train.transfer.matching import match
 
 # What a model begins with: every array that has a place, perhaps after each mixer was matched to
@@ -25,8 +25,8 @@ class Corpus:
         self.config, self.pretrained = config, Pretrained(config.init_from)
         sizes = config.pick("dataset", "limit_train", "limit_test", "validation")
         data = load_classification(**sizes)
-        words = wordpieces.load(Path(config.init_from) / TOKENIZER)
-        self.reader = TextReader(words, config.max_len, ends=wordpieces.ends(words))
+        words = load_tokenizer(Path(config.init_from) / TOKENIZER)
+        self.reader = TextReader(words, config.max_len)
         self.splits = {
             name: (self.reader.encode(part.texts), part.labels)
             for name, part in data.splits.items()
