@@ -16,6 +16,8 @@ import numpy as np
 from minisum.errors import UserError
 
 NAMES = ("numpy", "cupy")
+# Of the matrix products on a GPU, see minisum.fast.cuda.precision.
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def array_module(x):

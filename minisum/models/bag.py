@@ -59,7 +59,7 @@ def bag_shares(table, ids, mask, vocab):
     rows, real = bag_ids(ids, mask, vocab, len(table) - vocab)
     xp, n = array_module(ids), ids.shape[1]
     real = xp.ones(rows.shape, bool) if real is None else real
-    votes = xp.where(real[:, :, None], table.take(rows, axis=0), 0)
+    votes = xp.where(real[:, :, None], embed(rows, table)[0], 0)
     words, halves = votes[:, :n].copy(), votes[:, n:] / 2
     words[:, :-1] += halves
     words[:, 1:] += halves

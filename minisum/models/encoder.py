@@ -12,7 +12,7 @@ regressor with one number at the last.
 
 from minisum import init, mixers
 from minisum.backend import array_module
-from minisum.errors import UserError
+from minisum.errors import require_known
 from minisum.layers import linear_layer
 from minisum.models.base import Model
 from minisum.models.blocks import Block, Stack
@@ -38,8 +38,7 @@ class Encoder(Stack):
         self, mixer, width, layers, max_len, heads=4, d_ff=None, causal=None, positions="add",
         norm="before", types=0, eps=1e-5,
     ):  # fmt: skip
-        if positions not in POSITIONS:
-            raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
+        require_known("positions", positions, POSITIONS)
         kind, _ = mixers.parse_name(mixer)
         if causal is None:
             causal = not mixers.TABLE[kind].can_be_bidirectional

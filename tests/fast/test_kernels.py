@@ -3,10 +3,22 @@
 import numpy as np
 import pytest
 from conftest import XP
+from test_precision import to_float
 
 from minisum import backend, ops
-from minisum.fast.cuda import attention, compiling, cublas, losses, norms, summation, triangular
+from minisum.fast.cuda import (
+    attention,
+    compiling,
+    cublas,
+    fused_attention,
+    losses,
+    norms,
+    precision,
+    summation,
+    triangular,
+)
 from minisum.fast.cuda.linear import sum_rows
+from minisum.fast.cuda.recording import matmul
 from minisum.models import classifier
 from minisum.ops.embedding import add_rows
 from minisum.ops.running import cumsum, reverse_cumsum
@@ -270,6 +282,37 @@ def test_attention(monkeypatch, dtype, causal, masked, n, m, heads_at_a_time):
     assert_agree(*with_and_without(monkeypatch, compute), dtype)
 
 
+# Of an entry, in units of the largest: three products of TF32 make one of float32.
+ROUNDING = {"float32": 2e-6, "tf32": 3e-3, "bf16": 3e-2}
+
+
+@pytest.mark.parametrize("chosen", backend.PRECISIONS)
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("masked", (False, True))
+@pytest.mark.parametrize("n, m", [(1, 1), (64, 64), (70, 130), (1, 2052), (513, 600)])
+@pytest.mark.parametrize("h", (8, 40, 64, 128))
+def test_fused_attention(monkeypatch, chosen, causal, masked, n, m, h):
+    """Against float64. Texts of which nothing is seen, and NaN where a mask is, among them."""
+    monkeypatch.setattr(precision, "chosen", chosen)
+    rng = np.random.default_rng(15)
+    shapes = [(3, t, 5, h) for t in (n, m, m, n)]
+    q, k, v, dy = (normal(rng, shape, np.float32).transpose(0, 2, 1, 3) for shape in shapes)
+    if not fused_attention.takes(q, k, v):
+        pytest.skip("heads too wide for float32")
+    mask = None
+    if masked:
+        mask = XP.asarray((rng.random((3, m)) < 0.6) & (np.arange(3) > 0)[:, None])
+        k, v = (XP.where(mask[:, None, :, None], x, XP.nan) for x in (k, v))
+    y, back = ops.attention(q, k, v, mask, causal)
+    arguments = (x.astype(np.float64) for x in (q, k, v))
+    wanted, wanted_back = ops.attention.plain(*arguments, mask, causal)
+    found = zip((y, *back(dy)[:3]), (wanted, *wanted_back(dy.astype(np.float64))[:3]), strict=True)
+    for a, b in found:
+        assert a.dtype == np.float32 and a.shape == b.shape
+        size = max(1.0, float(XP.abs(b).max(initial=0)))
+        assert float(XP.abs(a - b).max(initial=0)) <= ROUNDING[chosen] * size
+
+
 @pytest.mark.parametrize("bias", (False, True))
 @pytest.mark.parametrize("scores", (None, 900))
 @pytest.mark.parametrize("words", (70, 72))
@@ -300,10 +343,10 @@ def test_triangular_systems(dtype, C, width, transposed):
     assert_agree([(L.swapaxes(-1, -2) if transposed else L) @ x], [r], dtype)
 
 
-@pytest.mark.parametrize("layout", ("plain", "turned", "heads", "gaps", "empty"))
-def test_products_while_recording(dtype, layout):
-    """What cuBLAS is told about an array's layout, against CuPy's own product."""
-    rng = np.random.default_rng(10)
+@pytest.fixture(params=("plain", "turned", "heads", "gaps", "empty"))
+def factors(request, dtype):
+    """Two factors of a product, laid out in memory in this way."""
+    rng, layout = np.random.default_rng(10), request.param
     a, b = normal(rng, (6, 5), dtype), normal(rng, (5, 7), dtype)
     if layout == "turned":
         a, b = normal(rng, (5, 6), dtype).T, normal(rng, (7, 5), dtype).T
@@ -314,9 +357,38 @@ def test_products_while_recording(dtype, layout):
         a, b = normal(rng, (12, 10), dtype)[::2, ::2], XP.broadcast_to(b[:, :1], (5, 7))
     if layout == "empty":
         a, b = a[:, :0], b[:0]
+    return a, b
+
+
+def test_products_while_recording(dtype, factors):
+    """What cuBLAS is told about an array's layout, against CuPy's own product."""
+    a, b = factors
     stream = XP.cuda.get_current_stream()
     cublas.prepare(stream)
     assert_agree([cublas.product(a, b)], [a @ b], dtype)
     out = XP.empty(a.shape[:-1] + b.shape[-1:], dtype)
     assert cublas.product(a, b, out) is out
     assert_agree([out], [a @ b], dtype)
+
+
+@pytest.mark.parametrize("chosen, bits", [("tf32", 10), ("bf16", 7)])
+def test_products_of_rounded_factors(monkeypatch, dtype, factors, chosen, bits):
+    """bf16: the product of what was rounded, to float32's rounding. float64 stays as it is."""
+    monkeypatch.setattr(precision, "chosen", chosen)
+    a, b = (backend.to_numpy(factor).astype(np.float64) for factor in factors)
+    y, sizes = backend.to_numpy(matmul(*factors)), np.abs(a) @ np.abs(b)
+    assert y.dtype == dtype
+    if dtype == np.float32 and chosen == "bf16":
+        a, b = (to_float(precision.plain_to_bfloat16(x.astype(np.float32))) for x in (a, b))
+        bits = 22
+    elif dtype == np.float64:
+        bits = 50
+    assert (np.abs(y - a @ b) <= 2.0 ** (1 - bits) * sizes).all()
+
+
+@pytest.mark.parametrize("size", (1, 7, 1024, 5000))
+def test_rounding_to_bfloat16(size):
+    rng = np.random.default_rng(11)
+    x = rng.integers(0, 2**32, size, dtype=np.uint32).view(np.float32)  # infinities and NaN too
+    rounded = precision.to_bfloat16(XP.asarray(x))
+    np.testing.assert_array_equal(backend.to_numpy(rounded), precision.plain_to_bfloat16(x))

@@ -194,7 +194,8 @@ def test_both_sides_are_the_same_model(workload):
     pytest.importorskip("torch")
     b = Bench.__new__(Bench)
     b.xp, b.threads, b.device, b.modes = np, 1, "cpu", ["eager"]
-    b.torch, _ = bench_compare.load_torch(1, False)
+    b.precision = "float32"
+    b.torch, _ = bench_compare.load_torch(1, "float32")
     sides = {name: make() for name, make in b.makers(workload, ["eager"]).items()}
     assert bench_compare.disagreement(sides) < 1e-4
     names = {name.replace(".", "_"): name for name in workload.initial}
@@ -211,15 +212,16 @@ def test_a_model_that_differs_is_no_comparison():
         "outputs_differ": 0.5,
     }
     b = Bench.__new__(Bench)
-    b.modes, b.why_not, b.tf32 = ["eager"], None, False
+    b.modes, b.why_not, b.precision = ["eager"], None, "float32"
     (line,) = b.lines("step", "what", found, 0.5)
     assert line.ratio is None and line.met is None and "DIFFER" in line.notes[-1]
 
 
 @pytest.mark.parametrize(
     "arguments, said",
-    [(["--only", "nonsense"], "known: step, training"), (["--modes", "slow"], "eager"),
-     (["--threads", "0"], "at least 1"), (["--tf32"], "--backend cupy"), (["--backend"], "--help")],
+    [(["--only", "nonsense"], "choose one of step, training"), (["--modes", "slow"], "eager"),
+     (["--threads", "0"], "at least 1"), (["--precision", "bf16"], "--backend cupy"),
+     (["--backend"], "--help")],
 )  # fmt: skip
 def test_wrong_flags_are_one_sentence(arguments, said, capsys):
     assert bench.main(arguments) == 2
@@ -253,7 +255,7 @@ def test_the_line_of_training(corpus, small, monkeypatch):
     monkeypatch.setattr(bench_training, "STEPS", 2)
     options = {"width": 8, "max_len": 8, "batch_size": 16, "threads": 1, "epochs": 1}
     task = Classification.load(ClassifierConfig(data=str(corpus), **options), None, resume=False)
-    b = Bench("numpy", 1, False, ["eager"], 0)
+    b = Bench("numpy", 1, "float32", ["eager"], 0)
     line = bench_training.corpus_line(b, task, 2.0)
     seconds, steps = line.details["seconds"], line.details["steps"]
     assert steps == -(-task.train_size // 16) and "real tokens/s" in line.notes[0]
@@ -265,6 +267,6 @@ def test_the_line_of_training(corpus, small, monkeypatch):
 def test_a_corpus_that_is_not_here_is_left_out(capsys, monkeypatch):
     monkeypatch.setattr(bench_training, "CORPORA", {"no such corpus": 2.0})
     b = Bench.__new__(Bench)
-    b.threads, b.xp = 1, np
+    b.threads, b.xp, b.precision = 1, np, "float32"
     assert list(bench_training.training(b)) == []
     assert "no training on no such corpus" in capsys.readouterr().out

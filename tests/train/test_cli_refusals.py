@@ -28,6 +28,8 @@ from train.run.folder import RunFolder
         ("--epochs 0", "--epochs 0"),
         ("--batch-size 0", "--batch-size"),
         ("--lr nan", "finite"),
+        ("--precision half", "--precision"),
+        ("--precision bf16", "--precision bf16 needs --backend cupy"),
         ("--lr inf", "finite"),
         ("--lr -1", "above 0"),
         ("--validation 1", "below 1"),
@@ -117,6 +119,7 @@ def test_an_old_run_is_not_written_over(capsys, corpus, straight):
     before = {path.name: path.stat().st_mtime_ns for path in straight.iterdir()}
     assert "--resume" in refused(capsys, "--data", corpus, *SMALL, "--out", straight)
     assert "contradicts" in refused(capsys, "--resume", "--out", straight, "--width", 16)
+    assert "contradicts" in refused(capsys, "--resume", "--out", straight, "--precision", "bf16")
     assert before == {path.name: path.stat().st_mtime_ns for path in straight.iterdir()}
     file = straight / "config.json"
     assert "cannot write" in refused(capsys, "--data", corpus, "--out", file / "below")

@@ -29,7 +29,7 @@ def parse(arguments):
     add("--quick", action="store_true", help="the first line alone, in less than 40 seconds")
     add("--out", metavar="DIR", help="folder for bench.json and bench.png")
     add("--backend", choices=backend.NAMES, default="numpy", help="where our arrays live")
-    add("--tf32", action="store_true", help="TF32 products on a GPU, on both sides")
+    add("--precision", choices=backend.PRECISIONS, default="float32", help="of products on a GPU")
     add("--only", metavar="NAME,...", help=f"some of the lines: {', '.join(TABLE)}")
     add("--modes", metavar="NAME,...", help="PyTorch as eager, compiled, reduce-overhead (all)")
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="threads of both sides")
@@ -37,8 +37,6 @@ def parse(arguments):
     given = parser.parse_args(arguments)
     if given.threads < 1:
         raise UserError(f"--threads {given.threads}: it must be at least 1")
-    if given.tf32 and given.backend == "numpy":
-        raise UserError("--tf32 needs --backend cupy: a processor has no such products")
     return given
 
 
@@ -48,7 +46,7 @@ def run(arguments):
     modes = some_of(MODES, given.modes, "modes") if given.modes else []
     if given.quick:
         names, given.seconds = ["step"], min(given.seconds, 5.0)
-    bench = Bench(given.backend, given.threads, given.tf32, modes, given.seconds)
+    bench = Bench(given.backend, given.threads, given.precision, modes, given.seconds)
     conditions = bench.conditions()
     for name, value in conditions.items():
         print(f"  {name:<18} {value}", flush=True)

@@ -1,19 +1,18 @@
 """One workload on both sides: measured, compared, and written as lines of the benchmark's table."""
 
 import dataclasses
-import os
 from functools import partial
 
 import numpy as np
 
-from minisum import backend
+from minisum import machine
 from minisum.shards import Workers
 from train.bench.measure import bandwidth, describe_machine, interleaved, peak_memory, summary
 from train.bench.sides import Ours, two_steps
 
 VECTORS = 7  # that a step must read or write once: g, and θ, m, v both ways
 # Largest relative difference between the outputs of the two sides, before and after a step.
-AGREEMENT, AGREEMENT_TF32 = 2e-3, 5e-2
+AGREEMENT = {"float32": 2e-3, "tf32": 5e-2, "bf16": 0.2}
 
 
 @dataclasses.dataclass
@@ -48,13 +47,11 @@ class Line:
 class Bench:
     """The backend, PyTorch if it is installed, and how both are timed."""
 
-    def __init__(self, name, threads, tf32, modes, seconds):
-        if tf32:
-            os.environ["CUPY_TF32"] = "1"  # read when CuPy is imported
-        self.xp = backend.get(name)
+    def __init__(self, name, threads, precision, modes, seconds):
+        self.xp = machine.backend_in(name, precision)
         self.on_device = self.xp is not np
-        self.threads, self.tf32, self.seconds = threads, tf32, seconds
-        self.torch, self.why_not = load_torch(threads, tf32)
+        self.threads, self.precision, self.seconds = threads, precision, seconds
+        self.torch, self.why_not = load_torch(threads, precision)
         self.device = "cuda" if self.on_device else "cpu"
         self.modes = modes or ["eager", "compiled"] + ["reduce-overhead"] * self.on_device
         workers = Workers(None if self.on_device else threads)
@@ -64,15 +61,19 @@ class Bench:
         torch = self.torch.description(self.device) if self.torch else self.why_not
         return describe_machine(self.xp, self.threads) | {
             "PyTorch": torch,
-            "precision": "float32 storage, TF32 products" if self.tf32 else "float32",
+            "precision": self.precision,
             "copy": f"{self.bandwidth / 1e9:.1f} GB/s, reads and writes",
         }
+
+    def target(self, on_host, **on_device):
+        """The goal of a line: on a processor, or on a GPU in this precision, if there is one."""
+        return on_device.get(self.precision) if self.on_device else on_host
 
     def makers(self, workload, modes=()):
         """name -> a function that makes the side: ours, and PyTorch in these modes."""
         makers = {"ours": partial(Ours, workload, self.xp, self.threads)}
         if self.torch:
-            theirs = partial(self.torch.Theirs, workload, self.device)
+            theirs = partial(self.torch.Theirs, workload, self.device, self.precision)
             makers |= {mode: partial(theirs, mode) for mode in modes}
         return makers
 
@@ -137,7 +138,7 @@ class Bench:
         differ = found.get("outputs_differ")
         if differ is not None:
             note = f"outputs agree to {differ:.0e} of their size"
-            if not differ <= (AGREEMENT_TF32 if self.tf32 else AGREEMENT):
+            if not differ <= AGREEMENT[self.precision]:
                 note = f"THE OUTPUTS DIFFER by {differ:.0e} of their size: no comparison"
                 line.target = line.ratio = None
             line.notes.append(note)
@@ -166,7 +167,7 @@ class Bench:
         return [Line(*named, peaks["ours"] / peaks["eager"], 1.0, at_most=True)]
 
 
-def load_torch(threads, tf32):
+def load_torch(threads, precision):
     """(train.bench.pytorch, None) or (None, why not)."""
     try:
         import torch  # noqa: F401
@@ -174,7 +175,7 @@ def load_torch(threads, tf32):
         return None, "PyTorch is not installed"
     from train.bench import pytorch as bench_torch
 
-    bench_torch.configure(threads, tf32)
+    bench_torch.configure(threads, precision)
     return bench_torch, None
 
 

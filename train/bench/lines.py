@@ -10,10 +10,10 @@ from train.run.figures import finish, picture
 
 
 def step(bench):
-    n, target = (512, 3.0) if bench.on_device else (256, 2.0)
+    n, target = (512, None) if bench.on_device else (256, 2.0)
     what = f"summation classifier step, 64 x {n} tokens, width 256"
     found = bench.compare(Workload("summation", 64, n))
-    return bench.lines("step", what, found, None if bench.tf32 else target)
+    return bench.lines("step", what, found, bench.target(target, float32=2.5, tf32=4.5))
 
 
 def attention(bench):
@@ -30,7 +30,7 @@ def attention(bench):
         theirs = {f"PyTorch {mode}": seconds for mode, seconds in bench.theirs(found).items()}
         sides = theirs | ours if workload.head_width or not theirs else theirs
         named = "attention", f"summation against attention, 64 x 512, {what}"
-        goal = None if bench.on_device else target
+        goal = bench.target(target)
         line = bench.line(*named, found["seconds"]["beside"], sides, found, goal)
         line.notes += [listed(ours | theirs), "attention's " + bench.products_note(found)]
         lines += [line, *bench.memory_lines(f"attention, {what}", what, found)]
@@ -70,7 +70,20 @@ def document(bench):
 def causal(bench):
     found = bench.compare(Workload("causal", 8, 256, width=512, vocab=8192, heads=8))
     what = "causal LM step (3 summation + 1 attention), 8 x 256, width 512"
-    return bench.lines("causal", what, found, 1.5 if bench.on_device else 1.6)
+    goal = bench.target(1.6, float32=1.2, tf32=1.2, bf16=1.5)
+    return bench.lines("causal", what, found, goal)
+
+
+def large(bench):
+    """A language model of a real size, on a GPU alone."""
+    if not bench.on_device:
+        return []
+    pattern = ",".join(["summation*3,attention"] * 3)
+    sizes = {"width": 768, "vocab": 32_768, "heads": 12, "pattern": pattern}
+    found = bench.compare(Workload("causal", 32, 512, **sizes))
+    what = "causal LM step (9 summation + 3 attention), 32 x 512, width 768"
+    goal = bench.target(None, float32=1.05, tf32=1.05, bf16=1.2)
+    return bench.lines("large", what, found, goal)
 
 
 SWEEP_TOKENS = 16_384  # a batch, and the longest text that PyTorch is measured on
@@ -133,5 +146,5 @@ def plot(figure, curves):
 
 TABLE = {
     "step": step, "training": training, "attention": attention, "document": document,
-    "causal": causal, "sweep": sweep,
+    "causal": causal, "large": large, "sweep": sweep,
 }  # fmt: skip

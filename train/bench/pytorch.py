@@ -25,10 +25,9 @@ from train.bench.sides import LEARNING_RATE, products_of
 MODES = {"eager": None, "compiled": {}, "reduce-overhead": {"mode": "reduce-overhead"}}
 
 
-def configure(threads, tf32):
+def configure(threads, precision):
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 def description(device):
@@ -97,10 +96,10 @@ class Model(nn.Module):
 
 
 class Theirs:
-    """The workload in PyTorch on `device` ("cpu" or "cuda"), in one of MODES."""
+    """The workload in PyTorch on `device` ("cpu" or "cuda"), in one of MODES; bf16 by autocast."""
 
-    def __init__(self, workload, device, mode):
-        self.workload, self.device = workload, device
+    def __init__(self, workload, device, precision, mode):
+        self.workload, self.device, self.bf16 = workload, device, precision == "bf16"
         self.model = Model(workload).to(device)
         self.adam = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE, fused=True)
         self.ids, self.targets = (
@@ -120,14 +119,15 @@ class Theirs:
 
     def step(self):
         self.adam.zero_grad(set_to_none=True)
-        loss = self.loss(self.ids, self.targets)
+        with self.autocast():
+            loss = self.loss(self.ids, self.targets)
         loss.backward()
         self.adam.step()
         return loss.detach()
 
     def infer(self):
-        with torch.inference_mode():
-            scores = self.forward(self.ids)
+        with torch.inference_mode(), self.autocast():
+            scores = self.forward(self.ids).float()
             if self.workload.model == "causal":
                 return F.cross_entropy(scores.mT, self.targets, reduction="none")
             return scores
@@ -135,8 +135,12 @@ class Theirs:
     def outputs(self):
         return self.infer().cpu().numpy()
 
+    def autocast(self):
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
+
     def products(self):
-        put = lambda a: torch.from_numpy(a).to(self.device)  # noqa: E731
+        kind = torch.bfloat16 if self.bf16 else torch.float32
+        put = lambda a: torch.from_numpy(a).to(self.device, kind)  # noqa: E731
         return torch.inference_mode()(products_of(self.workload, self.workload.batch, 1, put))
 
 

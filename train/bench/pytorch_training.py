@@ -43,7 +43,7 @@ class TheirTraining:
         rows = (order[i : i + size] for i in range(0, len(order), size))
         self.batches = itertools.cycle([self.ready(task.train_batch(some)) for some in rows])
         self.autocast = contextlib.nullcontext
-        if mode == "bf16":
+        if "bf16" in (mode, config.precision):
             self.autocast = lambda: torch.autocast(device, torch.bfloat16)
         options = MODES.get(mode)
         if options is not None:

@@ -29,8 +29,9 @@ CORPORA, GPU_TARGET = {"python_docs": 1.5, "ag_news": 2.0, "20newsgroups": 1.5},
 def training(bench):
     for corpus, target in CORPORA.items():
         config = ClassifierConfig(
-            dataset=corpus, threads=bench.threads, epochs=1, backend=bench.xp.__name__
-        )
+            dataset=corpus, threads=bench.threads, epochs=1, backend=bench.xp.__name__,
+            precision=bench.precision,
+        )  # fmt: skip
         try:
             task = Classification.load(config, None, resume=False)
         except UserError as reason:
@@ -45,7 +46,8 @@ def corpus_line(bench, task, target):
     if bench.torch:
         from train.bench.pytorch_training import TheirTraining
 
-        names = [*bench.modes, "bf16"] if bench.on_device else bench.modes
+        beside = ["bf16"] if bench.on_device and bench.precision != "bf16" else []
+        names = [*bench.modes, *beside]
         first = initial(task), bench.device
         sides = {name: TheirTraining(task, *first, name, STEPS) for name in names}
     batch = task.train_batch(task.order(1)[: task.config.batch_size])

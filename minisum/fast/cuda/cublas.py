@@ -1,30 +1,32 @@
-"""cuBLAS's matrix product where CuPy does not call it: while a GPU's work is being recorded.
+"""cuBLAS's matrix product where CuPy's own will not do: recorded, or in another precision.
 
-CuPy refuses its own products then, although cuBLAS has long allowed them (CUDA graphs, see
-`recording`). So this calls the same function of the same library, the one that CuPy has
-loaded, with a workspace of its own, since memory that cuBLAS takes during a recording would be
-given to others afterwards.
+CuPy refuses its products while a GPU's work is being recorded, although cuBLAS has long allowed
+them (CUDA graphs, see `recording`). So this calls the same library, the one that CuPy has loaded,
+with a workspace of its own, since memory that cuBLAS takes during a recording would be given to
+others afterwards.
 """
 
 import ctypes
 import math
-import os
 from ctypes import c_int, c_longlong, c_void_p
 from functools import cache
 
 from minisum.errors import UserError
+from minisum.fast.cuda import precision
 
 WORKSPACE = 32 << 20  # bytes; what cuBLAS asks for on the largest devices
 KEEP, TRANSPOSE = 0, 1
-TF32_MATH = 3
-_MATRIX = c_void_p, c_int, c_longlong  # its start, row length and step to the next
+REAL32, REAL64, BFLOAT16 = 0, 1, 14  # types, by CUDA's numbers
+COMPUTE32, COMPUTE_TF32, COMPUTE64, DEFAULT = 68, 77, 70, -1  # ways to compute, by cuBLAS's
+_MATRIX = c_void_p, c_int, c_int, c_longlong  # its start, type, row length and step to the next
 _SIZES = c_int, c_int, c_int, c_int, c_int  # transposed or not, m, n and k
-_PRODUCT = c_void_p, *_SIZES, c_void_p, *_MATRIX, *_MATRIX, c_void_p, *_MATRIX, c_int
+_ENDS = c_void_p, *_MATRIX, c_int, c_int, c_int  # beta, C, how many, the way and the algorithm
+_PRODUCT = c_void_p, *_SIZES, c_void_p, *_MATRIX, *_MATRIX, *_ENDS
 
 
 @cache
 def _cublas():
-    """(the product of each type, the functions that `prepare` a stream, handle, workspace)."""
+    """(the library, handle, workspace)."""
     import cupy
 
     cupy.cuda.device.get_cublas_handle()  # loads the library, which is then found by its name
@@ -32,17 +34,10 @@ def _cublas():
         library = ctypes.CDLL(f"libcublas.so.{cupy.cuda.runtime.runtimeGetVersion() // 1000}")
     except OSError:
         raise UserError("cuBLAS is not found among this process's libraries") from None
-    products = {
-        "float32": (library.cublasSgemmStridedBatched, ctypes.c_float),
-        "float64": (library.cublasDgemmStridedBatched, ctypes.c_double),
-    }
-    for product, _ in products.values():
-        product.argtypes = _PRODUCT
+    library.cublasGemmStridedBatchedEx.argtypes = _PRODUCT
     handle = c_void_p()
     _check(library.cublasCreate_v2(ctypes.byref(handle)))
-    if os.environ.get("CUPY_TF32") == "1":
-        _check(library.cublasSetMathMode(handle, TF32_MATH))
-    return products, library, handle, cupy.cuda.alloc(WORKSPACE)
+    return library, handle, cupy.cuda.alloc(WORKSPACE)
 
 
 def _check(status):
@@ -52,7 +47,7 @@ def _check(status):
 
 def prepare(stream):
     """Have the products from now on run on `stream`. Choosing one resets the workspace."""
-    _, library, handle, workspace = _cublas()
+    library, handle, workspace = _cublas()
     _check(library.cublasSetStream_v2(handle, c_void_p(stream.ptr)))
     size = ctypes.c_size_t(WORKSPACE)
     _check(library.cublasSetWorkspace_v2(handle, c_void_p(workspace.ptr), size))
@@ -61,26 +56,39 @@ def prepare(stream):
 def product(a, b, out=None):
     """a @ b of CuPy arrays (..., m, k) and (..., k, n), in `out` if given (without gaps).
 
-    NotImplementedError unless both are of one of two types and have the same leading axes.
+    Of float32 in the precision that `precision` names. NotImplementedError unless both are float32
+    or both float64 and have the same leading axes.
     """
     import cupy
 
-    products, _, handle, _ = _cublas()
+    library, handle, _ = _cublas()
     lead, (m, k), n = a.shape[:-2], a.shape[-2:], b.shape[-1]
-    if a.dtype != b.dtype or a.dtype.name not in products or b.shape[:-1] != (*lead, k):
+    if a.dtype != b.dtype or a.dtype.char not in "fd" or b.shape[:-1] != (*lead, k):
         raise NotImplementedError(f"product of {a.dtype} {a.shape} and {b.dtype} {b.shape}")
     y = cupy.empty((*lead, m, n), a.dtype) if out is None else out
     if not y.size or not k:
         y[...] = 0
         return y
-    multiply, number = products[a.dtype.name]
+    number, real, way = ctypes.c_double, REAL64, COMPUTE64
+    if a.dtype.char == "f":
+        number, real = ctypes.c_float, REAL32
+        way = COMPUTE_TF32 if precision.chosen == "tf32" else COMPUTE32
+    (a, a_turned, a_steps), (b, b_turned, b_steps), kind = _readable(a), _readable(b), real
+    if a.dtype.char == "f" and precision.chosen == "bf16":
+        (a, a_steps), (b, b_steps), kind = _rounded(a, a_turned), _rounded(b, b_turned), BFLOAT16
     one, zero = ctypes.byref(number(1)), ctypes.byref(number(0))
-    (a, a_turned, a_steps), (b, b_turned, b_steps) = _readable(a), _readable(b)
     # cuBLAS counts down columns: to it a row-major y is y.T = b.T @ a.T.
-    factors = (b.data.ptr, *b_steps, a.data.ptr, *a_steps)
-    to = (y.data.ptr, n, m * n, y.size // (m * n))
-    _check(multiply(handle, b_turned, a_turned, n, m, k, one, *factors, zero, *to))
+    factors = (b.data.ptr, kind, *b_steps, a.data.ptr, kind, *a_steps)
+    to = (y.data.ptr, real, n, m * n, y.size // (m * n), way, DEFAULT)
+    sizes = (b_turned, a_turned, n, m, k)
+    _check(library.cublasGemmStridedBatchedEx(handle, *sizes, one, *factors, zero, *to))
     return y
+
+
+def _rounded(x, turned):
+    """What `_readable` gives, in bfloat16, without gaps and in the same order."""
+    bits = precision.to_bfloat16(x.swapaxes(-1, -2) if turned else x)
+    return bits, (bits.shape[-1], math.prod(bits.shape[-2:]))
 
 
 def _readable(x):
