@@ -24,7 +24,6 @@ from minisum.text.tokenizer import TextReader
 from train import rivals
 from train.command_line import main
 from train.run.options import D_FF, POSITIVE, RATE, InitConfig, N, changed, option, recipes, refuse
-from train.run.task import texts_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,6 +159,7 @@ class Classification(rivals.WithRivals):
     @classmethod
     def load(cls, config, folder, resume):
         from minisum.runs.estimator import enough_epochs
+        from train.pretrained import texts_of
 
         data = load_data(config)
         train = data.splits["train"]
@@ -257,7 +257,7 @@ class Classification(rivals.WithRivals):
             "vocabulary": self.vocab,
             "majority_accuracy": self.majority_accuracy(),
             **self.rival_settings(),
-            **self.init_from(),
+            **(self.pretrained.account if self.pretrained else {}),
         }
 
     def model_spec(self):

@@ -27,7 +27,6 @@ from train.command_line import main
 from train.run import figures
 from train.run.answers import table_rows, write_answers
 from train.run.options import LIST, NAME, RATE, InitConfig, N, changed, option, recipes, refuse
-from train.run.task import texts_of
 
 REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -121,6 +120,8 @@ class Multimodal(rivals.WithRivals):
 
     @classmethod
     def load(cls, config, folder, resume):
+        from train.pretrained import texts_of
+
         columns = config.pick("text_column", "numeric_columns", "target")
         data = load_multimodal(**config.source(), **columns, **config.split())
         config, words, pretrained = texts_of(config, folder, resume, data.splits["train"].texts)
@@ -222,7 +223,7 @@ class Multimodal(rivals.WithRivals):
                 for name, value in measured.items()
             },
             **self.rival_settings(),
-            **self.init_from(),
+            **(self.pretrained.account if self.pretrained else {}),
         }
 
     def model_spec(self):
@@ -239,10 +240,11 @@ class Multimodal(rivals.WithRivals):
         config = self.config
         if config.mixer in rivals.REGRESSORS:
             return {"kind": config.mixer}
-        tuned = "mean" if self.pretrained else TUNED_POOLING.get(config.mixer)
-        pooling = config.pooling or tuned
+        tuned = TUNED_POOLING.get(config.mixer)
+        encoder = self.pretrained and self.pretrained.encoder
+        pooling = config.pooling or ("mean" if encoder else tuned)
         return {
-            **({"encoder": self.pretrained.encoder} if self.pretrained else {}),
+            **({"encoder": encoder} if encoder else {}),
             "kind": "regressor",
             "mixer": config.mixer,
             "vocab": self.vocab,

@@ -1,23 +1,27 @@
-"""The texts of a task that --init-from begins: how the encoder's own tokenizer reads them."""
+"""What reads the texts of a task: a tokenizer of its own, or the encoder of --init-from."""
 
 import dataclasses
 from pathlib import Path
 
 from minisum.checkpoint import TOKENIZER
 from minisum.errors import UserError
-from minisum.models.pretrained import Pretrained
 from minisum.text.tokenizer import load_tokenizer
+from train.run.task import tokenizer_of
 
 
-def begin(config, folder, resume):
-    """(config, tokenizer, pretrained): the config with the encoder's sizes in it.
+def texts_of(config, folder, resume, texts):
+    """(config, tokenizer, Pretrained or None), the config with the encoder's sizes in it.
 
     On resuming the tokenizer is the RunFolder's, and so are the weights, but not the encoder's
     sizes: its folder must still be there.
     """
-    pretrained = Pretrained(config.init_from)
-    resumed = resume and folder.tokenizer.exists()
-    path = folder.tokenizer if resumed else Path(config.init_from) / TOKENIZER
+    if config.init_from is None:
+        return config, tokenizer_of(config, folder, resume, texts), None
+    from minisum.models.pretrained import Pretrained
+
+    pretrained, path = Pretrained(config.init_from), Path(config.init_from) / TOKENIZER
+    if resume and folder.tokenizer.exists():
+        path = folder.tokenizer
     words, sizes = load_tokenizer(path), pretrained.sizes
     if words.get_vocab_size() > sizes["vocab"]:
         found = f"{words.get_vocab_size()} tokens, and the encoder knows {sizes['vocab']}"

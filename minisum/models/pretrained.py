@@ -87,7 +87,7 @@ class Pretrained:
 
         Of the positions the first ones are taken, as many as the model has. Another mixer keeps
         what it has by attention's names, and the map of what it sums, `project`, begins as that of
-        the values. only: the arrays to take, by name; None for all. `account` then says what went
+        the values. only: the arrays to take, by name; None for all. `account` then tells what went
         where. UserError if an array is missing or of another shape.
         """
         filled, used, own = {}, set(), []
@@ -108,7 +108,8 @@ class Pretrained:
                 own.append(name)
         unused = [self.theirs[name] for name in self.arrays.keys() - used] + self.others
         given = f"{len(used)} of the {len(self.arrays) + len(self.others)} arrays in {self.path}"
-        self.account = f"{given}; left out: {listed(unused)}; drawn: {listed(own)}"
+        told = f"{given}; left out: {listed(unused)}; drawn: {listed(own)}"
+        self.account = {"init_from": told}
         return filled
 
     def refuse(self, name, array, shape):

@@ -162,9 +162,10 @@ def test_texts_are_read_as_the_tokenizer_reads_them(folder):
 )
 def test_another_mixer_keeps_what_has_a_place(folder, mixer, kept, left_out, drawn):
     pretrained, model, params = begin(folder, mixer)
-    assert pretrained.account.startswith(f"{kept} of the 39 arrays in {folder}; left out: ")
-    assert left_out in pretrained.account.partition("left out: ")[2].partition(";")[0]
-    assert drawn in pretrained.account.partition("drawn: ")[2]
+    account = pretrained.account["init_from"]
+    assert account.startswith(f"{kept} of the 39 arrays in {folder}; left out: ")
+    assert left_out in account.partition("left out: ")[2].partition(";")[0]
+    assert drawn in account.partition("drawn: ")[2]
     for name in ("tssa", "summation"):
         if mixer == name:
             values = pretrained.arrays["blocks.1.mixer.v.W"]
@@ -194,7 +195,7 @@ def test_words_alone(folder):
     filled = pretrained.fill(drawn, only=("embedding",))
     same = {name for name, array in flatten(drawn).items() if filled[name] is array}
     assert filled.keys() - same == {"embedding"}
-    assert pretrained.account.startswith("1 of the 39 arrays")
+    assert pretrained.account["init_from"].startswith("1 of the 39 arrays")
 
 
 def test_names_of_other_years(folder, tmp_path):

@@ -49,21 +49,12 @@ class Task:
         if pretrained is not None:
             self.pretrained, self.vocab = pretrained, pretrained.sizes["vocab"]
 
-    def init_from(self):
-        """Of `summary`: what became of the pretrained weights."""
-        return {"init_from": self.pretrained.account} if self.pretrained else {}
-
     @cached_property
     def model(self):
         """See minisum.models.base."""
         from minisum.runs.reading import build_model
 
         return build_model(**self.model_spec()["model"])
-
-    def first_values(self, rng):
-        """The parameters before the first step."""
-        drawn = self.model.init(rng)
-        return self.pretrained.fill(drawn, self.config.mixer) if self.pretrained else drawn
 
     def train_batch(self, rows):
         """The batch of these training rows, without noise."""
@@ -131,15 +122,6 @@ class Task:
     def resolve(config):
         """The config with the defaults that depend on the mixer filled in."""
         return config
-
-
-def texts_of(config, folder, resume, texts):
-    """(config, tokenizer, pretrained) of a task that --init-from may begin; else it is None."""
-    if config.init_from is not None:
-        from train.pretrained import begin
-
-        return begin(config, folder, resume)
-    return config, tokenizer_of(config, folder, resume, texts), None
 
 
 def tokenizer_of(config, folder, resume, texts, read=load_tokenizer, make=train_tokenizer):
