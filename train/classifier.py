@@ -60,10 +60,6 @@ class ClassifierConfig(InitConfig):
         "split", "split the width among the heads, or give each the full one", "model",
         choices=("split", "full"),
     )  # fmt: skip
-    attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
-        "smaller", "model", choices=("glorot", "keras"),
-    )  # fmt: skip
     positions: str = option(
         None, "how positions enter (default: multiply for summation, add for attention)", "model",
         choices=models.POSITIONS,
@@ -159,7 +155,7 @@ class Classification(rivals.WithRivals):
     @classmethod
     def load(cls, config, folder, resume):
         from minisum.runs.estimator import enough_epochs
-        from train.pretrained import texts_of
+        from train.texts import texts_of
 
         data = load_data(config)
         train = data.splits["train"]
@@ -264,9 +260,8 @@ class Classification(rivals.WithRivals):
         names = self.data.class_names
         if self.is_rival:
             return {"model": {"kind": self.config.mixer}, "class_names": names}
-        model = describe_model(self.config, self.vocab, len(names), self.bag_rows)
-        if self.pretrained:
-            model["encoder"] = self.pretrained.encoder
+        encoder = self.pretrained.encoder if self.pretrained else None
+        model = describe_model(self.config, self.vocab, len(names), self.bag_rows, encoder)
         return {
             "model": model,
             "text": describe_reader(self.config),
@@ -287,12 +282,12 @@ def load_data(config):
     return load_classification(**config.source(), **columns, **config.split())
 
 
-def describe_model(config, vocab, classes, bag_rows):
+def describe_model(config, vocab, classes, bag_rows, encoder=None):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
     sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes, "bag_rows": bag_rows}
     sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout", "one_logit")
     if config.is_encoder:
-        encoder = config.pick("layers", "heads", "d_ff")
+        encoder = encoder or config.pick("layers", "heads", "d_ff")
         return {"kind": "encoder_classifier", "encoder": encoder, **sizes}
     head_width = config.width if config.head_width == "full" else None
     attention = {"heads": config.heads, "head_width": head_width, "draw": config.attention_init}

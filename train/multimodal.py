@@ -68,10 +68,6 @@ class MultimodalConfig(InitConfig):
         "attention; published: sum for summation, mean for attention)", "model",
         choices=(*POOLING, "published"),
     )  # fmt: skip
-    attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
-        "smaller", "model", choices=("glorot", "keras"),
-    )  # fmt: skip
     unmasked: bool = option(
         False, "pad to --max-len and read the padding as words, as first published", "model"
     )
@@ -120,7 +116,7 @@ class Multimodal(rivals.WithRivals):
 
     @classmethod
     def load(cls, config, folder, resume):
-        from train.pretrained import texts_of
+        from train.texts import texts_of
 
         columns = config.pick("text_column", "numeric_columns", "target")
         data = load_multimodal(**config.source(), **columns, **config.split())
@@ -240,11 +236,10 @@ class Multimodal(rivals.WithRivals):
         config = self.config
         if config.mixer in rivals.REGRESSORS:
             return {"kind": config.mixer}
-        tuned = TUNED_POOLING.get(config.mixer)
-        encoder = self.pretrained and self.pretrained.encoder
-        pooling = config.pooling or ("mean" if encoder else tuned)
+        reader = "attention" if self.pretrained else config.mixer
+        pooling = config.pooling or TUNED_POOLING.get(reader)
         return {
-            **({"encoder": encoder} if encoder else {}),
+            **({"encoder": self.pretrained.encoder} if self.pretrained else {}),
             "kind": "regressor",
             "mixer": config.mixer,
             "vocab": self.vocab,

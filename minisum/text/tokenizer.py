@@ -38,8 +38,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     each, or a rare one's bytes. The same texts give the same vocabulary in every process.
     """
     require_known("tokenizer", kind, KINDS)
-    least = least_vocabulary(kind)
-    if vocab_size < least:
+    if vocab_size < (least := least_vocabulary(kind)):
         raise UserError(f"a vocabulary of {vocab_size} is too small: {kind} needs at least {least}")
     library = tokenizers_library()
     options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
@@ -65,8 +64,7 @@ def encode(
     at_most: so many tokens of a text are needed, its "first" or "last" ones: of a long text no
     more is read than gives them.
     """
-    texts = iter(texts)
-    encoded = []
+    texts, encoded = iter(texts), []
     while batch := list(islice(texts, _BATCH)):
         try:
             short = [text if len(text) <= PIECE else "" for text in batch]
@@ -137,7 +135,7 @@ def load_tokenizer(path):
     if type(tokenizer.model).__name__ == "WordPiece":
         from minisum.text import wordpieces
 
-        return wordpieces.checked(tokenizer, path)
+        return ready(wordpieces.checked(tokenizer, path))
     numbers = sorted(tokenizer.get_vocab().values())
     special = (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNKNOWN))
     unknown = getattr(tokenizer.model, "unk_token", None)  # bytes need none

@@ -3,7 +3,6 @@
 import json
 
 from minisum.errors import UserError
-from minisum.text.tokenizer import ready
 
 # The parts of such a tokenizer, each with the one type that it may have.
 PARTS = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "model": "WordPiece"}
@@ -12,7 +11,7 @@ PARTS = {"normalizer": "BertNormalizer", "pre_tokenizer": "BertPreTokenizer", "m
 def checked(tokenizer, path):
     """The tokenizer in the file `path`, without its own cutting and padding of texts.
 
-    A text that spells "[SEP]" is text. UserError for a tokenizer of another kind.
+    UserError for a tokenizer of another kind.
     """
     content = json.loads(tokenizer.to_str())
     for part, kind in PARTS.items():
@@ -25,4 +24,4 @@ def checked(tokenizer, path):
     tokenizer.no_padding()
     if (count := len(tokenizer.encode("").ids)) != 2:
         raise UserError(f"{path} puts {count} tokens around a text, not BERT's [CLS] and [SEP].")
-    return ready(tokenizer)
+    return tokenizer

@@ -89,6 +89,7 @@ POSITIVE = {"above": 0, "metavar": "X"}
 NAME = {"metavar": "NAME"}
 LIST = {"type": names, "metavar": "A,B,C"}
 FILE = {"type": file_path, "metavar": "FILE"}
+RECIPES = ("default", "published", "finetune")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ class Config(Settings):
     heads: int = option(4, "attention heads", "model", **LAYERS)
     dropout: float = option(0.5, "dropout rate", "model", **RATE)
 
-    recipe: str = option("default", "set of defaults", choices=("default", "published"))
+    recipe: str = option("default", "set of defaults", choices=RECIPES[:2])
     epochs: int = option(20, "passes over the training rows", **N)
     batch_size: int = option(64, "examples a step", **N)
     lr: float = option(1e-3, "learning rate of Adam", **POSITIVE)
@@ -240,16 +241,16 @@ class InitConfig(TextConfig):
     """The settings of a task whose texts a pretrained encoder can read."""
 
     init_from: str = option(
-        None, "begin with the weights of an encoder of BERT's kind: a folder with its "
-        "model.safetensors, config.json and tokenizer.json (implies --recipe finetune)", "model",
-        type=file_path, metavar="FOLDER",
+        None, "begin with the BERT-type encoder in FOLDER: its model.safetensors, config.json and "
+        "tokenizer.json (implies --recipe finetune)", "model", type=file_path, metavar="FOLDER",
     )  # fmt: skip
-    recipe: str = changed(
-        TextConfig, "recipe", "default", choices=("default", "published", "finetune")
-    )
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
+        "smaller", "model", choices=("glorot", "keras"),
+    )  # fmt: skip
+    recipe: str = changed(TextConfig, "recipe", "default", choices=RECIPES)
 
-    # what the folder decides
-    DECIDED = ("width", "heads", "tokenizer", "vocab_size")
+    DECIDED = ("width", "heads", "tokenizer", "vocab_size")  # by that encoder
 
     def check(self, given=()):
         super().check(given)

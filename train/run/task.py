@@ -13,7 +13,7 @@ import numpy as np
 
 from minisum.checkpoint import TOKENIZER
 from minisum.text import batches
-from minisum.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from minisum.text.tokenizer import save_tokenizer
 from train.run.options import Config
 
 
@@ -122,10 +122,3 @@ class Task:
     def resolve(config):
         """The config with the defaults that depend on the mixer filled in."""
         return config
-
-
-def tokenizer_of(config, folder, resume, texts, read=load_tokenizer, make=train_tokenizer):
-    """The tokenizer of a run: read from its folder on resuming, else made of the training texts."""
-    if resume and folder.tokenizer.exists():
-        return read(folder.tokenizer)
-    return make(texts, config.tokenizer, config.vocab_size)

@@ -11,29 +11,24 @@ does only what is missing.
 
 import dataclasses
 import sys
-import warnings
 
 from data.sets import classification
-from minisum import machine, mixers
+from minisum import mixers
 from minisum.errors import UserError
-from train.command_line import resolve_defaults, run_with_exit_status
+from train.command_line import resolve_defaults
+from train.run import sweeps
 from train.run.cells import Cells, claim_settings
-from train.run.folder import RunFolder, new_path
 from train.run.options import (
     LIST,
     Config,
     InitConfig,
     N,
     Settings,
-    about,
-    add_out,
     changed,
     names,
     option,
-    parser_for,
     some_of,
 )
-from train.run.report import Report
 from train.transfer import report as tables
 from train.transfer.cell import train_cell, untrained_cell
 from train.transfer.corpus import STARTS, Corpus
@@ -81,6 +76,9 @@ class TransferConfig(Settings):
             mixers.parse_name(mixer)
         self.rates()
 
+    def label(self):
+        return [self.dataset]
+
     def rates(self):
         try:
             return [float(rate) for rate in self.lr]
@@ -117,27 +115,14 @@ def transfer(config, folder, report):
     tables.finish(report, folder, config, settings, results, untrained)
 
 
-def main(arguments=None):
-    """Run the experiment; return the exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
-    with run_with_exit_status() as outcome:
-        outcome.join_group().from_rank_0(lambda: run(arguments))
-    return outcome.status
-
-
-def run(arguments):
-    parser = parser_for(TransferConfig, "python -m train.transfer", about(__doc__))
-    add_out(parser, "folder of the experiment (default: runs/transfer-DATASET-TIME)")
-    given = parser.given(arguments)
-    out = given.pop("out", None)
+def resolve(given):
     config = TransferConfig(**given)
     config.check()
-    config = resolve_defaults(config)
-    folder = RunFolder(out or new_path("runs", f"transfer-{config.dataset}"))
-    machine.keep_freed_memory()
-    # An overflow shows in the loss, and the cell records the step.
-    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
-    with folder.claimed(), quiet:
-        transfer(config, folder, Report())
+    return resolve_defaults(config)
+
+
+def main(arguments=None):
+    return sweeps.main("transfer", TransferConfig, __doc__, resolve, transfer, arguments)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from minisum.checkpoint import TOKENIZER
 from minisum.errors import UserError
-from minisum.text.tokenizer import load_tokenizer
-from train.run.task import tokenizer_of
+from minisum.text.tokenizer import load_tokenizer, train_tokenizer
 
 
 def texts_of(config, folder, resume, texts):
@@ -31,3 +30,10 @@ def texts_of(config, folder, resume, texts):
         raise UserError(f"--max-len {config.max_len}: the encoder reads {most}")
     decided = {name: sizes[name] for name in config.DECIDED if name in sizes}
     return dataclasses.replace(config, **decided), words, pretrained
+
+
+def tokenizer_of(config, folder, resume, texts, read=load_tokenizer, make=train_tokenizer):
+    """The tokenizer of a run: read from its folder on resuming, else made of the training texts."""
+    if resume and folder.tokenizer.exists():
+        return read(folder.tokenizer)
+    return make(texts, config.tokenizer, config.vocab_size)
