@@ -1,5 +1,6 @@
 """One cell of the table: a mixer, what it begins with, a learning rate and a seed."""
 
+import gc
 import math
 import time
 
@@ -22,6 +23,7 @@ def train_cell(corpus, mixer, start, rate, seed):
     config, model = corpus.config, corpus.model(mixer)
     xp, started = backend.get(config.backend), time.perf_counter()
     if xp is not np:
+        gc.collect()  # the last cell's recordings
         xp.get_default_memory_pool().free_all_blocks()
     params = Params.from_arrays(corpus.first_values(model, mixer, start, seed), xp)
     grads, shards = params.zeros_like(), Shards(model, threads=config.threads if xp is np else None)

@@ -13,6 +13,7 @@ from minisum.text import batches
 from minisum.text.tokenizer import TextReader, load_tokenizer
 from train.transfer.matching import match
 
+EVALUATED = 64  # rows at a time: a forward pass keeps what its backward pass would need
 # What a model begins with: every array that has a place, perhaps after each mixer was matched to
 # attention's answers; the word embeddings; or nothing.
 STARTS = {"all": None, "matched": None, "words": ("embedding",), "random": ()}
@@ -61,4 +62,4 @@ class Corpus:
     def in_batches(self, split, limit=None):
         """Batches of a split, texts of like length together."""
         order = np.argsort(self.splits[split][0].lengths[:limit], kind="stable")
-        return (self.batch(split, rows) for rows in batches.batches(order, 256))
+        return (self.batch(split, rows) for rows in batches.batches(order, EVALUATED))
