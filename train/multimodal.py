@@ -158,9 +158,7 @@ class Multimodal(rivals.WithRivals):
         return ((self.tables[split].targets - self.mean) / self.deviation).astype(np.float32)
 
     def order(self, epoch):
-        if self.config.unshuffled:
-            return np.arange(self.train_size)
-        return super().order(epoch)
+        return np.arange(self.train_size) if self.config.unshuffled else super().order(epoch)
 
     @staticmethod
     def resolve(config):

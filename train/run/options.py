@@ -340,31 +340,19 @@ def add_flag(group, field):
         switch = argparse.BooleanOptionalAction
         group.add_argument(flag(field.name), action=switch, help=about["help"])
         return
-    kind, choices, metavar = (
-        about.get("type", field.type),
-        about.get("choices"),
-        about.get("metavar"),
-    )
-    told = about["help"]
+    kind, told = about.get("type", field.type), about["help"]
+    choices, metavar = about.get("choices"), about.get("metavar")
     if choices and metavar is None and len(",".join(choices)) > 50:
         metavar, told = "NAME", f"{told}: {', '.join(choices)}"
     default = "" if field.default is None else f" (default: {field.default})"
-    group.add_argument(
-        flag(field.name),
-        type=utf8 if kind is str else kind,
-        choices=choices,
-        metavar=metavar,
-        help=told.replace("%", "%%") + default,
-    )
+    limits = {"choices": choices, "metavar": metavar, "help": told.replace("%", "%%") + default}
+    group.add_argument(flag(field.name), type=utf8 if kind is str else kind, **limits)
 
 
 def describe_recipes(config_class):
     lines = []
     for recipe, values in config_class.RECIPES.items():
-        flags = " ".join(
-            flag(name) if value is True else f"{flag(name)} {value}"
-            for name, value in values.items()
-        )
+        flags = " ".join(flag(n) if v is True else f"{flag(n)} {v}" for n, v in values.items())
         if flags:
             lines.append(f"--recipe {recipe} means: {flags}. Flags given with it take precedence.")
     return " ".join(lines)
