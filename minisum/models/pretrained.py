@@ -60,11 +60,23 @@ class Pretrained:
         for ours, theirs in SIZES.items():
             if type(self.sizes[ours]) is not int or self.sizes[ours] < 1:
                 raise UserError(f"{self.path / CONFIG} has no {theirs}")
-        self.eps = float(config.get("layer_norm_eps", 1e-12))
+        self.eps = config.get("layer_norm_eps", 1e-12)
+        if type(self.eps) is not float or not 0 < self.eps < 1:
+            raise UserError(f"{self.path / CONFIG}: layer_norm_eps {self.eps} is not known")
         arrays = self.read(WEIGHTS, read_weights)
         self.theirs = {our_name(name): name for name in arrays if our_name(name)}
         self.others = sorted(name for name in arrays if not our_name(name))
         self.arrays = {ours: arrays[name] for ours, name in self.theirs.items()}
+        # No size is believed that the arrays do not bear out.
+        vocab, d, n, layers, _, d_ff, _ = self.sizes.values()
+        shapes = {
+            "embedding": (vocab, d),
+            "positions": (n, d),
+            f"blocks.{layers - 1}.up.W": (d_ff, d),
+        }
+        for name, shape in shapes.items():
+            if (array := self.arrays.get(name)) is None or array.shape != shape:
+                self.refuse(name, array, shape)
 
     def read(self, name, reader):
         try:

@@ -1,5 +1,7 @@
 """An encoder from a folder: the same outputs and gradients as PyTorch's, and honest refusals."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -201,9 +203,9 @@ def test_words_alone(folder):
 def test_names_of_other_years(folder, tmp_path):
     """gamma and beta, and the prefix of a model with a head of its own."""
     arrays, renamed = Pretrained(folder), {}
-    for name in bert_folder.shapes(bert_folder.CONFIG):
+    for name, shape in bert_folder.shapes(bert_folder.CONFIG).items():
         older = name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta")
-        renamed |= {name: None, f"bert.{older}": np.zeros(1, np.float32)}
+        renamed |= {name: None, f"bert.{older}": np.zeros(shape, np.float32)}
     bert_folder.write(tmp_path, arrays=renamed | {"cls.predictions.bias": np.zeros(2, np.float32)})
     older = Pretrained(tmp_path)
     assert older.arrays.keys() == arrays.arrays.keys()
@@ -216,6 +218,7 @@ def test_names_of_other_years(folder, tmp_path):
         ({"config": {"model_type": "roberta"}}, "config.json: model_type roberta is not known"),
         ({"config": {"hidden_act": "relu"}}, "hidden_act relu is not known, only gelu"),
         ({"config": {"num_hidden_layers": None}}, "config.json has no num_hidden_layers"),
+        ({"config": {"layer_norm_eps": "small"}}, "layer_norm_eps small is not known"),
         ({"config": {"num_attention_heads": 3}}, "3 heads do not divide the width 8"),
         (
             {"arrays": {"encoder.layer.1.output.dense.bias": None}},
@@ -255,6 +258,18 @@ def test_a_file_that_is_missing_or_damaged_is_named(folder, tmp_path, name, cont
     with pytest.raises(UserError, match=name):
         Pretrained(tmp_path)
         load_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    "size", ["vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size"]
+)
+def test_a_size_that_the_arrays_do_not_have_is_not_believed(folder, tmp_path, size):
+    """Nothing of that size is made first: it would not fit."""
+    bert_folder.write(tmp_path)
+    config = bert_folder.CONFIG | {size: 10**15}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UserError, match="model.safetensors holds"):
+        Pretrained(tmp_path)
 
 
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path):
