@@ -236,6 +236,10 @@ SMOOTH = {
     "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True),
     "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False),
     "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True),
+    "causal_product of one key for all heads": lambda c: (
+        ops.causal_product, c.normal("B 1 n h"), c.normal("1 1 n h"), c.normal("B H n o"),
+        c.uniform("B H n 1", -2, 0), c.normal("B H h o"),
+    ),
     "causal_product decayed by channel alike": recurrence_case(
         ops.causal_product, "1 H n h", False
     ),
