@@ -31,9 +31,10 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
-    "train/rivals.py": 120,
+    "train/rivals.py": 130,
     "train/forecast_baselines.py": 90,
     "train/forecast_files.py": 70,
+    "train/analyze/heads.py": 90,
     "train/run/comparison.py": 40,
     "minisum/models/bag.py": 70,
     "minisum/models/series_baselines.py": 90,
@@ -46,7 +47,7 @@ LATER = {
     "data/generated/state_tracking.py": 120,
     "data/generated/copying.py": 80,
     "train/compare/sequences.py": 230,
-    "train/compare/recall.py": 150,
+    "train/compare/recall.py": 170,
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
     "minisum/ops/state_space.py": 60,
