@@ -2,6 +2,8 @@
 
 from minisum.backend import array_module
 from minisum.fast.cuda import compiling
+from minisum.fast.cuda.passes import add_bias
+from minisum.fast.cuda.precision import factor
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.products import transposed
 
@@ -9,18 +11,18 @@ from minisum.ops.products import transposed
 def linear(x, W, b=None):
     if not compiling.runs_on(x, W, b):
         return NotImplemented
-    shape, has_bias = x.shape, b is not None
-    rows = x.reshape(-1, shape[-1])
+    shape, (outputs, _), has_bias = x.shape, W.shape, b is not None
+    rows, W = factor(x.reshape(-1, shape[-1])), factor(W)
     y = matmul(rows, W.T)
     if has_bias:
-        y += b
+        add_bias(y, b)
 
     def back(dy):
-        dy = dy.reshape(-1, W.shape[0])
+        dy = factor(dy.reshape(-1, outputs))
         dx, dW = matmul(dy, W).reshape(shape), matmul(dy.T, rows)
         return (dx, dW, sum_rows(dy)) if has_bias else (dx, dW)
 
-    return y.reshape(*shape[:-1], W.shape[0]), back
+    return y.reshape(*shape[:-1], outputs), back
 
 
 def full_product(q, k, v, state=None):
@@ -44,4 +46,5 @@ def sum_rows(x):
     CuPy gives a column to one block of threads: 0.4 ms for (32,768, 256), of which a copy takes
     0.02 (H200, CuPy 14.2).
     """
-    return matmul(array_module(x).ones((1, len(x)), x.dtype), x)[0]
+    ones = array_module(x).ones((1, len(x)), "float32" if x.dtype.kind == "u" else x.dtype)
+    return matmul(ones, x)[0]
