@@ -1,8 +1,10 @@
-"""What one layer of a mixer costs as the text grows: python -m tests.costs NAME [NAME ...]
+"""What one layer of a mixer costs as the text grows: python -m tests.costs [NAME ...]
 
 Forward and backward of one text in float32, width 64, 4 heads: processor time, which other work on
-the machine does not add to, and the most memory that is in use at a time. Then the time to read one
-token after 250 and after 16,000 others. Prints a row of minisum/mixers/figures/costs.json each.
+the machine does not add to, and the most memory in use at a time, beside what two shorter texts
+would have it be if it were a + b n. Then the time to read one token after 250 and after 16,000
+others. Prints a row of minisum/mixers/figures/costs.json each, by default for every mixer but
+attention, whose time is no multiple of n.
 """
 
 import json
@@ -16,56 +18,65 @@ from minisum import machine, mixers
 from minisum.params import Params
 
 WIDTH, HEADS, LENGTHS = 64, 4, (4096, 8192, 16384)
+EARLY, LATE = 250, 16000
 
 
-def processor_seconds(work, repeats=3):
-    """The least of a few, after one to warm up."""
-    work()
-    found = []
-    for _ in range(repeats):
-        start = time.process_time()
+def least_seconds(works, rounds):
+    """Processor time of each, the least of all rounds, in turn so that noise meets them alike."""
+    found = [[] for _ in works]
+    for work in works:
         work()
-        found.append(time.process_time() - start)
-    return min(found)
+    for _ in range(rounds):
+        for work, seconds in zip(works, found, strict=True):
+            start = time.process_time()
+            work()
+            seconds.append(time.process_time() - start)
+    return [min(seconds) for seconds in found]
 
 
-def costs(name):
-    """[name, ratio, ratio, ms, bytes a token, state, ratio of a step's times]."""
+def peak_bytes(work):
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def costs(name, rounds=9):
+    """[name, ratio, ratio, ms, bytes a token, over a + b n, state, ratio of a step's times]."""
     causal = name.partition(":")[0] in mixers.names(causal=True)
     layer = mixers.build(name, WIDTH, HEADS, LENGTHS[-1] + 1, causal)
     rng = np.random.default_rng(0)
     params = Params.from_arrays(layer.init(rng))
 
-    def tokens(n):
-        return rng.normal(size=(1, n, WIDTH)).astype(np.float32)
+    def both_ways(n):
+        x = tokens(rng, n)
+        return lambda: layer(params, x)[1](x)
 
-    seconds = []
-    for n in LENGTHS:
-        x = tokens(n)
-        seconds.append(processor_seconds(lambda x=x: layer(params, x)[1](x)))
-    tracemalloc.start()
-    layer(params, x)[1](x)
-    peak = tracemalloc.get_traced_memory()[1] // LENGTHS[-1]
-    tracemalloc.stop()
+    works = [both_ways(n) for n in LENGTHS]
+    seconds, bytes_ = least_seconds(works, rounds), [peak_bytes(work) for work in works]
+    straight = bytes_[1] + 2 * (bytes_[1] - bytes_[0])
     row = [name, *(round(b / a, 2) for a, b in zip(seconds, seconds[1:], strict=False))]
-    row += [round(1000 * seconds[-1]), peak]
-    return row + ([layer.state_size(16000), steps(layer, params, tokens)] if causal else ["", ""])
+    row += [round(1000 * seconds[-1]), bytes_[-1] // LENGTHS[-1], round(bytes_[-1] / straight, 3)]
+    return row + ([layer.state_size(LATE), steps(layer, params, rng)] if causal else [None, None])
 
 
-def steps(layer, params, tokens):
+def steps(layer, params, rng):
     """How much longer one token takes after 16,000 than after 250."""
-    states = [layer.step(params, tokens(n))[1] for n in (250, 16000)]
-    x = tokens(1)
-    early, late = (
-        processor_seconds(lambda s=s: [layer.step(params, x, s) for _ in range(40)], 7)
-        for s in states
-    )
+    states = [layer.step(params, tokens(rng, n))[1] for n in (EARLY, LATE)]
+    x = tokens(rng, 1)
+    works = [lambda s=s: [layer.step(params, x, s) for _ in range(40)] for s in states]
+    early, late = least_seconds(works, 40)
     return round(late / early, 2)
+
+
+def tokens(rng, n):
+    return rng.normal(size=(1, n, WIDTH)).astype(np.float32)
 
 
 def main():
     machine.keep_freed_memory()
-    for name in sys.argv[1:]:
+    for name in sys.argv[1:] or [name for name in mixers.TABLE if name != "attention"]:
         print(json.dumps(costs(name)), flush=True)
 
 

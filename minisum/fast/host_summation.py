@@ -22,7 +22,8 @@ def direct_summation(ids, table, positions, offset, W, mask=None, power=0.0):
     B, (o, d) = len(ids), W.shape
     mask = np.ones(ids.shape, bool) if mask is None else mask
     factor = positions + offset
-    words, (texts, places), count = ids[mask], mask.nonzero(), mask.sum(axis=1)
+    words = ids[mask].astype(np.intp, copy=False)
+    (texts, places), count = mask.nonzero(), mask.sum(axis=1)
     borders = np.concatenate([[0], count.cumsum()])
     y, chunks, size = np.zeros((B, o), table.dtype), [], max(1, CACHED // d)
     for start in range(0, len(words), size):

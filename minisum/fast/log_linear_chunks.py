@@ -50,8 +50,10 @@ def log_linear_product(q, k, v, log_decay, weights, state=None):
         shares = sum(lam[..., own : own + 1] * (level == own) for own in range(near))
         E, D, far = matmul(transposed(K * xp.exp(total - b)), V), total, []
         for p in range(N.bit_length() - 1):
-            between = _second(total, p)
-            fade = xp.exp(between.cumsum(axis=3) - between + _second(b, p))
+            # Shifted, not a chunk's own total subtracted: its rounding would know the future.
+            before = xp.zeros_like(_second(total, p))
+            before[:, :, :, 1:] = _second(total, p)[:, :, :, :-1]
+            fade = xp.exp(before.cumsum(axis=3) + _second(b, p))
             far.append((p, E[:, :, 0::2], xp.exp(D[:, :, 1::2]), fade))
             E = far[-1][2] * E[:, :, 0::2] + E[:, :, 1::2]
             D = D[:, :, 0::2] + D[:, :, 1::2]
@@ -101,7 +103,7 @@ def _second(x, p):
 def _states(k, v, log_decay, levels):
     """The states (B, H, L, K, V) after the last of the n tokens."""
     xp, n = array_module(k), k.shape[2]
-    faded = k * xp.exp(reverse_cumsum(log_decay, 2) - log_decay)
+    faded = k[:, :, :-1] * xp.exp(reverse_cumsum(log_decay, 2)[:, :, 1:])
     S = xp.zeros((*k.shape[:2], levels, k.shape[-1], v.shape[-1]), k.dtype)
     S[:, :, 0] = matmul(transposed(k[:, :, n - 1 :]), v[:, :, n - 1 :])
     for level in range(1, levels):

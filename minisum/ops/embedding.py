@@ -49,7 +49,7 @@ def embed(ids, table):
     def back(dx):
         return None, RowGradient(ids, dx, shape)
 
-    return table.take(ids, axis=0), back
+    return table.take(ids.astype("intp", copy=False), axis=0), back
 
 
 def modulate(x, positions, offset):

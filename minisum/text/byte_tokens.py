@@ -38,7 +38,7 @@ def make(texts, kind="bpe", vocab_size=8192):
             # HTTP, DNS, disk and parsing all fail in their own ways.
             reason = " ".join(str(error).split())
             raise UserError(
-                f"The tokenizer {name} could not be loaded from the hub: {reason:.200}"
+                f"the tokenizer {name} could not be loaded from the hub: {reason:.200}"
             ) from error
         return _checked(tokenizer, kind)
     tokenizer = train_tokenizer(texts, kind, vocab_size - 1)
@@ -51,7 +51,7 @@ def load(path):
     tokenizer = read_tokenizer(path)
     # First of all: the library would list every number that a vocabulary leaves out.
     if sorted(tokenizer.get_vocab().values()) != list(range(tokenizer.get_vocab_size())):
-        raise UserError(f"{path} does not number its tokens from 0.")
+        raise UserError(f"{path} does not number its tokens from 0")
     tokenizer = _checked(tokenizer, path)
     content = json.loads(tokenizer.to_str())
     library = tokenizers_library()
@@ -61,7 +61,7 @@ def load(path):
         content["pre_tokenizer"] = None
     kinds = {(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer")}
     if not kinds <= {None, "ByteLevel"} or content["model"]["type"] != "BPE":
-        raise UserError(f"{path} does more than split a text into byte pairs.")
+        raise UserError(f"{path} does more than split a text into byte pairs")
     return tokenizer
 
 
@@ -73,7 +73,7 @@ def separator_id(tokenizer) -> int:
 
 def bytes_of_tokens(tokenizer) -> list[bytes]:
     """What each token stands for; b"" for special tokens."""
-    byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
     added = tokenizer.get_added_tokens_decoder().items()
     special = {number for number, token in added if token.special}
     spelled = [b""] * tokenizer.get_vocab_size()
@@ -108,7 +108,7 @@ class TextStream:
         return self.decoder.decode(self.spelled[token])
 
 
-def _byte_characters():
+def byte_characters():
     """The visible character that byte-level tokenizers write for each byte (Radford et al. 2019):
     itself if it is visible, else the next free one from 256 on."""
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
@@ -119,7 +119,7 @@ def _byte_characters():
 def _checked(tokenizer, source):
     decoder = json.loads(tokenizer.to_str())["decoder"]
     if decoder is None or decoder["type"] != "ByteLevel":
-        raise UserError(f"{source} does not work on bytes, which a language model here needs.")
+        raise UserError(f"{source} does not work on bytes, which a language model here needs")
     if not any(tokenizer.token_to_id(name) is not None for name in SEPARATORS):
         tokenizer.add_special_tokens([SEPARATOR])
     return ready(tokenizer)

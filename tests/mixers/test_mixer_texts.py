@@ -153,6 +153,7 @@ def test_a_step_of_no_token_changes_nothing(form):
 
 @every_causal_form
 @settings(max_examples=6)
+@example(case=Case({"B": 2, "n": 9, "H": 2}, 46959, XP), masked=True)  # a change inside a chunk
 @given(case=sizes, masked=st.booleans())
 def test_the_past_does_not_know_the_future(form, case, masked):
     """A change from token s on leaves the outputs before s alike to the last bit."""

@@ -4,11 +4,13 @@ r"""Break every backward pass on purpose, one small mistake at a time: do the te
     python -m tests.mutants minisum/ops/norms.py --sample 20 --seed 1
     python -m tests.mutants --forward                # mistakes in the forward pass as well
     python -m tests.mutants minisum/models --tests models
+    python -m tests.mutants train/launch.py --forward --copy --tests trust/test_processes_end.py
 
 A mutant is the package with one mistake (tests/mutants/mutations.py) in a function `back` or in
 something that `back` calls. The tests are collected once; each mutant is a forked process in which
 the code of one function is exchanged, and the tests that reach the changed statement run until one
-fails, those that compare gradients first. A test that does not end counts as a failure.
+fails, those that compare gradients first. A test that does not end counts as a failure. Code that
+other processes run is changed in a copy of all files, where pytest is started anew (--copy).
 
 Results are kept in .pytest_cache/mutants.json: an interrupted run goes on where it stopped, and
 what survived is tried again once a test has changed. Exit status 1 if a mutant survives that is not
@@ -17,15 +19,18 @@ listed in tests/mutants/equivalent.py with the reason why it changes nothing.
 
 import argparse
 import ast
-import contextlib
 import gc
 import json
 import os
 import random
 import select
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +60,7 @@ TESTS = (
 )
 # Seconds that a test may take in a mutant, beside ten times what it takes otherwise.
 PATIENCE = 10
+MOST_IN_A_COPY = 300  # and all of them where the files are copied
 
 
 def mark(source, chosen, reached):
@@ -63,7 +69,7 @@ def mark(source, chosen, reached):
     source.tree = marked = ast.parse(source.text)
     twins = dict(zip(ast.walk(tree), ast.walk(marked), strict=True))
     for node in list(ast.walk(marked)):
-        for field in ("body", "orelse"):
+        for field in ("body", "orelse", "finalbody"):
             block = getattr(node, field, None)
             if isinstance(block, list) and not isinstance(node, (ast.Module, ast.ClassDef)):
                 lines = [ast.parse(f"_reached({s.lineno})").body[0] for s in block]
@@ -112,17 +118,16 @@ class Runner:
         return not self.failed
 
 
-def reach(runner, chosen):
-    """[(name, seconds, lines reached)] of every test; the name of one that fails as it is."""
+def reach(runner, chosen, places):
+    """[(place, seconds, lines reached or None if it fails)] of the tests at `places`."""
     reached, found = set(), []
     for source in set(chosen.values()):
         mark(source, chosen, reached)
-    for item in runner.items:
+    for place in places:
         reached.clear()
         started = time.perf_counter()
-        if not runner.passes(item):
-            return item.nodeid
-        found.append([item.nodeid, time.perf_counter() - started, sorted(reached)])
+        passes = runner.passes(runner.items[place])
+        found.append([place, time.perf_counter() - started, sorted(reached) if passes else None])
     return found
 
 
@@ -132,14 +137,17 @@ def in_a_child(work):
     if os.fork():
         os.close(write)
         return os.fdopen(read)
-    status = 1
-    with contextlib.suppress(BaseException):
+    status, stderr = 1, sys.stderr
+    try:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         result = json.dumps(work())
         with os.fdopen(write, "w") as file:
             file.write(result)
         status = 0
-    os._exit(status)
+    except Exception:
+        traceback.print_exc(file=stderr)
+    finally:
+        os._exit(status)
 
 
 def fate(runner, mutant, tests):
@@ -194,31 +202,78 @@ def text_of(test):
 def try_all(runner, waiting, chosen, jobs, book):
     """Find out what notices each of the `waiting` mutants, `jobs` at a time."""
     started = time.perf_counter()
-    with in_a_child(lambda: reach(runner, chosen)) as file:
-        tests = json.loads(file.read() or '"a test"')
-    os.wait()
-    if isinstance(tests, str):
-        raise SystemExit(f"{tests} fails without any mistake: mend it first")
+    everywhere = range(len(runner.items))
+    shares = [everywhere[first::jobs] for first in range(jobs)]
+    files = [in_a_child(partial(reach, runner, chosen, share)) for share in shares]
+    found = [json.loads(file.read() or "[]") for file in files]
+    for file in files:
+        file.close()
+        os.wait()
+    tests = sorted(test for part in found for test in part)
+    if len(tests) < len(everywhere):
+        raise SystemExit("the tests did not come to an end, without any mistake")
     places = {}
-    for index, (name, seconds, lines) in enumerate(tests):
-        for file, line in lines:
+    for index, seconds, lines in tests:
+        name = runner.items[index].nodeid
+        if lines is None:
+            print(f"left out: {name} fails without any mistake")
+        for file, line in lines or ():
             places.setdefault((file, line), []).append(("gradient" not in name, seconds, index))
     print(f"{len(tests)} tests in {time.perf_counter() - started:.0f} s", flush=True)
+    fitting = {m: sorted(places.get((m.source.file, m.line), [])) for m in waiting}
+
+    def trial(mutant):
+        return fate(runner, mutant, fitting[mutant])
+
+    judge_all(waiting, trial, jobs, book, lambda mutant: f"{len(fitting[mutant])} tests")
+
+
+def judge_all(waiting, trial, jobs, book, told):
+    """Write what trial(mutant) says of each into the book, `jobs` at a time; print survivors."""
+    started = time.perf_counter()
     waiting, running = list(waiting), {}
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
-            fitting = sorted(places.get((mutant.source.file, mutant.line), []))
-            running[in_a_child(lambda m=mutant, f=fitting: fate(runner, m, f))] = mutant
+            running[in_a_child(partial(trial, mutant))] = mutant
         for file in select.select(list(running), [], [])[0]:
             with file:
                 answer = file.read()
             os.wait()
-            book[running.pop(file)] = json.loads(answer) if answer else "(did not end)"
+            mutant = running.pop(file)
+            book[mutant] = json.loads(answer) if answer else "(did not end)"
+            if not book[mutant]:
+                print(f"line {mutant.line}, {told(mutant)}: {mutant.key}", flush=True)
             if len(waiting) % 50 == 0:
                 book.save()
                 seconds = time.perf_counter() - started
                 print(f"{seconds:5.0f} s: {len(waiting)} to go", flush=True)
+
+
+def fate_in_a_copy(mutant, tests, names):
+    """As `fate`, where the mistake is in a copy of the files: for code that other processes run."""
+    mutant.mistake.make()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
+        mutated = ast.unparse(ast.fix_missing_locations(mutant.source.tree))
+        (copy / mutant.source.file).write_text(mutated, encoding="utf-8")
+        tests = [str(copy / Path(test).relative_to(ROOT)) for test in tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        try:
+            run = subprocess.run(
+                [*command, *tests, "-k", names], cwd=copy, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=MOST_IN_A_COPY,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return "(did not end)"
+    failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return "" if run.returncode == 0 else failed[0] if failed else f"(status {run.returncode})"
+
+
+def files_in(folder):
+    """Its Python files: a package's own __init__.py gathers names, its __main__.py is a command."""
+    return [f for f in sorted(folder.glob("*.py")) if f.name[0] != "_" or f.name == "__main__.py"]
 
 
 def report(everyone, book, full):
@@ -242,12 +297,13 @@ def main():
     parser.add_argument("--examples", type=int, default=25, help="per property (default: 25)")
     parser.add_argument("--tests", nargs="*", default=TESTS, help="test files or test names")
     parser.add_argument("-k", default="", help="only tests whose names match, as in pytest")
+    parser.add_argument("--copy", action="store_true", help="for code of other processes, slowly")
     parser.add_argument("--full", action="store_true", help="print the noticed ones too")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     options = parser.parse_args()
 
     paths = [ROOT / path for path in options.paths]
-    files = [f for p in paths for f in ([p] if p.suffix else sorted(p.glob("[!_]*.py")))]
+    files = [f for p in paths for f in ([p] if p.suffix else files_in(p))]
     sources = [Source(file) for file in files]
     everyone = list(mutants(sources, options.forward))
     hopeful = [mutant for mutant in everyone if not changes_nothing(mutant.key)]
@@ -258,10 +314,16 @@ def main():
     book = Book(options.results, tests, options.k)
     waiting = [mutant for mutant in hopeful if mutant not in book]
     print(f"{len(waiting)} of {len(hopeful)} to try", flush=True)
-    if waiting:
+    if waiting and options.copy:
+        trial = partial(fate_in_a_copy, tests=tests, names=options.k)
+        judge_all(waiting, trial, options.jobs, book, lambda mutant: "in a copy")
+        book.save()
+    elif waiting:
         chosen = functions(sources, options.forward)
         work = partial(try_all, waiting=waiting, chosen=chosen, jobs=options.jobs, book=book)
-        arguments = ["-s", "-p", "no:terminal", "-o", "addopts=", "-k", options.k]
+        # The package imports Hypothesis before pytest can rewrite it, which would be an error.
+        ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        arguments = ["-s", "-p", "no:terminal", "-o", "addopts=", "-k", options.k, *ignored]
         try:
             status = pytest.main([*arguments, *tests], plugins=[Runner(work, options.examples)])
             if status:

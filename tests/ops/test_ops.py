@@ -1,5 +1,7 @@
 """Every op's gradient, in each form: exact where piecewise linear, else by differences."""
 
+import numpy as np
+import pytest
 from conftest import XP
 from forms import OPS, every_form
 from hypothesis import given
@@ -47,3 +49,23 @@ def test_a_normed_vector_has_mean_zero_and_variance_one(case):
 def test_a_text_is_cut_into_no_more_chunks_than_it_fills():
     shapes = [split(XP.ones((1, 2, n, 3)), 4).shape for n in (1, 4, 5, 8)]
     assert shapes == [(1, 2, chunks, 4, 3) for chunks in (1, 1, 2, 2)]
+
+
+class Table(np.ndarray):
+    """Reads rows by the platform's own integers alone, as NumPy does with 32-bit indices."""
+
+    def take(self, indices, **options):
+        assert indices.dtype == np.intp
+        return super().take(indices, **options)
+
+
+@pytest.mark.parametrize("form", ("embed", "direct_summation", "direct_summation.plain"))
+def test_ids_of_any_width_can_be_read_where_indices_have_32_bits(form):
+    """In a browser int64 is wider than an index, which `take` refuses; here int32 is another."""
+    ids, table = np.array([[3, 1, 3], [0, 2, 1]], np.int32), np.arange(8.0).reshape(4, 2)
+    more = () if form == "embed" else (np.ones((3, 2)), 1.0, np.ones((2, 2)))
+    op = getattr(ops, form.partition(".")[0])
+    op = op.plain if "." in form else op
+    y, back = op(ids, table.view(Table), *more)
+    expected, _ = op(ids.astype(np.int64), table, *more)
+    assert np.array_equal(y, expected) and back(np.ones_like(y))

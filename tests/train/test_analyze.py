@@ -1,6 +1,7 @@
 """Looking inside: the contributions are exact, the geometry is what its names say."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,10 +13,11 @@ from minisum import checkpoint, files
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.params import Params
-from minisum.runs.classifier import Explanation, contributions
+from minisum.runs.classifier import contributions
+from minisum.runs.explanation import Explanation
 from train import causal, classifier
 from train.analyze import __main__ as analyze
-from train.analyze import geometry
+from train.analyze import geometry, heads
 from train.analyze.contributions import account_of, in_html, in_terminal
 from train.command_line import main
 
@@ -52,7 +54,7 @@ def test_attention_has_no_exact_contributions():
 
 def account(words):
     rng = np.random.default_rng(0)
-    model = models.build("summation", 30, 8, 3, 9)
+    model = models.build("summation", 30, 8, 3, max(9, len(words)))
     params = Params.from_arrays(model.init(rng))
     ids = rng.integers(0, 30, len(words))
     shares = contributions(model, params, ids, np.ones(len(words), bool))
@@ -69,6 +71,15 @@ def test_an_account_adds_up_and_is_shown_without_its_markup():
     assert "<script>" not in page and "&lt;script&gt;" in page and "a &amp; b" in page
     assert "\x1b" in in_terminal(found, coloured=True)
     assert "one(" in in_terminal(found, coloured=False)
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_long_texts_are_wrapped(monkeypatch, coloured):
+    monkeypatch.setenv("COLUMNS", "40")
+    words = [f"word{i % 30}" for i in range(60)]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(account(words), coloured)).split("\n")
+    assert re.findall(r"word\d+", "\n".join(lines)) == words
+    assert 8 < len(lines) < 31 and max(map(len, lines)) <= 40
 
 
 def test_a_text_without_words_can_be_shown():
@@ -155,6 +166,40 @@ def test_layers_of_language_models(tmp_path, capsys):
         assert len(found["cosines"]) == 2 and len(found["participation"]) == 3
         assert found["tokens"] <= 50 and all(1 <= v <= 16 for v in found["participation"])
     assert "hybrid" in capsys.readouterr().out
+
+
+def test_heads_of_token_statistics(tmp_path, capsys):
+    """Each layer's step lowers the bound, which is above the rate; the shares add up to one."""
+    text = "\n".join(f"the {word} sees the {word}" for word in ["cat", "dog", "cow"] * 60)
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    flags = ["--data", tmp_path / "text.txt", "--width", 16, "--layers-pattern", "tssa*2,attention",
+             "--max-len", 8, "--heads", 2, "--vocab-size", 300, "--epochs", 1, "--threads", 1,
+             "--out", tmp_path / "run"]  # fmt: skip
+    assert main(causal.LanguageModelling, [str(flag) for flag in flags]) == 0
+    assert run(tmp_path / "run", "--out", tmp_path / "out", "--tokens", 50) == 0
+    layers = json.loads((tmp_path / "out" / "layers.json").read_text())["tssa*2,attention"]["tssa"]
+    assert [found["layer"] for found in layers] == [1, 2]
+    for found in layers:
+        assert 0 < found["rate"] <= found["bound"] and found["after"] < found["bound"]
+        assert sum(found["shares"]) == pytest.approx(1, abs=1e-6)
+    assert all(found["strongest"][0] != found["strongest"][1] for found in layers)
+    assert "TSSA in layer 2: coding rate" in capsys.readouterr().out
+
+
+def test_the_tokens_of_a_head_are_those_with_the_largest_mean_membership():
+    class Tokenizer:
+        def decode(self, ids):
+            return "abcd"[ids[0]]
+
+    ids = np.array([0, 1, 0, 2, 1, 0, 3, 3, 0, 0, 1, 1, 1, 2, 2, 2, 2])  # d too rarely
+    own = np.array([0.9, 0.2, 0.5, 1.0])[ids]
+    own[[0, 2]] = 0.5, 0.1  # a's mean: 0.66
+    memberships = np.stack([own, 1 - own], axis=1)
+    texts = [([1.0, 2.0, 1.5], memberships[:6]), ([2.0, 3.0, 2.5], memberships[6:])]
+    found = heads.summed_up(0, texts, ids, Tokenizer())
+    assert found["strongest"] == [["a", "c", "b"], ["b", "c", "a"]]
+    assert [found[name] * 17 for name in ("rate", "bound", "after")] == pytest.approx([3, 5, 4])
+    assert found["shares"] == pytest.approx([own.mean(), 1 - own.mean()])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ from minisum.params import flatten
 from train.compare import __main__ as compare
 from train.compare import cell as compare_cell
 from train.compare import tasks as compare_tasks
+from train.run.options import parser_for
+from train.run.report import Report
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--width", "8", "--heads", "2", "--layers", "1", "--steps", "3", "--batch-size", "4",
@@ -38,7 +40,7 @@ def cells(out):
 
 
 def config_of(*arguments):
-    parser = compare.parser_for(compare.CompareConfig, "compare", "")
+    parser = parser_for(compare.CompareConfig, "compare", "")
     return compare.resolve(vars(parser.parse_args([str(a) for a in arguments])))
 
 
@@ -57,7 +59,9 @@ def test_files_of_a_comparison(capsys, tmp_path):
     names = ["tssa", "deltanet", "projection"]
     assert set(done) == {f"{name}-seed{seed}" for name in names for seed in (0, 1)}
     content = json.loads((out / "comparison.json").read_text())
-    assert content["baselines"] == {"chance": 1 / 8, "any of its values": 1 / 2}
+    readers = "most frequent answer", "first token", "last token"
+    assert list(content["baselines"]) == ["chance", "any of its values", *readers]
+    assert content["baselines"]["chance"] == 1 / 8
     assert {row["mixer"] for row in content["mixers"]} == set(names)
     for row in content["mixers"]:
         values = [cell["accuracy"] for cell in done.values() if cell["mixer"] == row["mixer"]]
@@ -69,7 +73,7 @@ def test_files_of_a_comparison(capsys, tmp_path):
     with open(out / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["mixer"] for row in rows[:3]] == [row["mixer"] for row in content["mixers"]]
-    assert [row["mixer"] for row in rows[3:]] == ["(chance)", "(any of its values)"]
+    assert [row["mixer"] for row in rows[3:5]] == ["(chance)", "(any of its values)"]
     assert float(rows[0]["mean"]) == means[0]
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*names, "any of its values", "once, after the last"))
@@ -159,7 +163,7 @@ def test_changed_and_damaged_cells(capsys, tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ("--mixers magic", "unknown 'magic'"),
+        ("--mixers magic", "--mixers 'magic'"),
         ("--mixers ,", "--mixers names nothing"),
         ("--mixers projection --without-projection", "no mixer is left"),
         ("--task recall --max-depth 3", "--max-depth has no meaning for --task recall"),
@@ -240,7 +244,7 @@ def test_tasks(monkeypatch, arguments):
     assert not np.array_equal(first[key], task.train_batch(0, 2)[key])
     assert sum(batch["targets"].size for batch in task.test_batches()) == 12
     assert set(task.baselines()) and all(np.isfinite(list(task.baselines().values())))
-    report = compare.Report()
+    report = Report()
     result = compare_cell.train_cell(task, "linear_attention", 0, report)
     assert np.isfinite(result[task.metric])
 
@@ -295,7 +299,7 @@ def test_learns_recall_and_regression():
     config = config_of(*small, "--task", "regression", "--dims", 1, "--pairs", 6, "--noise", 0,
                      "--steps", 150, "--lr", 0.01, "--batch-size", 32)  # fmt: skip
     task = compare_tasks.build(config)
-    report = compare.Report()
+    report = Report()
     mixing, alone = (
         compare_cell.train_cell(task, mixer, 0, report)["squared_error"]
         for mixer in ("attention", "projection")

@@ -13,16 +13,24 @@ SMALLEST_SPREAD = 1e-8
 def principal_plane(layers):
     """All layers' tokens (T, 2) in the plane in which all of them together spread most.
 
-    One fit over all layers, so that they can be compared. Each axis is turned so that its largest
-    component is positive: the sign of a principal component has no meaning.
+    One fit over all layers, so that they can be compared.
+    """
+    centre, axes = principal_axes(layers)
+    return [(layer - centre) @ axes for layer in layers]
+
+
+def principal_axes(layers):
+    """The mean (d,) of all layers' tokens, and the two axes (d, 2) along which they spread most.
+
+    Each axis is turned so that its largest component is positive: the sign of a principal component
+    has no meaning.
     """
     stacked = np.concatenate(layers).astype(np.float64)
     centre = stacked.mean(axis=0)
     # Eigenvectors of the (d, d) scatter: the tokens are many more than the channels.
     _, vectors = np.linalg.eigh((stacked - centre).T @ (stacked - centre))
     axes = vectors[:, ::-1][:, :2]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    return [(layer - centre) @ axes for layer in layers]
+    return centre, axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
 
 
 def consecutive_cosines(layers):

@@ -4,22 +4,28 @@ import html
 
 from minisum.files import read_lines
 
-WIDTH, HEIGHT, LEFT, BOTTOM, GAP = 380, 220, 56, 34, 24
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, GAP = 380, 230, 72, 28, 44, 24
 # Told apart by the colour-blind, and in grey by their dashes.
 LINES = {
     "train_loss": 'stroke="rgb(0,114,178)" stroke-width="2"',
     "loss": 'stroke="rgb(86,180,233)" stroke-width="1"',
     "other": 'stroke="rgb(213,94,0)" stroke-width="2" stroke-dasharray="6 3"',
 }
+LABELS = {"loss": "loss of a step", "step": "training step"}
 SPLITS = ("train", "val", "test")
 
 
 def learning_curves(path):
-    """An SVG of panels from a metrics.jsonl: the losses, and each other validation metric."""
-    records = []
-    if path.exists():
-        found = read_lines(path)  # what is not finite is null there
-        records = [{n: v for n, v in record.items() if v is not None} for record in found]
+    """An SVG of the curves in a metrics.jsonl; of none if there is no such file."""
+    return draw_curves(read_lines(path) if path.exists() else [])
+
+
+def draw_curves(records):
+    """An SVG of panels: the losses, and each other metric, against the step or the epoch.
+
+    records: dicts in the order of time; None, for what is not finite, is left out.
+    """
+    records = [{n: v for n, v in record.items() if v is not None} for record in records]
     found = dict.fromkeys(name for record in records for name in record)
     names = [name for name in found if name == "loss" or name.partition("_")[0] in SPLITS]
     losses = [name for name in names if name.endswith("loss")]
@@ -36,10 +42,10 @@ def learning_curves(path):
 
 
 def panel(records, names):
-    """The elements of one panel: metrics against the step, with axes and a legend."""
+    """The elements of one panel: metrics against the time of all records, axes and a legend."""
     key = "step" if "step" in records[0] else "epoch"
     drawn = [record for record in records if any(name in record for name in names)]
-    first, last = drawn[0][key], drawn[-1][key]
+    first, last = records[0][key], records[-1][key]
     values = [record[name] for record in drawn for name in names if name in record]
     low, high = min(values), max(values)
     high = high if high > low else low + max(1, abs(low))
@@ -48,7 +54,7 @@ def panel(records, names):
         return LEFT + (WIDTH - LEFT - 12) * (place - first) / max(1, last - first)
 
     def y(value):
-        return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - 28) * (value - low) / (high - low)
+        return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (value - low) / (high - low)
 
     for value in (low, (low + high) / 2, high):
         height = f'y1="{y(value):.1f}" y2="{y(value):.1f}"'
@@ -56,14 +62,17 @@ def panel(records, names):
         yield text(LEFT - 6, y(value) + 4, f"{value:.3g}", "end")
     for place in sorted({first, last}):
         yield text(x(place), HEIGHT - BOTTOM + 16, f"{place:,}", "middle")
-    yield text((LEFT + WIDTH) / 2, HEIGHT - 4, key, "middle")
+    yield text((LEFT + WIDTH) / 2, HEIGHT - 8, LABELS.get(key, key), "middle")
+    what = "loss" if len(names) > 1 else names[0].partition("_")[2].replace("_", " ") or names[0]
+    turned = f'transform="translate(14 {(HEIGHT - BOTTOM + TOP) / 2}) rotate(-90)"'
+    yield f"<g {turned}>{text(0, 0, what, 'middle')}</g>"
     for number, name in enumerate(names):
         style = LINES.get(name, LINES["other"])
         points = " ".join(f"{x(r[key]):.1f},{y(r[name]):.1f}" for r in drawn if name in r)
         yield f'<polyline points="{points}" fill="none" {style}/>'
-        start = LEFT + 112 * number
+        start = LEFT + 104 * number
         yield f'<line x1="{start}" x2="{start + 20}" y1="12" y2="12" {style}/>'
-        yield text(start + 25, 16, name.replace("_", " "), "start")
+        yield text(start + 25, 16, LABELS.get(name, name.replace("_", " ")), "start")
 
 
 def text(x, y, written, anchor):
