@@ -45,6 +45,7 @@ LATER = {
     "minisum/fast/cuda/precision.py": 70,
     "minisum/fast/cuda/running.py": 20,
     "minisum/fast/cuda/passes.py": 40,
+    "minisum/fast/cuda/sums.py": 30,
     "minisum/fast/cuda/decayed.py": 40,
     "minisum/fast/cuda/fused_attention.py": 70,
     "data/generated/state_tracking.py": 120,

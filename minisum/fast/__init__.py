@@ -39,6 +39,7 @@ FORMS = {
     "score_targets": (["blocked_losses"], ["blocked_losses"]),
     "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),
     "slot_product": (["chunked_slots"], ["chunked_slots"]),
+    "sum_leading": ([], ["cuda.sums"]),
     "unit_triangular_solve": ([], ["cuda.triangular"]),
     "wkv": (["wkv_scan"], ["wkv_scan"]),
     "window_attention": (["blocked_window"], ["blocked_window"]),

@@ -50,7 +50,6 @@ def rms_norm(x, gain, eps=1e-6):
     def back(dy):
         g = dy * gain
         dx = r * g - x * r**3 * (g * x).mean(axis=-1, keepdims=True)
-        dgain = (dy * x * r).sum(axis=tuple(range(x.ndim - 1)))
-        return dx, dgain
+        return dx, sum_leading(dy * x * r)
 
     return y, back

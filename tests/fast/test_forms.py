@@ -43,6 +43,7 @@ FUNCTIONS = {
     "cumsum": lambda c: (c.normal("B n d"), 1),
     "cumsum of heads": lambda c: (c.normal("B H n h"), 2),
     "cumsum reversed": lambda c: (c.normal("B n d"), 1, True),
+    "sum_leading": lambda c: (c.normal("B n d"),),
     "normal_cdf": lambda c: (c.normal("B n d", 4.0),),
     "score_targets": lambda c: (
         c.normal("B n d"), c.normal("V d"), c.normal("V"), c.ids("B n", c.V, -1)
