@@ -7,6 +7,7 @@ part that points that way (and, for layer norm, the part that shifts all entries
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
+from minisum.ops.linear import sum_leading
 
 
 @has_fast_forms
