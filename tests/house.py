@@ -44,7 +44,7 @@ LATER = {
     "minisum/fast/decayed_products.py": 70,
     "minisum/fast/cuda/precision.py": 70,
     "minisum/fast/cuda/running.py": 20,
-    "minisum/fast/cuda/passes.py": 40,
+    "minisum/fast/cuda/passes.py": 60,
     "minisum/fast/cuda/sums.py": 30,
     "minisum/fast/cuda/decayed.py": 40,
     "minisum/fast/cuda/fused_attention.py": 70,

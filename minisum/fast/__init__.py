@@ -18,6 +18,7 @@ from importlib import import_module
 # Modules to be asked, first to last: for NumPy's arrays, and for CuPy's.
 FORMS = {
     "adam_update": (["host_adam"], ["cuda.adam"]),
+    "add_scaled": ([], ["cuda.passes"]),
     "add_rows": (["host_embedding"], []),
     "attention": (["host_attention"], ["cuda.attention"]),
     "causal_product": (["chunked_product"], ["chunked_product"]),

@@ -29,6 +29,12 @@ def linear(x, W, b=None):
 
 
 @has_fast_forms
+def add_scaled(x, y, scale=1.0):
+    """x + scale y."""
+    return x + (y if scale == 1 else y * scale)
+
+
+@has_fast_forms
 def sum_leading(x):
     """x (.., d) summed over all axes but the last -> (d)."""
     return x.sum(axis=tuple(range(x.ndim - 1)))

@@ -35,6 +35,16 @@ __global__ void add_bias(T* x, const T* b, int packs, int columns) {
     write<K>(x + (long long)i * K, sum);
 }
 
+// x + scale y
+template <typename T, int K>
+__global__ void add_scaled(const T* x, const T* y, T* sum, int packs, T scale) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= packs) return;
+    Pack<T, K> a = read<K>(x + (long long)i * K), b = read<K>(y + (long long)i * K);
+    for (int k = 0; k < K; ++k) a.of[k] += scale * b.of[k];
+    write<K>(sum + (long long)i * K, a);
+}
+
 template <typename T, int K>
 __global__ void to_bfloat16(const T* x, unsigned short* y, int packs) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;

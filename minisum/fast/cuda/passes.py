@@ -27,12 +27,26 @@ def relu(x):
 def add_bias(x, b):
     """Each row of x (.., d), without gaps, += b (d)."""
     (b,) = compiling.contiguous(b)
-    one_pass("add_bias", x, b, columns=len(b))
+    one_pass("add_bias", x, b, len(b), columns=len(b))
 
 
-def one_pass(kernel, x, *arrays, columns=None):
-    """A kernel of passes.cu, a thread a pack of x. columns: of each row, where that matters."""
+def add_scaled(x, y, scale=1.0):
+    """One kernel, for a scale that the host knows."""
+    if not compiling.runs_on(x, y) or x.shape != y.shape or not isinstance(scale, float):
+        return NotImplemented
+    x, y = compiling.contiguous(x, y)
+    total = array_module(x).empty_like(x)
+    one_pass("add_scaled", x, y, total, scale)
+    return total
+
+
+def one_pass(kernel, x, *arguments, columns=None):
+    """A kernel of passes.cu, a thread a pack of x: arrays, the number of packs, other arguments.
+
+    columns: of each row, where that matters.
+    """
+    arrays = [a for a in arguments if hasattr(a, "dtype")]
     K = compiling.packing(columns or x.size, x, *arrays)
-    sizes = (x.size // K,) if columns is None else (x.size // K, columns)
-    grid = (-(-x.size // (256 * K)),)
+    grid, others = (-(-x.size // (256 * K)),), arguments[len(arrays) :]
+    sizes = x.size // K, *others
     compiling.launch(f"passes.{kernel}", grid, (256,), x, *arrays, *sizes, pack=K)
