@@ -283,8 +283,9 @@ def test_attention(monkeypatch, dtype, causal, masked, n, m, heads_at_a_time):
     assert_agree(*with_and_without(monkeypatch, compute), dtype)
 
 
-# Of an entry, in units of the largest: three products of TF32 make one of float32.
-ROUNDING = {"float32": 2e-6, "tf32": 3e-3, "bf16": 3e-2}
+# Of an entry, in units of the largest. Three products of TF32 make one of float32, but for its last
+# two bits, which are cut off.
+ROUNDING = {"float32": 5e-6, "tf32": 3e-3, "bf16": 3e-2}
 
 
 @pytest.mark.parametrize("chosen", backend.PRECISIONS)
