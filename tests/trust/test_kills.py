@@ -180,7 +180,7 @@ def said(place, tag):
 
 
 def assert_same(found, expected, name):
-    assert set(found) == set(expected), name
+    assert set(found) == set(expected), (name, set(found) ^ set(expected))
     for file in expected:
         if ON_HOST:
             assert found[file] == expected[file], (name, file)
