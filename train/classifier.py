@@ -86,7 +86,7 @@ class ClassifierConfig(TextConfig):
     vocab_size: int = changed(TextConfig, "vocab_size", 80_000)
     max_len: int = changed(TextConfig, "max_len", 512)
     epochs: int = option(
-        None, "passes over the training rows (default: 15, or up to 100, as many as make 3,000 "
+        None, "passes over the training rows (default: 8, or up to 100, as many as make 3,000 "
         "steps)", **N,
     )  # fmt: skip
     lr: float = option(
