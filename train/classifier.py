@@ -83,7 +83,7 @@ class ClassifierConfig(InitConfig, OwnTexts):
     vocab_size: int = changed(OwnTexts, "vocab_size", 80_000)
     max_len: int = changed(OwnTexts, "max_len", 512)
     epochs: int = option(
-        None, "passes over the training rows (default: 15, or up to 100, as many as make 3,000 "
+        None, "passes over the training rows (default: 8, or up to 100, as many as make 3,000 "
         "steps)", **N,
     )  # fmt: skip
     lr: float = option(
