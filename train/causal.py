@@ -24,7 +24,8 @@ from minisum.text.tokenizer import encode
 from train import command_line
 from train.run.options import LayerPattern, N, changed, option, recipes
 from train.run.own_data import OwnTexts, of_name
-from train.run.task import Task, tokenizer_of
+from train.run.task import Task
+from train.texts import tokenizer_of
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 

@@ -26,9 +26,8 @@ from train import rivals
 from train.command_line import main
 from train.run import figures
 from train.run.answers import table_rows, write_answers
-from train.run.options import LIST, NAME, RATE, N, changed, option, recipes, refuse
+from train.run.options import LIST, NAME, RATE, InitConfig, N, changed, option, recipes, refuse
 from train.run.own_data import OwnTexts, of_name
-from train.run.task import tokenizer_of
 
 REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -39,7 +38,7 @@ TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patien
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultimodalConfig(OwnTexts):
+class MultimodalConfig(InitConfig, OwnTexts):
     dataset: str = of_name(OwnTexts, DEFAULT, NAMES, "table")
     text_column: str = option(None, "the column of texts", "data", **NAME)
     numeric_columns: tuple = option(
@@ -70,10 +69,6 @@ class MultimodalConfig(OwnTexts):
         "attention; published: sum for summation, mean for attention)", "model",
         choices=(*POOLING, "published"),
     )  # fmt: skip
-    attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
-        "smaller", "model", choices=("glorot", "keras"),
-    )  # fmt: skip
     unmasked: bool = option(
         False, "pad to --max-len and read the padding as words, as first published", "model"
     )
@@ -95,6 +90,8 @@ class MultimodalConfig(OwnTexts):
             self.check_heads()
         if self.mixer in rivals.REGRESSORS:
             rivals.require()
+        if self.init_from is not None and self.mixer not in ("summation", "words"):
+            raise UserError(f"--init-from: --mixer {self.mixer} reads no text with an encoder")
         if self.mixer in SOLVED:
             refuse(TRAINING, given, f"--mixer {self.mixer} is solved, not trained")
 
@@ -120,13 +117,15 @@ class Multimodal(rivals.WithRivals):
 
     @classmethod
     def load(cls, config, folder, resume):
+        from train.texts import texts_of
+
         columns = config.pick("text_column", "numeric_columns", "target")
         data = load_multimodal(**config.source(), **columns, **config.split())
-        texts = data.splits["train"].texts
-        return cls(config, data, tokenizer_of(config, folder, resume, texts))
+        config, words, pretrained = texts_of(config, folder, resume, data.splits["train"].texts)
+        return cls(config, data, words, pretrained)
 
-    def __init__(self, config, data, tokenizer):
-        super().__init__(self.resolve(config), data, tokenizer)
+    def __init__(self, config, data, tokenizer, pretrained=None):
+        super().__init__(self.resolve(config), data, tokenizer, pretrained)
         self.data, self.tables = data, data.splits
         known = self.tables["train"]
         self.train_size = len(known)
@@ -160,9 +159,7 @@ class Multimodal(rivals.WithRivals):
         return ((self.tables[split].targets - self.mean) / self.deviation).astype(np.float32)
 
     def order(self, epoch):
-        if self.config.unshuffled:
-            return np.arange(self.train_size)
-        return super().order(epoch)
+        return np.arange(self.train_size) if self.config.unshuffled else super().order(epoch)
 
     @staticmethod
     def resolve(config):
@@ -221,6 +218,7 @@ class Multimodal(rivals.WithRivals):
                 for name, value in measured.items()
             },
             **self.rival_settings(),
+            **(self.pretrained.account if self.pretrained else {}),
         }
 
     def model_spec(self):
@@ -237,8 +235,10 @@ class Multimodal(rivals.WithRivals):
         config = self.config
         if config.mixer in rivals.REGRESSORS:
             return {"kind": config.mixer}
-        pooling = config.pooling or TUNED_POOLING.get(config.mixer)
+        reader = "attention" if self.pretrained else config.mixer
+        pooling = config.pooling or TUNED_POOLING.get(reader)
         return {
+            **({"encoder": self.pretrained.encoder} if self.pretrained else {}),
             "kind": "regressor",
             "mixer": config.mixer,
             "vocab": self.vocab,
