@@ -96,7 +96,7 @@ LATER = {
     "train/run/lines.py": 70,
     "train/run/tables.py": 60,
     "train/run/sweeps.py": 50,
-    "train/run/own_data.py": 70,
+    "train/run/own_data.py": 130,
     "train/run/cautions.py": 30,
     "train/run/finished.py": 50,
     "train/page": 130,
