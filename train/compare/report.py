@@ -4,12 +4,14 @@ import numpy as np
 
 import minisum
 from minisum import files
+from train.run.figures import COLOURS, picture
 from train.run.figures import finish as finish_axes
-from train.run.figures import picture
 from train.run.report import csv_of, duration, readable
 from train.run.tables import aligned
 
 LINES = ("--", ":", "-.", "-")
+# Of reference: power of n, name, dashes.
+SLOPES = ((1, "proportional to n", (0, (1, 2))), (2, "proportional to n²", (0, (4, 2, 1, 2))))
 
 
 def header(report, config, task, settings, baselines):
@@ -122,7 +124,7 @@ def draw_comparison(figure, rows, results, task, baselines):
     figure.set_figheight(1.6 + 0.34 * max(len(rows), 5))
     places = {row["mixer"]: place for place, row in enumerate(rows[::-1])}
     panels = (
-        ("mean", 1, "lightsteelblue", f"test {task.metric.replace('_', ' ')}, a dot a seed"),
+        ("mean", 1, "C4", f"test {task.metric.replace('_', ' ')}, mean of the seeds"),
         ("tokens_per_second", 1000, "C0", "1,000 tokens per second"),
         ("step_memory_bytes", 2**20, "C0", "MiB a step"),
     )
@@ -134,10 +136,9 @@ def draw_comparison(figure, rows, results, task, baselines):
         axes.grid(axis="x", alpha=0.3)
     scores = grid[0]
     scores.set_yticks(list(places.values()), list(places))
-    for result in results:
-        if result[task.metric] is not None:
-            at = result[task.metric], places[result["mixer"]]
-            scores.plot(*at, "o", color="navy", markersize=4)
+    seeds = [run for run in results if run[task.metric] is not None]
+    at = [run[task.metric] for run in seeds], [places[run["mixer"]] for run in seeds]
+    scores.plot(*at, "o", color="black", markersize=4, label="one seed")
     for i, (name, value) in enumerate(baselines.items()):
         line = {"linestyle": LINES[i % 4], "color": f"C{i + 1}"}
         scores.axvline(value, label=f"{name} {value:.3g}", **line)
@@ -148,16 +149,23 @@ def draw_comparison(figure, rows, results, task, baselines):
     figure.legend(loc="outside upper left", fontsize=8, ncols=4)
 
 
-@picture(12, 5)
+@picture(13, 5.5)
 def draw_scaling(figure, scaling):
+    """Time and memory of a layer against the tokens, with the slopes of n and n² in grey."""
     quantities = (("seconds", "milliseconds", 1e-3), ("memory_bytes", "MiB", 2**20))
-    lengths = sorted({r["n"] for row in scaling for r in row["rows"]})
-    for axes, (key, label, unit) in zip(figure.subplots(1, 2), quantities, strict=True):
+    lengths = np.array(sorted({r["n"] for row in scaling for r in row["rows"]}))
+    panels = figure.subplots(1, 2, sharex=True)
+    for axes, (key, label, unit) in zip(panels, quantities, strict=True):
         for number, row in enumerate(scaling):
             ns, values = zip(*((r["n"], r[key] / unit) for r in row["rows"]), strict=True)
-            marker = "osv^D*"[number // 10 % 6]
+            marker = "os^vD*"[number // len(COLOURS) % 6]
             axes.loglog(ns, values, marker=marker, markersize=4, label=row["mixer"])
+        start = 0.5 * min(row["rows"][0][key] / unit for row in scaling)
+        axes.set_ylim(0.8 * start, axes.get_ylim()[1])  # n² may leave the picture
+        for power, name, dashes in SLOPES:
+            slope = start * (lengths / lengths[0]) ** power
+            axes.plot(lengths, slope, color="grey", linewidth=2, linestyle=dashes, label=name)
         axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
         axes.minorticks_off()
-        right = key == "memory_bytes"
-        finish_axes(axes, "tokens n", f"{label}, forward and backward of one layer", right)
+        finish_axes(axes, "tokens n", f"{label}, forward and backward of one layer", False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=7)
