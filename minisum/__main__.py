@@ -8,21 +8,24 @@ from minisum.errors import UserError
 HERE = """minisum {version}, a library: in Python,
 
   import minisum
-  run = minisum.load("runs/NAME")            a trained model: run.predict(["..."])
-  clf = minisum.TextClassifier().fit(X, y)   train one in memory
-  minisum.gradcheck(op, x)                   check a gradient
+  run = minisum.load("runs/NAME")           # a trained model: run.predict(["..."])
+  clf = minisum.TextClassifier().fit(X, y)  # train one in memory
+  minisum.gradcheck(op, x)                  # check a gradient
 
-python -m minisum.ops shows the operations, python -m minisum.backend the machine. {training}"""
-TRAINING = "python -m {command} runs inside a clone of the repository: change to its folder first."
+On the command line:
+
+  python -m minisum.ops      the operations, each with its gradient checked
+  python -m minisum.backend  what this machine has
+  python -m train.TASK       training, inside a clone of the repository"""
 
 
 def main(arguments):
     """Describe the library; a training command that is asked for here is told where it runs."""
     if arguments:
         command = arguments[0] if arguments[0].startswith("train.") else f"train.{arguments[0]}"
-        raise UserError(TRAINING.format(command=command))
-    training = TRAINING.format(command="train.TASK")
-    print(HERE.format(version=minisum.__version__, training=training))
+        where = "runs inside a clone of the repository: change to its folder first"
+        raise UserError(f"python -m {command} {where}")
+    print(HERE.format(version=minisum.__version__))
 
 
 if __name__ == "__main__":

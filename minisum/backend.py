@@ -30,25 +30,15 @@ def array_module(x):
     return np
 
 
-def get(name, precision=None):
+def get(name):
     """The array module called `name`, after a check that it works.
 
-    precision: one of PRECISIONS for the process's products from now on, None to leave it. Raises
-    UserError with the reason and the package to install when CuPy cannot run a kernel here.
+    Raises UserError with the reason and the package to install when CuPy cannot run a kernel here.
     """
     if name == "numpy":
-        if precision not in (None, "float32"):
-            raise UserError(
-                f"--precision {precision} needs --backend cupy: a processor multiplies in float32"
-            )
         return np
     if name == "cupy":
-        xp = _working_cupy()
-        if precision:
-            from minisum.fast.cuda.precision import choose
-
-            choose(precision, xp)
-        return xp
+        return _working_cupy()
     raise UserError(f"unknown backend {name!r}: choose one of {', '.join(NAMES)}")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import minisum
-from minisum.errors import UserError
+from minisum.errors import UserError, missing
 from minisum.files import read_bytes, write_bytes
 
 # Of checkpoints and of config.json. 2: the parameter names of minisum 0.2.
@@ -99,5 +99,5 @@ def _safetensors():
     try:
         import safetensors.numpy
     except ImportError:
-        raise UserError("checkpoints need safetensors: pip install safetensors") from None
+        raise missing("checkpoints need safetensors", "safetensors") from None
     return safetensors.numpy

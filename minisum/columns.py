@@ -22,11 +22,11 @@ def read_number(value, column, place) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise UserError(f"{place}, column {column!r}: {value!r:.40} is not a number.") from None
+        raise UserError(f"{place}, column {column!r}: {value!r:.40} is not a number") from None
     except OverflowError:
         number = math.inf
     if abs(number) > LARGEST:
-        raise UserError(f"{place}, column {column!r}: {value!r:.40} is too large to be squared.")
+        raise UserError(f"{place}, column {column!r}: {value!r:.40} is too large to be squared")
     return number
 
 
@@ -36,8 +36,8 @@ def require_moderate(scaled, columns):
         rows, places = np.nonzero(np.abs(scaled) > LARGEST_SCALED)
     if len(rows):
         raise UserError(
-            f"Column {columns[places[0]]!r} holds a number {scaled[rows[0], places[0]]:.0e} "
-            "deviations of the training rows away from their mean: too large to compute with."
+            f"column {columns[places[0]]!r} holds a number {scaled[rows[0], places[0]]:.0e} "
+            "deviations of the training rows away from their mean: too large to compute with"
         )
 
 
@@ -48,11 +48,11 @@ def column_statistics(values, columns) -> tuple[np.ndarray, np.ndarray]:
     value and for one whose squares overflow.
     """
     for i in np.flatnonzero(np.isnan(values).all(axis=0)):
-        raise UserError(f"Column {columns[i]!r} has no value in the training rows: leave it out.")
+        raise UserError(f"column {columns[i]!r} has no value in the training rows: leave it out")
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
     for i in np.flatnonzero(~np.isfinite(deviation)):
-        raise UserError(f"Column {columns[i]!r} holds numbers too large to be squared.")
+        raise UserError(f"column {columns[i]!r} holds numbers too large to be squared")
     # The mean of equal numbers is off by rounding, and so are their distances from it.
     constant = deviation <= 1e-12 * np.abs(mean)
     return mean, np.where(constant, 0.0, deviation)

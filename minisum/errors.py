@@ -1,4 +1,9 @@
-"""The one exception that is the user's to fix."""
+"""The one exception that is the user's to fix, and hints for fixing it."""
+
+from importlib.util import find_spec
+
+# What every run needs that is kept or reads texts.
+NEEDED = ("tokenizers", "safetensors")
 
 
 class UserError(ValueError):
@@ -12,6 +17,29 @@ class UserError(ValueError):
 
     def __str__(self):
         return visible(super().__str__())
+
+
+def did_you_mean(name, known):
+    """ " (did you mean 'attention'?)", or nothing if no known name is near."""
+    from difflib import get_close_matches
+
+    words = [one for one in known if isinstance(one, str)]
+    near = get_close_matches(name, words, n=1, cutoff=0.7) if isinstance(name, str) else []
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def require_known(what, name, known):
+    """UserError unless `name`, which stands for a `what`, is one of `known`."""
+    if name not in known:
+        near = did_you_mean(name, known)
+        listed = f": choose one of {', '.join(map(str, known))}"
+        raise UserError(f"{what} {name!r}{near or listed}")
+
+
+def missing(why, package):
+    """The UserError for a package that is not installed, with one command for all that are not."""
+    others = [name for name in NEEDED if name != package and find_spec(name) is None]
+    return UserError(f"{why}: python -m pip install {' '.join([package, *others])}")
 
 
 def visible(text):

@@ -33,6 +33,23 @@ def keep_freed_memory():
     return bool(largest and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def backend_in(name, precision):
+    """The backend called `name`; the products of this process are in this precision from now on.
+
+    UserError where they cannot be.
+    """
+    xp = backend.get(name)
+    if xp is not np:
+        from minisum.fast.cuda.precision import choose
+
+        choose(precision, xp)
+    elif precision != "float32":
+        raise UserError(
+            f"--precision {precision} needs --backend cupy: a processor multiplies in float32"
+        )
+    return xp
+
+
 def device_name(xp):
     """What the backend runs on, for a log line."""
     if xp is not np:

@@ -6,7 +6,6 @@ operation's faster forms gain is measured too, at a real size. With NAME: its do
 """
 
 import argparse
-import difflib
 import functools
 import inspect
 import os
@@ -18,6 +17,7 @@ from functools import partial
 import numpy as np
 
 from minisum import ops
+from minisum.errors import did_you_mean
 from minisum.fast import FORMS
 from minisum.gradcheck import RELATIVE_TOLERANCE, gradcheck, grid
 from minisum.saved import saved_arrays
@@ -240,8 +240,11 @@ def saved(op):
 def table():
     """Lines to print, and last the verdicts that are false."""
     sizes, real = (", ".join(f"{k} {v:,}" for k, v in s.items()) for s in (SIZES, REAL))
-    yield f"saved, in bytes, and checked at {sizes}, in float64; exact: compared with =="
-    yield f"faster than the textbook form, there and back, at {real}, in float32"
+    for text in (
+        f"saved, in bytes, and checked at {sizes}, in float64; exact: compared with ==",
+        f"faster than the textbook form, there and back, at {real}, in float32",
+    ):
+        yield textwrap.fill(text, 80, subsequent_indent="  ")
     wrong, module = [], None
     for name in EXAMPLES:
         op = getattr(ops, name)
@@ -249,17 +252,18 @@ def table():
             module = op.__module__
             yield ""
             path = module.replace(".", "/") + ".py"
-            yield f"{path}: {sys.modules[module].__doc__.splitlines()[0]}"
+            yield textwrap.fill(f"{path}: {sys.modules[module].__doc__.splitlines()[0]}", 80)
         verdict, kept = check(name)
         status = "exact" if "exact" in verdict.mode else f"within {RELATIVE_TOLERANCE:.0e}"
         if not verdict:
             wrong.append(verdict)
             status = "WRONG"
-        yield f"{f'{name}{inspect.signature(op)}':<88} {kept:>6}  {status}"
+        called = textwrap.shorten(f"{name}{inspect.signature(op)}", 58, placeholder=" ...)")
+        yield f"{called:<58} {kept:>6}  {status}"
         about = [formula(op), f"saved: {saved(op)}"]
         about += [f"faster: {module}, {gain}" for module, gain in gains(name)]
         for text in about:
-            yield textwrap.fill(text, 96, initial_indent="    ", subsequent_indent="      ")
+            yield textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="      ")
     yield wrong
 
 
@@ -282,9 +286,8 @@ def main(arguments=None):
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this operation alone")
     name = parser.parse_args(arguments).name
     if name is not None and name not in EXAMPLES:
-        near = difflib.get_close_matches(name, EXAMPLES, 1)
-        hint = f"did you mean {near[0]}?" if near else "python -m minisum.ops lists them all"
-        parser.error(f"no operation is called {name!r}: {hint}")
+        hint = did_you_mean(name, EXAMPLES) or ": python -m minisum.ops lists them all"
+        parser.error(f"no operation is called {name!r}{hint}")
     sys.stdout.reconfigure(errors="backslashreplace")
     wrong = []
     try:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from minisum import backend
-from minisum.errors import UserError
+from minisum.errors import missing
 
 # Entries of one array of a shard: 512 KB in float32, so that the few arrays that an op works on fit
 # in a second-level cache of 2 MB together.
@@ -198,8 +198,6 @@ def _blas_controller():
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
-        raise UserError(
-            "several threads need threadpoolctl, which keeps BLAS from using them as well: "
-            "pip install threadpoolctl"
-        ) from None
+        why = "several threads need threadpoolctl, which keeps BLAS from using them as well"
+        raise missing(why, "threadpoolctl") from None
     return ThreadpoolController()

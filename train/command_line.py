@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import minisum
-from minisum import backend, checkpoint, files, machine
+from minisum import checkpoint, files, machine
 from minisum.errors import UserError
 from train.loop import train
 from train.run import group as process_group
@@ -257,7 +257,7 @@ def resolve_defaults(config):
 
     The threads decide the order of sums, so config.json keeps their number.
     """
-    on_host = backend.get(config.backend, config.precision) is np
+    on_host = machine.backend_in(config.backend, config.precision) is np
     threads = config.threads or (cores() if on_host else 1)
     return dataclasses.replace(config, threads=threads)
 

@@ -9,7 +9,7 @@ of regularisation are those with the best score on the rows that choose a networ
 from functools import cached_property
 from importlib.util import find_spec
 
-from minisum.errors import UserError
+from minisum.errors import missing
 from minisum.models.base import Unlearned
 from train.run.task import Task
 
@@ -27,7 +27,7 @@ def available():
 def require():
     if not available():
         names = ", ".join(ALL)
-        raise UserError(f"{names} need scikit-learn: pip install scikit-learn")
+        raise missing(f"{names} need scikit-learn", "scikit-learn")
 
 
 class Rival:

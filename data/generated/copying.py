@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minisum.errors import UserError
+from minisum.errors import UserError, require_known
 
 KINDS = ("copying", "selective_copying", "induction")
 BLANK, ASK = 0, 1
@@ -41,8 +41,7 @@ class Copying:
     letters: int = 16
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise UserError(f"{self.kind!r}: choose one of {', '.join(KINDS)}")
+        require_known("kind", self.kind, KINDS)
         least = 4 if self.kind == "induction" else 2 * self.letters + 1
         if self.vocab < 3 or self.letters < 1 or self.length < least:
             raise UserError(

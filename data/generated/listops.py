@@ -81,7 +81,7 @@ def distinct_trees(seed, rules):
     if rules.max_depth < 1 or rules.max_args < 2:
         raise UserError(
             f"ListOps trees need at least 1 level and operators of 2 arguments, not "
-            f"{rules.max_depth} and {rules.max_args}."
+            f"{rules.max_depth} and {rules.max_args}"
         )
     draw = _uniform(np.random.default_rng(seed)).__next__
     seen, misses = set(), 0
@@ -95,9 +95,9 @@ def distinct_trees(seed, rules):
             misses = 0
             yield tree
     raise UserError(
-        f"After {len(seen):,} different ListOps trees, none of the next {PATIENCE:,} was new and "
+        f"after {len(seen):,} different ListOps trees, none of the next {PATIENCE:,} was new and "
         f"had between {rules.min_length} and {rules.max_length} tokens: allow more depth or other "
-        f"lengths, or ask for fewer examples."
+        f"lengths, or ask for fewer examples"
     )
 
 

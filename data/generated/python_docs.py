@@ -56,7 +56,7 @@ def documents() -> list[dict]:
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
-        raise UserError("This Python comes without the topics of its interactive help.") from error
+        raise UserError("this Python comes without the topics of its interactive help") from error
     found = [{"name": f"topics/{name}", "text": topics[name].strip()} for name in sorted(topics)]
     seen = set()
     for path, tree in parsed_sources():
@@ -88,8 +88,8 @@ def parsed_sources() -> Iterator[tuple[Path, ast.Module]]:
                 yield path.relative_to(root), tree
     if empty:
         raise UserError(
-            f"This Python comes without the source of its standard library (none in {root}), "
-            f"so the default data set cannot be made: name another."
+            f"this Python comes without the source of its standard library (none in {root}), "
+            f"so the default data set cannot be made: name another"
         )
 
 

@@ -39,9 +39,9 @@ class Recall:
     def __post_init__(self):
         n, N, V = self.length, self.pairs, self.vocab
         if n % 2 or n < 4 * N or N < 1:
-            raise UserError(f"{N} pairs need an even length of at least {4 * max(N, 1)}, not {n}.")
+            raise UserError(f"{N} pairs need an even length of at least {4 * max(N, 1)}, not {n}")
         if V % 2 or n >= V:
-            raise UserError(f"{n} tokens need an even vocabulary larger than that, not {V}.")
+            raise UserError(f"{n} tokens need an even vocabulary larger than that, not {V}")
 
     def draw(self, rng, rows) -> dict[str, np.ndarray]:
         """ids (rows, n), places (rows, N) of the questions, targets (rows, N) the answers: int32.

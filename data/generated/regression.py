@@ -31,7 +31,7 @@ class Regression:
 
     def __post_init__(self):
         if self.dims < 1 or self.pairs < 1 or np.min(self.noise, initial=np.inf) < 0:
-            raise UserError(f"{self} needs a dimension, a pair and noise from 0 on.")
+            raise UserError(f"{self} needs a dimension, a pair and noise from 0 on")
 
     def standard(self, rng, rows):
         """x (rows, n + 1, d), w (rows, d), ξ / σ (rows, n) and u (rows,), whatever the noise."""

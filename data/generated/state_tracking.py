@@ -21,7 +21,7 @@ from itertools import permutations
 
 import numpy as np
 
-from minisum.errors import UserError
+from minisum.errors import UserError, require_known
 
 
 def cyclic(m):
@@ -74,8 +74,7 @@ class StateTracking:
     last: bool = False
 
     def __post_init__(self):
-        if self.group not in GROUPS:
-            raise UserError(f"group {self.group!r}: choose one of {', '.join(GROUPS)}")
+        require_known("group", self.group, GROUPS)
         shortest = self.length if self.min_length is None else self.min_length
         if not 1 <= shortest <= self.length:
             raise UserError(f"words need 1 <= min_length <= length, not {shortest}, {self.length}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from minisum.errors import UserError
+from minisum.errors import UserError, did_you_mean
 
 TEXT_NAMES = (
     "text", "content", "sentence", "review", "document", "body", "message", "comment",
@@ -47,12 +47,12 @@ def read_labelled(
     rows = iter(rows)
     first = next(rows, None)
     if first is None:
-        raise UserError(f"{where} has no rows.")
+        raise UserError(f"{where} has no rows")
     columns = list(first)
     if len(columns) == 1:
         raise UserError(
             f"{where} has only the column {listed(columns)}; a text and a label are needed "
-            "(in a csv file with a comma between them, in a tsv file a tab)."
+            "(in a csv file with a comma between them, in a tsv file a tab)"
         )
     rows = itertools.chain([first], rows)
     chosen = _by_name(columns, where, text_column, label_column)
@@ -72,7 +72,7 @@ def read_labelled(
             if data.names.setdefault(label, name) != name:
                 raise UserError(
                     f"{place}: label {label} is named {name!r} here "
-                    f"and {data.names[label]!r} before."
+                    f"and {data.names[label]!r} before"
                 )
     return data
 
@@ -91,7 +91,7 @@ def number_labels(labels: list[str], order: list[str], where: str) -> np.ndarray
     numbers = {label: number for number, label in enumerate(order)}
     for label in labels:
         if label not in numbers:
-            raise UserError(f"{where} has the label {label!r}, which the training set lacks.")
+            raise UserError(f"{where} has the label {label!r}, which the training set lacks")
     return np.array([numbers[label] for label in labels], np.int32)
 
 
@@ -99,7 +99,8 @@ def require_columns(has, names, where) -> None:
     """UserError unless every one of `names` is among the columns that `has` lists."""
     for name in names:
         if name not in has:
-            raise UserError(f"{where} has no column {name!r}; it has {listed(has)}.")
+            has = f"{listed(has)}{did_you_mean(name, has)}"
+            raise UserError(f"{where} has no column {name!r}; it has {has}")
 
 
 def guess_column(columns, names, exclude=None) -> str | None:
@@ -128,13 +129,13 @@ def read_text(value, column, place, allow_empty=True) -> str:
     and for half of a surrogate pair.
     """
     if value is None or not (allow_empty or str(value).strip()):
-        raise UserError(f"{place}: column {column!r} is empty.")
+        raise UserError(f"{place}: column {column!r} is empty")
     if not isinstance(value, str):
-        raise UserError(f"{place}: column {column!r} holds {type(value).__name__}, not text.")
+        raise UserError(f"{place}: column {column!r} holds {type(value).__name__}, not text")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{place}: column {column!r} holds half of a surrogate pair.") from error
+        raise UserError(f"{place}: column {column!r} holds half of a surrogate pair") from error
     return value
 
 
@@ -149,7 +150,7 @@ def _by_name(columns, where, text_column, label_column):
     """The pair of columns as given or as their names tell, None where only values could tell."""
     require_columns(columns, [c for c in (text_column, label_column) if c is not None], where)
     if text_column is not None and text_column == label_column:
-        raise UserError(f"Column {text_column!r} cannot be both the text and the label.")
+        raise UserError(f"column {text_column!r} cannot be both the text and the label")
     text = text_column or guess_column(columns, TEXT_NAMES, exclude=label_column)
     label = label_column or guess_column(columns, LABEL_NAMES, exclude=text_column)
     if len(columns) == 2:
@@ -165,7 +166,7 @@ def _by_name(columns, where, text_column, label_column):
 def _not_obvious(columns, where, part):
     return UserError(
         f"{where} has the columns {listed(columns)}; which one is the {part} is not obvious: "
-        f"name it with --{part}-column."
+        f"name it with --{part}-column"
     )
 
 
@@ -175,10 +176,10 @@ def _by_distinct_values(columns, rows, where):
     if counts[few] * 2 > counts[many]:
         raise UserError(
             f"{where} has the columns {listed(columns)}; which one is the text and which the "
-            f"label is not obvious: name them with --text-column and --label-column."
+            f"label is not obvious: name them with --text-column and --label-column"
         )
     if any(str(row.get(columns[few])) == columns[few] for row in rows):
-        raise UserError(f"{where} has no header: its first row looks like all the others.")
+        raise UserError(f"{where} has no header: its first row looks like all the others")
     return columns[many], columns[few]
 
 
@@ -188,7 +189,7 @@ def _label(value, column, place):
     if isinstance(value, (bool, int)):
         return str(value)
     if value is None or value != value:
-        raise UserError(f"{place}: column {column!r} is empty.")
+        raise UserError(f"{place}: column {column!r} is empty")
     if not isinstance(value, str):
-        raise UserError(f"{place}: column {column!r} holds {value!r:.40}, not a class.")
+        raise UserError(f"{place}: column {column!r} holds {value!r:.40}, not a class")
     return read_text(value.strip(), column, place, allow_empty=False)

@@ -12,7 +12,7 @@ def read_folder(path) -> list[str]:
     """The content of every text file under `path`; gzipped ones too. UserError without any."""
     files = sorted(file for file in Path(path).rglob("*") if is_text(file))
     if not files:
-        raise UserError(f"{path} holds no .txt file.")
+        raise UserError(f"{path} holds no .txt file")
     return ["\n".join(row["text"] for row in read_rows(file)) + "\n" for file in files]
 
 

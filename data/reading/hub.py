@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from minisum.errors import UserError
+from minisum.errors import UserError, missing
 
 HUB_PATIENCE = 8  # seconds for the hub's first answer
 
@@ -22,7 +22,7 @@ def hub_rows(address, config, revision, split, absence) -> Iterator[dict]:
     loaded from it either.
     """
     if importlib.util.find_spec("datasets") is None:
-        raise UserError(f"{absence}, and the hub needs 'pip install datasets'.")
+        raise missing(f"{absence}, and the hub needs datasets", "datasets")
     _announce(address)
     try:
         import datasets

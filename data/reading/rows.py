@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from minisum.errors import UserError
+from minisum.errors import UserError, missing
 
 MAX_LINE_BYTES = 64 << 20
 MAX_BYTES = 8 << 30
@@ -39,13 +39,13 @@ def read_rows(path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[di
     path = Path(path)
     try:
         if path.is_dir():
-            raise UserError(f"{path} is a directory, not a data file.")
+            raise UserError(f"{path} is a directory, not a data file")
         if not path.exists():
-            raise UserError(f"{path} does not exist.")
+            raise UserError(f"{path} does not exist")
         if not path.is_file():
-            raise UserError(f"{path} is not a regular file.")
+            raise UserError(f"{path} is not a regular file")
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     kind, compressed = file_kind(path)
     if kind == ".parquet":
         rows = _parquet_rows(path, compressed, max_bytes)
@@ -71,14 +71,14 @@ def file_kind(path) -> tuple[str, bool]:
     kind = os.path.splitext(name.removesuffix(".gz"))[1]
     if kind not in SUFFIXES:
         known = ", ".join(SUFFIXES)
-        raise UserError(f"{path} has an unknown suffix; known are {known}, each also with .gz.")
+        raise UserError(f"{path} has an unknown suffix; known are {known}, each also with .gz")
     return kind, compressed
 
 
 def _not_empty(path, rows):
     first = next(rows, None)
     if first is None:
-        raise UserError(f"{path} has no rows.")
+        raise UserError(f"{path} has no rows")
     yield first
     yield from rows
 
@@ -91,9 +91,9 @@ def _chunks(path, compressed, max_bytes, read):
             chunks = iter(lambda: read(stream), b"")
             yield from _capped(path, chunks, max_bytes, file.tell if compressed else None)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is not a complete gzip file: {error}.") from error
+        raise UserError(f"{path} is not a complete gzip file: {error}") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _capped(name, chunks, max_bytes, packed_bytes=None):
@@ -102,7 +102,7 @@ def _capped(name, chunks, max_bytes, packed_bytes=None):
     for chunk in chunks:
         total += len(chunk)
         if total > max_bytes:
-            raise UserError(f"{name} holds more than {max_bytes:,} bytes of data.")
+            raise UserError(f"{name} holds more than {max_bytes:,} bytes of data")
         if packed_bytes and total > looked_at:
             _refuse_bomb(name, total, packed_bytes())
             looked_at = total + (1 << 20)
@@ -112,18 +112,18 @@ def _capped(name, chunks, max_bytes, packed_bytes=None):
 def _refuse_bomb(name, total, packed):
     if total > UNSUSPECTED_BYTES and total > MAX_RATIO * packed:
         raise UserError(
-            f"{name} unpacks to more than {MAX_RATIO} times its size, as no real data does."
+            f"{name} unpacks to more than {MAX_RATIO} times its size, as no real data does"
         )
 
 
 def _lines(name, chunks, max_line):
     for number, line in enumerate(chunks, start=1):
         if len(line) > max_line:
-            raise UserError(f"{name}, line {number}: longer than {max_line:,} bytes.")
+            raise UserError(f"{name}, line {number}: longer than {max_line:,} bytes")
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{name}, line {number}: not UTF-8 ({error.reason}).") from error
+            raise UserError(f"{name}, line {number}: not UTF-8 ({error.reason})") from error
 
 
 def _text_rows(path, lines):
@@ -138,11 +138,11 @@ def _json_rows(path, lines):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg}).") from error
+            raise UserError(f"{path}, line {number}: not JSON ({error.msg})") from error
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}, line {number}: JSON out of bounds ({error}).") from error
+            raise UserError(f"{path}, line {number}: JSON out of bounds ({error})") from error
         if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: not a JSON object.")
+            raise UserError(f"{path}, line {number}: not a JSON object")
         yield row
 
 
@@ -160,22 +160,22 @@ def _csv_rows(path, lines, delimiter=","):
                 header = _header(path, cells)
             elif len(cells) != len(header):
                 raise UserError(
-                    f"{path}, line {reader.line_num}: {len(cells)} cells "
-                    f"under a header of {len(header)} columns."
+                    f"{path}, line {reader.line_num}: {len(cells)} cell{'s' * (len(cells) != 1)} "
+                    f"under a header of {len(header)} columns"
                 )
             else:
                 yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
+        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def _header(path, cells):
     names = [cell.strip() for cell in cells]
     if not all(names):
-        raise UserError(f"{path}: the header lacks the name of column {names.index('') + 1}.")
+        raise UserError(f"{path}: the header lacks the name of column {names.index('') + 1}")
     for name, times in Counter(names).items():
         if times > 1:
-            raise UserError(f"{path}: the header names column {name!r} twice.")
+            raise UserError(f"{path}: the header names column {name!r} twice")
     return names
 
 
@@ -184,9 +184,7 @@ def _parquet_rows(path, compressed, max_bytes):
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise UserError(
-            f"{path} needs pyarrow to be read; install it with 'pip install pyarrow'."
-        ) from error
+        raise missing(f"{path} needs pyarrow to be read", "pyarrow") from error
     try:
         with _unpacked(path, max_bytes) if compressed else open(path, "rb") as file:
             table = parquet.ParquetFile(file)
@@ -194,7 +192,7 @@ def _parquet_rows(path, compressed, max_bytes):
             # Of whole row groups: to look at a damaged column's description would end the process.
             sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
             if sum(sizes) > max_bytes:
-                raise UserError(f"{path} holds more than {max_bytes:,} bytes of data.")
+                raise UserError(f"{path} holds more than {max_bytes:,} bytes of data")
             # A row may be as large as all that its group spells out, and a file of a kilobyte can
             # say the same megabyte a million times.
             batch_rows = max(16, min(1024, (1 << 26) // max([1, *sizes])))

@@ -31,13 +31,11 @@ def require_order(times, where) -> bool:
     kind, parsed = _kind(times[0]), []
     for row, time in enumerate(times, start=1):
         if time is None or not str(time).strip():
-            raise UserError(
-                f"{where}, row {row}: it has no time; fill it in, or leave the row out."
-            )
+            raise UserError(f"{where}, row {row}: it has no time; fill it in, or leave the row out")
         if _kind(time) != kind:
             raise UserError(
                 f"{where}, row {row}: its time {time} is not {kind or 'of the kind'} "
-                f"{'as' if kind else 'of'} {times[0]} in row 1; write all times alike."
+                f"{'as' if kind else 'of'} {times[0]} in row 1; write all times alike"
             )
         parsed.append(KINDS[kind](str(time)) if kind else None)
     for row in range(1, len(times)) if kind else ():
@@ -45,11 +43,11 @@ def require_order(times, where) -> bool:
             later = parsed[row] > parsed[row - 1]
         except TypeError:  # one has a time zone, the other none
             raise UserError(f"{where}, row {row + 1}: its time {times[row]} has a time zone or "
-                            f"lacks one, unlike {times[row - 1]} before it.") from None  # fmt: skip
+                            f"lacks one, unlike {times[row - 1]} before it") from None  # fmt: skip
         if not later:
             raise UserError(
                 f"{where}, row {row + 1}: its time {times[row]} does not come after "
-                f"{times[row - 1]}; sort the rows by time, each time once."
+                f"{times[row - 1]}; sort the rows by time, each time once"
             )
     return kind is not None
 

@@ -58,13 +58,13 @@ def load_classification(
         given = {"test file": test_file, "text column": text_column, "label column": label_column}
         for option, value in given.items():
             if value is not None:
-                raise UserError(f"A {option} goes with a data file; the named sets have theirs.")
+                raise UserError(f"a {option} goes with a data file; the named sets have theirs")
     elif dataset is not None:
-        raise UserError("Choose a named data set or a data file, not both.")
+        raise UserError("choose a named data set or a data file, not both")
     source = registry.open_set("classification", dataset, data_file, test_file, "python_docs.rows")
     name, class_names, train, test, columns = _read(*source, text_column, label_column)
     if len(class_names) < 2:
-        raise UserError(f"{name} has one class only ({class_names[0]!r}).")
+        raise UserError(f"{name} has one class only ({class_names[0]!r})")
     if test is None:
         train, test = hold_out_test(train)
     settings = limit_train, limit_test, validation, seed
@@ -109,7 +109,7 @@ def _read(entry, sources, text_column, label_column):
     if len(order) == len(train.labels) > 20:
         raise UserError(
             f"{entry.name}: every row has a {train.label_column!r} of its own, "
-            f"so the column does not hold classes."
+            f"so the column does not hold classes"
         )
     if not readable and order == [str(number) for number in range(len(entry.class_names))]:
         readable = dict(zip(order, entry.class_names, strict=True))

@@ -82,11 +82,11 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
         if time_column:
             times.append(row.get(time_column))
     if not values:
-        raise UserError(f"{where} has no rows.")
+        raise UserError(f"{where} has no rows")
     if not names:
-        raise UserError(f"{where} has no column of numbers beside {time_column!r}.")
+        raise UserError(f"{where} has no column of numbers beside {time_column!r}")
     if len(set(names)) < len(names):
-        raise UserError(f"{where}: a column is named twice among {listed(names)}.")
+        raise UserError(f"{where}: a column is named twice among {listed(names)}")
     times = in_iso(times)
     ordered = require_order(times, where)
     times = [str(time) for time in times] or None

@@ -84,7 +84,7 @@ def _from_files(data_file, test_file, text_column, by_line, validation):
         found = _split_documents(folder, validation, test)
     elif folder or file_kind(data_file)[0] == ".txt":
         if text_column is not None:
-            raise UserError(f"{data_file} is running text and has no column {text_column!r}.")
+            raise UserError(f"{data_file} is running text and has no column {text_column!r}")
         whole = "\n".join(folder) or _whole(data_file)
         found = split_running_text(whole, validation, test, str(data_file))
         if by_line:
@@ -122,7 +122,7 @@ def split_running_text(text, validation, test, where) -> dict[str, list[str]]:
     parts = {"train": text[:first], "val": text[first:second], "test": text[second:]}
     for name, part in parts.items():
         if not part.strip() and {"val": validation, "test": test}.get(name, True):
-            raise UserError(f"{where} has too few lines to be split: its {name} part is empty.")
+            raise UserError(f"{where} has too few lines to be split: its {name} part is empty")
     return {name: [part] for name, part in parts.items() if part}
 
 

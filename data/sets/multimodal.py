@@ -33,10 +33,10 @@ class Columns:
 
     def __post_init__(self):
         if not self.numbers:
-            raise UserError("At least one numeric column is needed.")
+            raise UserError("at least one numeric column is needed")
         for name in self.named:
             if self.named.count(name) > 1:
-                raise UserError(f"Column {name!r} cannot play two parts: text, number, target.")
+                raise UserError(f"column {name!r} cannot play two parts: text, number, target")
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -108,11 +108,11 @@ def load_multimodal(
     train, test = tables if len(tables) == 2 else hold_out_test(*tables)
     for part, table in (("training", train), ("test", test)):
         if not len(table):
-            raise UserError(f"{name} has no {part} row with a target.")
+            raise UserError(f"{name} has no {part} row with a target")
     if train.targets.min() == train.targets.max():
         raise UserError(
             f"{name}: every training row has the same {columns.target!r}, {train.targets[0]:g}; "
-            "there is nothing to learn."
+            "there is nothing to learn"
         )
     train = train.take(choose_subset(train.labels, limit_train, seed, stream=0))
     test = test.take(choose_subset(test.labels, limit_test, seed, stream=1))
@@ -156,7 +156,7 @@ def _columns(entry, chosen, data_file):
         return replace(Columns(*own), **chosen)
     for part, flag in (("numbers", "--numeric-columns a,b,c"), ("target", "--target NAME")):
         if not chosen.get(part):
-            raise UserError(f"{data_file}: name the columns to use with {flag}.")
+            raise UserError(f"{data_file}: name the columns to use with {flag}")
     if "text" not in chosen:
         chosen["text"] = find_text_column(list(next(read_rows(data_file))), entry.name)
     return Columns(**chosen)

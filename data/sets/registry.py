@@ -103,7 +103,7 @@ def names(task) -> tuple[str, ...]:
 def find(task, name) -> NamedSet:
     """The set called `name`. UserError with the known names if `task` has none of that name."""
     if name not in names(task):
-        raise UserError(f"There is no data set {name!r}; known are {', '.join(names(task))}.")
+        raise UserError(f"there is no data set {name!r}; known are {', '.join(names(task))}")
     return SETS[name]
 
 
@@ -141,7 +141,7 @@ def read_split(entry: NamedSet, split: str) -> Iterator[dict]:
     else:
         absence = f"{entry.name} is not on this machine (MINISUM_DATA is not set)"
     if entry.hub is None:
-        raise UserError(f"{absence}, and the hub has no copy of it.")
+        raise UserError(f"{absence}, and the hub has no copy of it")
     from data.reading.hub import hub_rows  # the network's modules, only when they are needed
 
     return hub_rows(entry.hub, entry.config, entry.revision, split, absence)
@@ -165,5 +165,5 @@ def local_file(entry: NamedSet, split: str) -> Path | None:
             return path
     for other in entry.splits:
         if any(folder.glob(f"{other}.*")):
-            raise UserError(f"{folder} holds a {other} file but no {split} file.")
+            raise UserError(f"{folder} holds a {other} file but no {split} file")
     return None

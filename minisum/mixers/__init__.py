@@ -15,7 +15,7 @@ from importlib import import_module
 from inspect import signature
 from typing import NamedTuple
 
-from minisum.errors import UserError
+from minisum.errors import UserError, did_you_mean, require_known
 
 
 class Entry(NamedTuple):
@@ -87,14 +87,14 @@ def parse_name(text):
     option's default.
     """
     name, *settings = text.split(":")
-    if name not in TABLE:
-        raise UserError(f"unknown mixer {name!r}: choose one of {', '.join(sorted(TABLE))}")
+    require_known("unknown mixer", name, sorted(TABLE))
     options = {}
     for option, _, value in (setting.partition("=") for setting in settings):
         known = signature(TABLE[name].load()).parameters
-        if option not in set(known) - SIZES:
-            choices = ", ".join(key for key in known if key not in SIZES) or "none"
-            raise UserError(f"{text!r}: {name} has no option {option!r}; it has {choices}")
+        choices = [key for key in known if key not in SIZES]
+        if option not in choices:
+            has = f"{', '.join(choices) or 'none'}{did_you_mean(option, choices)}"
+            raise UserError(f"{text!r}: {name} has no option {option!r}; it has {has}")
         options[option] = literal(value)
         kind = type(known[option].default)
         if type(options[option]) not in TYPES.get(kind, (kind,)):
@@ -121,9 +121,8 @@ def parse_pattern(text, causal=True):
         name, star, count = (word.strip() for word in part.partition("*"))
         if name.partition(":")[0] not in known:
             form = "causal" if causal else "bidirectional"
-            raise UserError(
-                f"layer pattern {text!r}: {name!r} is no {form} mixer; known: {', '.join(known)}"
-            )
+            known = f"{', '.join(known)}{did_you_mean(name.partition(':')[0], known)}"
+            raise UserError(f"layer pattern {text!r}: {name!r} is no {form} mixer; known: {known}")
         parse_name(name)
         if star and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 1024):
             raise UserError(f"layer pattern {text!r}: {count!r} is not a number from 1 to 1024")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minisum import init, ops
-from minisum.errors import UserError
+from minisum.errors import require_known
 from minisum.mixers.base import Mixer, from_heads, join, keep_real, to_heads
 from minisum.ops import kernel_attention
 
@@ -82,8 +82,7 @@ class LinearAttention(Mixer):
 
     def __init__(self, width, heads=1, max_len=512, causal=False, feature_map="elu1"):
         super().__init__(width, heads, max_len, causal)
-        if feature_map not in MAPS:
-            raise UserError(f"feature map {feature_map!r}: choose one of {', '.join(MAPS)}")
+        require_known("feature map", feature_map, MAPS)
         self.map = MAPS[feature_map]
         self.constants = self.map.constants(width // heads)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from minisum import init, mixers
 from minisum.backend import array_module
-from minisum.errors import UserError
+from minisum.errors import require_known
 from minisum.layers import linear_layer, position_layer
 from minisum.models.base import TextModel
 from minisum.ops import cross_entropy, direct_summation, dropout, embed, mean_tokens, relu
@@ -235,8 +235,7 @@ def build(
     mixer, vocab, width, classes, max_len, heads=4, head_width=None, draw="glorot", **options
 ):
     """The classifier that mixes tokens by `mixer`. options: those of `Classifier`."""
-    if mixer not in MODELS:
-        raise UserError(f"unknown mixer {mixer!r}: choose one of {', '.join(MODELS)}")
+    require_known("unknown mixer", mixer, MODELS)
     if mixer == "attention":
         options |= {"heads": heads, "head_width": head_width, "draw": draw}
     return MODELS[mixer](vocab, width, classes, max_len, **options)

@@ -10,7 +10,7 @@ regressor with one number at the last.
 
 from minisum import init, mixers
 from minisum.backend import array_module
-from minisum.errors import UserError
+from minisum.errors import require_known
 from minisum.layers import linear_layer
 from minisum.models.base import Model
 from minisum.models.blocks import Block, Stack
@@ -35,8 +35,7 @@ class Encoder(Stack):
     def __init__(
         self, mixer, width, layers, max_len, heads=4, d_ff=None, causal=None, positions="add"
     ):
-        if positions not in POSITIONS:
-            raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
+        require_known("positions", positions, POSITIONS)
         kind, _ = mixers.parse_name(mixer)
         if causal is None:
             causal = not mixers.TABLE[kind].can_be_bidirectional

@@ -15,7 +15,7 @@ import numpy as np
 
 from minisum import init, mixers
 from minisum.backend import array_module, constant
-from minisum.errors import UserError
+from minisum.errors import UserError, require_known
 from minisum.layers import linear_layer
 from minisum.models.base import Model
 from minisum.models.blocks import Block, Stack
@@ -40,8 +40,7 @@ class WindowModel(Model):
     """
 
     def __init__(self, window, horizon, normalise="none"):
-        if normalise not in NORMALISE:
-            raise UserError(f"normalise {normalise!r}: choose one of {', '.join(NORMALISE)}")
+        require_known("normalise", normalise, NORMALISE)
         self.window, self.horizon, self.normalise = window, horizon, normalise
 
     def activation_size(self, batch):
@@ -114,8 +113,7 @@ class Forecaster(WindowModel):
                 f"patches of {patch} every {stride} do not cover a window of {window}: needed is "
                 "stride <= patch <= window"
             )
-        if positions not in POSITIONS:
-            raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
+        require_known("positions", positions, POSITIONS)
         names = mixers.parse_pattern(layers, causal=False) if isinstance(layers, str) else layers
         self.names, self.width, self.heads, self.d_ff = names, width, heads, d_ff
         self.dropout, self.attention_dropout = dropout, attention_dropout

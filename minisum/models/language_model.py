@@ -13,7 +13,7 @@ import math
 from minisum import init, mixers
 from minisum.backend import array_module
 from minisum.documents import Documents
-from minisum.errors import UserError
+from minisum.errors import require_known
 from minisum.layers import norm_layer, position_layer
 from minisum.models.base import Model
 from minisum.models.blocks import Block, Stack
@@ -53,8 +53,7 @@ class LanguageModel(Model):
         names = mixers.parse_pattern(layers) if isinstance(layers, str) else layers
         if positions is None:
             positions = "add" if set(names) == {"attention"} else "multiply"
-        if positions not in POSITIONS:
-            raise UserError(f"positions {positions!r}: choose one of {', '.join(POSITIONS)}")
+        require_known("positions", positions, POSITIONS)
         self.vocab, self.width, self.max_len = vocab, width, max_len
         self.positions, self.position_offset, self.tied = positions, position_offset, tied
         # A normed token has length √d and so have the embedding's rows: their products, the tied
@@ -158,8 +157,7 @@ def causal_block(name, width, heads, max_len, d_ff, sum_scale="none", norm="afte
     for what, value, known in (
         ("sum scale", sum_scale, SUM_SCALES), ("norm", norm, NORMS), ("ffn", ffn, FFNS),
     ):  # fmt: skip
-        if value not in known:
-            raise UserError(f"{what} {value!r}: choose one of {', '.join(known)}")
+        require_known(what, value, known)
     kind, _ = mixers.parse_name(name)
     # Attention is drawn like the model's other linear maps, which is how it was published.
     options = {"draw": "uniform"} if kind in ("attention", "window") else {}

@@ -14,7 +14,7 @@ the text is worth, and the same model without numbers what they are worth.
 
 from minisum import init, mixers
 from minisum.backend import array_module
-from minisum.errors import UserError
+from minisum.errors import require_known
 from minisum.layers import linear_layer, position_layer
 from minisum.models.base import TextModel
 from minisum.models.classifier import POOLING, SummationClassifier
@@ -258,8 +258,7 @@ def build(
     """
     if mixer == "ridge":
         return RidgeRegressor(columns, inputs, solution)
-    if mixer not in MODELS:
-        raise UserError(f"unknown mixer {mixer!r}: choose one of {', '.join(MIXERS)}")
+    require_known("unknown mixer", mixer, MIXERS)
     if mixer == "attention":
         options |= {"heads": heads, "draw": draw}
     return MODELS[mixer](vocab, width, columns, max_len, inputs=inputs, **options)

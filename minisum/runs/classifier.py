@@ -1,12 +1,6 @@
-"""A trained text classifier: classes, probabilities, and each token's share of the decision.
+"""A trained text classifier: classes, probabilities, and each token's share of the decision."""
 
-A model that sums its tokens has features that are a sum over them, and its head is linear. Every
-logit is then a sum of one number a token and the head's bias: an exact account, where most models
-allow only estimates.
-"""
-
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -17,50 +11,9 @@ from minisum.errors import UserError
 from minisum.models.bag import bag_shares
 from minisum.params import Params
 from minisum.runs.base import Run
+from minisum.runs.explanation import Explanation, softmax
 from minisum.text.batches import Ragged, batches
 from minisum.text.tokenizer import PAD, UNKNOWN_ID, TextReader
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The account of one decision: logits = shares.sum(axis=0) + bias.
-
-    tokens: the n tokens that were read, as the text spells them. shares (n, C): what each adds to
-    the logit of each class. bias (C,): what the head adds without any. temperature: what the logits
-    are divided by to give probabilities.
-    """
-
-    text: str
-    classes: Sequence[Any]
-    tokens: list[str]
-    shares: np.ndarray
-    bias: np.ndarray
-    temperature: float = 1.0
-
-    @property
-    def logits(self) -> np.ndarray:
-        return self.shares.sum(axis=0) + self.bias
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        return softmax(self.logits / self.temperature)
-
-    @property
-    def label(self) -> Any:
-        """The class that is predicted."""
-        return self.classes[int(self.logits.argmax())]
-
-    def towards(self, label: Any = None) -> np.ndarray:
-        """(n,): what each token adds to the logit of a class (default: the predicted one), over
-        what it adds to the average class. Logits have no zero, only their differences count.
-
-        UserError for a label that is not a class.
-        """
-        label, classes = self.label if label is None else label, list(self.classes)
-        if label not in classes:
-            raise UserError(f"no class {label!r}: {', '.join(map(str, classes))}")
-        chosen = classes.index(label)
-        return self.shares[:, chosen] - self.shares.mean(axis=1)
 
 
 class ClassifierRun(Run):
@@ -155,11 +108,6 @@ def contributions(model: Any, params: Params, ids: np.ndarray, mask: np.ndarray)
         shares = bag_shares(params["bag"], xp.asarray(ids)[None], real, model.vocab)
         parts = parts + backend.to_numpy(shares[0])
     return np.pad(parts, ((0, 0), (model.classes - model.outputs, 0)))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def several(texts: Iterable[str]) -> list[str]:

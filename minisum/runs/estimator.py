@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from minisum import checkpoint, files
-from minisum.errors import UserError
+from minisum.errors import UserError, require_known
 from minisum.models.bag import rows_for
 from minisum.models.classifier import MODELS
 from minisum.params import Params
-from minisum.runs.classifier import ClassifierRun, Explanation, several, softmax
+from minisum.runs.classifier import ClassifierRun, several
+from minisum.runs.explanation import Explanation, softmax
 from minisum.runs.fitting import fit
 from minisum.runs.reading import build_model, read_model
 from minisum.shards import Shards
@@ -85,8 +86,7 @@ class TextClassifier:
     def set_params(self, **params: Any) -> "TextClassifier":
         """Change parameters; UserError for a name that is none."""
         for name, value in params.items():
-            if name not in parameters():
-                raise UserError(f"{name!r} is no parameter: choose from {', '.join(parameters())}")
+            require_known("parameter", name, parameters())
             setattr(self, name, value)
         return self
 

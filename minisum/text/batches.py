@@ -70,9 +70,9 @@ def pad(
     """
     _check_choice("side", side, ("left", "right"))
     if max_len < 1:
-        raise UserError(f"The maximal length must be at least 1, not {max_len}.")
+        raise UserError(f"the maximal length must be at least 1, not {max_len}")
     if pad_to is not None and pad_to < max_len:
-        raise UserError(f"Sequences of up to {max_len} tokens do not fit in {pad_to}.")
+        raise UserError(f"sequences of up to {max_len} tokens do not fit in {pad_to}")
     if not isinstance(sequences, Ragged):
         sequences = Ragged.from_list(sequences)
     cut = sequences.truncate(max_len, keep)
@@ -93,7 +93,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Consecutive parts of `order` with `batch_size` rows each, the last perhaps with fewer."""
     if batch_size < 1:
-        raise UserError(f"The batch size must be at least 1, not {batch_size}.")
+        raise UserError(f"the batch size must be at least 1, not {batch_size}")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
@@ -112,8 +112,8 @@ def check_ids(ids, vocab: int) -> None:
     else:
         row = np.unravel_index(bad[0], np.shape(ids))[0]
     raise UserError(
-        f"Row {row} holds the token number {flat[bad[0]]}; a vocabulary of {vocab} ends "
-        f"at {vocab - 1}."
+        f"row {row} holds the token number {flat[bad[0]]}; a vocabulary of {vocab} ends "
+        f"at {vocab - 1}"
     )
 
 

@@ -38,7 +38,7 @@ def make(texts, kind="bpe", vocab_size=8192):
             # HTTP, DNS, disk and parsing all fail in their own ways.
             reason = " ".join(str(error).split())
             raise UserError(
-                f"The tokenizer {name} could not be loaded from the hub: {reason:.200}"
+                f"the tokenizer {name} could not be loaded from the hub: {reason:.200}"
             ) from error
         return _checked(tokenizer, kind)
     tokenizer = train_tokenizer(texts, kind, vocab_size - 1)
@@ -51,7 +51,7 @@ def load(path):
     tokenizer = read_tokenizer(path)
     # First of all: the library would list every number that a vocabulary leaves out.
     if sorted(tokenizer.get_vocab().values()) != list(range(tokenizer.get_vocab_size())):
-        raise UserError(f"{path} does not number its tokens from 0.")
+        raise UserError(f"{path} does not number its tokens from 0")
     tokenizer = _checked(tokenizer, path)
     content = json.loads(tokenizer.to_str())
     library = tokenizers_library()
@@ -61,7 +61,7 @@ def load(path):
         content["pre_tokenizer"] = None
     kinds = {(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer")}
     if not kinds <= {None, "ByteLevel"} or content["model"]["type"] != "BPE":
-        raise UserError(f"{path} does more than split a text into byte pairs.")
+        raise UserError(f"{path} does more than split a text into byte pairs")
     return tokenizer
 
 
@@ -119,7 +119,7 @@ def byte_characters():
 def _checked(tokenizer, source):
     decoder = json.loads(tokenizer.to_str())["decoder"]
     if decoder is None or decoder["type"] != "ByteLevel":
-        raise UserError(f"{source} does not work on bytes, which a language model here needs.")
+        raise UserError(f"{source} does not work on bytes, which a language model here needs")
     if not any(tokenizer.token_to_id(name) is not None for name in SEPARATORS):
         tokenizer.add_special_tokens([SEPARATOR])
     return ready(tokenizer)

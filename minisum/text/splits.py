@@ -52,7 +52,7 @@ def hold_out(texts, labels, fraction, salt) -> tuple[np.ndarray, np.ndarray]:
     held = np.array([key in held_keys for key in keys], bool)
     if held.all() or not held.any():
         raise UserError(
-            f"{len(by_key)} different texts are too few to hold out {fraction:.0%} of each class."
+            f"{len(by_key)} different texts are too few to hold out {fraction:.0%} of each class"
         )
     return np.flatnonzero(~held), np.flatnonzero(held)
 
@@ -76,7 +76,7 @@ def overlap(splits) -> int:
 def hold_out_validation(examples, fraction, seed):
     """(train, validation), another for each seed; nothing is held out if `fraction` is 0."""
     if not 0 <= fraction < 1:
-        raise UserError(f"The validation fraction must lie between 0 and 1, not {fraction}.")
+        raise UserError(f"the validation fraction must lie between 0 and 1, not {fraction}")
     if fraction == 0:
         return examples, examples.take(np.arange(0))
     train, held = hold_out(examples.texts, examples.labels, fraction, f"validation {seed}")
@@ -93,7 +93,7 @@ def choose_subset(labels, limit, seed, stream=0) -> np.ndarray:
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
     if limit < 1:
-        raise UserError(f"A limit on the number of examples must be at least 1, not {limit}.")
+        raise UserError(f"a limit on the number of examples must be at least 1, not {limit}")
     rng = np.random.default_rng([seed, stream])
     order = rng.permutation(len(labels))
     quantile = np.empty(len(labels))

@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from minisum.checkpoint import TOKENIZER_BYTES
-from minisum.errors import UserError
+from minisum.errors import UserError, missing, require_known
 from minisum.files import read_bytes, write_bytes
 from minisum.text.batches import Ragged, check_ids, pad
 
@@ -37,19 +37,16 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     nothing is unknown; "character": the same, but no pair reaches beyond a character: one token
     each, or a rare one's bytes. The same texts give the same vocabulary in every process.
     """
-    if kind not in KINDS:
-        raise UserError(f"There is no tokenizer {kind!r}; known are {', '.join(KINDS)}.")
+    require_known("tokenizer", kind, KINDS)
     least = least_vocabulary(kind)
     if vocab_size < least:
-        raise UserError(
-            f"A vocabulary of {vocab_size} is too small: {kind} needs at least {least}."
-        )
+        raise UserError(f"a vocabulary of {vocab_size} is too small: {kind} needs at least {least}")
     library = tokenizers_library()
     options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
     tokenizer, trainer = _makers()[kind](library, options)
     tokenizer.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
     if tokenizer.get_vocab_size() < least:
-        raise UserError("The texts hold no word to make a vocabulary of.")
+        raise UserError("the texts hold no word to make a vocabulary of")
     return ready(tokenizer)
 
 
@@ -80,8 +77,8 @@ def encode(
                     found[i] = _encode_long(tokenizer, text, drop_unknown, at_most, keep)
         except (TypeError, UnicodeEncodeError) as error:
             raise UserError(
-                f"One of the texts {len(encoded)} to {len(encoded) + len(batch) - 1} "
-                f"is not valid Unicode text."
+                f"one of the texts {len(encoded)} to {len(encoded) + len(batch) - 1} "
+                f"is not valid Unicode text"
             ) from error
         encoded += found
     return encoded
@@ -142,7 +139,7 @@ def load_tokenizer(path):
     unknown = getattr(tokenizer.model, "unk_token", None)  # bytes need none
     right = special == (PAD_ID, UNKNOWN_ID) and unknown in (None, UNKNOWN)
     if not right or numbers != list(range(len(numbers))) or _form(tokenizer) not in _forms():
-        raise UserError(f"The tokenizer {path} was not made by this program, or is damaged.")
+        raise UserError(f"the tokenizer {path} was not made by this program, or is damaged")
     return ready(tokenizer)
 
 
@@ -168,10 +165,10 @@ def read_tokenizer(path):
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"The tokenizer {path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"the tokenizer {path} cannot be read: {error.strerror}") from error
     except Exception as error:
         # The library raises bare exceptions; a file may also not be UTF-8.
-        raise UserError(f"The tokenizer {path} is damaged: {error}") from error
+        raise UserError(f"the tokenizer {path} is damaged: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -258,7 +255,5 @@ def tokenizers_library():
     try:
         import tokenizers
     except ImportError as error:
-        raise UserError(
-            "Text is cut into tokens by tokenizers; install it with 'pip install tokenizers'."
-        ) from error
+        raise missing("texts need tokenizers", "tokenizers") from error
     return tokenizers

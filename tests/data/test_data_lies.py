@@ -85,7 +85,7 @@ def test_numbers_beyond_float32_are_refused_by_column(value):
     """Only a split that is not trained on holds it: its scale does not show it."""
     values = np.random.default_rng(0).normal(size=(100, 2))
     values[95, 1] = value
-    with pytest.raises(UserError, match="Column 'b' holds a number"):
+    with pytest.raises(UserError, match="column 'b' holds a number"):
         Windows(Series("s", ("a", "b"), values), "standard", 8, 2)
     with pytest.raises(UserError, match="'number 2' holds a number"):
         Standardiser.fit(values[:50], "ab")(values)

@@ -64,9 +64,9 @@ def test_standardised_on_what_is_known():
 
 
 def test_a_column_without_values_is_refused():
-    with pytest.raises(UserError, match="Column 'b' has no value in the training rows"):
+    with pytest.raises(UserError, match="column 'b' has no value in the training rows"):
         Standardiser.fit(np.array([[1, math.nan], [2, math.nan]]), "ab")
-    with pytest.raises(UserError, match="Column 'a' holds numbers too large"):
+    with pytest.raises(UserError, match="column 'a' holds numbers too large"):
         Standardiser.fit(np.array([[1e200], [-1e200]]), "ab")
 
 

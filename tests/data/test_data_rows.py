@@ -94,7 +94,7 @@ def test_jsonl_gives_back_what_the_json_module_wrote(tmp_path, table):
 @pytest.mark.parametrize(
     ("name", "content", "parts"),
     [
-        ("a.csv", b"text,label\nred,1\nblue\n", ["line 3", "1 cells", "2 columns"]),
+        ("a.csv", b"text,label\nred,1\nblue\n", ["line 3", "1 cell ", "2 columns"]),
         ("a.csv", b"text,label\nred,1,2\n", ["line 2", "3 cells"]),
         ("a.csv", b"text,label\nred,1\n\xff,2\n", ["line 3", "not UTF-8"]),
         ("a.csv", b'text,label\n"never closed,1\nblue,2\n', ["line 3"]),

@@ -10,6 +10,7 @@ from minisum.fast.cuda import (
     attention,
     compiling,
     cublas,
+    fused_attention,
     losses,
     norms,
     precision,
@@ -279,6 +280,37 @@ def test_attention(monkeypatch, dtype, causal, masked, n, m, heads_at_a_time):
         return y, *back(dy)[:3]
 
     assert_agree(*with_and_without(monkeypatch, compute), dtype)
+
+
+# Of an entry, in units of the largest: three products of TF32 make one of float32.
+ROUNDING = {"float32": 2e-6, "tf32": 3e-3, "bf16": 3e-2}
+
+
+@pytest.mark.parametrize("chosen", backend.PRECISIONS)
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("masked", (False, True))
+@pytest.mark.parametrize("n, m", [(1, 1), (64, 64), (70, 130), (1, 2052), (513, 600)])
+@pytest.mark.parametrize("h", (8, 40, 64, 128))
+def test_fused_attention(monkeypatch, chosen, causal, masked, n, m, h):
+    """Against float64. Texts of which nothing is seen, and NaN where a mask is, among them."""
+    monkeypatch.setattr(precision, "chosen", chosen)
+    rng = np.random.default_rng(15)
+    shapes = [(3, t, 5, h) for t in (n, m, m, n)]
+    q, k, v, dy = (normal(rng, shape, np.float32).transpose(0, 2, 1, 3) for shape in shapes)
+    if not fused_attention.takes(q, k, v):
+        pytest.skip("heads too wide for float32")
+    mask = None
+    if masked:
+        mask = XP.asarray((rng.random((3, m)) < 0.6) & (np.arange(3) > 0)[:, None])
+        k, v = (XP.where(mask[:, None, :, None], x, XP.nan) for x in (k, v))
+    y, back = ops.attention(q, k, v, mask, causal)
+    arguments = (x.astype(np.float64) for x in (q, k, v))
+    wanted, wanted_back = ops.attention.plain(*arguments, mask, causal)
+    found = zip((y, *back(dy)[:3]), (wanted, *wanted_back(dy.astype(np.float64))[:3]), strict=True)
+    for a, b in found:
+        assert a.dtype == np.float32 and a.shape == b.shape
+        size = max(1.0, float(XP.abs(b).max(initial=0)))
+        assert float(XP.abs(a - b).max(initial=0)) <= ROUNDING[chosen] * size
 
 
 @pytest.mark.parametrize("bias", (False, True))

@@ -350,7 +350,7 @@ def test_what_windows_refuse():
     with pytest.raises(UserError, match="too short: its val split"):
         Windows(series, "standard", 100, 20, separate=True)
     series.values[:140, 1] = np.nan
-    with pytest.raises(UserError, match="Column 'b' has no value in the training rows"):
+    with pytest.raises(UserError, match="column 'b' has no value in the training rows"):
         Windows(series, "standard", 10, 4)
 
 

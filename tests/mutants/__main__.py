@@ -17,7 +17,6 @@ listed in tests/mutants/equivalent.py with the reason why it changes nothing.
 
 import argparse
 import ast
-import contextlib
 import gc
 import json
 import os
@@ -26,6 +25,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def mark(source, chosen, reached):
     source.tree = marked = ast.parse(source.text)
     twins = dict(zip(ast.walk(tree), ast.walk(marked), strict=True))
     for node in list(ast.walk(marked)):
-        for field in ("body", "orelse"):
+        for field in ("body", "orelse", "finalbody"):
             block = getattr(node, field, None)
             if isinstance(block, list) and not isinstance(node, (ast.Module, ast.ClassDef)):
                 lines = [ast.parse(f"_reached({s.lineno})").body[0] for s in block]
@@ -112,17 +112,16 @@ class Runner:
         return not self.failed
 
 
-def reach(runner, chosen):
-    """[(name, seconds, lines reached)] of every test; the name of one that fails as it is."""
+def reach(runner, chosen, places):
+    """[(place, seconds, lines reached or None if it fails)] of the tests at `places`."""
     reached, found = set(), []
     for source in set(chosen.values()):
         mark(source, chosen, reached)
-    for item in runner.items:
+    for place in places:
         reached.clear()
         started = time.perf_counter()
-        if not runner.passes(item):
-            return item.nodeid
-        found.append([item.nodeid, time.perf_counter() - started, sorted(reached)])
+        passes = runner.passes(runner.items[place])
+        found.append([place, time.perf_counter() - started, sorted(reached) if passes else None])
     return found
 
 
@@ -132,14 +131,17 @@ def in_a_child(work):
     if os.fork():
         os.close(write)
         return os.fdopen(read)
-    status = 1
-    with contextlib.suppress(BaseException):
+    status, stderr = 1, sys.stderr
+    try:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         result = json.dumps(work())
         with os.fdopen(write, "w") as file:
             file.write(result)
         status = 0
-    os._exit(status)
+    except Exception:
+        traceback.print_exc(file=stderr)
+    finally:
+        os._exit(status)
 
 
 def fate(runner, mutant, tests):
@@ -194,14 +196,22 @@ def text_of(test):
 def try_all(runner, waiting, chosen, jobs, book):
     """Find out what notices each of the `waiting` mutants, `jobs` at a time."""
     started = time.perf_counter()
-    with in_a_child(lambda: reach(runner, chosen)) as file:
-        tests = json.loads(file.read() or '"a test"')
-    os.wait()
-    if isinstance(tests, str):
-        raise SystemExit(f"{tests} fails without any mistake: mend it first")
+    everywhere = range(len(runner.items))
+    shares = [everywhere[first::jobs] for first in range(jobs)]
+    files = [in_a_child(partial(reach, runner, chosen, share)) for share in shares]
+    found = [json.loads(file.read() or "[]") for file in files]
+    for file in files:
+        file.close()
+        os.wait()
+    tests = sorted(test for part in found for test in part)
+    if len(tests) < len(everywhere):
+        raise SystemExit("the tests did not come to an end, without any mistake")
     places = {}
-    for index, (name, seconds, lines) in enumerate(tests):
-        for file, line in lines:
+    for index, seconds, lines in tests:
+        name = runner.items[index].nodeid
+        if lines is None:
+            print(f"left out: {name} fails without any mistake")
+        for file, line in lines or ():
             places.setdefault((file, line), []).append(("gradient" not in name, seconds, index))
     print(f"{len(tests)} tests in {time.perf_counter() - started:.0f} s", flush=True)
     waiting, running = list(waiting), {}
@@ -214,11 +224,20 @@ def try_all(runner, waiting, chosen, jobs, book):
             with file:
                 answer = file.read()
             os.wait()
-            book[running.pop(file)] = json.loads(answer) if answer else "(did not end)"
+            mutant = running.pop(file)
+            book[mutant] = json.loads(answer) if answer else "(did not end)"
+            if not book[mutant]:
+                tests = len(places.get((mutant.source.file, mutant.line), []))
+                print(f"line {mutant.line}, {tests} tests: {mutant.key}", flush=True)
             if len(waiting) % 50 == 0:
                 book.save()
                 seconds = time.perf_counter() - started
                 print(f"{seconds:5.0f} s: {len(waiting)} to go", flush=True)
+
+
+def files_in(folder):
+    """Its Python files: a package's own __init__.py gathers names, its __main__.py is a command."""
+    return [f for f in sorted(folder.glob("*.py")) if f.name[0] != "_" or f.name == "__main__.py"]
 
 
 def report(everyone, book, full):
@@ -247,7 +266,7 @@ def main():
     options = parser.parse_args()
 
     paths = [ROOT / path for path in options.paths]
-    files = [f for p in paths for f in ([p] if p.suffix else sorted(p.glob("[!_]*.py")))]
+    files = [f for p in paths for f in ([p] if p.suffix else files_in(p))]
     sources = [Source(file) for file in files]
     everyone = list(mutants(sources, options.forward))
     hopeful = [mutant for mutant in everyone if not changes_nothing(mutant.key)]
@@ -261,7 +280,9 @@ def main():
     if waiting:
         chosen = functions(sources, options.forward)
         work = partial(try_all, waiting=waiting, chosen=chosen, jobs=options.jobs, book=book)
-        arguments = ["-s", "-p", "no:terminal", "-o", "addopts=", "-k", options.k]
+        # The package imports Hypothesis before pytest can rewrite it, which would be an error.
+        ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+        arguments = ["-s", "-p", "no:terminal", "-o", "addopts=", "-k", options.k, *ignored]
         try:
             status = pytest.main([*arguments, *tests], plugins=[Runner(work, options.examples)])
             if status:

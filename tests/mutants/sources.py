@@ -70,7 +70,8 @@ class Source:
         owners = [c for c in self.around(outermost) if isinstance(c, ast.ClassDef)]
         for scope in (*reversed(owners), outermost):
             code = next(c for c in code.co_consts if getattr(c, "co_name", None) == scope.name)
-            live = inspect.unwrap(vars(live)[scope.name])
+            live = vars(live)[scope.name]
+            live = inspect.unwrap(getattr(live, "fget", live))  # of a property, its function
         live.__code__ = code
 
 

@@ -100,7 +100,7 @@ def test_parameters_are_told_as_scikit_learn_wants_them():
     clf = minisum.TextClassifier("attention", width=32)
     assert repr(clf) == "TextClassifier(mixer='attention', width=32)"
     assert clf.set_params(width=8, lr=0.1) is clf and clf.get_params()["width"] == 8
-    with pytest.raises(UserError, match="'depth' is no parameter"):
+    with pytest.raises(UserError, match="parameter 'depth': choose one of mixer"):
         clf.set_params(depth=3)
 
 

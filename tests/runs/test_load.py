@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,21 @@ def test_an_explanation_adds_up_to_the_probabilities(straight):
     assert len(run.explain("meow " * 40).tokens) == 12  # --max-len
     strongest = run.explain("the small dog says woof")
     assert strongest.tokens[int(strongest.towards("dog").argmax())] == "woof"
+
+
+def test_a_printed_explanation_is_a_table_that_adds_up(straight):
+    found = minisum.load(straight).explain("a meow, the cat")
+    title, heads, *rows = str(found).splitlines()
+    assert title == f"cat, probability {found.probabilities.max():.4f}"
+    assert heads.split() == ["token", "share"] and rows[0].split()[0] == "meow"
+    assert sorted(row.split()[0] for row in rows) == sorted([*found.tokens, "(bias)"])
+    over_average = found.logits.max() - found.logits.mean()
+    assert sum(float(row.split()[1]) for row in rows) == pytest.approx(over_average, abs=1e-3)
+    many = replace(found, tokens=["x y\n\x1b"] * 50, shares=np.arange(150.0).reshape(50, 3) ** 2)
+    rows = str(many).splitlines()[2:]
+    assert len(rows) == 22 and rows[-2].startswith("(others: 30)") and "\x1b" not in str(many)
+    total = many.towards().sum() + found.bias[many.logits.argmax()] - found.bias.mean()
+    assert sum(float(row.rpartition(" ")[2]) for row in rows) == pytest.approx(total, abs=0.01)
 
 
 def test_one_text_is_not_taken_for_a_list(straight):

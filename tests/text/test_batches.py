@@ -109,9 +109,9 @@ def test_batches_cover_the_order(n, size):
 def test_check_ids_names_the_culprit(bad):
     rows = [[1, 2], [], [9, bad], [3]]
     for ids in (Ragged.from_list(rows), pad(rows, 2)[0]):
-        with pytest.raises(UserError, match=f"Row 2 holds the token number {bad};"):
+        with pytest.raises(UserError, match=f"row 2 holds the token number {bad};"):
             check_ids(ids, 10)
-    with pytest.raises(UserError, match="Row 2 "):
+    with pytest.raises(UserError, match="row 2 "):
         check_ids(Ragged.from_list([[1], [], [bad], [3]]), 10)
     check_ids(Ragged.from_list([[0, 9], []]), 10)
     check_ids(np.zeros((0, 1), np.int32), 10)

@@ -171,7 +171,7 @@ def test_refusals():
     for kind, size in (("word", 2), ("bpe", 257), ("word", -1)):
         with pytest.raises(UserError, match="too small"):
             train_tokenizer(TEXTS, kind, size)
-    with pytest.raises(UserError, match="known are word, wordpunct, bpe"):
+    with pytest.raises(UserError, match="'letters': choose one of word, wordpunct, bpe"):
         train_tokenizer(TEXTS, "letters", 100)
     with pytest.raises(UserError, match="no word"):
         train_tokenizer(["...", ""], "word", 100)

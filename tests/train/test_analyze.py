@@ -1,6 +1,7 @@
 """Looking inside: the contributions are exact, the geometry is what its names say."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,7 +13,8 @@ from minisum import checkpoint, files
 from minisum.errors import UserError
 from minisum.models import classifier as models
 from minisum.params import Params
-from minisum.runs.classifier import Explanation, contributions
+from minisum.runs.classifier import contributions
+from minisum.runs.explanation import Explanation
 from train import causal, classifier
 from train.analyze import __main__ as analyze
 from train.analyze import geometry
@@ -52,7 +54,7 @@ def test_attention_has_no_exact_contributions():
 
 def account(words):
     rng = np.random.default_rng(0)
-    model = models.build("summation", 30, 8, 3, 9)
+    model = models.build("summation", 30, 8, 3, max(9, len(words)))
     params = Params.from_arrays(model.init(rng))
     ids = rng.integers(0, 30, len(words))
     shares = contributions(model, params, ids, np.ones(len(words), bool))
@@ -69,6 +71,15 @@ def test_an_account_adds_up_and_is_shown_without_its_markup():
     assert "<script>" not in page and "&lt;script&gt;" in page and "a &amp; b" in page
     assert "\x1b" in in_terminal(found, coloured=True)
     assert "one(" in in_terminal(found, coloured=False)
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_long_texts_are_wrapped(monkeypatch, coloured):
+    monkeypatch.setenv("COLUMNS", "40")
+    words = [f"word{i % 30}" for i in range(60)]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal(account(words), coloured)).split("\n")
+    assert re.findall(r"word\d+", "\n".join(lines)) == words
+    assert 8 < len(lines) < 31 and max(map(len, lines)) <= 40
 
 
 def test_a_text_without_words_can_be_shown():

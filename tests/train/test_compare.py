@@ -20,6 +20,8 @@ from minisum.params import flatten
 from train.compare import __main__ as compare
 from train.compare import cell as compare_cell
 from train.compare import tasks as compare_tasks
+from train.run.options import parser_for
+from train.run.report import Report
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--width", "8", "--heads", "2", "--layers", "1", "--steps", "3", "--batch-size", "4",
@@ -38,7 +40,7 @@ def cells(out):
 
 
 def config_of(*arguments):
-    parser = compare.parser_for(compare.CompareConfig, "compare", "")
+    parser = parser_for(compare.CompareConfig, "compare", "")
     return compare.resolve(vars(parser.parse_args([str(a) for a in arguments])))
 
 
@@ -159,7 +161,7 @@ def test_changed_and_damaged_cells(capsys, tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ("--mixers magic", "unknown 'magic'"),
+        ("--mixers magic", "--mixers 'magic'"),
         ("--mixers ,", "--mixers names nothing"),
         ("--mixers projection --without-projection", "no mixer is left"),
         ("--task recall --max-depth 3", "--max-depth has no meaning for --task recall"),
@@ -240,7 +242,7 @@ def test_tasks(monkeypatch, arguments):
     assert not np.array_equal(first[key], task.train_batch(0, 2)[key])
     assert sum(batch["targets"].size for batch in task.test_batches()) == 12
     assert set(task.baselines()) and all(np.isfinite(list(task.baselines().values())))
-    report = compare.Report()
+    report = Report()
     result = compare_cell.train_cell(task, "linear_attention", 0, report)
     assert np.isfinite(result[task.metric])
 
@@ -295,7 +297,7 @@ def test_learns_recall_and_regression():
     config = config_of(*small, "--task", "regression", "--dims", 1, "--pairs", 6, "--noise", 0,
                      "--steps", 150, "--lr", 0.01, "--batch-size", 32)  # fmt: skip
     task = compare_tasks.build(config)
-    report = compare.Report()
+    report = Report()
     mixing, alone = (
         compare_cell.train_cell(task, mixer, 0, report)["squared_error"]
         for mixer in ("attention", "projection")

@@ -199,6 +199,7 @@ def test_a_sweep_keeps_the_rate_that_validation_likes(capsys, monkeypatch, tmp_p
     assert all((row["rate"], row["accuracy"]) == (1e-2, 0.25) for row in rows)
     monkeypatch.setattr(recall, "train_cell", None)
     assert recall.main(sweep) == 0
+    assert recall.main([*sweep, "--widths", "8", "--rates", "1e-2"]) == 0
     assert recall.main([*sweep, "--steps", "3"]) == 2
     assert "--steps 3 contradicts" in capsys.readouterr().err
 

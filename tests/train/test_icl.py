@@ -304,13 +304,13 @@ def test_quick_yields_to_other_flags():
 @pytest.mark.parametrize(
     "flags, sentence",
     [
-        ("--forms diagonal", "--forms: unknown 'diagonal'; known: full, free, head, gd"),
-        ("--noise 8", "--noise: unknown '8'"),
-        ("--layers 8", "--layers: unknown '8'"),
+        ("--forms diagonal", "--forms 'diagonal': choose one of full, free, head, gd"),
+        ("--noise 8", "--noise '8'"),
+        ("--layers 8", "--layers '8'"),
         ("--layers ,", "--layers names nothing"),
         ("--seeds 0", "--seeds 0: it must be at least 1"),
         ("--lr nan", "a finite number is needed"),
-        ("--backend torch", "invalid choice"),
+        ("--backend torch", "--backend 'torch': choose one of"),
         ("--out=", "--out is empty"),
     ],
 )

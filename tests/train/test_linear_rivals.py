@@ -72,4 +72,4 @@ def test_without_scikit_learn_the_command_says_what_to_install(tmp_path, capsys,
         (multimodal.Multimodal, "tfidf_ridge"),
     ):
         assert main(command, ["--mixer", mixer, "--out", str(tmp_path / "run")]) == 2
-        assert "need scikit-learn: pip install scikit-learn" in capsys.readouterr().err
+        assert "need scikit-learn: python -m pip install scikit-learn" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_resuming_gives_the_same_numbers(corpus, tmp_path):
         (["--numeric-columns", ","], "--numeric-columns"),
         (["--heads", "3", "--mixer", "attention"], "--heads 3 does not divide --width 8"),
         (["--mixer", "ridge", "--epochs", "3"], "--epochs: --mixer ridge is solved, not trained"),
-        (["--mixer", "sum"], "invalid choice: 'sum'"),
+        (["--mixer", "sum"], "--mixer 'sum'"),
         (["--layers", "2"], "--layers 2: it must be"),
     ],
 )

@@ -153,11 +153,14 @@ def test_a_failed_run_is_told_and_tried_again(corpora, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--sets", "nowhere"], "--sets: unknown 'nowhere'"),
+        (["--sets", "nowhere"], "--sets 'nowhere'"),
         (["--sets", ","], "--sets names nothing"),
-        (["--protocols", "dishonest"], "unknown 'dishonest'"),
-        (["--protocols", "published-batch-perplexity"], "unknown"),  # of no flag to take back
-        (["--mixers", "magic"], "unknown 'magic'"),
+        (["--protocols", "dishonest"], "--protocols 'dishonest'"),
+        (
+            ["--protocols", "published-batch-perplexity"],
+            "--protocols 'pub",
+        ),  # of no flag to take back
+        (["--mixers", "magic"], "--mixers 'magic'"),
         (["--seeds", "0"], "at least 1"),
         (["--jobs", "0"], "at least 1"),
         (["--out", ""], "--out is empty"),

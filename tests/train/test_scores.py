@@ -14,7 +14,7 @@ pytest.importorskip("tokenizers")
 from cli_runs import SMALL, call, refused
 
 import minisum
-from minisum.runs.classifier import softmax
+from minisum.runs.explanation import softmax
 from train.run.scores import by_class, calibration_error, fit_temperature
 
 

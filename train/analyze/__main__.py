@@ -9,6 +9,7 @@ directions each layer uses.
 
 import dataclasses
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from train.command_line import resolve_defaults, run_with_exit_status
 from train.run.folder import RunFolder
 from train.run.options import Parser, from_run, stored_config
 from train.run.report import emit
+from train.run.tables import terminal_width
 
 
 def parser():
@@ -101,7 +103,9 @@ def follow_layers(chosen, out):
         }
         emit(sys.stdout, f"{name}: {len(layers[0]):,} tokens")
         for key in ("cosines", "participation"):
-            emit(sys.stdout, f"  {key:<14}" + " ".join(f"{v:8.3f}" for v in measured[name][key]))
+            values = " ".join(f"{v:7.3f}" for v in measured[name][key])
+            gap = {"initial_indent": f"  {key:<14}", "subsequent_indent": " " * 16}
+            emit(sys.stdout, textwrap.fill(values, terminal_width(), **gap))
     files.make_folder(out)
     files.write_json(out / "layers.json", measured)
     if not layer_figures.layer_geometry(out / "layers.png", planes, measured):

@@ -6,6 +6,7 @@ from pathlib import Path
 from string import Template
 
 from minisum.errors import visible
+from train.run.tables import terminal_width
 
 STRONGEST = 0.75  # of a background colour's opacity
 
@@ -25,21 +26,23 @@ def account_of(found):
 
 
 def in_terminal(account, coloured):
-    """The text, its words blue for the predicted class and orange against it, or with numbers."""
-    painted = []
+    """The text, its words blue for the predicted class and orange against it, or with numbers.
+
+    Lines fit the terminal, unless a single word does not.
+    """
+    title = f"{visible(str(account['predicted']))} ({account['probability']:.1%}):"
+    lines, room = [[title]], terminal_width() - len(title)
     for spelled, value, strength in _shades(account):
-        word = visible(spelled)
-        if not coloured:
-            painted.append(f"{word}({value:+.2f})")
-        elif strength < 0.1:
-            painted.append(word)
-        else:
+        word = visible(spelled) if coloured else f"{visible(spelled)}({value:+.2f})"
+        if len(word) + 1 > room:
+            lines, room = [*lines, [" "]], terminal_width() - 1
+        room -= len(word) + 1
+        if coloured and strength >= 0.1:
             level = round(60 + 140 * strength)
             colour = f"0;{level // 2};{level}" if value > 0 else f"{level};{level // 2};0"
-            painted.append(f"\x1b[48;2;{colour}m\x1b[38;2;255;255;255m{word}\x1b[0m")
-    return f"{visible(str(account['predicted']))} ({account['probability']:.1%}): " + " ".join(
-        painted
-    )
+            word = f"\x1b[48;2;{colour}m\x1b[38;2;255;255;255m{word}\x1b[0m"
+        lines[-1].append(word)
+    return "\n".join(map(" ".join, lines))
 
 
 def in_html(accounts, title):

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from minisum import backend
+from minisum import machine
 from minisum.shards import Workers
 from train.bench.measure import bandwidth, describe_machine, interleaved, peak_memory, summary
 from train.bench.sides import Ours, two_steps
@@ -48,7 +48,7 @@ class Bench:
     """The backend, PyTorch if it is installed, and how both are timed."""
 
     def __init__(self, name, threads, precision, modes, seconds):
-        self.xp = backend.get(name, precision)
+        self.xp = machine.backend_in(name, precision)
         self.on_device = self.xp is not np
         self.threads, self.precision, self.seconds = threads, precision, seconds
         self.torch, self.why_not = load_torch(threads, precision)

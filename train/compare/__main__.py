@@ -10,18 +10,17 @@ Each cell (mixer, seed) is a file in --out: the same command again does only wha
 
 import dataclasses
 import sys
-import warnings
 
 from data.sets import classification
-from minisum import machine, mixers
+from minisum import mixers
 from minisum.errors import UserError
-from train.command_line import resolve_defaults, run_with_exit_status
+from train.command_line import resolve_defaults
 from train.compare import report as compare_report
 from train.compare import sequences
 from train.compare.cell import scale_cell, train_cell
 from train.compare.tasks import NAMES, SETTINGS, build
+from train.run import sweeps
 from train.run.cells import Cells, claim_settings
-from train.run.folder import RunFolder, new_path
 from train.run.options import (
     COUNT,
     D_FF,
@@ -29,16 +28,12 @@ from train.run.options import (
     Config,
     N,
     Settings,
-    about,
-    add_out,
     changed,
     flag,
     names,
     option,
-    parser_for,
     some_of,
 )
-from train.run.report import Report
 
 DEFAULT_MIXERS = "summation,attention,tssa,linear_attention,gated_deltanet"
 NO_MIXING = "projection"
@@ -118,6 +113,9 @@ class CompareConfig(Settings):
         **LENGTH | {"at_least": 64},
     )  # fmt: skip
 
+    def label(self):
+        return [self.task]
+
     def names(self):
         """The mixers to compare, in order. UserError for one that is unknown."""
         words = names(self.mixers)
@@ -195,29 +193,7 @@ def cell_name(mixer, seed):
 
 
 def main(arguments=None):
-    """Run a comparison; return the exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
-    with run_with_exit_status() as outcome:
-        outcome.join_group().from_rank_0(lambda: run(arguments))
-    return outcome.status
-
-
-def run(arguments):
-    parser = parser_for(CompareConfig, "python -m train.compare", about(__doc__))
-    add_out(parser, "folder of the comparison (default: runs/compare-TASK-TIME)")
-    given = parser.given(arguments)
-    out = given.pop("out", None)
-    config = resolve(given)
-    folder = RunFolder(out or new_path("runs", f"compare-{config.task}"))
-    report = Report()
-    machine.keep_freed_memory()
-    # An overflow shows in the loss, and the cell records the step.
-    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
-    with folder.claimed(), quiet:
-        try:
-            compare(config, folder, report)
-        except KeyboardInterrupt:
-            report.warn(f"finished cells are kept; the same command with --out {folder} goes on")
-            raise
+    return sweeps.main("compare", CompareConfig, __doc__, resolve, compare, arguments)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import numpy as np
 
 from minisum import files, machine
 from train.command_line import run_with_exit_status
-from train.compare.__main__ import OPEN, CompareConfig, cell_name, resolve
+from train.compare.__main__ import CompareConfig, cell_name, resolve
 from train.compare.cell import train_cell
 from train.compare.tasks import build
 from train.run.cells import Cells, claim_settings
@@ -27,6 +27,9 @@ from train.run.folder import RunFolder, new_path
 from train.run.options import N, Settings, about, add_out, changed, names, option, parser_for
 from train.run.report import Report, csv_of
 from train.run.tables import aligned
+
+# What may differ between calls that add to one figure.
+OPEN = ("lengths", "mixers", "widths", "rates", "seeds")
 
 
 def numbers(text):
@@ -44,10 +47,7 @@ class RecallConfig(Settings):
     vocab_size: int = changed(CompareConfig, "vocab_size", 8192)
     test_size: int = changed(CompareConfig, "test_size", 3000)
 
-    mixers: str = changed(
-        CompareConfig, "mixers", "attention,summation,linear_attention,retnet,gla,mamba2,"
-        "deltanet:conv=0,gated_deltanet:conv=0,kda:conv=0",
-    )  # fmt: skip
+    mixers: str = changed(CompareConfig, "mixers", "all")
     widths: tuple = option((64, 128, 256, 512), "widths of the model", "model", **LIST)
 
     rates: tuple = option((1e-4, 4.6e-4, 2.2e-3, 1e-2), "learning rates to choose from", **LIST)
@@ -58,6 +58,9 @@ class RecallConfig(Settings):
 
     backend: str = changed(CompareConfig, "backend", "numpy")
     threads: int = changed(CompareConfig, "threads", None)
+
+    def names(self):
+        return CompareConfig(mixers=self.mixers, without_projection=True).names()
 
     def compare_config(self, mixer, length, width, rate):
         """That of `train.compare` for one cell."""
@@ -72,9 +75,9 @@ class RecallConfig(Settings):
 def sweep(config, folder, report):
     """Do the cells that are missing in a claimed RunFolder, then write table and picture."""
     settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in OPEN}
-    claim_settings(folder, {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()})
+    claim_settings(folder, settings)
     cells, rows = Cells(folder, settings), []
-    for length, width, mixer in product(config.lengths, config.widths, names(config.mixers)):
+    for length, width, mixer in product(config.lengths, config.widths, config.names()):
         runs = {}
         for rate, seed in product(config.rates, range(config.seeds)):
             name = f"{cell_name(mixer, seed)}-length{length}-width{width}-rate{rate}"

@@ -16,27 +16,14 @@ again does only what is missing. The whole table takes some hours on a processor
 
 import dataclasses
 import sys
-import warnings
 
 import minisum
 from minisum import backend, machine
 from minisum.models.in_context import FORMS
-from train.command_line import run_with_exit_status
 from train.icl import baselines, figures, report, sequences, training
+from train.run import sweeps
 from train.run.cells import Cells, claim_settings
-from train.run.folder import RunFolder, new_path
-from train.run.options import (
-    Config,
-    N,
-    Settings,
-    about,
-    add_out,
-    changed,
-    option,
-    parser_for,
-    some_of,
-)
-from train.run.report import Report
+from train.run.options import Config, N, Settings, changed, option, some_of
 
 # What --quick changes: a part of the table in minutes.
 QUICK = {"noise": "5,1+3", "layers": "1,2,4", "seeds": 3, "steps": 600, "test_size": 20_000}
@@ -124,30 +111,12 @@ def do_cells(config, layers, names, cells, progress):
 
 
 def main(arguments=None):
-    """Run the command; return the exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    with run_with_exit_status() as outcome:
-        outcome.join_group().from_rank_0(lambda: run(arguments))
-    return outcome.status
 
+    def work(config, folder, progress):
+        reproduce(config, folder, progress, arguments)
 
-def run(arguments):
-    parser = parser_for(IclConfig, "python -m train.icl", about(__doc__))
-    add_out(parser, "folder of the table (default: runs/icl-TIME)")
-    given = parser.given(arguments)
-    out = given.pop("out", None)
-    config = resolve(given)
-    folder = RunFolder(out or new_path("runs", "icl"))
-    progress = Report()
-    machine.keep_freed_memory()
-    # A model that diverges overflows; its loss shows it.
-    quiet = warnings.catch_warnings(action="ignore", category=RuntimeWarning)
-    with folder.claimed(), quiet:
-        try:
-            reproduce(config, folder, progress, arguments)
-        except KeyboardInterrupt:
-            progress.warn(f"finished cells are kept; the same command with --out {folder} goes on")
-            raise
+    return sweeps.main("icl", IclConfig, __doc__, resolve, work, arguments)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from minisum import backend, checkpoint, files
 from minisum.backend import PRECISIONS
-from minisum.errors import UserError
+from minisum.errors import UserError, did_you_mean, require_known
 from minisum.text.tokenizer import KINDS, least_vocabulary
 
 # Bounds of an option, and what holds between a value and each.
@@ -61,8 +61,7 @@ def some_of(known, text, field):
     """The names in "a,b", each once. UserError for one that is not known, or if there is none."""
     found = list(dict.fromkeys(names(text)))
     for name in found:
-        if name not in known:
-            raise UserError(f"{flag(field)}: unknown {name!r}; known: {', '.join(known)}")
+        require_known(flag(field), name, known)
     if not found:
         raise UserError(f"{flag(field)} names nothing; known: {', '.join(known)}")
     return found
@@ -98,6 +97,7 @@ class Settings:
 
     # name of a recipe -> the defaults that it changes
     RECIPES = {"default": {}}
+    precision = None  # of products: that of the process, for a command without the flag
 
     def check(self, given=()):
         """UserError for a value out of range, or for values that contradict each other.
@@ -106,6 +106,10 @@ class Settings:
         """
         for field in dataclasses.fields(self):
             check_bounds(field, getattr(self, field.name))
+
+    def label(self):
+        """What the default folder of a command is called by, after the command."""
+        return []
 
     def check_heads(self):
         if self.width % self.heads:
@@ -268,8 +272,8 @@ def check_bounds(field, value):
     name = flag(field.name)
     if value is None:
         return
-    if limits.get("choices") and value not in limits["choices"]:
-        raise UserError(f"{name} {value}: choose one of {', '.join(limits['choices'])}")
+    if limits.get("choices"):
+        require_known(name, value, limits["choices"])
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{name} {value}: a finite number is needed")
     if isinstance(value, int) and abs(value) >= 2**63:
@@ -292,7 +296,6 @@ def parser_for(config_class, program, description):
         epilog=describe_recipes(config_class),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
     groups = {}
     for field in dataclasses.fields(config_class):
@@ -314,14 +317,21 @@ def add_flag(group, field):
         switch = argparse.BooleanOptionalAction
         group.add_argument(flag(field.name), action=switch, help=about["help"])
         return
-    kind = about.get("type", field.type)
+    kind, choices, metavar = (
+        about.get("type", field.type),
+        about.get("choices"),
+        about.get("metavar"),
+    )
+    told = about["help"]
+    if choices and metavar is None and len(",".join(choices)) > 50:
+        metavar, told = "NAME", f"{told}: {', '.join(choices)}"
     default = "" if field.default is None else f" (default: {field.default})"
     group.add_argument(
         flag(field.name),
         type=utf8 if kind is str else kind,
-        choices=about.get("choices"),
-        metavar=about.get("metavar"),
-        help=about["help"].replace("%", "%%") + default,
+        choices=choices,
+        metavar=metavar,
+        help=told.replace("%", "%%") + default,
     )
 
 
@@ -355,6 +365,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise UserError(f"{message} (see {self.prog} --help)")
+
+    def parse_args(self, arguments=None, namespace=None):
+        found, unknown = self.parse_known_args(arguments, namespace)
+        if unknown:
+            near = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return found
+
+    def _check_value(self, action, value):
+        if action.choices is not None:
+            require_known("/".join(action.option_strings), value, action.choices)
 
     def given(self, arguments):
         """name -> value of the flags, without those that were not given."""

@@ -18,6 +18,7 @@ import minisum
 from minisum import machine
 from minisum.errors import visible
 
+WHOLE_WORDS = {"break_long_words": False, "break_on_hyphens": False}
 BETWEEN_LINES = 60.0  # seconds, of the lines that replace a bar
 
 
@@ -52,10 +53,7 @@ class Report:
         rows["BLAS"] = machine.blas()
         self.say(f"minisum {minisum.__version__}, {task.name}")
         self.table(rows)
-        for group, settings in grouped(task.config).items():
-            width = self.tables.terminal_width() - 20
-            lines = textwrap.wrap(settings, width, break_on_hyphens=False)
-            self.say(f"  {group:<18}" + ("\n" + " " * 20).join(lines))
+        self.table(grouped(task.config))
         self.say()
 
     def epoch(self, record, epochs, seconds_left, is_best):
@@ -78,8 +76,10 @@ class Report:
         self.say(line[: self.tables.terminal_width()])
 
     def table(self, rows):
+        """Names and values; a long value goes on below its beginning."""
         for name, value in rows.items():
-            self.say(f"  {name:<18} {value}")
+            lines = textwrap.wrap(str(value), self.tables.terminal_width() - 21, **WHOLE_WORDS)
+            self.say(f"  {name:<18} " + ("\n" + " " * 21).join(lines))
 
     def result(self, result, folder):
         """The test metrics and what they cost."""

@@ -6,7 +6,7 @@ import io
 import numpy as np
 
 from minisum import files
-from minisum.runs.classifier import softmax
+from minisum.runs.explanation import softmax
 from train.run.figures import finish, picture
 from train.run.report import csv_of
 

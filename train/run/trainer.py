@@ -35,7 +35,7 @@ class Trainer:
         config = task.config
         if group.size > 1 and config.backend == "cupy":
             machine.use_gpu(group.rank)
-        self.xp = backend.get(config.backend, config.precision)
+        self.xp = machine.backend_in(config.backend, config.precision)
         initial = task.model.init(np.random.default_rng([config.seed, 0]))
         self.params = Params.from_arrays(initial, xp=self.xp)
         self.grads = self.params.zeros_like()

@@ -1,9 +1,12 @@
-"""Attention: products of many heads at a time, and one kernel each way between them."""
+"""Attention: fused where there are kernels for it, else products and one kernel each way between.
+
+The products are of many heads at a time.
+"""
 
 import math
 
 from minisum.fast.blocked_attention import attention_in_blocks
-from minisum.fast.cuda import compiling, softmax
+from minisum.fast.cuda import compiling, fused_attention, softmax
 
 # Weights that are worked on at a time: 32 MB in float32, which the second-level cache holds.
 CACHED = 2**23
@@ -17,6 +20,8 @@ def attention(q, k, v, mask=None, causal=False):
     """Saved: q, k, v, mask, and p where no more than CACHED weights are."""
     if not compiling.runs_on(q, k, v):
         return NotImplemented
+    if fused_attention.takes(q, k, v):
+        return fused_attention.fused_attention(q, k, v, mask, causal)
     keep = math.prod(q.shape[:3]) * k.shape[2] <= CACHED
     kernels = softmax.attention_weights, softmax.attention_weights_back
     sizes, scale = (CACHED, LEAST_HEADS, LEAST_QUERIES), 1 / math.sqrt(q.shape[3])

@@ -36,8 +36,9 @@ def launch(kernel, grid, block, *arguments, pack=None):
     """Run a kernel, "file.name", in float32 or float64, as the first real array is.
 
     Integers are passed as int32, other numbers in that type; None stands for no array. pack: a
-    kernel's numbers a thread, see `packing`. A grid without blocks is nothing to do. ValueError
-    for an array with gaps, in another order or of another type, which a kernel would misread.
+    kernel's numbers a thread, see `packing`, or what else its template takes. A grid without blocks
+    is nothing to do. ValueError for an array with gaps, in another order or of another type, which
+    a kernel would misread.
     """
     arrays = [a for a in arguments if array_module(a) is not np]
     dtype = next(a.dtype for a in arrays if a.dtype.kind == "f")

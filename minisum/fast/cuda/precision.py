@@ -7,24 +7,27 @@ bf16      factors rounded to bfloat16, whose mantissa has 7 bits; half the memor
 Sums are taken in float32 and results are float32. So are parameters, moments, norms and losses.
 """
 
+from functools import cache
+
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.fast.cuda import compiling
 
-AMPERE = 80  # the compute capability from which on tensor cores read such factors
 chosen = "float32"
 
 
 def choose(name, xp):
     """Have all products from now on in this precision. UserError where the GPU has no such."""
     global chosen
-    capability = int(xp.cuda.Device().compute_capability)
-    if name != "float32" and capability < AMPERE:
-        raise UserError(
-            f"--precision {name} needs a GPU of compute capability 8.0 or more (A100, H100, ...); "
-            f"this one has {capability / 10}"
-        )
+    if name != "float32" and not has_tensor_cores(xp):
+        raise UserError(f"--precision {name} needs a GPU from the A100 on (compute capability 8.0)")
     chosen = name
+
+
+@cache
+def has_tensor_cores(xp):
+    """Whether this GPU's tensor cores read TF32 and bfloat16."""
+    return int(xp.cuda.Device().compute_capability) >= 80
 
 
 def to_bfloat16(x):

@@ -1,0 +1,321 @@
+// Attention that never writes its weights: Dao 2023, "FlashAttention-2", on tensor cores.
+//
+// Arrays are (B, n, H, h), as a linear layer gives them, h at most D and a multiple of 8. A warp of
+// 32 threads has ROWS rows of the scores: queries, or in the gradients of keys and values keys. A
+// block goes through the other tokens a tile at a time, in shared memory. Scores are made eight
+// columns at a time, in the registers of the warp.
+
+const int ROWS = 16, WARPS = 4, PAD = 4;  // PAD: threads of a warp then read from 32 banks
+const float LOG2E = 1.4426950408889634f;
+
+// Tokens of a tile: two tiles are what shared memory holds, 35 KB of floats.
+template <int D> constexpr int TILE = D > 64 ? 32 : 64;
+
+enum { FLOAT32, TF32, BF16 };
+
+__device__ unsigned tf32(float x) {
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
+    return bits;
+}
+
+__device__ unsigned two_bf16(float low, float high) {
+    unsigned bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+
+__device__ void multiply_tf32(float* c, const unsigned* a, const unsigned* b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};" : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ void multiply_bf16(float* c, const unsigned* a, unsigned b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+        "{%0,%1,%2,%3};" : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
+// A thread's part of a factor of 16 rows and 8 columns: two neighbours in row g = lane / 4, two in
+// row g + 8. Which two columns they are, of the four pairs, is up to the caller, as a sum may be
+// taken in any order: the other factor then has to have the same two. In float32 a number is the
+// sum of two of tf32, and three products are near enough to that of the sums.
+template <int P>
+struct Left {
+    unsigned bits[P == BF16 ? 2 : 4];
+
+    __device__ Left() {}
+    __device__ Left(float a, float b, float below_a, float below_b) {
+        if constexpr (P == BF16) {
+            bits[0] = two_bf16(a, b), bits[1] = two_bf16(below_a, below_b);
+        } else {
+            const float order[4] = {a, below_a, b, below_b};
+            for (int i = 0; i < 4; ++i) bits[i] = P == TF32 ? tf32(order[i]) : __float_as_uint(order[i]);
+        }
+    }
+};
+
+// c (16, 8) += left (16, 8) @ right (8, 8), of which this thread has two rows in column g.
+template <int P>
+__device__ void multiply(float* c, const Left<P>& left, float x, float y) {
+    if constexpr (P == BF16) {
+        multiply_bf16(c, left.bits, two_bf16(x, y));
+    } else if constexpr (P == TF32) {
+        const unsigned right[2] = {tf32(x), tf32(y)};
+        multiply_tf32(c, left.bits, right);
+    } else {
+        unsigned large[4], small[4], right[2] = {tf32(x), tf32(y)};
+        for (int i = 0; i < 4; ++i) {
+            float whole = __uint_as_float(left.bits[i]);
+            large[i] = tf32(whole);
+            small[i] = tf32(whole - __uint_as_float(large[i]));
+        }
+        const unsigned rest[2] = {tf32(x - __uint_as_float(right[0])),
+                                  tf32(y - __uint_as_float(right[1]))};
+        multiply_tf32(c, small, right);
+        multiply_tf32(c, large, rest);
+        multiply_tf32(c, large, right);
+    }
+}
+
+// Where the tokens of one head of one text are, and their number.
+struct Tokens {
+    long long start;
+    int step, count, h;
+
+    __device__ Tokens(int text, int head, int count, int H, int h)
+        : start(((long long)text * count * H + head) * h), step(H * h), count(count), h(h) {}
+    __device__ long long at(int token, int c) const { return start + (long long)token * step + c; }
+    __device__ bool has(int token, int c) const { return token < count && c < h; }
+};
+
+// Rows `row` and `row` + 8 of x, a thread's part of them: columns t and t + 4 of each eight.
+template <int D, int P>
+__device__ void read_rows(Left<P>* rows, const float* x, Tokens tokens, int row) {
+    int t = threadIdx.x % 4;
+    #pragma unroll
+    for (int i = 0; i < D / 8; ++i) {
+        float found[4];
+        for (int j = 0; j < 4; ++j) {
+            int token = row + j / 2 * 8, c = 8 * i + t + j % 2 * 4;
+            found[j] = tokens.has(token, c) ? x[tokens.at(token, c)] : 0;
+        }
+        rows[i] = Left<P>(found[0], found[1], found[2], found[3]);
+    }
+}
+
+// Tokens first, first + 1, ... of x into shared memory, zeros for those that do not count.
+template <int D>
+__device__ void read_tile(float* shared, const float* x, Tokens tokens, int first,
+                          const bool* real) {
+    for (int i = threadIdx.x; i < TILE<D> * D / 4; i += blockDim.x) {
+        int row = i / (D / 4), c = i % (D / 4) * 4, token = first + row;
+        Pack<float, 4> four = {};
+        if (tokens.has(token, c) && (!real || real[token])) four = read<4>(x + tokens.at(token, c));
+        write<4>(shared + row * (D + PAD) + c, four);
+    }
+}
+
+// rows (16, D) @ (8 tokens of a tile).T: c[0] and c[1] are in row g, columns 2t and 2t + 1, the
+// others in row g + 8.
+template <int D, int P>
+__device__ void scores_of(float* c, const Left<P>* rows, const float* tokens) {
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const float* own = tokens + g * (D + PAD) + t;
+    c[0] = c[1] = c[2] = c[3] = 0;
+    #pragma unroll
+    for (int i = 0; i < D / 8; ++i) multiply<P>(c, rows[i], own[8 * i], own[8 * i + 4]);
+}
+
+// sums (16, D) += weights (16, 8), laid out like scores, @ 8 tokens of a tile.
+template <int D, int P>
+__device__ void add_weighted(float (*sums)[4], const float* weights, const float* tokens) {
+    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const float* own = tokens + 2 * t * (D + PAD) + g;
+    Left<P> left(weights[0], weights[1], weights[2], weights[3]);
+    #pragma unroll
+    for (int i = 0; i < D / 8; ++i) multiply<P>(sums[i], left, own[8 * i], own[8 * i + D + PAD]);
+}
+
+template <int D>
+__device__ void write_rows(float* y, float (*sums)[4], Tokens tokens, int row) {
+    int t = threadIdx.x % 4;
+    #pragma unroll
+    for (int i = 0; i < D / 8; ++i)
+        for (int j = 0; j < 4; ++j) {
+            int token = row + j / 2 * 8, c = 8 * i + 2 * t + j % 2;
+            if (tokens.has(token, c)) y[tokens.at(token, c)] = sums[i][j];
+        }
+}
+
+// Over the four threads that have parts of the same rows.
+__device__ float row_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+__device__ float row_sum(float x) {
+    x += __shfl_xor_sync(~0u, x, 1);
+    return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+// y = softmax(scale q @ k.T) @ v, and of each query, (B, H, n), log Σ exp(scale q @ k.T).
+template <typename T, int D, int P>
+__global__ void __launch_bounds__(32 * WARPS)
+attention_forward(const T* q, const T* k, const T* v, const bool* mask, T* y, T* logs, T scale,
+                  int causal, int H, int n, int m, int h) {
+    __shared__ __align__(16) float keys[TILE<D> * (D + PAD)], values[TILE<D> * (D + PAD)];
+    const int head = blockIdx.y, text = blockIdx.z, t = threadIdx.x % 4;
+    // The last queries, which see the most keys, go first.
+    const int first = (gridDim.x - 1 - blockIdx.x) * ROWS * WARPS;
+    const int row = first + threadIdx.x / 32 * ROWS + threadIdx.x % 32 / 4;
+    const bool* real = mask ? mask + (long long)text * m : nullptr;
+    Tokens asking(text, head, n, H, h), asked(text, head, m, H, h);
+    Left<P> queries[D / 8];
+    read_rows<D, P>(queries, q, asking, row);
+    float sums[D / 8][4] = {}, top[2], sum[2] = {};
+    top[0] = top[1] = -__int_as_float(0x7f800000);
+    const int seen = causal ? min(m, first + ROWS * WARPS + m - n) : m;
+    for (int start = 0; start < seen; start += TILE<D>) {
+        __syncthreads();
+        read_tile<D>(keys, k, asked, start, real);
+        read_tile<D>(values, v, asked, start, real);
+        __syncthreads();
+        float scores[TILE<D> / 8][4], before[2] = {top[0], top[1]};
+        #pragma unroll
+        for (int j = 0; j < TILE<D> / 8; ++j) {
+            scores_of<D, P>(scores[j], queries, keys + 8 * j * (D + PAD));
+            for (int i = 0; i < 4; ++i) {
+                int key = start + 8 * j + 2 * t + i % 2, last = row + i / 2 * 8 + m - n;
+                bool visible = key < m && (!causal || key <= last) && (!real || real[key]);
+                scores[j][i] = visible ? scores[j][i] * (scale * LOG2E) : -__int_as_float(0x7f800000);
+                top[i / 2] = fmaxf(top[i / 2], scores[j][i]);
+            }
+        }
+        float base[2];
+        for (int r = 0; r < 2; ++r) {
+            top[r] = row_max(top[r]);
+            base[r] = top[r] == -__int_as_float(0x7f800000) ? 0 : top[r];
+            float shrink = exp2f(before[r] - base[r]);
+            sum[r] *= shrink;
+            #pragma unroll
+            for (int i = 0; i < D / 8; ++i) sums[i][2 * r] *= shrink, sums[i][2 * r + 1] *= shrink;
+        }
+        #pragma unroll
+        for (int j = 0; j < TILE<D> / 8; ++j) {
+            for (int i = 0; i < 4; ++i) {
+                scores[j][i] = exp2f(scores[j][i] - base[i / 2]);
+                sum[i / 2] += scores[j][i];
+            }
+            add_weighted<D, P>(sums, scores[j], values + 8 * j * (D + PAD));
+        }
+    }
+    for (int r = 0; r < 2; ++r) {
+        sum[r] = row_sum(sum[r]);
+        float share = sum[r] == 0 ? 0 : 1 / sum[r];
+        #pragma unroll
+        for (int i = 0; i < D / 8; ++i) sums[i][2 * r] *= share, sums[i][2 * r + 1] *= share;
+        int query = row + 8 * r;
+        if (t == 0 && query < n)
+            logs[((long long)text * H + head) * n + query] =
+                sum[r] == 0 ? 0 : top[r] / LOG2E + logf(sum[r]);
+    }
+    write_rows<D>(y, sums, asking, row);
+}
+
+// With the weights p made again from q, k and `logs`, and ds = scale p (dy @ v.T - inner), where
+// inner = Σ dy y of each query: dq = ds @ k. Also writes inner, (B, H, n).
+template <typename T, int D, int P>
+__global__ void __launch_bounds__(32 * WARPS)
+attention_dq(const T* q, const T* k, const T* v, const bool* mask, const T* y, const T* dy,
+             const T* logs, T* inner, T* dq, T scale, int causal, int H, int n, int m, int h) {
+    __shared__ __align__(16) float keys[TILE<D> * (D + PAD)], values[TILE<D> * (D + PAD)];
+    const int head = blockIdx.y, text = blockIdx.z, t = threadIdx.x % 4;
+    const int first = (gridDim.x - 1 - blockIdx.x) * ROWS * WARPS;
+    const int row = first + threadIdx.x / 32 * ROWS + threadIdx.x % 32 / 4;
+    const bool* real = mask ? mask + (long long)text * m : nullptr;
+    Tokens asking(text, head, n, H, h), asked(text, head, m, H, h);
+    Left<P> queries[D / 8], gradients[D / 8];
+    read_rows<D, P>(queries, q, asking, row);
+    read_rows<D, P>(gradients, dy, asking, row);
+    float sums[D / 8][4] = {}, log[2], along[2] = {};
+    for (int r = 0; r < 2; ++r) {
+        int query = row + 8 * r;
+        for (int c = t; query < n && c < h; c += 4)
+            along[r] += dy[asking.at(query, c)] * y[asking.at(query, c)];
+        along[r] = row_sum(along[r]);
+        long long place = ((long long)text * H + head) * n + query;
+        log[r] = query < n ? logs[place] * LOG2E : 0;
+        if (t == 0 && query < n) inner[place] = along[r];
+    }
+    const int seen = causal ? min(m, first + ROWS * WARPS + m - n) : m;
+    for (int start = 0; start < seen; start += TILE<D>) {
+        __syncthreads();
+        read_tile<D>(keys, k, asked, start, real);
+        read_tile<D>(values, v, asked, start, real);
+        __syncthreads();
+        #pragma unroll
+        for (int j = 0; j < TILE<D> / 8; ++j) {
+            float p[4], ds[4];
+            scores_of<D, P>(p, queries, keys + 8 * j * (D + PAD));
+            scores_of<D, P>(ds, gradients, values + 8 * j * (D + PAD));
+            for (int i = 0; i < 4; ++i) {
+                int key = start + 8 * j + 2 * t + i % 2, last = row + i / 2 * 8 + m - n;
+                bool visible = key < m && (!causal || key <= last) && (!real || real[key]);
+                p[i] = exp2f(p[i] * (scale * LOG2E) - log[i / 2]);
+                ds[i] = visible ? scale * p[i] * (ds[i] - along[i / 2]) : 0;
+            }
+            add_weighted<D, P>(sums, ds, keys + 8 * j * (D + PAD));
+        }
+    }
+    write_rows<D>(dq, sums, asking, row);
+}
+
+// dv = p.T @ dy and dk = ds.T @ q, the rows being keys: all scores are transposed.
+template <typename T, int D, int P>
+__global__ void __launch_bounds__(32 * WARPS)
+attention_dkv(const T* q, const T* k, const T* v, const bool* mask, const T* dy, const T* logs,
+              const T* inner, T* dk, T* dv, T scale, int causal, int H, int n, int m, int h) {
+    __shared__ __align__(16) float queries[TILE<D> * (D + PAD)], gradients[TILE<D> * (D + PAD)];
+    __shared__ float log[TILE<D>], along[TILE<D>];
+    const int head = blockIdx.y, text = blockIdx.z, t = threadIdx.x % 4;
+    const int first = blockIdx.x * ROWS * WARPS;
+    const int row = first + threadIdx.x / 32 * ROWS + threadIdx.x % 32 / 4;
+    const bool* real = mask ? mask + (long long)text * m : nullptr;
+    Tokens asking(text, head, n, H, h), asked(text, head, m, H, h);
+    Left<P> keys[D / 8], values[D / 8];
+    read_rows<D, P>(keys, k, asked, row);
+    read_rows<D, P>(values, v, asked, row);
+    bool counts[2];
+    for (int r = 0; r < 2; ++r) counts[r] = row + 8 * r < m && (!real || real[row + 8 * r]);
+    float dkeys[D / 8][4] = {}, dvalues[D / 8][4] = {};
+    // Queries before the first that sees a key of this block are left out, a tile at a time.
+    const int blind = causal ? max(0, first - (m - n)) / TILE<D> * TILE<D> : 0;
+    for (int start = blind; start < n; start += TILE<D>) {
+        __syncthreads();
+        read_tile<D>(queries, q, asking, start, nullptr);
+        read_tile<D>(gradients, dy, asking, start, nullptr);
+        for (int i = threadIdx.x; i < TILE<D>; i += blockDim.x) {
+            long long place = ((long long)text * H + head) * n + start + i;
+            log[i] = start + i < n ? logs[place] * LOG2E : 0;
+            along[i] = start + i < n ? inner[place] : 0;
+        }
+        __syncthreads();
+        #pragma unroll
+        for (int j = 0; j < TILE<D> / 8; ++j) {
+            float p[4], ds[4];
+            scores_of<D, P>(p, keys, queries + 8 * j * (D + PAD));
+            scores_of<D, P>(ds, values, gradients + 8 * j * (D + PAD));
+            for (int i = 0; i < 4; ++i) {
+                int own = 8 * j + 2 * t + i % 2, query = start + own, key = row + i / 2 * 8;
+                bool visible = query < n && counts[i / 2] && (!causal || key <= query + m - n);
+                p[i] = visible ? exp2f(p[i] * (scale * LOG2E) - log[own]) : 0;
+                ds[i] = visible ? scale * p[i] * (ds[i] - along[own]) : 0;
+            }
+            add_weighted<D, P>(dvalues, p, gradients + 8 * j * (D + PAD));
+            add_weighted<D, P>(dkeys, ds, queries + 8 * j * (D + PAD));
+        }
+    }
+    write_rows<D>(dk, dkeys, asked, row);
+    write_rows<D>(dv, dvalues, asked, row);
+}
