@@ -126,7 +126,12 @@ def read_json(path, before=None):
         raise damaged
     if before is not None:
         before(content)
-    if content.pop(SEAL, None) != digest(content):
+    if SEAL not in content:
+        raise UserError(
+            f"{path} has no checksum: it is of an earlier minisum or was edited; a model beside it "
+            "still predicts, for all else train again"
+        )
+    if content.pop(SEAL) != digest(content):
         raise damaged
     return content
 

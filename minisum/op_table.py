@@ -27,7 +27,7 @@ REAL = {"B": 4, "n": 512, "d": 256, "o": 256, "V": 4096, "H": 4, "h": 64}
 LONG = REAL | {"B": 1, "n": 2048}  # for the forms that only long texts take
 # For what keeps a state of many numbers for every token.
 HEAVY = dict.fromkeys(
-    ("log_linear_product", "selective_scan", "slot_product"),
+    ("latent_average", "log_linear_product", "mlstm", "selective_scan", "slot_product"),
     [REAL | {"B": 1, "n": 256, "d": 64, "o": 64}],
 )
 
@@ -141,6 +141,10 @@ EXAMPLES = {
         draw.normal("B H n h"), draw.normal("h h"), draw.normal("h")
     ),
     "focused": lambda draw: smooth(draw.uniform("B H n h", 0.1, 1), draw.normal("H h")),
+    "latent_average": lambda draw: smooth(
+        draw.uniform("B H n h", 0, 1), draw.normal("B H n h"), draw.normal("B H n o"),
+        wrap=stateless,
+    ),
     "favor": lambda draw: smooth(draw.normal("B H n h"), omega=draw.normal("5 h")),
     "log_normal_query": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
     "log_normal_key": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
@@ -166,6 +170,10 @@ EXAMPLES = {
     ),
     "log_linear_product": lambda draw: smooth(
         *draw.qkv(draw.normal), draw.uniform("B H n 1", -2, 0), draw.uniform("B H n 13", 0, 1),
+        wrap=stateless,
+    ),
+    "mlstm": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.uniform("B H n 1", -2, 0), draw.normal("B H n 1"),
         wrap=stateless,
     ),
     "wkv": lambda draw: smooth(

@@ -184,7 +184,8 @@ class LanguageModelling(Task):
         if self.config.rows or not self.config.sample:  # a row begins without a separator
             return None
         run = LanguageModelRun(self.model, params, self.tokenizer, self.model_spec())
-        return run.generate(tokens=self.config.sample)
+        # No further than the training texts: some mixers end there.
+        return run.generate(tokens=min(self.config.sample, self.config.max_len))
 
     def summary(self):
         sizes = {f"{split}_tokens": windows.targets for split, windows in self.windows.items()}

@@ -71,8 +71,8 @@ class ClassifierConfig(TextConfig):
     )  # fmt: skip
     position_offset: float = option(1.0, "added to positions that multiply", "model", metavar="X")
     bag_rows: int = option(
-        0, "beside the features every word and every pair of words votes on the classes directly, "
-        "the pairs hashed into N rows (fewer where the texts are few); 0: none does", "model",
+        0, "a linear classifier of words and pairs of words learns beside the model, and their "
+        "logits are added; pairs are hashed into N rows (fewer where the texts are few)", "model",
         at_least=0, at_most=2**26, metavar="N",
     )  # fmt: skip
     one_logit: bool = option(False, "two classes share one logit, as first published", "model")

@@ -27,7 +27,6 @@ from train.run.task import Task
 
 SEASON = 24  # steps, where the times show no day
 TRAINED = ("hybrid", "attention", "summation", "projection")
-UNORDERED = "neither numbers nor ISO 8601: the rows are taken to be in order"
 FILLED = ", each filled with the last value before it, and never a target"
 
 
@@ -215,7 +214,6 @@ class Forecasting(Task):
             **{f"{split}_windows": count for split, count in self.lengths.items()},
             "gaps": f"{gaps:,}{FILLED}" if gaps else 0,
             "season_steps": self.season,
-            **({} if self.series.ordered else {"times": UNORDERED}),
             **({"layer_pattern": self.config.pattern} if self.config.mixer in TRAINED else {}),
             **scores,
         }

@@ -9,6 +9,8 @@ of regularisation are those with the best score on the rows that choose a networ
 from functools import cached_property
 from importlib.util import find_spec
 
+import numpy as np
+
 from minisum.errors import missing
 from minisum.models.base import Unlearned
 from train.run.task import Task
@@ -53,6 +55,11 @@ class Rival:
     def predict(self, texts, numbers=None):
         return self.model.predict(self.read(texts, numbers))
 
+    def parameters(self):
+        """How many numbers were fitted, whatever scikit-learn calls them."""
+        names = ("coef_", "intercept_", "feature_log_prob_")
+        return sum(np.size(getattr(self.model, name, ())) for name in names)
+
 
 class Reader:
     """Texts to rows of TF-IDF; the vocabulary is that of the texts it is made with."""
@@ -70,17 +77,13 @@ class Reader:
 
 
 def make(name, strength):
+    from sklearn import linear_model, naive_bayes, svm
+
     if name == "svm":
-        from sklearn.svm import LinearSVC
-
-        return LinearSVC(C=strength, random_state=0)
+        return svm.LinearSVC(C=strength, random_state=0)
     if name == "naive_bayes":
-        from sklearn.naive_bayes import ComplementNB
-
-        return ComplementNB(alpha=strength)
-    from sklearn.linear_model import Ridge
-
-    return Ridge(alpha=strength)
+        return naive_bayes.ComplementNB(alpha=strength)
+    return linear_model.Ridge(alpha=strength)
 
 
 class WithRivals(Task):
@@ -113,4 +116,6 @@ class WithRivals(Task):
         return self.rival.predict(texts, *numbers)
 
     def rival_settings(self):
-        return {"rival": self.rival.settings} if "rival" in self.__dict__ else {}
+        if "rival" not in self.__dict__:
+            return {}
+        return {"rival": self.rival.settings, "parameters": self.rival.parameters()}

@@ -4,41 +4,48 @@ import datetime
 
 from minisum.errors import UserError
 
-# Times that are read besides ISO's. Where day and month can be taken for each other, none is.
+# Times that are read besides ISO's.
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
-FORMATS = tuple(day + clock for day in ("%Y/%m/%d", "%d.%m.%Y") for clock in _CLOCKS)
+_DAYS = ("%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y")
+FORMATS = tuple(day + clock for day in _DAYS for clock in _CLOCKS)
 KINDS = {"a number": float, "an ISO time": datetime.datetime.fromisoformat}
 
 
 def in_iso(times) -> list:
-    """Times as ISO 8601 writes them, if all are in one of FORMATS; else as they are."""
+    """Times as ISO 8601 writes them if all are in one of FORMATS and in no other, else as they are.
+
+    From the 13th of a month on, the day cannot be taken for the month.
+    """
+    readings = []
     for form in FORMATS:
         try:
-            return [datetime.datetime.strptime(time, form).isoformat(" ") for time in times]
+            parsed = [datetime.datetime.strptime(time, form).isoformat(" ") for time in times]
         except (ValueError, TypeError):
             continue
-    return times
+        readings += [parsed] if parsed not in readings else []
+    return readings[0] if len(readings) == 1 else times
 
 
-def require_order(times, where) -> bool:
-    """UserError unless every row has a time of the first one's kind, later than that before it.
-
-    Times that are neither numbers nor ISO 8601 cannot be compared: False, and they are taken to be
-    in order.
-    """
+def require_order(times, where):
+    """UserError unless every row has a time of the first one's kind, later than that before it."""
     if not times:
-        return True
+        return
     kind, parsed = _kind(times[0]), []
     for row, time in enumerate(times, start=1):
         if time is None or not str(time).strip():
             raise UserError(f"{where}, row {row}: it has no time; fill it in, or leave the row out")
+        if kind is None:
+            raise UserError(
+                f"{where}, row 1: its time {times[0]} can be read in no way or in two; write times "
+                "as numbers or like 2016-07-01 12:00, or rename their column and choose --columns"
+            )
         if _kind(time) != kind:
             raise UserError(
-                f"{where}, row {row}: its time {time} is not {kind or 'of the kind'} "
-                f"{'as' if kind else 'of'} {times[0]} in row 1; write all times alike"
+                f"{where}, row {row}: its time {time} is not {kind} as {times[0]} in row 1; "
+                "write all times alike"
             )
-        parsed.append(KINDS[kind](str(time)) if kind else None)
-    for row in range(1, len(times)) if kind else ():
+        parsed.append(KINDS[kind](str(time)))
+    for row in range(1, len(times)):
         try:
             later = parsed[row] > parsed[row - 1]
         except TypeError:  # one has a time zone, the other none
@@ -49,7 +56,6 @@ def require_order(times, where) -> bool:
                 f"{where}, row {row + 1}: its time {times[row]} does not come after "
                 f"{times[row - 1]}; sort the rows by time, each time once"
             )
-    return kind is not None
 
 
 def steps_in_a_day(times) -> int | None:

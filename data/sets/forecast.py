@@ -29,8 +29,7 @@ MONTH = 30 * 24  # hours, as the field counts them
 class Series:
     """N time steps of C columns: values (N, C) float64, NaN where nothing was measured.
 
-    times: N strings in ascending order, or None for a series without a time column. ordered: False
-    if the times are of no known form, so that the order of the rows had to be believed.
+    times: N strings in ascending order, or None for a series without a time column.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Series:
     values: np.ndarray
     times: list[str] | None = None
     time_column: str | None = None
-    ordered: bool = True
 
     @property
     def sha256(self) -> str:
@@ -88,9 +86,9 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
     if len(set(names)) < len(names):
         raise UserError(f"{where}: a column is named twice among {listed(names)}")
     times = in_iso(times)
-    ordered = require_order(times, where)
+    require_order(times, where)
     times = [str(time) for time in times] or None
-    return Series(where, names, np.array(values), times, time_column, ordered)
+    return Series(where, names, np.array(values), times, time_column)
 
 
 def split_ends(series, split="standard") -> tuple[int, int, int]:

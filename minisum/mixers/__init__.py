@@ -54,6 +54,8 @@ TABLE = {
     "rwkv4": Entry("rwkv4", "RWKV4", can_be_bidirectional=False),
     "rwkv6": Entry("rwkv6", "RWKV6", can_be_bidirectional=False),
     "cottention": Entry("cottention", "Cottention"),
+    "mlstm": Entry("mlstm", "MLSTM", can_be_bidirectional=False),
+    "latte": Entry("latte", "Latte"),
     "fastformer": Entry("fastformer", "Fastformer", can_be_causal=False),
     "linformer": Entry("linformer", "Linformer", can_be_causal=False),
     "isab": Entry("isab", "InducedSetAttention", can_be_causal=False),

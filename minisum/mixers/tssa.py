@@ -65,6 +65,21 @@ class TSSA(Mixer):
 
         return (y, state), back
 
+    def memberships(self, params, x):
+        """Of texts read from their start: w and o, like (B, H, n, h), and Π (B, H, n).
+
+        w: the tokens in each head's coordinates; o: what the head adds there, a step against the
+        gradient of the coding rate's bound (`minisum.ops.coding_rate_bound`); Π: the share of each
+        token that belongs to the head.
+        """
+        w, _ = to_heads(params["project"], x, self.heads)
+        tau = params["temperature"]
+        if not self.causal:
+            return w, token_statistics(w, tau)[0], _assign(w, tau[:, None])[0]
+        bias = params["positions"][: x.shape[1]].T[None]
+        o = running_token_statistics(w, tau, bias)[0][0]
+        return w, o, _assign_so_far(w, tau[:, None], bias)[0]
+
     def state_size(self, tokens=None):
         return 2 * self.width + self.heads + 1
 
@@ -85,10 +100,7 @@ def token_statistics(w, tau, mask=None):
     """
     xp = array_module(w)
     tau = tau[:, None]
-    raw = (w * w).sum(axis=2, keepdims=True)
-    N = xp.maximum(raw, 1e-24)
-    s = (w * w / N).sum(axis=-1)
-    membership = _softmax_over_heads(tau * s, mask)
+    membership, s, N, raw = _assign(w, tau, mask)
     P = membership.sum(axis=2)[:, :, None, None] + 1e-8
     D = (membership[..., None] * w * w).sum(axis=2, keepdims=True) / P
 
@@ -124,10 +136,7 @@ def running_token_statistics(w, tau, bias, mask=None, state=None):
     tau, h = tau[:, None], w.shape[-1]
     zero = xp.zeros_like(w[:, :, 0])
     squares, mass, spread = (zero, zero[..., 0], zero) if state is None else state
-    raw = squares[:, :, None] + cumsum(w * w, 2)
-    C = xp.maximum(raw, 1e-12)
-    s = (w * w / C).sum(axis=-1) + h * bias
-    membership = _softmax_over_heads(tau * s, mask)
+    membership, s, C, raw = _assign_so_far(w, tau, bias, mask, squares)
     total = mass[:, :, None] + cumsum(membership, 2)
     P = total[..., None] + 1e-8
     moment = spread[:, :, None] + cumsum(membership[..., None] * w * w, 2)
@@ -149,6 +158,22 @@ def running_token_statistics(w, tau, bias, mask=None, state=None):
         return dw, (dlogits * s).sum(axis=(0, 2)), h * ds, None, None
 
     return (-w * membership[..., None] / (1 + D), state), back
+
+
+def _assign(w, tau, mask=None):
+    """Π, s, N and Σ_t w_tc² of `token_statistics`; tau (H, 1)."""
+    raw = (w * w).sum(axis=2, keepdims=True)
+    N = array_module(w).maximum(raw, 1e-24)
+    s = (w * w / N).sum(axis=-1)
+    return _softmax_over_heads(tau * s, mask), s, N, raw
+
+
+def _assign_so_far(w, tau, bias, mask=None, squares=None):
+    """Π, s, C and Σ_{s<=t} w_sc² of `running_token_statistics`, after earlier `squares`."""
+    raw = cumsum(w * w, 2) + (0 if squares is None else squares[:, :, None])
+    C = array_module(w).maximum(raw, 1e-12)
+    s = (w * w / C).sum(axis=-1) + w.shape[-1] * bias
+    return _softmax_over_heads(tau * s, mask), s, C, raw
 
 
 def _softmax_over_heads(logits, mask):

@@ -3,10 +3,11 @@
     votes = (Σ_t table[ids[t]] + Σ_t table[V + hash(ids[t], ids[t+1])]) / √c
 
 c counts the words and the pairs of the text. A vote is a row of C numbers and starts at zero, so
-the bag is the logistic regression that a linear classifier of n-grams is; beside a sum of learned
-vectors it keeps what single words and fixed phrases say, and leaves the rest to the vectors. Pairs
-share R rows by a hash (Weinberger et al. 2009, "Feature hashing for large scale multitask
-learning"); both words beside the sum of vectors: Cheng et al. 2016, "Wide & deep learning".
+the bag is the logistic regression that a linear classifier of n-grams is. It has a loss of its own,
+and its votes are added to the logits of the learned vectors: two classifiers that err differently.
+Pairs share R rows by a hash (Weinberger et al. 2009, "Feature hashing for large scale multitask
+learning"). Trained with the vectors in one loss, as in Cheng et al. 2016, "Wide & deep learning",
+it learns only what they leave, which on few texts is nothing.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from minisum.ops import embed, mean_tokens
 
 # Adam's steps do not depend on the size of a gradient: votes that count RATE times are learned as
 # if at a rate RATE times as large.
-RATE = 1.0
+RATE = 30.0
 # Each round folds the high bits into the low ones and multiplies: Steele et al. 2014, SplitMix.
 ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 

@@ -27,8 +27,8 @@ class Classifier(TextModel):
     vocab V, width d, classes C, max_len the longest text in tokens. masked=False adds the padding
     to the pool as the published code does. positions: "multiply" the tokens by P + position_offset
     or "add" P to them. one_logit: two classes share one logit, whose sigmoid is the second's
-    probability. bag_rows: beside the features a bag of words and of pairs in that many rows votes
-    on the classes, see `minisum.models.bag`. The dropouts and the batch: see `TextModel`.
+    probability. bag_rows: a bag of words and of pairs in that many rows learns by itself and votes
+    with the features, see `minisum.models.bag`. The dropouts and the batch: see `TextModel`.
     """
 
     default_pooling, default_positions = "mean", "add"
@@ -65,46 +65,51 @@ class Classifier(TextModel):
         features, back_features = self.features(params, batch["ids"], mask)  # (B, d)
         if keep is not None:
             features, back_dropout = dropout(features, keep, self.dropout)
-        logits, back_logits = self.logits(params, features, batch["ids"], mask)  # (B, C)
-        loss, back_loss = cross_entropy(logits, batch["targets"], total=total)
+        logits, back_head = linear_layer(params["head"], features)  # (B, outputs)
+        loss, back_loss = self.cross_entropy(logits, batch, total)
+        if self.bag_rows:
+            # A loss of its own: in the same one it would learn only what the features leave.
+            votes, back_votes = self.votes(params, batch["ids"], mask)
+            bag_loss, back_bag_loss = self.cross_entropy(votes, batch, total)
+            loss = loss + bag_loss
 
         def back(grads):
-            dlogits, _ = back_loss(1.0)
-            dfeatures = back_logits(dlogits, grads)
+            if self.bag_rows:
+                add(grads, {"bag": back_votes(back_bag_loss())})
+            dfeatures, dhead = back_head(back_loss())
+            add(grads, {"head": dhead})
             if keep is not None:
                 dfeatures, _ = back_dropout(dfeatures)
             back_features(dfeatures, grads)
 
         return loss, back
 
-    def logits(self, params, features, ids, mask):
-        """features (B, d) -> (B, C), with the bag's votes; back(dlogits, grads) -> dfeatures."""
-        logits, back_head = linear_layer(params["head"], features)
-        if self.bag_rows:
-            from minisum.models.bag import bag_votes
+    def votes(self, params, ids, mask):
+        from minisum.models.bag import bag_votes
 
-            votes, back_bag = bag_votes(params["bag"], ids, mask, self.vocab)
-            logits = logits + votes
-        if self.outputs < self.classes:
-            # The softmax of [0, z] is [1 - σ(z), σ(z)], its cross-entropy the binary one.
-            xp = array_module(logits)
-            logits = xp.concatenate([xp.zeros_like(logits), logits], axis=1)
+        return bag_votes(params["bag"], ids, mask, self.vocab)
 
-        def back(dlogits, grads):
-            dlogits = dlogits[:, -self.outputs :]
-            if self.bag_rows:
-                add(grads, {"bag": back_bag(dlogits)})
-            dfeatures, dhead = back_head(dlogits)
-            add(grads, {"head": dhead})
-            return dfeatures
+    def cross_entropy(self, logits, batch, total):
+        """Of logits (B, outputs); back() -> dlogits."""
+        loss, back = cross_entropy(self.of_classes(logits), batch["targets"], total=total)
+        return loss, lambda: back(1.0)[0][:, -self.outputs :]
 
-        return logits, back
+    def of_classes(self, logits):
+        """(B, outputs) -> (B, C)."""
+        if self.outputs == self.classes:
+            return logits
+        # The softmax of [0, z] is [1 - σ(z), σ(z)], its cross-entropy the binary one.
+        xp = array_module(logits)
+        return xp.concatenate([xp.zeros_like(logits), logits], axis=1)
 
     def predict(self, params, batch):
         """Logits (B, C); their softmax is the probability of each class."""
         mask = batch["mask"] if self.masked else None
         features, _ = self.features(params, batch["ids"], mask)
-        return self.logits(params, features, batch["ids"], mask)[0]
+        logits, _ = linear_layer(params["head"], features)
+        if self.bag_rows:
+            logits = logits + self.votes(params, batch["ids"], mask)[0]
+        return self.of_classes(logits)
 
     def init_features(self, rng):
         """First values of the arrays that only `features` reads, the embedding apart."""

@@ -57,6 +57,8 @@ FILES = {
     "both_ways": ("both_ways_product", "both_ways_sum"),
     "log_linear": ("log_linear_product",),
     "slots": ("slot_product",),
+    "latents": ("latent_average",),
+    "exponential_gates": ("mlstm",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
     "running": (

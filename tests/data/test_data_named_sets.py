@@ -55,6 +55,19 @@ def test_label_text_names_the_classes(tmp_path, monkeypatch):
         load_classification("20newsgroups")
 
 
+def test_reuters_has_the_topics_of_its_files(tmp_path, monkeypatch):
+    """R8 by its names; the 46 of Keras, whose file has numbers only, by these."""
+    monkeypatch.setenv("MINISUM_DATA", str(tmp_path))
+    for count, names in (
+        (8, list(registry.SETS["reuters"].class_names)),
+        (46, [*map(str, range(46))]),
+    ):
+        rows = [{"text": f"t{i}", "label": i % count} for i in range(2 * count)]
+        for split in ("train", "test"):
+            write_jsonl(tmp_path / "reuters" / f"{split}.jsonl", rows)
+        assert load_classification("reuters").class_names == names
+
+
 def fake_hub(monkeypatch, answer):
     def load_dataset(hub_id, config, *, revision, split):
         return answer(hub_id, config, revision, split)

@@ -258,6 +258,8 @@ def test_many_mismatches_are_counted_not_listed():
     verdict = gradcheck(op_of(lambda x: x * 1.0, lambda dy, x: 2 * dy), normal(4, 3))
     assert len(verdict.mismatches) == 13
     assert repr(verdict).endswith("and 5 more")
+    verdict = gradcheck(op_of(lambda x: x * 1.0, lambda dy, x: 2 * dy), normal(7))
+    assert len(verdict.mismatches) == 8 == len(repr(verdict).splitlines()) - 1
 
 
 def test_no_argument_is_crowded_out_of_the_message():

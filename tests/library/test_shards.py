@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import XP
 
-from minisum import backend
+from minisum import backend, shards
 from minisum.models import classifier
 from minisum.models.base import Model
 from minisum.params import Params
@@ -52,6 +52,19 @@ def test_every_cut_gives_the_same_gradient(mixer):
             np.testing.assert_allclose(vector, wanted, rtol=0, atol=1e-13)
 
 
+def test_targets_are_counted_where_nobody_has():
+    """Of one text alone too."""
+    model, params, batch = setting()
+    for rows, targets in ((slice(0, 1), 1), (slice(0, 3), 3)):
+        part = {name: array[rows] for name, array in batch.items()}
+        grads = params.zeros_like()
+        loss, back = model.loss(params, part, targets)
+        back(grads)
+        found, vector = run(model, params, part)
+        assert found == pytest.approx(float(loss), rel=1e-12)
+        np.testing.assert_allclose(vector, backend.to_numpy(grads.vector), rtol=0, atol=1e-13)
+
+
 @pytest.mark.skipif(XP is not np, reason="a GPU adds with atomics, in any order")
 @pytest.mark.parametrize("rows, threads", [(1, 1), (1, 2), (2, 3), (None, 2)])
 def test_the_same_cut_gives_the_same_bits(rows, threads):
@@ -65,6 +78,18 @@ def test_the_same_cut_gives_the_same_bits(rows, threads):
         loss, vector = run(model, params, batch, rows=rows, threads=threads)
         assert loss == losses[0]
         np.testing.assert_array_equal(vector, first.vector)
+
+
+@pytest.mark.parametrize("fitting, threads, expected", [(3, 1, 3), (9, 1, B), (3, 3, 3), (9, 3, 3)])
+def test_a_shard_fits_the_cache_and_leaves_no_thread_without_work(
+    monkeypatch, fitting, threads, expected
+):
+    model, _, batch = setting()
+    monkeypatch.setattr(shards, "SHARD_SIZE", int((fitting + 0.5) * model.activation_size(batch)))
+    assert Shards(model, threads=threads).shard_rows(batch) == expected
+    monkeypatch.setattr(shards, "SHARD_SIZE", 1)
+    assert Shards(model, threads=threads).shard_rows(batch) == 1
+    assert Shards(model, threads=threads, rows=5).shard_rows(batch) == 5
 
 
 @pytest.mark.parametrize("threads", THREADS)

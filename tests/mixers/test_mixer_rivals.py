@@ -339,6 +339,32 @@ def cottention(p, x, causal):
     return affine(p, join(cosines[0] @ cosines[1].mT * seen(causal) @ v), "o")
 
 
+def in_blocks(W, x):
+    return torch.einsum("gij,btgj->btgi", W, x.unflatten(-1, W.shape[:2])).flatten(2)
+
+
+def mlstm(p, x, causal):
+    u, z = affine(p, x, "up").chunk(2, dim=-1)
+    c = conv_and_bias(p, u)
+    flat = [in_blocks(p[name], a) for name, a in zip("qkv", (c, c, u), strict=True)]
+    log_i, f = (split(affine(p, torch.cat(flat, dim=-1), name)) for name in ("input", "forget"))
+    q, k, v = (split(a) for a in flat)
+    F_ = F.logsigmoid(f).cumsum(2)
+    D = torch.where(seen(True).bool(), F_ - F_.mT + log_i.mT, -math.inf)
+    m = D.amax(-1, keepdim=True)
+    C = q @ k.mT / math.sqrt(q.shape[-1]) * (D - m).exp()
+    o = C @ v / (torch.maximum(C.sum(-1, keepdim=True).abs(), (-m).exp()) + 1e-6)
+    normed = join(F.layer_norm(o, o.shape[-1:]))
+    return affine(p, (p["norm.gain"] * normed + p["skip"] * c) * F.silu(z), "o")
+
+
+def latte(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    logits = k.mT[:, :, :, None] + seen(causal).log()  # (B, H, L, n, n)
+    averages = torch.einsum("bhlts,bhsv->bhtlv", logits.softmax(-1), v)
+    return affine(p, join(torch.einsum("bhtl,bhtlv->bhtv", q.softmax(-1), averages)), "o")
+
+
 def gsa(p, x, causal):
     q, k, v = (F.silu(split(affine(p, x, name))) for name in "qkv")
     keep = (F.logsigmoid(split(affine(p, x, "f"))) / 8).exp()

@@ -100,7 +100,7 @@ def test_rala_without_regard_for_the_queries_is_linear_attention(case):
     close(mixer(params, x)[0], wanted)
 
 
-@pytest.mark.parametrize("name", ["isab", "rala", "fastformer"])
+@pytest.mark.parametrize("name", ["isab", "rala", "fastformer", "latte"])
 @given(case=sizes)
 def test_a_set_has_no_order(name, case):
     mixer, params, x = build(name, case)
@@ -189,6 +189,56 @@ def test_a_bonus_without_end_leaves_the_present_alone(case):
     w = case.uniform("d", -2, -0.1)
     (y, _), _ = ops.wkv(k, v, w, XP.full_like(w, 1e3))
     close(y, v)
+
+
+@given(case=sizes)
+def test_a_latent_of_its_own_is_a_running_softmax(case):
+    """Which is AFT-simple's, with one key for all channels; several are read in shares."""
+    p, k, v = (case.uniform("B H n h", 0, 1), case.normal("B H n h", 3.0), case.normal("B H n d"))
+    (y, _), _ = ops.latent_average(p, k, v)
+    flat = v.reshape(-1, *v.shape[2:])
+    for latent in range(case.h):
+        key = XP.broadcast_to(k[..., latent : latent + 1].reshape(*flat.shape[:2], 1), flat.shape)
+        average = ops.running_softmax_pool(key, flat)[0][0].reshape(v.shape)
+        y = y - p[..., latent : latent + 1] * average
+    close(y, XP.zeros_like(y))
+
+
+@given(case=sizes)
+def test_exponential_gates_that_are_wide_open_are_linear_attention(case):
+    """Positive keys and queries, nothing forgotten, and gates so large that no floor holds."""
+    q, k = case.uniform("B H n h", 0.2, 1), case.uniform("B H n h", 0.2, 1)
+    v, kept = case.normal("B H n d"), XP.zeros(case.shape("B H n 1"))
+    (y, _), _ = ops.mlstm(q, k, v, kept, kept + 50)
+    (wanted, _), _ = ops.kernel_attention(q, k, v, causal=True)
+    close(y, wanted)
+
+
+@given(case=sizes)
+def test_exponential_gates_below_the_floor_are_a_product_with_decay(case):
+    (q, k, v), log_forget = qkv(case), case.uniform("B H n 1", -2, 0)
+    log_input = case.uniform("B H n 1", -18, -16)
+    (y, _), _ = ops.mlstm(q, k, v, log_forget, log_input)
+    (wanted, _), _ = ops.causal_product(q, XP.exp(log_input) * k, v, log_forget)
+    close(y * 1e7, wanted * 1e7)
+
+
+@given(case=sizes)
+def test_exponential_gates_may_be_of_any_size(case):
+    (q, k, v), log_forget = qkv(case), case.uniform("B H n 1", -2, 0)
+    log_input = case.normal("B H n 1", 16.0)
+    for add in (-1e4, 0, 1e4):
+        (y, _), back = ops.mlstm(q, k, v, log_forget, log_input + add)
+        gradients = back((case.normal("B H n d"), None))[:5]
+        assert all(XP.isfinite(a).all() for a in (y, *gradients))
+
+
+@given(case=sizes)
+def test_latents_at_the_end_of_a_text_are_those_of_the_whole(case):
+    """The last token of the causal form reads what every token of the other reads."""
+    mixer, params, x = build("latte", case, latents=2 * case.H)
+    causal, *_ = build("latte", case, latents=2 * case.H, causal=True)
+    close(mixer(params, x)[0][:, -1], causal(params, x)[0][:, -1])
 
 
 @given(case=sizes)

@@ -17,7 +17,7 @@ from minisum import backend, ops
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck, loss_op
 from minisum.models import classifier
-from minisum.models.bag import bag_ids, bag_shares
+from minisum.models.bag import RATE, bag_ids, bag_shares
 from minisum.params import Params, flatten
 from minisum.strategies import cases
 
@@ -112,11 +112,28 @@ def test_the_bag_starts_silent_and_is_a_sum_of_votes():
         rows = [7 + by_hand(int(a), int(c)) % 16
                 for a, c in zip(ids[b, :length], ids[b, 1:length], strict=False)]  # fmt: skip
         count = length + max(length - 1, 0)
-        expected = sum(words + [table[r] for r in rows], np.zeros(3)) / max(count, 1) ** 0.5
-        np.testing.assert_allclose(votes[b], expected, atol=1e-12)
+        expected = RATE * sum(words + [table[r] for r in rows], np.zeros(3)) / max(count, 1) ** 0.5
+        np.testing.assert_allclose(votes[b], expected, rtol=1e-10)
     shares = host(bag_shares(params["bag"], batch["ids"], batch["mask"], 7))
-    np.testing.assert_allclose(shares.sum(axis=1), votes, atol=1e-12)
+    np.testing.assert_allclose(shares.sum(axis=1), votes, rtol=1e-10)
     assert not shares[~mask].any()
+
+
+def test_the_bag_learns_by_itself():
+    """The loss is the sum's and the bag's, each as if the other were not there."""
+    model = build("summation", bag_rows=16)
+    params, batch = parameters(model), make_batch(model, [4, 2, 3], n=4)
+
+    def without(*names):
+        muted = params.zeros_like()
+        muted.vector[...] = params.vector
+        for name in names:
+            muted.flat[name][...] = 0
+        return host(model.loss(muted, batch, 3)[0])
+
+    silent = np.log(model.classes)  # the loss of equal logits
+    head, bag = without("bag") - silent, without("head.W", "head.b") - silent
+    np.testing.assert_allclose(host(model.loss(params, batch, 3)[0]), head + bag, rtol=1e-10)
 
 
 def test_pairs_spread_over_the_rows():

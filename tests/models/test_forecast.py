@@ -377,19 +377,26 @@ def test_reading_a_series():
 
 @pytest.mark.parametrize("first, second", [
     ("2016/7/1 0:00", "2016/7/1 1:00"), ("01.07.2016 00:00:00", "01.07.2016 01:00:00"),
-    ("2016-07-01T00", "2016-07-01T01"),
+    ("2016-07-01T00", "2016-07-01T01"), ("7/31/2016 0:00", "7/31/2016 1:00"),
+    ("31/7/2016 0:00", "31/7/2016 1:00"),
 ])  # fmt: skip
 def test_times_that_are_not_isos(first, second):
     series = read([{"date": first, "a": "1"}, {"date": second, "a": "2"}])
-    assert times.steps_in_a_day(series.times) == 24 and series.ordered
+    assert times.steps_in_a_day(series.times) == 24
     with pytest.raises(UserError, match="does not come after"):
         read([{"date": second, "a": "1"}, {"date": first, "a": "2"}])
 
 
-def test_times_that_are_not_understood_are_believed():
-    """Is it the first of July or the seventh of January?"""
-    series = read([{"date": "7/1/2016", "a": "1"}, {"date": "7/2/2016", "a": "2"}])
-    assert not series.ordered and times.steps_in_a_day(series.times) is None
+@pytest.mark.parametrize("first, second", [("7/1/2016", "7/2/2016"), ("week 1", "week 2")])
+def test_times_that_are_not_understood_are_refused(first, second):
+    """Is it the first of July or the seventh of January? One later row may tell."""
+    rows = [{"date": first, "a": "1"}, {"date": second, "a": "2"}]
+    with pytest.raises(UserError, match=f"row 1: its time {first} can be read in no way"):
+        read(rows)
+    if first != "week 1":
+        assert read([*rows, {"date": "7/13/2016", "a": "3"}]).times[1] == "2016-07-02 00:00:00"
+    renamed = [{"when": row["date"], "a": row["a"]} for row in rows]
+    assert read(renamed, columns=("a",)).times is None
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ r"""Break every backward pass on purpose, one small mistake at a time: do the te
     python -m tests.mutants minisum/ops/norms.py --sample 20 --seed 1
     python -m tests.mutants --forward                # mistakes in the forward pass as well
     python -m tests.mutants minisum/models --tests models
+    python -m tests.mutants train/launch.py --forward --copy --tests trust/test_processes_end.py
 
 A mutant is the package with one mistake (tests/mutants/mutations.py) in a function `back` or in
 something that `back` calls. The tests are collected once; each mutant is a forked process in which
 the code of one function is exchanged, and the tests that reach the changed statement run until one
-fails, those that compare gradients first. A test that does not end counts as a failure.
+fails, those that compare gradients first. A test that does not end counts as a failure. Code that
+other processes run is changed in a copy of all files, where pytest is started anew (--copy).
 
 Results are kept in .pytest_cache/mutants.json: an interrupted run goes on where it stopped, and
 what survived is tried again once a test has changed. Exit status 1 if a mutant survives that is not
@@ -22,8 +24,11 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from functools import partial
@@ -55,6 +60,7 @@ TESTS = (
 )
 # Seconds that a test may take in a mutant, beside ten times what it takes otherwise.
 PATIENCE = 10
+MOST_IN_A_COPY = 300  # and all of them where the files are copied
 
 
 def mark(source, chosen, reached):
@@ -214,12 +220,22 @@ def try_all(runner, waiting, chosen, jobs, book):
         for file, line in lines or ():
             places.setdefault((file, line), []).append(("gradient" not in name, seconds, index))
     print(f"{len(tests)} tests in {time.perf_counter() - started:.0f} s", flush=True)
+    fitting = {m: sorted(places.get((m.source.file, m.line), [])) for m in waiting}
+
+    def trial(mutant):
+        return fate(runner, mutant, fitting[mutant])
+
+    judge_all(waiting, trial, jobs, book, lambda mutant: f"{len(fitting[mutant])} tests")
+
+
+def judge_all(waiting, trial, jobs, book, told):
+    """Write what trial(mutant) says of each into the book, `jobs` at a time; print survivors."""
+    started = time.perf_counter()
     waiting, running = list(waiting), {}
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
-            fitting = sorted(places.get((mutant.source.file, mutant.line), []))
-            running[in_a_child(lambda m=mutant, f=fitting: fate(runner, m, f))] = mutant
+            running[in_a_child(partial(trial, mutant))] = mutant
         for file in select.select(list(running), [], [])[0]:
             with file:
                 answer = file.read()
@@ -227,12 +243,32 @@ def try_all(runner, waiting, chosen, jobs, book):
             mutant = running.pop(file)
             book[mutant] = json.loads(answer) if answer else "(did not end)"
             if not book[mutant]:
-                tests = len(places.get((mutant.source.file, mutant.line), []))
-                print(f"line {mutant.line}, {tests} tests: {mutant.key}", flush=True)
+                print(f"line {mutant.line}, {told(mutant)}: {mutant.key}", flush=True)
             if len(waiting) % 50 == 0:
                 book.save()
                 seconds = time.perf_counter() - started
                 print(f"{seconds:5.0f} s: {len(waiting)} to go", flush=True)
+
+
+def fate_in_a_copy(mutant, tests, names):
+    """As `fate`, where the mistake is in a copy of the files: for code that other processes run."""
+    mutant.mistake.make()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
+        mutated = ast.unparse(ast.fix_missing_locations(mutant.source.tree))
+        (copy / mutant.source.file).write_text(mutated, encoding="utf-8")
+        tests = [str(copy / Path(test).relative_to(ROOT)) for test in tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        try:
+            run = subprocess.run(
+                [*command, *tests, "-k", names], cwd=copy, stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=MOST_IN_A_COPY,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return "(did not end)"
+    failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return "" if run.returncode == 0 else failed[0] if failed else f"(status {run.returncode})"
 
 
 def files_in(folder):
@@ -261,6 +297,7 @@ def main():
     parser.add_argument("--examples", type=int, default=25, help="per property (default: 25)")
     parser.add_argument("--tests", nargs="*", default=TESTS, help="test files or test names")
     parser.add_argument("-k", default="", help="only tests whose names match, as in pytest")
+    parser.add_argument("--copy", action="store_true", help="for code of other processes, slowly")
     parser.add_argument("--full", action="store_true", help="print the noticed ones too")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     options = parser.parse_args()
@@ -277,7 +314,11 @@ def main():
     book = Book(options.results, tests, options.k)
     waiting = [mutant for mutant in hopeful if mutant not in book]
     print(f"{len(waiting)} of {len(hopeful)} to try", flush=True)
-    if waiting:
+    if waiting and options.copy:
+        trial = partial(fate_in_a_copy, tests=tests, names=options.k)
+        judge_all(waiting, trial, options.jobs, book, lambda mutant: "in a copy")
+        book.save()
+    elif waiting:
         chosen = functions(sources, options.forward)
         work = partial(try_all, waiting=waiting, chosen=chosen, jobs=options.jobs, book=book)
         # The package imports Hypothesis before pytest can rewrite it, which would be an error.

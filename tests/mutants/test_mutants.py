@@ -14,13 +14,16 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each mutant is a forked process")
 @pytest.mark.skipif(XP.__name__ != "numpy", reason="a GPU cannot be used after a fork")
 def test_a_few_mistakes_are_noticed(tmp_path):
-    command = [sys.executable, "-m", "tests.mutants", "--sample", "10", "--examples", "4",
-               "--jobs", "2", "--results", tmp_path / "mutants.json"]  # fmt: skip
+    """In an operation of each kind and their faster forms, and in a mixer."""
+    files = ["ops/norms", "fast/host_norms", "ops/delta", "fast/chunked_delta_rule", "mixers/tssa"]
+    command = [sys.executable, "-m", "tests.mutants", *(f"minisum/{name}.py" for name in files),
+               "--sample", "12", "--examples", "4", "--jobs", "2",
+               "--results", tmp_path / "mutants.json"]  # fmt: skip
     # These notice almost all. What is left must be noticed by some other test.
-    likely = ["-k", "gradient or survives or equals"]
+    likely = ["-k", "(gradient or survives or equals) and (norm or delta or tssa)"]
     for tests in (likely, []):
         run = subprocess.run([*command, *tests], cwd=ROOT, capture_output=True, text=True)
         if run.returncode == 0:
             break
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "10 of 10 mutants noticed" in run.stdout
+    assert "12 of 12 mutants noticed" in run.stdout

@@ -1,12 +1,14 @@
 """The objective of token statistics attention: what it bounds, and whose gradient step it is."""
 
 import numpy as np
+import pytest
 from conftest import XP
 from hypothesis import given
 from op_cases import draw
 
-from minisum import ops
+from minisum import mixers, ops
 from minisum.backend import to_numpy
+from minisum.mixers.base import from_heads
 from minisum.mixers.tssa import token_statistics
 
 
@@ -27,6 +29,29 @@ def test_token_statistics_are_a_gradient_step_on_the_bound(c):
     _, back = ops.coding_rate_bound(w, membership)
     dw, _ = back(-XP.ones(c.B))
     np.testing.assert_array_equal(to_numpy(step), to_numpy(dw))
+
+
+@pytest.mark.parametrize("causal", (False, True))
+def test_a_mixer_tells_its_memberships(causal):
+    """w, o and Π are those of its own forward pass: o (1 + D) = -w Π."""
+    rng = np.random.default_rng(0)
+    mixer = mixers.build("tssa", width=6, heads=3, max_len=5, causal=causal)
+    params = mixer.init(rng)
+    params["temperature"] = rng.uniform(0.5, 2, 3)
+    if causal:
+        params["positions"] = rng.normal(size=(5, 3))
+    x = rng.normal(size=(2, 5, 6))
+    w, o, pi = mixer.memberships(params, x)
+    y, _ = mixer(params, x)
+    np.testing.assert_array_equal(from_heads(params["o"], o)[0], y)
+    np.testing.assert_allclose(pi.sum(axis=1), 1, rtol=1e-12)
+    weights = pi[..., None]
+    spread, total = weights * w * w, weights
+    if causal:
+        spread, total = spread.cumsum(axis=2), total.cumsum(axis=2)
+    else:
+        spread, total = (part.sum(axis=2, keepdims=True) for part in (spread, total))
+    np.testing.assert_allclose(-o * (1 + spread / (total + 1e-8)), w * weights, rtol=1e-12)
 
 
 @given(c=draw(n=(1, 7)))

@@ -1,21 +1,27 @@
-"""Make the pages' tables from the measurements beside them, and the README's picture:
+"""Make the pages' tables and charts from the measurements beside them, and the README's picture:
 
 python -m tests.pages
 """
 
+from tests.pages.charts import chart
 from tests.pages.picture import picture
-from tests.pages.tables import ROOT, filled, pages
+from tests.pages.tables import ROOT, figures, filled, pages, read
 
 PICTURE = ROOT / "tests/pages/direct_summation.svg"
 
 
 def files():
-    return [*pages(), PICTURE]
+    charts = [path.with_suffix(".svg") for path in figures() if "chart" in read(path)]
+    return [*pages(), PICTURE, *charts]
 
 
 def content(path):
     """What should be in one of the files."""
-    return picture() if path == PICTURE else filled(path, path.read_text(encoding="utf-8"))
+    if path == PICTURE:
+        return picture()
+    if path.suffix == ".svg":
+        return chart(read(path.with_suffix(".json")))
+    return filled(path, path.read_text(encoding="utf-8"))
 
 
 def main():

@@ -33,6 +33,7 @@ FORMS += [
     ("window", {"causal": False, "window": 3}),
     ("window", {"causal": True, "window": 1, "head_width": 3}),
     ("linformer", {"causal": False, "rank": 3}),
+    ("latte", {"causal": True, "latents": 2}),
     ("isab", {"causal": False, "points": 2}),
     ("log_linear", {"causal": True, "expand": 1, "state_width": 3, "conv": 1}),
     ("gsa", {"causal": True, "slots": 3}),

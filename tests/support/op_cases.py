@@ -134,6 +134,34 @@ def log_linear_case(c):
     return log_linear_product, *product_arrays(c, c.normal), decays, weights
 
 
+def latents_case(c):
+    """From the state, which is constant, after two tokens before."""
+    p, k, v = (c.normal("B H 2 h", 2.0), c.normal("B H 2 h", 2.0), c.normal("B H 2 o"))
+    (_, state), _ = ops.latent_average(p, k, v)
+
+    def latent_average(p, k, v):
+        before = tuple(a.astype(k.dtype) for a in state)
+        (y, _), back = ops.latent_average(p, k, v, before)
+        return y, lambda dy: back((dy, None))
+
+    return latent_average, c.normal("B H n h"), c.normal("B H n h", 2.0), c.normal("B H n o")
+
+
+def mlstm_case(c):
+    """From the state, which is constant, after two tokens before."""
+    log_forget, log_input = c.uniform("B H 2 1", -2, 0), c.normal("B H 2 1", 2.0)
+    before = (c.normal("B H 2 h"), c.normal("B H 2 h"), c.normal("B H 2 o"), log_forget, log_input)
+    (_, state), _ = ops.mlstm(*before)
+
+    def mlstm(*arrays):
+        before = tuple(a.astype(arrays[0].dtype) for a in state)
+        (y, _), back = ops.mlstm(*arrays, before)
+        return y, lambda dy: back((dy, None))
+
+    gates = c.uniform("B H n 1", -2, 0), c.normal("B H n 1", 2.0)
+    return mlstm, *product_arrays(c, c.normal), *gates
+
+
 def wkv_case(c):
     """From a state, which is constant: that of two tokens before."""
     w, u = c.uniform("d", -2, -0.1), c.normal("d")
@@ -259,6 +287,8 @@ SMOOTH = {
         c.normal("B H h o"),
     ),
     "log_linear_product": log_linear_case,
+    "latent_average": latents_case,
+    "mlstm": mlstm_case,
     "wkv": wkv_case,
     "selective_scan": lambda c: (ops.selective_scan, *scan_arrays(c)),
     "selective_scan from a state": lambda c: (

@@ -17,7 +17,7 @@ from minisum.runs.classifier import contributions
 from minisum.runs.explanation import Explanation
 from train import causal, classifier
 from train.analyze import __main__ as analyze
-from train.analyze import geometry
+from train.analyze import geometry, heads
 from train.analyze.contributions import account_of, in_html, in_terminal
 from train.command_line import main
 
@@ -166,6 +166,40 @@ def test_layers_of_language_models(tmp_path, capsys):
         assert len(found["cosines"]) == 2 and len(found["participation"]) == 3
         assert found["tokens"] <= 50 and all(1 <= v <= 16 for v in found["participation"])
     assert "hybrid" in capsys.readouterr().out
+
+
+def test_heads_of_token_statistics(tmp_path, capsys):
+    """Each layer's step lowers the bound, which is above the rate; the shares add up to one."""
+    text = "\n".join(f"the {word} sees the {word}" for word in ["cat", "dog", "cow"] * 60)
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    flags = ["--data", tmp_path / "text.txt", "--width", 16, "--layers-pattern", "tssa*2,attention",
+             "--max-len", 8, "--heads", 2, "--vocab-size", 300, "--epochs", 1, "--threads", 1,
+             "--out", tmp_path / "run"]  # fmt: skip
+    assert main(causal.LanguageModelling, [str(flag) for flag in flags]) == 0
+    assert run(tmp_path / "run", "--out", tmp_path / "out", "--tokens", 50) == 0
+    layers = json.loads((tmp_path / "out" / "layers.json").read_text())["tssa*2,attention"]["tssa"]
+    assert [found["layer"] for found in layers] == [1, 2]
+    for found in layers:
+        assert 0 < found["rate"] <= found["bound"] and found["after"] < found["bound"]
+        assert sum(found["shares"]) == pytest.approx(1, abs=1e-6)
+    assert all(found["strongest"][0] != found["strongest"][1] for found in layers)
+    assert "TSSA in layer 2: coding rate" in capsys.readouterr().out
+
+
+def test_the_tokens_of_a_head_are_those_with_the_largest_mean_membership():
+    class Tokenizer:
+        def decode(self, ids):
+            return "abcd"[ids[0]]
+
+    ids = np.array([0, 1, 0, 2, 1, 0, 3, 3, 0, 0, 1, 1, 1, 2, 2, 2, 2])  # d too rarely
+    own = np.array([0.9, 0.2, 0.5, 1.0])[ids]
+    own[[0, 2]] = 0.5, 0.1  # a's mean: 0.66
+    memberships = np.stack([own, 1 - own], axis=1)
+    texts = [([1.0, 2.0, 1.5], memberships[:6]), ([2.0, 3.0, 2.5], memberships[6:])]
+    found = heads.summed_up(0, texts, ids, Tokenizer())
+    assert found["strongest"] == [["a", "c", "b"], ["b", "c", "a"]]
+    assert [found[name] * 17 for name in ("rate", "bound", "after")] == pytest.approx([3, 5, 4])
+    assert found["shares"] == pytest.approx([own.mean(), 1 - own.mean()])
 
 
 @pytest.mark.parametrize(

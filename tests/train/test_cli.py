@@ -1,7 +1,6 @@
 """python -m train.classifier as its users meet it: runs, stops, kills, and going on."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -72,31 +71,6 @@ def test_stopped_and_resumed_is_the_same_run(corpus, straight, tmp_path, number,
     assert not (out / "result.json").exists()
     assert call("--resume", "--out", out) == 0
     assert record_of(out) == record_of(straight)
-
-
-@posix
-def test_killed_again_and_again(corpus, straight, tmp_path):
-    """SIGKILL at random moments; a checkpoint at every step makes each session get further.
-
-    MINISUM_KILLS says how many kills there shall be.
-    """
-    rng = random.Random(5)
-    start = ["--data", corpus, *SMALL, "--epochs", 10, "--lr", 0.02, "--save-every", 0]
-    kills = runs = 0
-    while kills < int(os.environ.get("MINISUM_KILLS", "20")):
-        out = tmp_path / str(runs)
-        runs += 1
-        while not (out / "result.json").exists():
-            begun = (out / "config.json").exists()
-            child = spawn(*(["--resume"] if begun else start), "--out", out)
-            wait_for(lambda child=child, out=out: child.poll() is not None or out.exists())
-            time.sleep(rng.uniform(0.0, 0.8))
-            kills += child.poll() is None
-            child.kill()
-            errors = child.communicate()[1]
-            assert not errors or errors.startswith("note: "), errors
-        assert record_of(out) == record_of(straight), f"run {runs}"
-        assert not list(out.glob("*.tmp"))
 
 
 def test_resuming_a_finished_run_changes_nothing(capsys, straight):

@@ -59,7 +59,9 @@ def test_files_of_a_comparison(capsys, tmp_path):
     names = ["tssa", "deltanet", "projection"]
     assert set(done) == {f"{name}-seed{seed}" for name in names for seed in (0, 1)}
     content = json.loads((out / "comparison.json").read_text())
-    assert content["baselines"] == {"chance": 1 / 8, "any of its values": 1 / 2}
+    readers = "most frequent answer", "first token", "last token"
+    assert list(content["baselines"]) == ["chance", "any of its values", *readers]
+    assert content["baselines"]["chance"] == 1 / 8
     assert {row["mixer"] for row in content["mixers"]} == set(names)
     for row in content["mixers"]:
         values = [cell["accuracy"] for cell in done.values() if cell["mixer"] == row["mixer"]]
@@ -71,7 +73,7 @@ def test_files_of_a_comparison(capsys, tmp_path):
     with open(out / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["mixer"] for row in rows[:3]] == [row["mixer"] for row in content["mixers"]]
-    assert [row["mixer"] for row in rows[3:]] == ["(chance)", "(any of its values)"]
+    assert [row["mixer"] for row in rows[3:5]] == ["(chance)", "(any of its values)"]
     assert float(rows[0]["mean"]) == means[0]
     printed = capsys.readouterr().out
     assert all(name in printed for name in (*names, "any of its values", "once, after the last"))

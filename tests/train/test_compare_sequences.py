@@ -200,8 +200,22 @@ def test_a_sweep_keeps_the_rate_that_validation_likes(capsys, monkeypatch, tmp_p
     monkeypatch.setattr(recall, "train_cell", None)
     assert recall.main(sweep) == 0
     assert recall.main([*sweep, "--widths", "8", "--rates", "1e-2"]) == 0
+    known = json.loads((tmp_path / "a" / "recall.json").read_text())["baselines"]
+    assert [row["accuracy"] for row in known if row["mixer"] == "(any of its values)"] == [1, 0.5]
     assert recall.main([*sweep, "--steps", "3"]) == 2
     assert "--steps 3 contradicts" in capsys.readouterr().err
+
+
+def test_a_quick_sweep_takes_other_flags_first(monkeypatch, tmp_path):
+    widths = []
+
+    def train(task, mixer, seed, report):
+        widths.append(task.config.width)
+        return {"accuracy": 0.5, "validation": 0.5, "state_numbers": 1}
+
+    monkeypatch.setattr(recall, "train_cell", train)
+    assert recall.main(["--quick", "--widths", "8", "--out", str(tmp_path / "a")]) == 0
+    assert widths == [8] * 4 * 2  # mixers and rates
 
 
 def test_a_sweep(tmp_path):

@@ -12,6 +12,7 @@ import tiny_runs
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
+import minisum
 from minisum import files
 from minisum.errors import UserError
 from train.classifier import ClassifierConfig
@@ -48,8 +49,22 @@ def test_every_digit_of_the_settings(run, tmp_path):
     assert len(changed) > 120
     for content in changed:
         path.write_text(content)
-        with pytest.raises(UserError, match="damaged or was edited|a later minisum"):
+        with pytest.raises(UserError, match="or was edited|a later minisum"):
             from_run(ClassifierConfig, "classifier", tmp_path, {})
+
+
+def test_settings_from_before_there_were_digests(run, tmp_path, capsys):
+    """The run predicts; to go on, one sentence says what to do."""
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    content = json.loads((out / "config.json").read_text())
+    del content[files.SEAL]
+    (out / "config.json").write_text(json.dumps(content))
+    assert tiny_runs.call("classifier", "--resume", "--out", out) == 2
+    said = capsys.readouterr().err
+    assert "config.json has no checksum: it is of an earlier minisum" in said
+    assert "train again" in said and len(said.splitlines()) == 1
+    assert minisum.load(out).predict(["a cat meow"])
 
 
 def test_every_digit_of_the_result(run, tmp_path):
@@ -107,6 +122,9 @@ def test_every_digit_of_the_metrics(run, tmp_path):
             assert "damaged or was edited" in str(error)
         else:
             assert len(content) == len(text)
+    path.write_text(first + second.replace("2", "3", 1))
+    with pytest.raises(UserError, match="metrics.jsonl, line 2: "):
+        files.read_lines(path)
 
 
 def test_every_digit_of_cells_and_their_settings(tmp_path):
@@ -124,7 +142,7 @@ def test_every_digit_of_cells_and_their_settings(tmp_path):
         text = path.read_text()
         for content in [*with_a_changed_digit(text), *torn(text)]:
             path.write_text(content)
-            with pytest.raises(UserError, match="damaged or was edited.*delete it"):
+            with pytest.raises(UserError, match="or was edited.*delete it"):
                 read()
         path.write_text(text)
         read()

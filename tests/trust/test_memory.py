@@ -182,6 +182,18 @@ FORMS_SAVED = {
         (*QKV, -real(B, H, n, 1), LEVELS),
         "q, k, v, log_decay, weights, the levels of the pairs of a chunk",
         QKV_BYTES + REAL * B * H * n * 8 + ID * 64 * 64),
+    ("mlstm", None): (
+        HEADS, "q, k, v, log_forget, log_input, y, S and m of every token",
+        REAL * B * H * (n * (2 * h + 3 * e + 3) + (n + 1) * (h * (e + 1) + 1))),
+    ("mlstm", "exponential_gates"): (
+        HEADS, "y, i', what the maximum and the floor chose, D, and what the product saves",
+        REAL * B * H * (n * (2 * h + 2 * e + 5) + 2 * h * (e + 1)) + BOOL * B * H * n),
+    ("latent_average", None): (
+        QKV, "p, k, v, M, Z, S of every token",
+        QKV_BYTES + (n + 1) * (REAL * B * H * 2 * h + STATE) - REAL * B * H * h),
+    ("latent_average", "latent_scan"): (
+        QKV, "p / Z, Z, w, and what the decayed sum and the product save",
+        REAL * B * H * (n * (5 * h + e) + (72 + 1) * h) + (n // 16 + 1) * STATE),
     ("wkv", None): (
         WKV, "k, v, w, u, y, M, N, Z of every token", 6 * X + REAL * (2 * d + 2 * B * d)),
     ("wkv", "wkv_scan"): (

@@ -4,7 +4,8 @@ For a classifier that sums its tokens: what every word contributes to the decisi
 (terminal, words.html, words.json), and where in a text positions amplify or mute (positions.png).
 Of language models, side by side: how token vectors move from layer to layer (layers.png,
 layers.json), as published: their principal plane, the likeness of consecutive layers, and how many
-directions each layer uses.
+directions each layer uses; of layers of token statistics attention also which tokens belong to
+which head, and how far each layer lowers the bound of the coding rate (tssa.png).
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from minisum import files
 from minisum.errors import UserError
 from minisum.models.classifier import POSITION_OFFSET
 from train import causal, classifier
-from train.analyze import geometry, layer_figures
+from train.analyze import geometry, heads, layer_figures
 from train.analyze.contributions import account_of, in_html, in_terminal
 from train.command_line import resolve_defaults, run_with_exit_status
 from train.run.folder import RunFolder
@@ -91,7 +92,9 @@ def follow_layers(chosen, out):
     planes, measured = {}, {}
     for run in chosen.runs:
         config, _ = from_run(causal.CausalConfig, "causal", run, {})
-        layers = token_vectors(run, config, chosen.tokens)
+        trained = minisum.load(run, task="causal")
+        batches = validation_batches(run, config, chosen.tokens)
+        layers = token_vectors(trained, batches, chosen.tokens)
         name = config.layers_pattern or config.mixer
         if name in measured:
             name += f" ({Path(run).name})"
@@ -101,11 +104,19 @@ def follow_layers(chosen, out):
             "participation": geometry.participation_ratios(layers),
             "tokens": len(layers[0]),
         }
+        texts = (batch["ids"][batch["targets"] >= 0][None] for batch in batches)
+        coded = heads.codings(trained.model, trained.params, trained.tokenizer, texts)
         emit(sys.stdout, f"{name}: {len(layers[0]):,} tokens")
         for key in ("cosines", "participation"):
             values = " ".join(f"{v:7.3f}" for v in measured[name][key])
             gap = {"initial_indent": f"  {key:<14}", "subsequent_indent": " " * 16}
             emit(sys.stdout, textwrap.fill(values, terminal_width(), **gap))
+        if coded:
+            measured[name]["tssa"] = coded
+            emit(sys.stdout, "\n".join(heads.in_terminal(coded)))
+            files.make_folder(out)
+            label = f" {Path(run).name}" if len(chosen.runs) > 1 else ""
+            heads.bounds(out / f"tssa{label}.png", coded)
     files.make_folder(out)
     files.write_json(out / "layers.json", measured)
     if not layer_figures.layer_geometry(out / "layers.png", planes, measured):
@@ -113,19 +124,22 @@ def follow_layers(chosen, out):
     emit(sys.stdout, f"in {out}")
 
 
-def token_vectors(run, config, tokens):
-    """Vectors (T, d) of up to `tokens` validation tokens after the input and after each layer."""
-    trained = minisum.load(run, task="causal")
+def validation_batches(run, config, tokens):
+    """One validation text or window of a language model each, until there are so many tokens."""
     task = causal.LanguageModelling.load(resolve_defaults(config), RunFolder(run), resume=True)
-    windows = task.windows["val"]
-    found, count = [], 0
-    for row in range(len(windows)):
-        batch = windows.take(np.array([row]))
-        real = batch["targets"] >= 0
-        found.append([layer[real] for layer in trained.model.layers(trained.params, batch["ids"])])
-        count += int(real.sum())
-        if count >= tokens:
-            break
+    windows, found = task.windows["val"], []
+    while tokens > 0 and len(found) < len(windows):
+        found.append(windows.take(np.array([len(found)])))
+        tokens -= int((found[-1]["targets"] >= 0).sum())
+    return found
+
+
+def token_vectors(trained, batches, tokens):
+    """Vectors (T, d) of the first `tokens` tokens after the input and after each layer."""
+    found = []
+    for batch in batches:
+        layers = trained.model.layers(trained.params, batch["ids"])
+        found.append([layer[batch["targets"] >= 0] for layer in layers])
     return [np.concatenate(parts)[:tokens] for parts in zip(*found, strict=True)]
 
 

@@ -29,7 +29,13 @@ from train.run.report import Report, csv_of
 from train.run.tables import aligned
 
 # What may differ between calls that add to one figure.
-OPEN = ("lengths", "mixers", "widths", "rates", "seeds")
+OPEN = ("lengths", "mixers", "widths", "rates", "seeds", "quick")
+# What --quick changes: minutes on a CPU.
+QUICK = {
+    "lengths": (32,), "tokens_per_pair": 8, "vocab_size": 64, "test_size": 500,
+    "mixers": "attention,summation,linear_attention,deltanet", "widths": (16, 32),
+    "rates": (5e-3, 1e-2), "steps": 500, "batch_size": 64,
+}  # fmt: skip
 
 
 def numbers(text):
@@ -55,6 +61,7 @@ class RecallConfig(Settings):
     batch_size: int = changed(CompareConfig, "batch_size", 512)
     weight_decay: float = changed(CompareConfig, "weight_decay", 0.1)
     seeds: int = option(1, "runs of every cell, seeds 0, 1, ...", **N)
+    quick: bool = option(False, "few mixers, small: 32 tokens and widths of 16 and 32")
 
     backend: str = changed(CompareConfig, "backend", "numpy")
     threads: int = changed(CompareConfig, "threads", None)
@@ -88,11 +95,24 @@ def sweep(config, folder, report):
                 report.say(f"{name}: {run['accuracy']}")
             runs.setdefault(rate, []).append(run)
         rows.append(best_rate(runs) | {"length": length, "width": width, "mixer": mixer})
+    known = [
+        {"mixer": f"({name})", "length": length, "accuracy": value}
+        for length in config.lengths
+        for name, value in baselines(config, length).items()
+    ]
     columns = ("mixer", "length", "width", "rate", "validation", "accuracy", "state_numbers")
-    report.say("\n".join(aligned([columns, *([str(row[k]) for k in columns] for row in rows)])))
-    files.write_json(folder.path / "recall.json", {"settings": settings, "rows": rows})
-    files.write_text(folder.path / "recall.csv", csv_of(rows))
+    lines = [[str(row.get(k, "")) for k in columns] for row in rows + known]
+    report.say("\n".join(aligned([columns, *lines])))
+    written = {"settings": settings, "rows": rows, "baselines": known}
+    files.write_json(folder.path / "recall.json", written)
+    files.write_text(folder.path / "recall.csv", csv_of(rows + known))
     draw(folder.path / "recall.png", rows, config)
+
+
+def baselines(config, length):
+    """name -> accuracy without learning"""
+    some = config.names()[0], length, config.widths[0], config.rates[0]
+    return build(config.compare_config(*some)).baselines()
 
 
 def best_rate(runs):
@@ -113,7 +133,7 @@ def draw(figure, rows, config):
     panels = figure.subplots(1, len(config.lengths), **share)[0]
     for axes, length in zip(panels, config.lengths, strict=True):
         pairs = length // config.tokens_per_pair
-        for mixer in dict.fromkeys(row["mixer"] for row in rows):
+        for mixer in config.names():
             line = [row for row in rows if (row["length"], row["mixer"]) == (length, mixer)]
             sizes, scores = ([row[key] for row in line] for key in ("state_numbers", "accuracy"))
             axes.semilogx(sizes, scores, marker="o", label=mixer, base=2)
@@ -136,7 +156,7 @@ def run(arguments):
     add_out(parser, "folder of the sweep (default: runs/recall-TIME)")
     given = parser.given(arguments)
     folder = RunFolder(given.pop("out", None) or new_path("runs", "recall"))
-    config = RecallConfig(**given)
+    config = RecallConfig(**(QUICK if given.get("quick") else {}) | given)
     config.check()
     machine.keep_freed_memory()
     with folder.claimed(), warnings.catch_warnings():

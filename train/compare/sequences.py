@@ -46,6 +46,7 @@ class ReaderTask(GeneratedTask):
     """
 
     causal = True
+    first = slice(0, 1)  # the places of the first token that is no beginning
 
     def __init__(self, config, vocab, max_len):
         super().__init__(config, max_len)
@@ -56,6 +57,26 @@ class ReaderTask(GeneratedTask):
 
     def tokens(self, batch):
         return batch["ids"].size
+
+    def readers(self, train, test):
+        """name -> whether readers of one token hit each answer of `test`, having counted `train`'s.
+
+        They say what most often goes with no token, the first, or the one that asks.
+        """
+        tokens = {
+            "most frequent answer": lambda batch: 0 * batch["places"],
+            "first token": lambda batch: batch["ids"][:, self.first] + 0 * batch["places"],
+            "last token": lambda batch: np.take_along_axis(batch["ids"], batch["places"], axis=1),
+        }
+        hits = {}
+        for name, token in tokens.items():
+            both = token(train) * self.vocab + train["targets"]
+            pairs, counts = np.unique(both, return_counts=True)
+            order = np.lexsort((-pairs, counts))  # the most frequent last, where it stays
+            best = np.zeros(self.vocab, int)
+            best[pairs[order] // self.vocab] = pairs[order] % self.vocab
+            hits[name] = best[token(test)] == test["targets"]
+        return hits
 
 
 class RecallTask(ReaderTask):
@@ -71,16 +92,13 @@ class RecallTask(ReaderTask):
         return super().test_scores(predict) | {"validation": self.mean_score(predict, drawn)}
 
     def baselines(self):
-        return {"chance": 2 / self.vocab, "any of its values": 1 / self.config.pairs}
+        readers = self.readers(self._draw(VALIDATION_STREAM, READERS), self.test_set())
+        known = {"chance": 2 / self.vocab, "any of its values": 1 / self.config.pairs}
+        return known | {name: round(float(hits.mean()), 4) for name, hits in readers.items()}
 
 
 class SequenceTask(ReaderTask):
-    """Tested at several lengths. Subclasses define `lengths`, and `test_set` of one of them.
-
-    first: the places of the first token that is no beginning.
-    """
-
-    first = slice(0, 1)
+    """Tested at several lengths. Subclasses define `lengths`, and `test_set` of one of them."""
 
     def test_scores(self, predict):
         """Of the longest length, and lengths: a list of [length, accuracy, whole]."""
@@ -97,19 +115,11 @@ class SequenceTask(ReaderTask):
         return [(length, hits.mean(), hits.all(axis=1).mean())]
 
     def baselines(self):
-        """What the most frequent answer scores at the longest length, and readers of one token."""
-        tokens = {
-            "most frequent answer": lambda batch: 0 * batch["places"],
-            "first token": lambda batch: batch["ids"][:, self.first] + 0 * batch["places"],
-            "last token": lambda batch: np.take_along_axis(batch["ids"], batch["places"], axis=1),
-        }
+        """Chance, and what readers of one token score at the longest length."""
         train = self.test_set(stream=VALIDATION_STREAM, rows=READERS)
-        test = self.test_set()
+        readers = self.readers(train, self.test_set())
         scores = {"chance": 1 / len(np.unique(train["targets"]))}
-        for name, token in tokens.items():
-            counts = np.zeros((self.vocab, self.vocab))
-            np.add.at(counts, (token(train), train["targets"]), 1)
-            hits = counts.argmax(axis=1)[token(test)] == test["targets"]
+        for name, hits in readers.items():
             scores[name] = round(float(self.rows_of(self.lengths[-1], hits)[-1][1]), 4)
         return scores
 
@@ -120,18 +130,15 @@ class SequenceTask(ReaderTask):
     def summary(self, folder, results, baselines):
         draw_lengths(folder.path / "lengths.png", results, self, baselines)
         trained, longest = self.config.length, self.lengths[-1]
-        shown = [n for n in (trained, 2 * trained, 4 * trained, longest) if n <= longest]
-        shown = list(dict.fromkeys(shown))
+        lengths = dict.fromkeys((trained, 2 * trained, 4 * trained, longest))
+        shown = [n for n in lengths if n <= longest]
         lines = [["mixer, seed", *(f"{n}: answers, texts" for n in shown)]]
         for result in results:
             scores = {n: rest for n, *rest in result.get("lengths", ())}
             cells = ["{:.3f} {:.3f}".format(*scores[n]) if n in scores else "-" for n in shown]
             lines.append([f"{result['mixer']}, {result['seed']}", *cells])
-        return [
-            "",
-            "right at each length: answers, and texts with all answers so far",
-            *aligned(lines),
-        ]
+        title = "right at each length: answers, and texts with all answers so far"
+        return ["", title, *aligned(lines)]
 
 
 class WordTask(SequenceTask):
