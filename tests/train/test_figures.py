@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from train.analyze import layer_figures
-from train.compare import report
+from train.compare import drawing
 from train.run.figures import COLOURS, DASHES
 
 # Linear RGB as a deuteranope and a protanope see it: Viénot, Brettel and Mollon 1999.
@@ -71,7 +71,7 @@ def scaling(mixers):
 
 
 def test_thirty_mixers_and_two_slopes_are_told_apart(laid_out):
-    figure = laid_out(report.draw_scaling, scaling(30))
+    figure = laid_out(drawing.draw_scaling, scaling(30))
     for axes in figure.axes:
         lines = axes.get_lines()
         looks = [(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines]
