@@ -23,7 +23,8 @@ from minisum.text.splits import overlap
 from minisum.text.tokenizer import encode
 from train import command_line
 from train.run.options import LayerPattern, N, TextConfig, changed, option, recipes
-from train.run.task import Task, tokenizer_of
+from train.run.task import Task
+from train.texts import tokenizer_of
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 

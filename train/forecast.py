@@ -194,9 +194,7 @@ class Forecasting(Task):
 
     def baselines(self):
         overall = {name: map(float, mse_and_mae(e)) for name, (_, e) in self.solved.items()}
-        return {
-            name: dict(zip(("mse", "mae"), both, strict=True)) for name, both in overall.items()
-        }
+        return {n: dict(zip(("mse", "mae"), both, strict=True)) for n, both in overall.items()}
 
     def summary(self):
         train_end, val_end, test_end = self.windows.ends

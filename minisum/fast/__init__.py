@@ -36,6 +36,7 @@ FORMS = {
     "log_linear_product": (["log_linear_chunks"], ["log_linear_chunks"]),
     "mlstm": (["exponential_gates"], ["exponential_gates"]),
     "normal_cdf": ([], ["cuda.activations"]),
+    "rectified_attention": (["blocked_rectified"], ["blocked_rectified"]),
     "relu": ([], ["cuda.passes"]),
     "score_targets": (["blocked_losses"], ["blocked_losses"]),
     "selective_scan": (["pieces_of_scan"], ["pieces_of_scan"]),

@@ -10,6 +10,7 @@ from minisum import ops, optim
 from minisum.fast import (
     FORMS,
     blocked_losses,
+    blocked_rectified,
     blocked_window,
     chunked_delta_rule,
     chunked_product,
@@ -68,6 +69,7 @@ def set_chunks(monkeypatch, tokens):
     for module, size in [
         (host_activations, "PIECE"), (host_adam, "PIECE"), (host_embedding, "ROWS_AT_A_TIME"),
         (blocked_losses, "CACHED"), (host_summation, "CACHED"), (host_attention, "CACHED"),
+        (blocked_rectified, "CACHED"),
         (attention, "CACHED"), (losses, "CACHED"),
     ]:  # fmt: skip
         monkeypatch.setattr(module, size, 3 * tokens)

@@ -89,6 +89,7 @@ POSITIVE = {"above": 0, "metavar": "X"}
 NAME = {"metavar": "NAME"}
 LIST = {"type": names, "metavar": "A,B,C"}
 FILE = {"type": file_path, "metavar": "FILE"}
+RECIPES = ("default", "published", "finetune")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ class Config(Settings):
     heads: int = option(4, "attention heads", "model", **LAYERS)
     dropout: float = option(0.5, "dropout rate", "model", **RATE)
 
-    recipe: str = option("default", "set of defaults", choices=("default", "published"))
+    recipe: str = option("default", "set of defaults", choices=RECIPES[:2])
     epochs: int = option(20, "passes over the training rows", **N)
     batch_size: int = option(64, "examples a step", **N)
     lr: float = option(1e-3, "learning rate of Adam", **POSITIVE)
@@ -235,6 +236,28 @@ class TextConfig(Config):
             raise UserError("--validation has no meaning with --select test: leave one out")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitConfig(TextConfig):
+    """The settings of a task whose texts a pretrained encoder can read."""
+
+    init_from: str = option(
+        None, "begin with the BERT-type encoder in FOLDER: its model.safetensors, config.json and "
+        "tokenizer.json (implies --recipe finetune)", "model", type=file_path, metavar="FOLDER",
+    )  # fmt: skip
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
+        "smaller", "model", choices=("glorot", "keras"),
+    )  # fmt: skip
+    recipe: str = changed(TextConfig, "recipe", "default", choices=RECIPES)
+
+    DECIDED = ("width", "heads", "tokenizer", "vocab_size")  # by that encoder
+
+    def check(self, given=()):
+        super().check(given)
+        if self.init_from is not None:
+            refuse(self.DECIDED, given, "the encoder of --init-from decides it")
+
+
 class LayerPattern:
     """What --mixer, --layers and --layers-pattern say together, for a config that has all three."""
 
@@ -317,31 +340,19 @@ def add_flag(group, field):
         switch = argparse.BooleanOptionalAction
         group.add_argument(flag(field.name), action=switch, help=about["help"])
         return
-    kind, choices, metavar = (
-        about.get("type", field.type),
-        about.get("choices"),
-        about.get("metavar"),
-    )
-    told = about["help"]
+    kind, told = about.get("type", field.type), about["help"]
+    choices, metavar = about.get("choices"), about.get("metavar")
     if choices and metavar is None and len(",".join(choices)) > 50:
         metavar, told = "NAME", f"{told}: {', '.join(choices)}"
     default = "" if field.default is None else f" (default: {field.default})"
-    group.add_argument(
-        flag(field.name),
-        type=utf8 if kind is str else kind,
-        choices=choices,
-        metavar=metavar,
-        help=told.replace("%", "%%") + default,
-    )
+    limits = {"choices": choices, "metavar": metavar, "help": told.replace("%", "%%") + default}
+    group.add_argument(flag(field.name), type=utf8 if kind is str else kind, **limits)
 
 
 def describe_recipes(config_class):
     lines = []
     for recipe, values in config_class.RECIPES.items():
-        flags = " ".join(
-            flag(name) if value is True else f"{flag(name)} {value}"
-            for name, value in values.items()
-        )
+        flags = " ".join(flag(n) if v is True else f"{flag(n)} {v}" for n, v in values.items())
         if flags:
             lines.append(f"--recipe {recipe} means: {flags}. Flags given with it take precedence.")
     return " ".join(lines)
@@ -387,8 +398,8 @@ class Parser(argparse.ArgumentParser):
 
 def from_flags(config_class, given):
     """Build and check the config: class defaults, changed by the recipe, changed by `given`."""
-    recipe = given.get("recipe", "default")
-    config = config_class(**{**config_class.RECIPES[recipe], **given})
+    recipe = given.get("recipe", "finetune" if given.get("init_from") else "default")
+    config = config_class(**{**config_class.RECIPES[recipe], **given, "recipe": recipe})
     if config.data is not None and "dataset" in given:
         raise UserError("--dataset and --data exclude each other: name one corpus")
     config.check(given)

@@ -90,6 +90,8 @@ class Recorder:
                 result = compute(*vectors, inputs, *scalars)
         except (UserError, RuntimeError):  # CuPy's and CUDA's refusals are RuntimeErrors
             return False
+        if not isinstance(result, cupy.ndarray):  # a replay would give this one again
+            return False
         places = [held.vector for held in vectors]
 
         def replay(batch, numbers, graph=graph[0], places=places):
