@@ -24,14 +24,16 @@ from minisum.text.tokenizer import TextReader
 from train import rivals
 from train.command_line import main
 from train.run.options import D_FF, POSITIVE, RATE, InitConfig, N, changed, option, recipes, refuse
+from train.run.own_data import OwnTexts, of_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(InitConfig):
-    dataset: str = changed(InitConfig, "dataset", DEFAULT, choices=NAMES)
+class ClassifierConfig(InitConfig, OwnTexts):
+    dataset: str = of_name(OwnTexts, DEFAULT, NAMES)
     text_column: str = option(None, "text column of --data, else guessed", "data", metavar="NAME")
     label_column: str = option(None, "label column of --data, else guessed", "data", metavar="NAME")
-    validation: float = changed(InitConfig, "validation", 0.05)
+    skip_empty: bool = option(False, "leave out rows without a text or a label", "data")
+    validation: float = changed(OwnTexts, "validation", 0.05)
     drop_unknown: bool = option(False, "leave out unknown words instead of marking them", "data")
     padding: str = option(
         "right", "left: always to --max-len, keeping the last tokens", "data",
@@ -50,7 +52,7 @@ class ClassifierConfig(InitConfig):
         "implied by --layers from 2 on and by every mixer that has none", "model",
     )  # fmt: skip
     layers: int = changed(
-        InitConfig, "layers", 1, help="mixing layers: 1 as published, more in an encoder"
+        OwnTexts, "layers", 1, help="mixing layers: 1 as published, more in an encoder"
     )
     d_ff: int = option(
         None, "width of an encoder's token networks, 0 for none (default: 4 x width)", "model",
@@ -77,26 +79,26 @@ class ClassifierConfig(InitConfig):
     )  # fmt: skip
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
-    tokenizer: str = changed(InitConfig, "tokenizer", "wordpunct")
-    vocab_size: int = changed(InitConfig, "vocab_size", 80_000)
-    max_len: int = changed(InitConfig, "max_len", 512)
+    tokenizer: str = changed(OwnTexts, "tokenizer", "wordpunct")
+    vocab_size: int = changed(OwnTexts, "vocab_size", 80_000)
+    max_len: int = changed(OwnTexts, "max_len", 512)
     epochs: int = option(
-        None, "passes over the training rows (default: 15, or up to 100, as many as make 3,000 "
+        None, "passes over the training rows (default: 8, or up to 100, as many as make 3,000 "
         "steps)", **N,
     )  # fmt: skip
     lr: float = option(
         None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
         "whose mean makes gradients small, else 0.001)", **POSITIVE,
     )  # fmt: skip
-    ema: float = changed(InitConfig, "ema", 0.999)
-    patience: int = changed(InitConfig, "patience", 10)
+    ema: float = changed(OwnTexts, "ema", 0.999)
+    patience: int = changed(OwnTexts, "patience", 10)
     calibrate: bool = option(
         False, "after training, fit a temperature on the validation rows: probabilities that are "
         "as often right as they say",
     )  # fmt: skip
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
-    WITH_DATA = ("test_data", "text_column", "label_column")
+    WITH_COLUMNS = ("text_column", "label_column")
     RECIPES = recipes("classifier")
     DECIDED = (*InitConfig.DECIDED, "layers", "d_ff", "padding", "drop_unknown", "encoder")
 
@@ -145,7 +147,7 @@ class Classification(rivals.WithRivals):
     metric = "accuracy"
     models, rivals, untrained = models.MODELS, rivals.CLASSIFIERS, tuple(rivals.CLASSIFIERS)
     report_metrics = ("accuracy", "macro_f1")
-    predict_flags = ("data", "text_column", "format", "write", "top_k")
+    predict_flags = ("data", "separator", "encoding", "text_column", "format", "write", "top_k")
     predict_help = (
         "print the class of each text in standard input or in --data FILE: a text a line, or a "
         "table (csv, tsv, jsonl, parquet), whose other columns are kept"
@@ -249,6 +251,7 @@ class Classification(rivals.WithRivals):
             "val_examples": len(self.labels["val"]),
             "test_examples": len(self.labels["test"]),
             "test_texts_in_train": self.test_texts_in_train,
+            "rows_left_out": self.data.left_out,
             "classes": len(self.data.class_names),
             "vocabulary": self.vocab,
             "majority_accuracy": self.majority_accuracy(),
@@ -278,7 +281,7 @@ class Classification(rivals.WithRivals):
 
 
 def load_data(config):
-    columns = config.pick("text_column", "label_column")
+    columns = config.pick("text_column", "label_column", "skip_empty")
     return load_classification(**config.source(), **columns, **config.split())
 
 

@@ -27,6 +27,7 @@ from train.command_line import main
 from train.run import figures
 from train.run.answers import table_rows, write_answers
 from train.run.options import LIST, NAME, RATE, InitConfig, N, changed, option, recipes, refuse
+from train.run.own_data import OwnTexts, of_name
 
 REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -37,8 +38,8 @@ TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patien
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultimodalConfig(InitConfig):
-    dataset: str = changed(InitConfig, "dataset", DEFAULT, help="table by name", choices=NAMES)
+class MultimodalConfig(InitConfig, OwnTexts):
+    dataset: str = of_name(OwnTexts, DEFAULT, NAMES, "table")
     text_column: str = option(None, "the column of texts", "data", **NAME)
     numeric_columns: tuple = option(
         None,
@@ -51,7 +52,7 @@ class MultimodalConfig(InitConfig):
     )
     limit_train: int = option(None, "train on N rows only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N rows only, drawn at random", "data", **N)
-    vocab_size: int = changed(InitConfig, "vocab_size", 5000)
+    vocab_size: int = changed(OwnTexts, "vocab_size", 5000)
     mixer: str = option(
         "summation",
         "summation with one shared channel; attention and concatenation; words: summation without "
@@ -60,8 +61,8 @@ class MultimodalConfig(InitConfig):
         choices=(*models.MIXERS, *rivals.REGRESSORS, "all"),
     )  # fmt: skip
     layers: int = option(1, "mixing layers; these models have one", "model", **N | {"at_most": 1})
-    width: int = changed(InitConfig, "width", 128)
-    max_len: int = changed(InitConfig, "max_len", 300)
+    width: int = changed(OwnTexts, "width", 128)
+    max_len: int = changed(OwnTexts, "max_len", 300)
     pooling: str = option(
         None,
         "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
@@ -71,15 +72,15 @@ class MultimodalConfig(InitConfig):
     unmasked: bool = option(
         False, "pad to --max-len and read the padding as words, as first published", "model"
     )
-    dropout: float = changed(InitConfig, "dropout", 0.2)
+    dropout: float = changed(OwnTexts, "dropout", 0.2)
     token_dropout: float = option(0.0, "dropout rate of whole tokens", "model", **RATE)
 
     unshuffled: bool = option(False, "the same order of rows in every epoch, as first published")
-    epochs: int = changed(InitConfig, "epochs", 30)
-    lr: float = changed(InitConfig, "lr", 2e-4)
-    ema: float = changed(InitConfig, "ema", 0.99)
-    patience: int = changed(InitConfig, "patience", 5)
-    plateau: int = changed(InitConfig, "plateau", 3)
+    epochs: int = changed(OwnTexts, "epochs", 30)
+    lr: float = changed(OwnTexts, "lr", 2e-4)
+    ema: float = changed(OwnTexts, "ema", 0.99)
+    patience: int = changed(OwnTexts, "patience", 5)
+    plateau: int = changed(OwnTexts, "plateau", 3)
 
     RECIPES = recipes("multimodal")
 
@@ -108,7 +109,7 @@ class Multimodal(rivals.WithRivals):
         "print a number for each row of standard input or of --data FILE (csv, tsv, jsonl, "
         "parquet), which has the text and numeric columns of the run in DIR"
     )
-    predict_flags = ("data", "format", "write")
+    predict_flags = ("data", "separator", "encoding", "format", "write")
     metric = "rmse"
     models, rivals, untrained = models.MIXERS, rivals.REGRESSORS, SOLVED
     report_metrics = ("mae", "rmse", "r2")

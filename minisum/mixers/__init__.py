@@ -40,6 +40,7 @@ TABLE = {
     "projection": Entry("projection", "Projection"),
     "attention": Entry("attention", "Attention"),
     "window": Entry("window", "Window"),
+    "rela": Entry("rela", "ReLA"),
     "tssa": Entry("tssa", "TSSA"),
     "simpletron": Entry("simpletron", "SimpleTron"),
     "first_order": Entry("first_order", "FirstOrder", can_be_causal=False),

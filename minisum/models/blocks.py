@@ -16,6 +16,7 @@ from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import norm_layer, position_layer, token_network, token_places
+from minisum.ops.linear import add_scaled
 from minisum.params import add
 
 
@@ -57,7 +58,7 @@ class Block:
             h, back_norm1 = norm_layer(params["norm1"], h, self.eps)
         mix = mix or partial(self.mixer, mask=mask, **noise)
         mixed, back_mix = mix(params["mixer"], h)
-        z = x + mixed * self.scale
+        z = add_scaled(x, mixed, self.scale)
         if not self.norm_first:
             z, back_norm1 = norm_layer(params["norm1"], z, self.eps)
         y, back_network = self.network(params, z, keep) if self.d_ff else (z, None)
@@ -66,10 +67,10 @@ class Block:
             dz, dparams = back_network(dy) if self.d_ff else (dy, {})
             if not self.norm_first:
                 dz, dparams["norm1"] = back_norm1(dz)
-            dh, dparams["mixer"] = back_mix(dz * self.scale)
+            dh, dparams["mixer"] = back_mix(dz if self.scale == 1 else dz * self.scale)
             if self.norm_first:
                 dh, dparams["norm1"] = back_norm1(dh)
-            return dz + dh, dparams
+            return add_scaled(dz, dh), dparams
 
         return y, back
 
@@ -80,7 +81,7 @@ class Block:
             h, back_norm2 = norm_layer(params["norm2"], h, self.eps)
         survivors = (keep["inner"], keep["outer"]) if "inner" in keep else None
         outer, back_network = token_network(params, h, self.activation, survivors, self.dropout)
-        y = z + outer
+        y = add_scaled(z, outer)
         if not self.norm_first:
             y, back_norm2 = norm_layer(params["norm2"], y, self.eps)
 
@@ -91,7 +92,7 @@ class Block:
             dh, dnetwork = back_network(dy)
             if self.norm_first:
                 dh, dparams["norm2"] = back_norm2(dh)
-            return dy + dh, dparams | dnetwork
+            return add_scaled(dy, dh), dparams | dnetwork
 
         return y, back
 

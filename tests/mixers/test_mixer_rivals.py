@@ -115,6 +115,13 @@ def attention(p, x, causal):
     return affine(p, join(F.scaled_dot_product_attention(q, k, v, is_causal=causal)), "o")
 
 
+def rela(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    o = join((q @ k.mT / math.sqrt(q.shape[-1])).relu() * seen(causal) @ v)
+    size = (o.square().mean(-1, keepdim=True) + 1e-8).sqrt()
+    return affine(p, p["norm.gain"] * o / size * (p["norm.gate"] * o).sigmoid(), "o")
+
+
 def window(p, x, causal):
     q, k, v = (split(affine(p, x, name)) for name in "qkv")
     i, j = torch.arange(n)[:, None], torch.arange(n)

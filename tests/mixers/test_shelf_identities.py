@@ -205,6 +205,16 @@ def test_a_bonus_without_end_leaves_the_present_alone(case):
 
 
 @given(case=sizes)
+def test_rectified_attention_of_positive_vectors_is_their_product(case):
+    q, k = case.uniform("B H n h", 0, 1), case.uniform("B H n h", 0, 1)
+    v = case.normal("B H n d")
+    y, _ = ops.rectified_attention(q, k, v, causal=True)
+    close(y * case.h**0.5, ops.causal_product(q, k, v)[0][0])
+    y, _ = ops.rectified_attention(-q, k, v)
+    assert not y.any()
+
+
+@given(case=sizes)
 def test_a_latent_of_its_own_is_a_running_softmax(case):
     """Which is AFT-simple's, with one key for all channels; several are read in shares."""
     p, k, v = (case.uniform("B H n h", 0, 1), case.normal("B H n h", 3.0), case.normal("B H n d"))

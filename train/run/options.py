@@ -180,19 +180,10 @@ class Config(Settings):
         None, "steps between validations in metrics.jsonl; the best epoch is kept", "running", **N
     )
 
-    # flags that describe --data FILE, and mean nothing without it
-    WITH_DATA = ()
-
     def __post_init__(self):
         for field in dataclasses.fields(self):  # config.json has lists
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
-
-    def check(self, given=()):
-        super().check(given)
-        for name in self.WITH_DATA:
-            if self.data is None and getattr(self, name) is not None:
-                raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
 
     def source(self):
         """Where the data is: arguments of a loader."""
@@ -204,7 +195,6 @@ class Config(Settings):
 class TextConfig(Config):
     """The settings of a task that reads texts."""
 
-    test_data: str = option(None, "test rows for --data (else cut from it)", "data", **FILE)
     validation: float = option(
         0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
     )
@@ -215,12 +205,8 @@ class TextConfig(Config):
     vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
     max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
 
-    WITH_DATA = ("test_data",)
     # tokens of the vocabulary beside the tokenizer's own
     MORE_TOKENS = 0
-
-    def source(self):
-        return super().source() | {"test_file": self.test_data}
 
     def split(self):
         """How the data is cut: more arguments of a loader."""
@@ -410,7 +396,7 @@ def from_flags(config_class, given):
 # data is, its SHA-256 decides, wherever it is.
 FREE_ON_RESUME = {
     "epochs", "patience", "threads", "save_every", "log_every", "eval_every", "data", "test_data",
-    "sample",
+    "val_data", "separator", "encoding", "sample",
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ class Task:
     description: str  # for --help
     predict = None  # a static method: (minisum.runs.Run, flags given for it by name) -> None
     predict_help: str
-    predict_flags = ("data", "format")
+    predict_flags = ("data", "separator", "encoding", "format")
     config: Config
     dataset: str
     data_sha256: str
