@@ -89,12 +89,15 @@ class Parsed(BaseException):
 
 def parse(module, arguments, monkeypatch):
     """What `python -m module arguments` reads from its command line, run no further."""
-    real = argparse.ArgumentParser.parse_args
+    real = argparse.ArgumentParser.parse_known_args
 
     def parse_and_stop(self, args=None, namespace=None):
-        raise Parsed(real(self, args, namespace))
+        given, unknown = real(self, args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {unknown}")
+        raise Parsed(given)
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_and_stop)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     with warnings.catch_warnings(), pytest.raises(Parsed) as stopped:
         warnings.simplefilter("ignore", RuntimeWarning)  # the module has been imported before
