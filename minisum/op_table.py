@@ -127,6 +127,9 @@ EXAMPLES = {
     "window_attention": lambda draw: smooth(
         *draw.qkv(draw.normal), draw.mask(), window=3, causal=True
     ),
+    "rectified_attention": lambda draw: smooth(
+        *draw.qkv(draw.normal), draw.mask(), causal=True
+    ),
     "rotate": lambda draw: smooth(draw.normal("B H n 4"), np.arange(draw.sizes["n"])[None]),
     "full_product": lambda draw: exact(*draw.qkv(draw.grid), draw.grid("B H h o")),
     "causal_product": lambda draw: smooth(

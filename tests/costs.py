@@ -4,7 +4,7 @@ Forward and backward of one text in float32, width 64, 4 heads: processor time, 
 the machine does not add to, and the most memory in use at a time, beside what two shorter texts
 would have it be if it were a + b n. Then the time to read one token after 250 and after 16,000
 others. Prints a row of minisum/mixers/figures/costs.json each, by default for every mixer but
-attention, whose time is no multiple of n.
+attention and ReLA, whose time is no multiple of n.
 """
 
 import json
@@ -76,7 +76,9 @@ def tokens(rng, n):
 
 def main():
     machine.keep_freed_memory()
-    for name in sys.argv[1:] or [name for name in mixers.TABLE if name != "attention"]:
+    for name in sys.argv[1:] or [
+        name for name in mixers.TABLE if name not in ("attention", "rela")
+    ]:
         print(json.dumps(costs(name)), flush=True)
 
 

@@ -1,12 +1,16 @@
 """`causal_product` in chunks: products of matrices inside a chunk, one state carried across."""
 
+import numpy as np
+
+from minisum.backend import array_module
 from minisum.fast import chunks, one_real_type
 from minisum.fast.cuda.recording import matmul
 from minisum.fast.decayed_products import decayed_products
-from minisum.ops.products import transposed
+from minisum.ops.products import for_each_head, transposed
+from minisum.ops.running import sum_to
 
 # Tokens a chunk. With a decay for each channel the weights inside a chunk cost C·K exponentials a
-# token instead of C, hence the smaller one.
+# token instead of C, hence the smaller one on a processor.
 CHUNK, CHUNK_BY_CHANNEL = 64, 16
 
 
@@ -36,10 +40,12 @@ def causal_product(q, k, v, log_decay=None, state=None):
 def _causal_product(q, k, v, log_decay, state):
     n = q.shape[2]
     by_channel = log_decay is not None and log_decay.shape[-1] > 1
-    C = min(CHUNK_BY_CHANNEL if by_channel else CHUNK, n)
+    narrow = by_channel and array_module(q) is np
+    C = min(CHUNK_BY_CHANNEL if narrow else CHUNK, n)
     has_state = state is not None
 
-    Q, K, V = (chunks.split(a, C) for a in (q, k, v))
+    V = chunks.split(v, C)
+    Q, K = (for_each_head(chunks.split(a, C), V) for a in (q, k))
     b, from_start, to_end, keep = chunks.decays(log_decay, C)
     starts, last = chunks.carry(keep, matmul(transposed(K * to_end), V), state)
     y = matmul(decayed_products(b)[0](Q, K), V) + matmul(Q * from_start, starts)
@@ -59,6 +65,7 @@ def _causal_product(q, k, v, log_decay, state):
         if log_decay is not None:
             dlog_decay = chunks.back_decays(log_decay, Q * dQ - K * dK, G, starts, last, n)
         dq, dk, dv = (chunks.join(a, n) for a in (dQ, dK, dV))
+        dq, dk = sum_to(dq, q.shape), sum_to(dk, k.shape)
         return dq, dk, dv, dlog_decay, dstate if has_state else None
 
     return (chunks.join(y, n), last), back

@@ -44,8 +44,6 @@ def mlstm(q, k, v, log_forget, log_input, state=None):
         turned = (by_text(xp.flip(x, 2)) for x in (EPS * c, stays))
         (dm, _), _ = decayed_sum(*turned)
         dm = xp.flip(dm.reshape(shape), 2)
-        if state is None:
-            dlog_forget[:, :, 0] = 0
         di = (dwritten * written).sum(axis=-1, keepdims=True) + won * dm
         return dq, i * dwritten, dvalues[..., :-1], dlog_forget + ~won * dm, di, None
 

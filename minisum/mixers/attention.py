@@ -44,20 +44,29 @@ class Attention(Mixer):
             o, back_attend = self.attend(q, k, v, mask)
         else:
             o, back_attend = attention_with_dropout(q, k, v, keep, mask, self.dropout, self.causal)
-        y, back_o = from_heads(params["o"], o)
+        y, back_output = self.output(params, o)
         n = x.shape[1]
 
         def back(dy):
-            do, dparams_o = back_o(dy)
+            do, dparams_output = back_output(dy)
             dq, dk, dv, *_ = back_attend(do)
             dk, dv = dk[:, :, -n:], dv[:, :, -n:]
             dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv))
-            return dx, dparams | {"o": dparams_o}
+            return dx, dparams | dparams_output
 
         return (y, (k, v)), back
 
     def attend(self, q, k, v, mask):
         return attention(q, k, v, mask, self.causal)
+
+    def output(self, params, o):
+        y, back_o = from_heads(params["o"], o)
+
+        def back(dy):
+            do, dparams_o = back_o(dy)
+            return do, {"o": dparams_o}
+
+        return y, back
 
     def state_size(self, tokens=None):
         return 2 * self.inner * (self.max_len if tokens is None else tokens)

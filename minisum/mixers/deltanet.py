@@ -20,9 +20,9 @@ class DeltaNet(Mixer):
     """y = RMSNorm(o) @ Wo.T, o = the delta rule's reading in each head; causal only.
 
     o_t = q_t @ S_t / √h, S_t = S_{t-1} + β_t k_t.T @ (v_t - k_t @ S_{t-1}). q, k, v = SiLU of a
-    causal convolution over `conv` tokens of a linear map of x (conv=0: the linear map alone); q and
-    k of length one; β = beta_max σ(x @ Wbeta.T), one a head. The norm is in each head, one gain for
-    all. No biases.
+    causal convolution over `conv` tokens of a linear map of x (conv=0: the linear map alone, where
+    the fla library keeps SiLU); q and k of length one; β = beta_max σ(x @ Wbeta.T), one a head. The
+    norm is in each head, one gain for all. No biases.
 
     beta_max=2 lets a token turn around what stands under its key, as counting modulo two needs:
     Grazzi et al. 2025, "Unlocking state-tracking in linear RNNs through negative eigenvalues".

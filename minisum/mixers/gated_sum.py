@@ -21,7 +21,7 @@ class GatedSum(Mixer):
     + bf by the layer forget, how much to keep; u = relu(x @ W.T). 1 - f = σ(-z) and log f =
     -softplus(-z), both without cancellation. bf is drawn such that channels remember for 1 to
     max_len tokens: log U(1, max_len - 1) (Tallec and Ollivier 2018, "Can recurrent neural networks
-    warp time?").
+    warp time?"). (The paper's layer has SiLU, a lower bound of f and an output gate.)
 
     With i = (1 - f) ⊙ u, di and dlog_f are those of the sum: du = di ⊙ (1 - f), and z
     gets two parts, dz = dlog_f ⊙ σ(-z) - di ⊙ u ⊙ f ⊙ (1 - f).

@@ -40,7 +40,7 @@ class InducedSetAttention(Mixer):
             name: {layer: init.linear(rng, d, d) for layer in "qkvo"}
             for name in ("gather", "spread")
         }
-        limit = math.sqrt(6 / (m + d))
+        limit = math.sqrt(6 / (d + m * d))  # Glorot's, as PyTorch counts an array (1, m, d)
         return blocks | {"points": rng.uniform(-limit, limit, (m, d))}
 
     def mix(self, params, x, mask, state):

@@ -74,8 +74,10 @@ class LinearAttention(Mixer):
     q, k, v = linear maps of x with bias; s runs over all real tokens or, if causal, s <= t.
     feature_map: φ, a name in MAPS; the ops of `minisum.ops.feature_maps` say what each is. What a
     map learns is its own for queries and for keys; `log_normal`'s rates are learned too (published:
-    measured over the batch, so that a text's numbers would depend on its neighbours), and `focused`
-    is without the published positions and convolution.
+    measured over the batch, so that a text's numbers would depend on its neighbours). `focused` and
+    `norm_aware` are without the published positions and convolution, and `norm_aware` without its
+    gate and norm. The guard of the denominator is the same for all maps and stands beside the sum:
+    published beside the mean of the keys for these two, and 1e-8 for `log_normal`.
 
     The backward pass is that of `ops.kernel_attention`, then dq that of φ, and k alike.
     """

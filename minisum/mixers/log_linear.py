@@ -12,6 +12,7 @@ from minisum import init
 from minisum.mixers.base import to_heads
 from minisum.mixers.mamba2 import Mamba2
 from minisum.ops import log_linear_product, softplus
+from minisum.ops.products import for_each_head
 
 
 class LogLinear(Mamba2):
@@ -39,12 +40,15 @@ class LogLinear(Mamba2):
         scale = params["lambda"][:, None]
         z, back_z = to_heads(params["levels"], x, self.heads)  # (B, H, n, L)
         weights, back_weights = softplus(scale * z)
-        o_and_state, back_product = log_linear_product(*product, weights, state)
+        query, key, *rest = product
+        each = (for_each_head(a, weights) for a in (query, key))
+        o_and_state, back_product = log_linear_product(*each, *rest, weights, state)
 
         def back(do):
-            *dproduct, dweights, _ = back_product((do, None))
+            dquery, dkey, *drest, dweights, _ = back_product((do, None))
             dscaled = back_weights(dweights)
             dx, dlevels = back_z(scale * dscaled)
+            dproduct = (*(a.sum(axis=1, keepdims=True) for a in (dquery, dkey)), *drest)
             return dproduct, dx, {"levels": dlevels, "lambda": (dscaled * z).sum(axis=(0, 2))}
 
         return o_and_state, back

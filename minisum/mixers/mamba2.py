@@ -68,9 +68,7 @@ class Mamba2(Packed):
         z, mixed, steps = flat[..., :e], flat[..., e : 2 * e + 2 * N], flat[..., 2 * e + 2 * N :]
         (active, inputs), back_conv = silu_of_convolution(params["conv"], mixed, inputs)
         u, back_u = split_heads(active[..., :e], H)  # (B, H, n, P)
-        one_head = (len(x), H, x.shape[1], N)
-        key = xp.broadcast_to(active[:, None, :, e : e + N], one_head)
-        query = xp.broadcast_to(active[:, None, :, e + N :], one_head)
+        key, query = active[:, None, :, e : e + N], active[:, None, :, e + N :]  # (B, 1, n, N)
         dt, back_dt = softplus(steps + params["dt_bias"])
         dt = dt.swapaxes(1, 2)[..., None]  # (B, H, n, 1)
         A, D = (a[:, None, None] for a in (-xp.exp(params["A_log"]), params["D"]))
@@ -87,7 +85,7 @@ class Mamba2(Packed):
             (dquery, dkey, dv, dlog), dx_memory, dmemory = back_memory(do)
             ddt = (dv * u).sum(axis=-1, keepdims=True) + dlog * A
             du = dt * dv + D * do
-            dactive = [back_u(du), dkey.sum(axis=1), dquery.sum(axis=1)]
+            dactive = [back_u(du), dkey[:, 0], dquery[:, 0]]
             dmixed, dconv = back_conv(xp.concatenate(dactive, axis=-1))
             dsteps = back_dt(ddt[..., 0].swapaxes(1, 2))
             dz = back_gate(dgated * joined)

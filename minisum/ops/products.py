@@ -37,8 +37,8 @@ def causal_product(q, k, v, log_decay=None, state=None):
     """y_t = q_t @ S_t, S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t with a = exp(log_decay) <= 1.
 
     q, k (B, H, n, K), v (B, H, n, V), log_decay <= 0 one a head (.., n, 1) or one a key channel
-    (.., n, K) or None for no decay (leading axes may be 1), state S_0 (B, H, K, V) or None for 0
-    -> y (B, H, n, V) and S_n. Time O(n K V). Yang et al. 2024, section 4.
+    (.., n, K) or None for no decay, state S_0 (B, H, K, V) or None for 0 -> y (B, H, n, V) and S_n.
+    Leading axes of q, k and log_decay may be 1. Time O(n K V). Yang et al. 2024, section 4.
 
     Let dS be the gradient of the state, carried from the last token to the first. At token t it
     gains what y_t read, q_t.T @ dy_t; then dq_t = dy_t @ S_t.T, dk_t = v_t @ dS.T, dv_t = k_t @ dS;
@@ -47,7 +47,8 @@ def causal_product(q, k, v, log_decay=None, state=None):
 
     Saved: q, k, v, log_decay, the state after every token.
     """
-    xp, n = array_module(q), q.shape[2]
+    xp, n, shapes = array_module(q), q.shape[2], (q.shape, k.shape)
+    q, k = (for_each_head(x, v) for x in (q, k))
     S = xp.zeros((*q.shape[:2], k.shape[-1], v.shape[-1]), q.dtype) if state is None else state
     states, y = [S], xp.empty_like(v)
     for t in range(n):
@@ -70,9 +71,15 @@ def causal_product(q, k, v, log_decay=None, state=None):
                 da[:, :, t] = (dS * forget(decay_t, states[t])).sum(axis=-1)
             dS = forget(decay_t, dS)
         dlog_decay = None if log_decay is None else sum_to(da, log_decay.shape)
+        dq, dk = (sum_to(*pair) for pair in zip((dq, dk), shapes, strict=True))
         return dq, dk, dv, dlog_decay, None if state is None else dS
 
     return (y, S), back
+
+
+def for_each_head(x, v):
+    """x with the leading axes of v (B, H, .., w), where its own may be 1."""
+    return array_module(x).broadcast_to(x, (*v.shape[:2], *x.shape[2:]))
 
 
 def token(x, t):

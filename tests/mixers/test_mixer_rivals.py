@@ -115,6 +115,13 @@ def attention(p, x, causal):
     return affine(p, join(F.scaled_dot_product_attention(q, k, v, is_causal=causal)), "o")
 
 
+def rela(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    o = join((q @ k.mT / math.sqrt(q.shape[-1])).relu() * seen(causal) @ v)
+    size = (o.square().mean(-1, keepdim=True) + 1e-8).sqrt()
+    return affine(p, p["norm.gain"] * o / size * (p["norm.gate"] * o).sigmoid(), "o")
+
+
 def window(p, x, causal):
     q, k, v = (split(affine(p, x, name)) for name in "qkv")
     i, j = torch.arange(n)[:, None], torch.arange(n)
@@ -139,6 +146,13 @@ def simpletron(p, x, causal):
     q, k, v = (split(affine(p, x, name)) for name in "qkv")
     weights = q @ k.mT * seen(causal) / seen(causal).sum(-1, keepdim=True).sqrt()
     return join(weights @ v)
+
+
+def first_order(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    logits = q @ k.mT / math.sqrt(d // H)
+    weights = (1 + logits - logits.mean(-1, keepdim=True)) / n
+    return affine(p, join(weights @ v), "o")
 
 
 def linear_attention(p, x, causal):
@@ -522,6 +536,19 @@ def test_a_feature_map_agrees(name, causal):
         return affine(p, join(weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)), "o")
 
     agree(twin, "linear_attention", causal, feature_map=name)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("scale", ["root_width", "mean", "learned"])
+def test_a_scale_of_simpletron_agrees(scale, causal):
+    def twin(p, x, causal):
+        y = split(simpletron(p, x, causal))
+        count = seen(causal).sum(-1, keepdim=True)
+        factors = {"root_width": (d // H) ** -0.5, "mean": count**-0.5}
+        factors["learned"] = p["scale"][:, None, None] if scale == "learned" else None
+        return affine(p, join(y * factors[scale]), "o")
+
+    agree(twin, "simpletron", causal, scale=scale, output=True)
 
 
 def close(a, b, name, tolerance=1e-9):

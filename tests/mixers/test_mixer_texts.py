@@ -191,7 +191,7 @@ def test_the_state_is_as_large_as_documented(form):
     mixer, params = make(form, case)
     _, state = mixer.step(params, normal(case))
     assert numbers_a_sequence(state, batch=3) == mixer.state_size(7)
-    if form[0] not in ("attention", "window"):
+    if form[0] not in ("attention", "window", "rela"):
         assert mixer.state_size() == mixer.state_size(7)
 
 

@@ -181,7 +181,7 @@ def test_long_texts_of_large_numbers_stay_finite(form, monkeypatch):
     """float32, 16,384 tokens ten times as large as usual, in chunks of ordinary size."""
     name, options = form
     set_chunks(monkeypatch, 64)
-    n = 2048 if name == "attention" else 16384
+    n = 2048 if name in ("attention", "rela") else 16384
     mixer = mixers.build(name, width=8, heads=2, max_len=n, **options)
     rng = np.random.default_rng(0)
     params = Params.from_arrays(mixer.init(rng), XP)
@@ -246,6 +246,8 @@ def test_other_refusals():
         mixers.build("gla", width=4, heads=4, causal=True)
     with pytest.raises(UserError, match="prefix_scale"):
         mixers.build("simpletron", width=4, causal=True, prefix_scale="none")
+    with pytest.raises(UserError, match="scale"):
+        mixers.build("simpletron:scale=half", width=4)
     with pytest.raises(UserError, match="prefix_scale"):
         mixers.build("simpletron", width=4, prefix_scale="max_len")
     with pytest.raises(UserError, match="conv"):

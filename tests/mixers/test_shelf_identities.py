@@ -40,6 +40,19 @@ def test_a_window_as_long_as_the_text_is_attention(case):
 
 
 @given(case=sizes)
+def test_first_order_is_what_attention_is_for_small_logits(case):
+    """Where logits are half as large, the two differ by a quarter (two tokens: an eighth)."""
+    attention, params, x = build("attention", case)
+    tangent, _, _ = build("first_order", case)
+
+    def apart(t):
+        at = {**params, "q": {name: t * a for name, a in params["q"].items()}}
+        return abs(to_numpy(tangent(at, x)[0] - attention(at, x)[0])).max()
+
+    assert apart(2.0**-8) <= apart(2.0**-7) / 3.5 + 1e-14
+
+
+@given(case=sizes)
 def test_a_window_of_one_token_is_its_value(case):
     q, k, v = qkv(case)
     for causal in (False, True):
@@ -189,6 +202,16 @@ def test_a_bonus_without_end_leaves_the_present_alone(case):
     w = case.uniform("d", -2, -0.1)
     (y, _), _ = ops.wkv(k, v, w, XP.full_like(w, 1e3))
     close(y, v)
+
+
+@given(case=sizes)
+def test_rectified_attention_of_positive_vectors_is_their_product(case):
+    q, k = case.uniform("B H n h", 0, 1), case.uniform("B H n h", 0, 1)
+    v = case.normal("B H n d")
+    y, _ = ops.rectified_attention(q, k, v, causal=True)
+    close(y * case.h**0.5, ops.causal_product(q, k, v)[0][0])
+    y, _ = ops.rectified_attention(-q, k, v)
+    assert not y.any()
 
 
 @given(case=sizes)

@@ -208,6 +208,15 @@ def window_case(causal, masked):
     return make
 
 
+def rectified_case(causal):
+    def make(c):
+        q, k, v = product_arrays(c, c.normal)
+        q = q[:, :, c.n // 3 :] if causal else q
+        return named(ops.rectified_attention, causal=causal), q, k, v, c.mask()
+
+    return make
+
+
 SMOOTH = {
     "gelu": lambda c: (ops.gelu, c.normal("B n d", 2.0)),
     "sigmoid": lambda c: (ops.sigmoid, c.normal("B n d", 2.0)),
@@ -236,9 +245,15 @@ SMOOTH = {
     "window_attention without mask": window_case(False, False),
     "window_attention causal": window_case(True, False),
     "window_attention causal masked": window_case(True, True),
+    "rectified_attention": rectified_case(False),
+    "rectified_attention causal": rectified_case(True),
     "causal_product decayed": recurrence_case(ops.causal_product, "B H n 1", True),
     "causal_product decayed alike": recurrence_case(ops.causal_product, "1 H n 1", False),
     "causal_product decayed by channel": recurrence_case(ops.causal_product, "B H n h", True),
+    "causal_product of one key for all heads": lambda c: (
+        ops.causal_product, c.normal("B 1 n h"), c.normal("1 1 n h"), c.normal("B H n o"),
+        c.uniform("B H n 1", -2, 0), c.normal("B H h o"),
+    ),
     "causal_product decayed by channel alike": recurrence_case(
         ops.causal_product, "1 H n h", False
     ),

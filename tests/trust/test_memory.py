@@ -182,6 +182,9 @@ FORMS_SAVED = {
         (*QKV, -real(B, H, n, 1), LEVELS),
         "q, k, v, log_decay, weights, the levels of the pairs of a chunk",
         QKV_BYTES + REAL * B * H * n * 8 + ID * 64 * 64),
+    ("rectified_attention", None): (
+        QKV, "q, k, v, a (n·m numbers a head)", QKV_BYTES + REAL * B * H * n * m),
+    ("rectified_attention", "blocked_rectified"): (QKV, "q, k, v", QKV_BYTES),
     ("mlstm", None): (
         HEADS, "q, k, v, log_forget, log_input, y, S and m of every token",
         REAL * B * H * (n * (2 * h + 3 * e + 3) + (n + 1) * (h * (e + 1) + 1))),
