@@ -101,10 +101,22 @@ def constant(array, xp, dtype=None):
 
 
 def to_device(x, xp):
-    """`x` (a host array, or a dict of them) as arrays of `xp`."""
-    if isinstance(x, dict):
-        return {name: to_device(value, xp) for name, value in x.items()}
-    return xp.asarray(x)
+    """`x` (a host array, or a dict of them) as arrays of `xp`; those of a dict are one copy."""
+    if not isinstance(x, dict):
+        return xp.asarray(x)
+    arrays = {name: np.asarray(a, order="C") for name, a in x.items()}
+    if xp is np:
+        return arrays
+    parts, starts, end = [], {}, 0
+    for name, a in arrays.items():
+        padding = np.zeros(-a.nbytes % 16, np.uint8)  # kernels read 16 bytes at a time
+        parts += [a.reshape(-1).view(np.uint8), padding]
+        starts[name], end = end, end + a.nbytes + len(padding)
+    there = xp.asarray(np.concatenate(parts))
+    return {
+        name: there[starts[name] : starts[name] + a.nbytes].view(a.dtype).reshape(a.shape)
+        for name, a in arrays.items()
+    }
 
 
 def to_numpy(x):

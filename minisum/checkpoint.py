@@ -34,7 +34,7 @@ def save(path, arrays, meta, previous=None):
     Raises UserError if the file cannot be written (no room, no permission); the file at `path`
     is then untouched.
     """
-    safetensors = _safetensors()
+    safetensors = safetensors_library()
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps(meta, sort_keys=True)
     # One metadata entry, since safetensors writes several in no fixed order: the same state then
@@ -45,7 +45,7 @@ def save(path, arrays, meta, previous=None):
 
 def load(path):
     """Read (arrays, meta) back, or raise UserError if the file is missing, damaged or too old."""
-    safetensors = _safetensors()
+    safetensors = safetensors_library()
     path = Path(path)
     try:
         # What the header says is checked before anything believes it, or takes memory for it.
@@ -95,7 +95,7 @@ def _digest(arrays, text):
     return digest.hexdigest()
 
 
-def _safetensors():
+def safetensors_library():
     try:
         import safetensors.numpy
     except ImportError:

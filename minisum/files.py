@@ -203,7 +203,8 @@ def claimed(folder):
     if file is None:
         raise UserError(f"another run is writing to {folder} now: choose another --out")
     with file:
-        for leftover in folder.glob("*.tmp"):  # of a process that was killed as it wrote
+        # Of a process that was killed as it wrote, here or into the cells of a comparison.
+        for leftover in (*folder.glob("*.tmp"), *inside(folder, "cells").glob("*.tmp")):
             leftover.unlink()
         try:
             yield

@@ -19,7 +19,7 @@ def linear_layer(params, x):
     return y, back
 
 
-def norm_layer(params, x):
+def norm_layer(params, x, eps=1e-5):
     """Layer norm with the gain and the bias of params, or RMSNorm if they have no bias.
 
     x (..., d) -> y like x
@@ -27,7 +27,7 @@ def norm_layer(params, x):
     if "bias" not in params:
         y, back_norm = rms_norm(x, params["gain"])
     else:
-        y, back_norm = layer_norm(x, params["gain"], params["bias"])
+        y, back_norm = layer_norm(x, params["gain"], params["bias"], eps)
 
     def back(dy):
         dx, *dparams = back_norm(dy)

@@ -27,16 +27,22 @@ def pack_texts(batch, max_len, masked=True):
     batch = _widened(batch, _next_size(batch["ids"].shape[1], 1), max_len, masked)
     tokens = np.flatnonzero(batch["mask"]).astype(np.int32)
     size = _next_size(max(LEAST_KEPT, len(tokens)), 8)
-    packed = np.pad(tokens, (0, size - len(tokens)), constant_values=-1)
-    return batch | {"mask": packed}
+    return batch | {"mask": _filled(tokens, (size,), -1)}
 
 
 def _widened(batch, n, max_len, masked):
     more = min(max_len, n) - batch["ids"].shape[1]
     if not masked or more <= 0:
         return batch
-    padding = ((0, 0), (0, more))
-    return batch | {name: np.pad(batch[name], padding) for name in ("ids", "mask")}
+    shape = len(batch["ids"]), batch["ids"].shape[1] + more
+    return batch | {name: _filled(batch[name], shape, 0) for name in ("ids", "mask")}
+
+
+def _filled(a, shape, value):
+    """An array of this shape that begins with `a`; np.pad takes twenty times as long for few."""
+    larger = np.full(shape, value, a.dtype)
+    larger[tuple(map(slice, a.shape))] = a
+    return larger
 
 
 def _next_size(least, parts):

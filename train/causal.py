@@ -22,15 +22,17 @@ from minisum.text import batches, byte_tokens
 from minisum.text.splits import overlap
 from minisum.text.tokenizer import encode
 from train import command_line
-from train.run.options import LayerPattern, N, TextConfig, changed, option, recipes
-from train.run.task import Task, tokenizer_of
+from train.run.options import LayerPattern, N, changed, option, recipes
+from train.run.own_data import OwnTexts, of_name
+from train.run.task import Task
+from train.texts import tokenizer_of
 
 MIXERS = ("summation", "attention", "hybrid", "all")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CausalConfig(LayerPattern, TextConfig):
-    dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
+class CausalConfig(LayerPattern, OwnTexts):
+    dataset: str = of_name(OwnTexts, DEFAULT, NAMES)
     limit_train: int = option(
         None, "train on N documents only, drawn at random; of running text, N lines", "data", **N
     )
@@ -40,15 +42,16 @@ class CausalConfig(LayerPattern, TextConfig):
         "files are often sorted", "data",
     )  # fmt: skip
     text_column: str = option(None, "text column of --data", "data", metavar="NAME")
+    skip_empty: bool = option(False, "leave out documents without text", "data")
     validation: float = changed(
-        TextConfig, "validation", 0.05, below=0.9,
+        OwnTexts, "validation", 0.05, below=0.9,
         help="fraction of the training text held out to choose the epoch",
     )  # fmt: skip
     tokenizer: str = option(
         "bpe", "byte pairs learned from the training text, character, or hub:NAME for published "
         "byte pairs", "data", metavar="KIND",
     )  # fmt: skip
-    vocab_size: int = changed(TextConfig, "vocab_size", 8192, help="tokens of the vocabulary")
+    vocab_size: int = changed(OwnTexts, "vocab_size", 8192, help="tokens of the vocabulary")
     rows: bool = option(
         False, "one padded row a text, cut to --max-len, instead of packed windows", "data"
     )
@@ -66,8 +69,8 @@ class CausalConfig(LayerPattern, TextConfig):
         None, 'layers one by one instead: "summation*3,attention", "projection*2,attention"',
         "model", metavar="PATTERN",
     )  # fmt: skip
-    layers: int = changed(TextConfig, "layers", 4, help="layers of --mixer")
-    heads: int = changed(TextConfig, "heads", 8)
+    layers: int = changed(OwnTexts, "layers", 4, help="layers of --mixer")
+    heads: int = changed(OwnTexts, "heads", 8)
     d_ff: int = option(None, "width inside the token networks (default: --width)", "model", **N)
     positions: str = option(
         None, "how positions enter (default: add if all layers are attention, else multiply)",
@@ -87,10 +90,10 @@ class CausalConfig(LayerPattern, TextConfig):
     tied: bool = option(False, "score words by their embeddings", "model")
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 
-    epochs: int = changed(TextConfig, "epochs", 10, help="passes over the training text")
-    batch_size: int = changed(TextConfig, "batch_size", 8, help="windows a step")
+    epochs: int = changed(OwnTexts, "epochs", 10, help="passes over the training text")
+    batch_size: int = changed(OwnTexts, "batch_size", 8, help="windows a step")
 
-    WITH_DATA = ("test_data", "text_column")
+    WITH_COLUMNS = ("text_column",)
     MORE_TOKENS = 1  # the separator of documents
     RECIPES = recipes("causal")
 
@@ -130,7 +133,7 @@ class LanguageModelling(Task):
             # An impossible model is refused before anything is read or written.
             build_model(**describe_model(dataclasses.replace(config, mixer=mixer), 1))
         sizes = config.pick("validation", "limit_train", "limit_test", "first_rows", "seed")
-        source = config.source() | config.pick("text_column")
+        source = config.source() | config.pick("text_column", "skip_empty")
         data = load_language(**source, **sizes, by_line=config.rows)
         texts, how = data.splits["train"], (byte_tokens.load, byte_tokens.make)
         return cls(config, data, tokenizer_of(config, folder, resume, texts, *how))

@@ -23,16 +23,17 @@ from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
 from train import rivals
 from train.command_line import main
-from train.run.options import D_FF, POSITIVE, RATE, N, TextConfig, changed, option, recipes, refuse
-from train.run.task import tokenizer_of
+from train.run.options import D_FF, POSITIVE, RATE, InitConfig, N, changed, option, recipes, refuse
+from train.run.own_data import OwnTexts, of_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(TextConfig):
-    dataset: str = changed(TextConfig, "dataset", DEFAULT, choices=NAMES)
+class ClassifierConfig(InitConfig, OwnTexts):
+    dataset: str = of_name(OwnTexts, DEFAULT, NAMES)
     text_column: str = option(None, "text column of --data, else guessed", "data", metavar="NAME")
     label_column: str = option(None, "label column of --data, else guessed", "data", metavar="NAME")
-    validation: float = changed(TextConfig, "validation", 0.05)
+    skip_empty: bool = option(False, "leave out rows without a text or a label", "data")
+    validation: float = changed(OwnTexts, "validation", 0.05)
     drop_unknown: bool = option(False, "leave out unknown words instead of marking them", "data")
     padding: str = option(
         "right", "left: always to --max-len, keeping the last tokens", "data",
@@ -51,7 +52,7 @@ class ClassifierConfig(TextConfig):
         "implied by --layers from 2 on and by every mixer that has none", "model",
     )  # fmt: skip
     layers: int = changed(
-        TextConfig, "layers", 1, help="mixing layers: 1 as published, more in an encoder"
+        OwnTexts, "layers", 1, help="mixing layers: 1 as published, more in an encoder"
     )
     d_ff: int = option(
         None, "width of an encoder's token networks, 0 for none (default: 4 x width)", "model",
@@ -60,10 +61,6 @@ class ClassifierConfig(TextConfig):
     head_width: str = option(
         "split", "split the width among the heads, or give each the full one", "model",
         choices=("split", "full"),
-    )  # fmt: skip
-    attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
-        "smaller", "model", choices=("glorot", "keras"),
     )  # fmt: skip
     positions: str = option(
         None, "how positions enter (default: multiply for summation, add for attention)", "model",
@@ -77,32 +74,33 @@ class ClassifierConfig(TextConfig):
     )  # fmt: skip
     one_logit: bool = option(False, "two classes share one logit, as first published", "model")
     pooling: str = option(
-        None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own)", "model",
-        choices=tuple(models.POOLING),
+        None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own), or an "
+        "encoder's first token", "model", choices=(*models.POOLING, "first"),
     )  # fmt: skip
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
-    tokenizer: str = changed(TextConfig, "tokenizer", "wordpunct")
-    vocab_size: int = changed(TextConfig, "vocab_size", 80_000)
-    max_len: int = changed(TextConfig, "max_len", 512)
+    tokenizer: str = changed(OwnTexts, "tokenizer", "wordpunct")
+    vocab_size: int = changed(OwnTexts, "vocab_size", 80_000)
+    max_len: int = changed(OwnTexts, "max_len", 512)
     epochs: int = option(
-        None, "passes over the training rows (default: 15, or up to 100, as many as make 3,000 "
+        None, "passes over the training rows (default: 8, or up to 100, as many as make 3,000 "
         "steps)", **N,
     )  # fmt: skip
     lr: float = option(
         None, "learning rate of Adam (default: 0.0003 for summation, 0.003 for mean_embedding, "
         "whose mean makes gradients small, else 0.001)", **POSITIVE,
     )  # fmt: skip
-    ema: float = changed(TextConfig, "ema", 0.999)
-    patience: int = changed(TextConfig, "patience", 10)
+    ema: float = changed(OwnTexts, "ema", 0.999)
+    patience: int = changed(OwnTexts, "patience", 10)
     calibrate: bool = option(
         False, "after training, fit a temperature on the validation rows: probabilities that are "
         "as often right as they say",
     )  # fmt: skip
     unmasked: bool = option(False, "let padding into the pool, as first published", "model")
 
-    WITH_DATA = ("test_data", "text_column", "label_column")
+    WITH_COLUMNS = ("text_column", "label_column")
     RECIPES = recipes("classifier")
+    DECIDED = (*InitConfig.DECIDED, "layers", "d_ff", "padding", "drop_unknown", "encoder")
 
     def check(self, given=()):
         super().check(given)
@@ -112,6 +110,8 @@ class ClassifierConfig(TextConfig):
             rivals.require()
         if self.is_encoder:
             self.check_encoder(given)
+        elif self.pooling == "first":
+            raise UserError("--pooling first belongs to an encoder: add --encoder")
         elif self.d_ff is not None:
             raise UserError("--d-ff belongs to an encoder: add --encoder, or --layers 2 or more")
         uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
@@ -121,7 +121,7 @@ class ClassifierConfig(TextConfig):
     @property
     def is_encoder(self):
         one_layer = self.mixer in (*models.MODELS, *rivals.CLASSIFIERS, "all")
-        return self.encoder or self.layers > 1 or not one_layer
+        return bool(self.encoder or self.layers > 1 or not one_layer or self.init_from)
 
     def check_encoder(self, given):
         if self.mixer in ("all", "mean_embedding", *rivals.CLASSIFIERS):
@@ -147,7 +147,7 @@ class Classification(rivals.WithRivals):
     metric = "accuracy"
     models, rivals, untrained = models.MODELS, rivals.CLASSIFIERS, tuple(rivals.CLASSIFIERS)
     report_metrics = ("accuracy", "macro_f1")
-    predict_flags = ("data", "text_column", "format", "write", "top_k")
+    predict_flags = ("data", "separator", "encoding", "text_column", "format", "write", "top_k")
     predict_help = (
         "print the class of each text in standard input or in --data FILE: a text a line, or a "
         "table (csv, tsv, jsonl, parquet), whose other columns are kept"
@@ -157,18 +157,20 @@ class Classification(rivals.WithRivals):
     @classmethod
     def load(cls, config, folder, resume):
         from minisum.runs.estimator import enough_epochs
+        from train.texts import texts_of
 
         data = load_data(config)
         train = data.splits["train"]
+        config, words, pretrained = texts_of(config, folder, resume, train.texts)
         epochs = config.epochs or enough_epochs(len(train), config.batch_size)
         config = dataclasses.replace(config, epochs=epochs)
         config = config if config.mixer == "all" else cls.resolve(config)
-        return cls(config, data, tokenizer_of(config, folder, resume, train.texts))
+        return cls(config, data, words, pretrained)
 
-    def __init__(self, config, data, tokenizer):
+    def __init__(self, config, data, tokenizer, pretrained=None):
         from minisum.models.bag import rows_for
 
-        super().__init__(config, data, tokenizer)
+        super().__init__(config, data, tokenizer, pretrained)
         self.data = data
         self.reader = TextReader(tokenizer, **describe_reader(config))
         self.texts = {s: self.reader.encode(part.texts) for s, part in data.splits.items()}
@@ -249,18 +251,22 @@ class Classification(rivals.WithRivals):
             "val_examples": len(self.labels["val"]),
             "test_examples": len(self.labels["test"]),
             "test_texts_in_train": self.test_texts_in_train,
+            "rows_left_out": self.data.left_out,
             "classes": len(self.data.class_names),
             "vocabulary": self.vocab,
             "majority_accuracy": self.majority_accuracy(),
             **self.rival_settings(),
+            **(self.pretrained.account if self.pretrained else {}),
         }
 
     def model_spec(self):
         names = self.data.class_names
         if self.is_rival:
             return {"model": {"kind": self.config.mixer}, "class_names": names}
+        encoder = self.pretrained.encoder if self.pretrained else None
+        model = describe_model(self.config, self.vocab, len(names), self.bag_rows, encoder)
         return {
-            "model": describe_model(self.config, self.vocab, len(names), self.bag_rows),
+            "model": model,
             "text": describe_reader(self.config),
             "class_names": names,
             "columns": self.data.columns,
@@ -275,16 +281,16 @@ class Classification(rivals.WithRivals):
 
 
 def load_data(config):
-    columns = config.pick("text_column", "label_column")
+    columns = config.pick("text_column", "label_column", "skip_empty")
     return load_classification(**config.source(), **columns, **config.split())
 
 
-def describe_model(config, vocab, classes, bag_rows):
+def describe_model(config, vocab, classes, bag_rows, encoder=None):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
     sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes, "bag_rows": bag_rows}
     sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout", "one_logit")
     if config.is_encoder:
-        encoder = config.pick("layers", "heads", "d_ff")
+        encoder = encoder or config.pick("layers", "heads", "d_ff")
         return {"kind": "encoder_classifier", "encoder": encoder, **sizes}
     head_width = config.width if config.head_width == "full" else None
     attention = {"heads": config.heads, "head_width": head_width, "draw": config.attention_init}

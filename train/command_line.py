@@ -168,8 +168,12 @@ def prepare(command, arguments, held, report):
     held.enter_context(folder.claimed())
     if not resume:
         folder.refuse_if_used()
+    from train.run.cautions import cautions
+
     task = command.load(config, folder, resume)
     report.say(f"run in {folder}")
+    for caution in cautions(task):
+        report.warn(caution)
     if resume and stored["data_sha256"] != task.data_sha256:
         raise UserError(
             f"the data of the run in {folder} has changed (sha256 {stored['data_sha256'][:12]} "
@@ -210,7 +214,7 @@ def read_settings(command, chosen, given):
             config = dataclasses.replace(config, threads=None)
     else:
         config = from_flags(command.config_class, given)
-        name = config.dataset if config.data is None else Path(config.data).name.split(".")[0]
+        name = Path(config.data or config.dataset).name.split(".")[0].replace(":", "-")
         out = out or new_path("runs", f"{command.name}-{name}-{config.mixer}")
     return resolve_defaults(config), stored, RunFolder(out)
 
@@ -246,7 +250,8 @@ def predict(command, chosen, given):
     for name in [*given, *(name for name in ("out", "resume") if chosen[name])]:
         if name not in ("backend", "threads", "batch_size", *command.predict_flags):
             raise UserError(f"{flag(name)} has no meaning with --predict: the run has its settings")
-    flags = chosen | {name: given.pop(name, None) for name in ("data", "text_column")}
+    of_data = ("data", "text_column", "separator", "encoding")
+    flags = chosen | {name: given.pop(name, None) for name in of_data}
     here = resolve_defaults(from_flags(command.config_class, given))
     settings = here.pick("backend", "threads", "batch_size")
     command.predict(minisum.load(chosen["predict"], task=command.name, **settings), flags)

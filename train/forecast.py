@@ -22,7 +22,8 @@ from train.command_line import main
 from train.forecast_baselines import SOLVED, by_column, errors_of, mse_and_mae, solve
 from train.forecast_files import draw_windows, drawn_windows, write_columns, write_steps
 from train.run.answers import table_rows
-from train.run.options import LIST, RATE, Config, LayerPattern, N, changed, option, recipes, refuse
+from train.run.options import LIST, RATE, LayerPattern, N, changed, option, recipes, refuse
+from train.run.own_data import OwnData, of_name
 from train.run.task import Task
 
 SEASON = 24  # steps, where the times show no day
@@ -31,8 +32,8 @@ FILLED = ", each filled with the last value before it, and never a target"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ForecastConfig(LayerPattern, Config):
-    dataset: str = changed(Config, "dataset", DEFAULT, help="series by name", choices=NAMES)
+class ForecastConfig(LayerPattern, OwnData):
+    dataset: str = of_name(OwnData, DEFAULT, NAMES, "series")
     limit_train: int = option(None, "train on N windows only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N windows only, evenly spaced", "data", **N)
     columns: tuple = option(None, "columns to forecast (default: all but the time)", "data", **LIST)
@@ -64,9 +65,9 @@ class ForecastConfig(LayerPattern, Config):
         None, 'layers one by one instead, of any bidirectional mixer: "tssa*2,attention"', "model",
         metavar="PATTERN",
     )  # fmt: skip
-    layers: int = changed(Config, "layers", 3, help="layers of --mixer")
-    width: int = changed(Config, "width", 128)
-    heads: int = changed(Config, "heads", 8)
+    layers: int = changed(OwnData, "layers", 3, help="layers of --mixer")
+    width: int = changed(OwnData, "width", 128)
+    heads: int = changed(OwnData, "heads", 8)
     d_ff: int = option(256, "width inside the token networks", "model", **N)
     patch: int = option(16, "time steps of a patch", "model", **N)
     stride: int = option(8, "time steps from patch to patch", "model", **N)
@@ -84,20 +85,20 @@ class ForecastConfig(LayerPattern, Config):
         "what is subtracted from each window and added to its forecast: nothing, its last value, "
         "or its mean, then also divided by its deviation", "model", choices=forecaster.NORMALISE,
     )  # fmt: skip
-    dropout: float = changed(Config, "dropout", 0.15)
+    dropout: float = changed(OwnData, "dropout", 0.15)
     attention_dropout: float = option(0.0, "dropout rate of attention's weights", "model", **RATE)
     attention_init: str = option(
         "glorot", "first weights of attention: glorot, or as PyTorch's MultiheadAttention draws "
         "them", "model", choices=("glorot", "pytorch"),
     )  # fmt: skip
 
-    epochs: int = changed(Config, "epochs", 10, help="passes over the training windows")
-    batch_size: int = changed(Config, "batch_size", 32, help="windows a step")
-    lr: float = changed(Config, "lr", 1e-4)
-    clip_norm: float = changed(Config, "clip_norm", 1.0)
+    epochs: int = changed(OwnData, "epochs", 10, help="passes over the training windows")
+    batch_size: int = changed(OwnData, "batch_size", 32, help="windows a step")
+    lr: float = changed(OwnData, "lr", 1e-4)
+    clip_norm: float = changed(OwnData, "clip_norm", 1.0)
 
     BEFORE_ATTENTION = "projection"
-    WITH_DATA = ("time_column",)
+    WITH_COLUMNS = ("time_column",)
     RECIPES = recipes("forecast")
 
     def check(self, given=()):
@@ -194,9 +195,7 @@ class Forecasting(Task):
 
     def baselines(self):
         overall = {name: map(float, mse_and_mae(e)) for name, (_, e) in self.solved.items()}
-        return {
-            name: dict(zip(("mse", "mae"), both, strict=True)) for name, both in overall.items()
-        }
+        return {n: dict(zip(("mse", "mae"), both, strict=True)) for n, both in overall.items()}
 
     def summary(self):
         train_end, val_end, test_end = self.windows.ends

@@ -241,6 +241,7 @@ class Run:
         done = len(self.at.history)
         earlier = self.group.from_rank_0(self.folder.read_result)
         if earlier and earlier["epochs"] == done and earlier.get("model") == self.best_digest():
+            self.group.from_rank_0(self.draw)
             return earlier
         if earlier:
             self.report.warn(f"the test set is used again, after epoch {earlier['epochs']} already")
@@ -278,11 +279,13 @@ class Run:
             "data_sha256": self.task.data_sha256,
         }
         files.write_json(self.folder.result, result, sealed=True)
+        self.draw()
+        return result
+
+    def draw(self):
         from train.run.lines import draw
 
-        draw(self.folder)
-        self.task.draw(self.folder.path)
-        return result
+        draw(self.folder, self.task)
 
     def best_digest(self):
         """What was measured: a hash of the parameters that are kept."""

@@ -26,8 +26,8 @@ from train import rivals
 from train.command_line import main
 from train.run import figures
 from train.run.answers import table_rows, write_answers
-from train.run.options import LIST, NAME, RATE, N, TextConfig, changed, option, recipes, refuse
-from train.run.task import tokenizer_of
+from train.run.options import LIST, NAME, RATE, InitConfig, N, changed, option, recipes, refuse
+from train.run.own_data import OwnTexts, of_name
 
 REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -38,8 +38,8 @@ TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patien
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultimodalConfig(TextConfig):
-    dataset: str = changed(TextConfig, "dataset", DEFAULT, help="table by name", choices=NAMES)
+class MultimodalConfig(InitConfig, OwnTexts):
+    dataset: str = of_name(OwnTexts, DEFAULT, NAMES, "table")
     text_column: str = option(None, "the column of texts", "data", **NAME)
     numeric_columns: tuple = option(
         None,
@@ -52,7 +52,7 @@ class MultimodalConfig(TextConfig):
     )
     limit_train: int = option(None, "train on N rows only, drawn at random", "data", **N)
     limit_test: int = option(None, "test on N rows only, drawn at random", "data", **N)
-    vocab_size: int = changed(TextConfig, "vocab_size", 5000)
+    vocab_size: int = changed(OwnTexts, "vocab_size", 5000)
     mixer: str = option(
         "summation",
         "summation with one shared channel; attention and concatenation; words: summation without "
@@ -61,30 +61,26 @@ class MultimodalConfig(TextConfig):
         choices=(*models.MIXERS, *rivals.REGRESSORS, "all"),
     )  # fmt: skip
     layers: int = option(1, "mixing layers; these models have one", "model", **N | {"at_most": 1})
-    width: int = changed(TextConfig, "width", 128)
-    max_len: int = changed(TextConfig, "max_len", 300)
+    width: int = changed(OwnTexts, "width", 128)
+    max_len: int = changed(OwnTexts, "max_len", 300)
     pooling: str = option(
         None,
         "sum, mean or sum / sqrt(n) over the tokens (default: sqrt for summation, mean for "
         "attention; published: sum for summation, mean for attention)", "model",
         choices=(*POOLING, "published"),
     )  # fmt: skip
-    attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
-        "smaller", "model", choices=("glorot", "keras"),
-    )  # fmt: skip
     unmasked: bool = option(
         False, "pad to --max-len and read the padding as words, as first published", "model"
     )
-    dropout: float = changed(TextConfig, "dropout", 0.2)
+    dropout: float = changed(OwnTexts, "dropout", 0.2)
     token_dropout: float = option(0.0, "dropout rate of whole tokens", "model", **RATE)
 
     unshuffled: bool = option(False, "the same order of rows in every epoch, as first published")
-    epochs: int = changed(TextConfig, "epochs", 30)
-    lr: float = changed(TextConfig, "lr", 2e-4)
-    ema: float = changed(TextConfig, "ema", 0.99)
-    patience: int = changed(TextConfig, "patience", 5)
-    plateau: int = changed(TextConfig, "plateau", 3)
+    epochs: int = changed(OwnTexts, "epochs", 30)
+    lr: float = changed(OwnTexts, "lr", 2e-4)
+    ema: float = changed(OwnTexts, "ema", 0.99)
+    patience: int = changed(OwnTexts, "patience", 5)
+    plateau: int = changed(OwnTexts, "plateau", 3)
 
     RECIPES = recipes("multimodal")
 
@@ -94,6 +90,8 @@ class MultimodalConfig(TextConfig):
             self.check_heads()
         if self.mixer in rivals.REGRESSORS:
             rivals.require()
+        if self.init_from is not None and self.mixer not in ("summation", "words"):
+            raise UserError(f"--init-from: --mixer {self.mixer} reads no text with an encoder")
         if self.mixer in SOLVED:
             refuse(TRAINING, given, f"--mixer {self.mixer} is solved, not trained")
 
@@ -111,7 +109,7 @@ class Multimodal(rivals.WithRivals):
         "print a number for each row of standard input or of --data FILE (csv, tsv, jsonl, "
         "parquet), which has the text and numeric columns of the run in DIR"
     )
-    predict_flags = ("data", "format", "write")
+    predict_flags = ("data", "separator", "encoding", "format", "write")
     metric = "rmse"
     models, rivals, untrained = models.MIXERS, rivals.REGRESSORS, SOLVED
     report_metrics = ("mae", "rmse", "r2")
@@ -119,13 +117,15 @@ class Multimodal(rivals.WithRivals):
 
     @classmethod
     def load(cls, config, folder, resume):
+        from train.texts import texts_of
+
         columns = config.pick("text_column", "numeric_columns", "target")
         data = load_multimodal(**config.source(), **columns, **config.split())
-        texts = data.splits["train"].texts
-        return cls(config, data, tokenizer_of(config, folder, resume, texts))
+        config, words, pretrained = texts_of(config, folder, resume, data.splits["train"].texts)
+        return cls(config, data, words, pretrained)
 
-    def __init__(self, config, data, tokenizer):
-        super().__init__(self.resolve(config), data, tokenizer)
+    def __init__(self, config, data, tokenizer, pretrained=None):
+        super().__init__(self.resolve(config), data, tokenizer, pretrained)
         self.data, self.tables = data, data.splits
         known = self.tables["train"]
         self.train_size = len(known)
@@ -159,9 +159,7 @@ class Multimodal(rivals.WithRivals):
         return ((self.tables[split].targets - self.mean) / self.deviation).astype(np.float32)
 
     def order(self, epoch):
-        if self.config.unshuffled:
-            return np.arange(self.train_size)
-        return super().order(epoch)
+        return np.arange(self.train_size) if self.config.unshuffled else super().order(epoch)
 
     @staticmethod
     def resolve(config):
@@ -220,6 +218,7 @@ class Multimodal(rivals.WithRivals):
                 for name, value in measured.items()
             },
             **self.rival_settings(),
+            **(self.pretrained.account if self.pretrained else {}),
         }
 
     def model_spec(self):
@@ -236,8 +235,10 @@ class Multimodal(rivals.WithRivals):
         config = self.config
         if config.mixer in rivals.REGRESSORS:
             return {"kind": config.mixer}
-        pooling = config.pooling or TUNED_POOLING.get(config.mixer)
+        reader = "attention" if self.pretrained else config.mixer
+        pooling = config.pooling or TUNED_POOLING.get(reader)
         return {
+            **({"encoder": self.pretrained.encoder} if self.pretrained else {}),
             "kind": "regressor",
             "mixer": config.mixer,
             "vocab": self.vocab,

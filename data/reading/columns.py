@@ -1,16 +1,12 @@
-"""Columns by name or by guess, and rows with named columns to texts and class labels.
-
-A label may be a word or a whole number; inside, every label is a string until the classes are
-numbered, so that 1, 1.0 and "1" are one class whichever format they came from.
-"""
+"""Columns by name or by guess, and rows with named columns to texts and class labels."""
 
 import itertools
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from data.reading.cells import is_empty, read_label, read_text
 from minisum.errors import UserError, did_you_mean
 
 TEXT_NAMES = (
@@ -32,15 +28,18 @@ class Labelled:
     texts: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
+    left_out: int = 0  # rows
 
 
 def read_labelled(
-    rows: Iterable[dict], where: str, text_column=None, label_column=None, allow_empty=False
-) -> Labelled:
+    rows: Iterable[dict], where: str, text_column=None, label_column=None, allow_empty=False,
+    skip_empty=False,
+) -> Labelled:  # fmt: skip
     """Texts and labels of `rows`; columns that are not named are guessed when obvious.
 
     `where` names the source in errors, which count rows from 1. `allow_empty` admits empty
-    texts, which published sets contain. A column called like the label with _text added names
+    texts, which published sets contain; `skip_empty` leaves out rows without a text or a label. A
+    column called like the label with _text added names
     the classes. Raises UserError for columns that are missing or not obvious, and for a cell that
     is empty or of the wrong kind.
     """
@@ -51,8 +50,7 @@ def read_labelled(
     columns = list(first)
     if len(columns) == 1:
         raise UserError(
-            f"{where} has only the column {listed(columns)}; a text and a label are needed "
-            "(in a csv file with a comma between them, in a tsv file a tab)"
+            f"{where} has only the column {listed(columns)}; a text and a label are needed"
         )
     rows = itertools.chain([first], rows)
     chosen = _by_name(columns, where, text_column, label_column)
@@ -63,36 +61,23 @@ def read_labelled(
     name_column = f"{data.label_column}_text"
     for number, row in enumerate(rows, start=1):
         place = f"{where}, row {number}"
+        if skip_empty and any(
+            map(is_empty, (row.get(data.text_column), row.get(data.label_column)))
+        ):
+            data.left_out += 1
+            continue
         text = read_text(row.get(data.text_column), data.text_column, place, allow_empty)
         data.texts.append(text)
-        label = _label(row.get(data.label_column), data.label_column, place)
+        label = read_label(row.get(data.label_column), data.label_column, place)
         data.labels.append(label)
         if name_column in row:
-            name = _label(row[name_column], name_column, place)
+            name = read_label(row[name_column], name_column, place)
             if data.names.setdefault(label, name) != name:
                 raise UserError(
                     f"{place}: label {label} is named {name!r} here "
                     f"and {data.names[label]!r} before"
                 )
     return data
-
-
-def class_order(labels: Iterable[str]) -> list[str]:
-    """The different labels in the order of their class numbers: by value if all are whole
-    numbers, else alphabetical."""
-    distinct = sorted(set(labels))
-    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in distinct):
-        distinct.sort(key=int)
-    return distinct
-
-
-def number_labels(labels: list[str], order: list[str], where: str) -> np.ndarray:
-    """Class numbers (int32) of `labels`. UserError for a label that is not in `order`."""
-    numbers = {label: number for number, label in enumerate(order)}
-    for label in labels:
-        if label not in numbers:
-            raise UserError(f"{where} has the label {label!r}, which the training set lacks")
-    return np.array([numbers[label] for label in labels], np.int32)
 
 
 def require_columns(has, names, where) -> None:
@@ -120,23 +105,6 @@ def find_text_column(columns, where) -> str:
     if found is None:
         raise _not_obvious(columns, where, "text")
     return found
-
-
-def read_text(value, column, place, allow_empty=True) -> str:
-    """The cell if it is text that can be written as UTF-8; `place` names file and row.
-
-    Raises UserError for a missing cell, for one of blanks unless `allow_empty`, for another type
-    and for half of a surrogate pair.
-    """
-    if value is None or not (allow_empty or str(value).strip()):
-        raise UserError(f"{place}: column {column!r} is empty")
-    if not isinstance(value, str):
-        raise UserError(f"{place}: column {column!r} holds {type(value).__name__}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{place}: column {column!r} holds half of a surrogate pair") from error
-    return value
 
 
 def listed(columns) -> str:
@@ -181,15 +149,3 @@ def _by_distinct_values(columns, rows, where):
     if any(str(row.get(columns[few])) == columns[few] for row in rows):
         raise UserError(f"{where} has no header: its first row looks like all the others")
     return columns[many], columns[few]
-
-
-def _label(value, column, place):
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, (bool, int)):
-        return str(value)
-    if value is None or value != value:
-        raise UserError(f"{place}: column {column!r} is empty")
-    if not isinstance(value, str):
-        raise UserError(f"{place}: column {column!r} holds {value!r:.40}, not a class")
-    return read_text(value.strip(), column, place, allow_empty=False)

@@ -8,12 +8,15 @@ from minisum.errors import UserError
 FEW = 20  # files: fewer are read as one running text, whose end is held out
 
 
-def read_folder(path) -> list[str]:
+def read_folder(path, encoding=None) -> list[str]:
     """The content of every text file under `path`; gzipped ones too. UserError without any."""
     files = sorted(file for file in Path(path).rglob("*") if is_text(file))
     if not files:
         raise UserError(f"{path} holds no .txt file")
-    return ["\n".join(row["text"] for row in read_rows(file)) + "\n" for file in files]
+    return [
+        "\n".join(row["text"] for row in read_rows(file, encoding=encoding)) + "\n"
+        for file in files
+    ]
 
 
 def is_text(file):

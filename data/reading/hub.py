@@ -1,5 +1,6 @@
 """Rows of a data set on the hub, by the `datasets` library."""
 
+import contextlib
 import functools
 import http.client
 import importlib.util
@@ -21,16 +22,27 @@ def hub_rows(address, config, revision, split, absence) -> Iterator[dict]:
     `absence` says why the hub is asked at all, and begins the UserError if the set cannot be
     loaded from it either.
     """
+    with in_a_sentence(address, absence) as datasets:
+        table = datasets.load_dataset(address, config, revision=revision, split=split)
+        yield from rows_of(table)
+
+
+def rows_of(table):
+    for batch in table.iter(batch_size=1024):  # a damaged cache shows only here
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
+
+
+@contextlib.contextmanager
+def in_a_sentence(address, absence):
+    """Yield the library. Whatever goes wrong is a UserError that begins with `absence`."""
     if importlib.util.find_spec("datasets") is None:
         raise missing(f"{absence}, and the hub needs datasets", "datasets")
     _announce(address)
     try:
         import datasets
 
-        table = datasets.load_dataset(address, config, revision=revision, split=split)
-        for batch in table.iter(batch_size=1024):  # a damaged cache shows only here
-            for values in zip(*batch.values(), strict=True):
-                yield dict(zip(batch, values, strict=True))
+        yield datasets
     except Exception as error:
         # The library lets through the errors of every layer below it: HTTP, DNS, disk, parsing.
         reason = " ".join((str(error) or type(error).__name__).split())

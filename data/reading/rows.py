@@ -6,7 +6,6 @@ kind ends in a UserError that names the file and, where there is one, the line.
 
 import contextlib
 import csv
-import functools
 import gzip
 import json
 import os
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.reading.encodings import decoded_lines, separator_in, separator_of
 from minisum.errors import UserError, missing
 
 MAX_LINE_BYTES = 64 << 20
@@ -25,13 +25,16 @@ UNSUSPECTED_BYTES = 16 << 20  # up to here any ratio will do
 SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv", ".txt")
 
 
-def read_rows(path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[dict]:
+def read_rows(
+    path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES, separator=None, encoding=None
+) -> Iterator[dict]:
     """Rows of the file at `path`, in order, as dicts from column name to value.
 
     csv and tsv take their names from the header and give strings; jsonl gives the objects as
-    parsed; txt gives {"text": line} without the line end. Text is UTF-8, with or without a
-    byte order mark. `max_bytes` bounds the decompressed size, `max_line` one line or field, and
-    MAX_RATIO how far a file may blow up, so a small hostile one cannot fill the memory.
+    parsed; txt gives {"text": line} without the line end, unless a `separator` makes it a table.
+    Text is UTF-8, with or without a byte order mark, or in `encoding`. `max_bytes` bounds the
+    decompressed size, `max_line` one line or field, and MAX_RATIO how far a file may blow up, so a
+    small hostile one cannot fill the memory.
 
     Raises UserError at once for a missing file, a directory or an unknown suffix, and on reaching
     the damage for anything inside the file, an absence of rows included.
@@ -48,20 +51,22 @@ def read_rows(path, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[di
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     kind, compressed = file_kind(path)
     if kind == ".parquet":
+        separator_of(kind, separator)
         rows = _parquet_rows(path, compressed, max_bytes)
     else:
         chunks = _chunks(path, compressed, max_bytes, lambda stream: stream.readline(max_line + 1))
-        rows = _PARSERS[kind](path, _lines(path, chunks, max_line))
+        lines = decoded_lines(path, chunks, max_line, encoding)
+        rows = _parsed(path, lines, kind, separator)
     return _not_empty(path, rows)
 
 
-def read_lines(lines, kind, name, max_bytes=MAX_BYTES, max_line=MAX_LINE_BYTES) -> Iterator[dict]:
+def read_lines(lines, kind, name, separator=None, encoding=None) -> Iterator[dict]:
     """Rows of lines (bytes, as they arrive) in `kind`, a text format of SUFFIXES.
 
     `name` stands for the file in the errors, which are those of read_rows.
     """
-    lines = _lines(name, _capped(name, lines, max_bytes), max_line)
-    return _not_empty(name, _PARSERS[kind](name, lines))
+    lines = decoded_lines(name, _capped(name, lines, MAX_BYTES), MAX_LINE_BYTES, encoding)
+    return _not_empty(name, _parsed(name, lines, kind, separator))
 
 
 def file_kind(path) -> tuple[str, bool]:
@@ -116,14 +121,11 @@ def _refuse_bomb(name, total, packed):
         )
 
 
-def _lines(name, chunks, max_line):
-    for number, line in enumerate(chunks, start=1):
-        if len(line) > max_line:
-            raise UserError(f"{name}, line {number}: longer than {max_line:,} bytes")
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name}, line {number}: not UTF-8 ({error.reason})") from error
+def _parsed(name, lines, kind, separator):
+    delimiter = separator_of(kind, separator)
+    if delimiter is not None:
+        return _csv_rows(name, lines, delimiter, guess=separator is None)
+    return (_json_rows if kind == ".jsonl" else _text_rows)(name, lines)
 
 
 def _text_rows(path, lines):
@@ -146,7 +148,7 @@ def _json_rows(path, lines):
         yield row
 
 
-def _csv_rows(path, lines, delimiter=","):
+def _csv_rows(path, lines, delimiter, guess):
     # The module keeps one limit for the whole process: it is raised, never lowered.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     # Strict, or a stray quote would silently swallow every row up to the next one.
@@ -158,6 +160,8 @@ def _csv_rows(path, lines, delimiter=","):
                 continue
             if header is None:
                 header = _header(path, cells)
+                if guess and len(cells) == 1 and (hint := separator_in(cells[0])):
+                    raise UserError(f"{path} has only the column {cells[0]!r:.80}{hint}")
             elif len(cells) != len(header):
                 raise UserError(
                     f"{path}, line {reader.line_num}: {len(cells)} cell{'s' * (len(cells) != 1)} "
@@ -221,11 +225,3 @@ def _unpacked(path, max_bytes):
             file.write(chunk)
         file.seek(0)
         yield file
-
-
-_PARSERS = {
-    ".jsonl": _json_rows,
-    ".csv": _csv_rows,
-    ".tsv": functools.partial(_csv_rows, delimiter="\t"),
-    ".txt": _text_rows,
-}

@@ -44,21 +44,22 @@ class Series:
         return data_sha256([repr(self.columns).encode(), self.values])
 
 
-def load_series(dataset=None, data_file=None, columns=None, time_column=None) -> Series:
+def load_series(dataset=None, data_file=None, columns=None, time_column=None, **form) -> Series:
     """The series called `dataset` (one of NAMES), or the one in `data_file`, a row a time step.
 
     columns: names of those to forecast, in order; by default all but the time. time_column: by
-    default the one called like a time. Raises UserError for what is not available or
-    cannot be read, and for a cell that is not a number, by row and column.
+    default the one called like a time. form: how files are written, see `read_rows`. Raises
+    UserError for what is not available or cannot be read, and for a cell that is not a number, by
+    row and column.
     """
     if data_file is not None:
-        return read_series(read_rows(data_file), str(data_file), columns, time_column)
+        return read_series(read_rows(data_file, **form), str(data_file), columns, time_column)
     name = dataset or DEFAULT
-    entry = registry.find("forecast", name)
     if name == DEFAULT:
         series = Series(name, *hourly.load(), "date")
     else:
-        series = read_series(registry.read_split(entry, "train"), name, None, entry.time)
+        entry, sources = registry.open_set("forecast", name, None, None, None)
+        series = read_series(sources["train"][0], name, None, entry.time or time_column)
     if columns is None:
         return series
     require_columns(series.columns, columns, name)
@@ -100,11 +101,15 @@ def split_ends(series, split="standard") -> tuple[int, int, int]:
     steps = len(series.values)
     if split == "published":
         return int(steps * 0.6), int(steps * 0.8), steps
-    if series.name.startswith("ETT") and series.name in NAMES:
+    if is_cut_by_months(series.name):
         month = MONTH * (4 if series.name.startswith("ETTm") else 1)
         if steps >= 20 * month:
             return 12 * month, 16 * month, 20 * month
     return int(steps * 0.7), steps - int(steps * 0.2), steps
+
+
+def is_cut_by_months(name) -> bool:
+    return name.startswith("ETT") and name in NAMES
 
 
 class Windows:

@@ -12,8 +12,8 @@ import numpy as np
 
 from data.fingerprint import data_sha256
 from data.generated import python_functions
-from data.reading.columns import find_text_column, read_text, require_columns
-from data.reading.rows import read_rows
+from data.reading.cells import read_text
+from data.reading.columns import find_text_column, require_columns
 from data.sets import registry
 from minisum.columns import read_number
 from minisum.errors import UserError
@@ -86,26 +86,32 @@ class MultimodalData:
 
 def load_multimodal(
     dataset=None, data_file=None, test_file=None, text_column=None, numeric_columns=None,
-    target=None, limit_train=None, limit_test=None, validation=0.0, seed=0,
+    target=None, limit_train=None, limit_test=None, validation=0.0, seed=0, val_file=None, **form,
 ) -> MultimodalData:  # fmt: skip
     """The set called `dataset` (one of NAMES), or the one in `data_file`.
 
     numeric_columns: names, in order. A named set has columns of its own, any of which may be
     replaced. A file without `test_file` is split 80/20 by a hash of the text, the same for every
     seed. The limits keep that many rows, drawn by the seed; `validation` is the fraction of the
-    training rows that is held out, by the seed too. Raises UserError for what is not available or
-    cannot be read, and for a target that never changes.
+    training rows that is held out, by the seed too, unless the set or `val_file` has others. form:
+    how files are written, see `read_rows`. Raises UserError for what is not available or cannot be
+    read, and for a target that never changes.
     """
     numbers = None if numeric_columns is None else tuple(numeric_columns)
     chosen = {"text": text_column, "numbers": numbers, "target": target}
     chosen = {part: columns for part, columns in chosen.items() if columns is not None}
     entry, sources = registry.open_set(
-        "multimodal", dataset, data_file, test_file, "python_functions.rows"
+        "multimodal", dataset, data_file, test_file, "python_functions.rows", val_file, **form
     )
-    name, columns = entry.name, _columns(entry, chosen, data_file)
-    tables = [read_table(rows, where, columns) for rows, where in sources.values()]
-    left_out = sum(table.left_out for table in tables)
-    train, test = tables if len(tables) == 2 else hold_out_test(*tables)
+    name, (rows, where) = entry.name, sources["train"]
+    first = next(rows := iter(rows))
+    sources["train"] = chain([first], rows), where
+    columns = _columns(entry, chosen, list(first))
+    tables = {s: read_table(rows, where, columns) for s, (rows, where) in sources.items()}
+    left_out = sum(table.left_out for table in tables.values())
+    train, test, val = map(tables.get, ("train", "test", "validation"))
+    if test is None:
+        train, test = hold_out_test(train)
     for part, table in (("training", train), ("test", test)):
         if not len(table):
             raise UserError(f"{name} has no {part} row with a target")
@@ -116,9 +122,11 @@ def load_multimodal(
         )
     train = train.take(choose_subset(train.labels, limit_train, seed, stream=0))
     test = test.take(choose_subset(test.labels, limit_test, seed, stream=1))
-    parts = ((*table.texts, table.numbers, table.targets) for table in (train, test))
+    tables = [train, test] if val is None else [train, test, val]
+    parts = ((*table.texts, table.numbers, table.targets) for table in tables)
     sha256 = data_sha256([repr(columns).encode(), *chain.from_iterable(parts)])
-    train, val = hold_out_validation(train, validation, seed)
+    if val is None:
+        train, val = hold_out_validation(train, validation, seed)
     splits = {"train": train, "val": val, "test": test}
     return MultimodalData(name, columns, splits, sha256, left_out)
 
@@ -148,15 +156,15 @@ def read_table(rows, where, columns: Columns, start=1) -> Table:
     return Table(texts, np.array(numbers, np.float64).reshape(shape), np.array(targets), left_out)
 
 
-def _columns(entry, chosen, data_file):
+def _columns(entry, chosen, header):
     """The Columns that are `chosen`, and what is not by the set's own or, in a file, by name."""
-    if data_file is None:
+    if entry.name in NAMES:
         generated = python_functions.TEXT, python_functions.NUMBERS, python_functions.TARGET
         own = generated if entry.name == DEFAULT else (entry.text, entry.numbers, entry.target)
         return replace(Columns(*own), **chosen)
     for part, flag in (("numbers", "--numeric-columns a,b,c"), ("target", "--target NAME")):
         if not chosen.get(part):
-            raise UserError(f"{data_file}: name the columns to use with {flag}")
+            raise UserError(f"{entry.name}: name the columns to use with {flag}")
     if "text" not in chosen:
-        chosen["text"] = find_text_column(list(next(read_rows(data_file))), entry.name)
+        chosen["text"] = find_text_column(header, entry.name)
     return Columns(**chosen)

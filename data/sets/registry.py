@@ -8,11 +8,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 
-from data.reading.rows import SUFFIXES, read_rows
-from minisum.errors import UserError
+from minisum.errors import UserError, require_known
 
 
 @dataclass(frozen=True)
@@ -101,24 +99,34 @@ def names(task) -> tuple[str, ...]:
 
 
 def find(task, name) -> NamedSet:
-    """The set called `name`. UserError with the known names if `task` has none of that name."""
-    if name not in names(task):
-        raise UserError(f"there is no data set {name!r}; known are {', '.join(names(task))}")
+    """The set called `name`, or any at an address. UserError if `task` has none of that name."""
+    if "/" in name:
+        return NamedSet(name, task, text=None, label=None)
+    require_known("no data set", name, names(task))
     return SETS[name]
 
 
-def open_set(task, dataset, data_file, test_file, generator) -> tuple[NamedSet, dict]:
+def open_set(
+    task, dataset, data_file, test_file, generator, val_file=None, **form
+) -> tuple[NamedSet, dict]:
     """The set, and for each of its splits the rows and what errors are to call them.
 
     It is the one in the files, else the one called `dataset`, else the default of `task`, whose
-    rows come from `generator`, a "module.function" of data.generated. Raises UserError for what is
-    not available, or while rows are read.
+    rows come from `generator`, a "module.function" of data.generated. form: how files are written,
+    see `read_rows`. Raises UserError for what is not available, or while rows are read.
     """
     if data_file is not None:
-        files = {"train": data_file} | ({} if test_file is None else {"test": test_file})
-        opened = {split: (read_rows(path), str(path)) for split, path in files.items()}
+        from data.reading.rows import read_rows
+
+        files = {"train": data_file, "validation": val_file, "test": test_file}
+        files = {split: path for split, path in files.items() if path is not None}
+        opened = {split: (read_rows(path, **form), str(path)) for split, path in files.items()}
         return NamedSet(str(data_file), task, text=None, label=None), opened
     entry = find(task, dataset or names(task)[0])
+    if "/" in entry.name:
+        from data.sets.user_sets import user_splits
+
+        return entry, user_splits(entry.name, file_of)
     if not entry.splits:
         module, function = generator.split(".")
         rows = getattr(import_module(f"data.generated.{module}"), function)()
@@ -134,6 +142,8 @@ def read_split(entry: NamedSet, split: str) -> Iterator[dict]:
     """
     path = local_file(entry, split)
     if path is not None:
+        from data.reading.rows import read_rows
+
         return read_rows(path)
     root = os.environ.get("MINISUM_DATA")
     if root:
@@ -147,6 +157,15 @@ def read_split(entry: NamedSet, split: str) -> Iterator[dict]:
     return hub_rows(entry.hub, entry.config, entry.revision, split, absence)
 
 
+def file_of(name, stem) -> Path | None:
+    """$MINISUM_DATA/NAME/STEM with one of the suffixes, None without one."""
+    from data.reading.rows import SUFFIXES
+
+    root = os.environ.get("MINISUM_DATA")
+    paths = (Path(root or "", name, f"{stem}{s}{gz}") for s in SUFFIXES for gz in ("", ".gz"))
+    return next((path for path in paths if root and path.is_file()), None)
+
+
 def local_file(entry: NamedSet, split: str) -> Path | None:
     """The file of a split under MINISUM_DATA, None without one.
 
@@ -157,11 +176,9 @@ def local_file(entry: NamedSet, split: str) -> Path | None:
     if not root:
         return None
     folder = Path(root, entry.name)
-    own = (entry.name, entry.name.lower())
-    stems = (*own, split) if entry.splits == (split,) else (split,)
-    for stem, suffix, ending in product(stems, SUFFIXES, ("", ".gz")):
-        path = folder / f"{stem}{suffix}{ending}"
-        if path.is_file():
+    own = (entry.name, entry.name.lower()) if entry.splits == (split,) else ()
+    for stem in (*own, split):
+        if path := file_of(entry.name, stem):
             return path
     for other in entry.splits:
         if any(folder.glob(f"{other}.*")):

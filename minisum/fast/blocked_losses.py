@@ -10,7 +10,7 @@ from minisum.backend import array_module
 from minisum.fast import one_real_type
 from minisum.fast.cuda import compiling
 from minisum.fast.cuda import losses as cuda_losses
-from minisum.fast.cuda.linear import sum_rows
+from minisum.fast.cuda.precision import factor
 from minisum.fast.cuda.recording import matmul
 from minisum.ops import losses
 
@@ -34,22 +34,24 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
     if not (one_real_type(x, W, b) if on_host else compiling.runs_on(x, W, b)):
         return NotImplemented
     loss_and_dscores = _loss_and_dscores if on_host else cuda_losses.loss_and_dscores
+    round_factor = np.asarray if on_host else factor
     size = BLOCK if on_host else max(1, cuda_losses.CACHED // len(W))
     xp, rows, targets = array_module(x), x.reshape(-1, x.shape[-1]), targets.reshape(-1)
     counted = targets != ignore
     if total is None:
         total = xp.maximum(counted.sum(dtype=x.dtype), 1)
-    loss, dx = xp.zeros((), x.dtype), xp.empty_like(rows)
+    loss, dx, weights = xp.zeros((), x.dtype), xp.empty_like(rows), round_factor(W)
     dW, db = xp.zeros_like(W), None if b is None else xp.zeros_like(b)
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
-        read = xp.where(counted[block, None], rows[block], 0)
-        scores = matmul(read, W.T)
-        loss += loss_and_dscores(scores, b, targets[block], ignore, total)
-        dx[block] = matmul(scores, W)
-        dW += matmul(scores.T, read)
+        read = round_factor(xp.where(counted[block, None], rows[block], 0))
+        scores = matmul(read, weights.T)
+        more, dscores = loss_and_dscores(scores, b, targets[block], ignore, total)
+        loss += more
+        matmul(dscores, weights, out=dx[block])
+        matmul(dscores.T, read, out=dW, add=True)
         if b is not None:
-            db += sum_rows(scores)
+            db += matmul(xp.ones((1, len(dscores)), x.dtype), dscores)[0]
     dx = dx.reshape(x.shape)
 
     def back(dloss):
@@ -61,7 +63,7 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
 
 
 def _loss_and_dscores(scores, b, targets, ignore, total):
-    """Σ -log softmax(scores + b)[target] over targets that count; the scores turn into dscores.
+    """Σ -log softmax(scores + b)[target] over targets that count; dscores in the scores' place.
 
     scores (r, V), targets (r). A few rows at a time, in the cache.
     """
@@ -80,7 +82,7 @@ def _loss_and_dscores(scores, b, targets, ignore, total):
         some *= np.where(real, 1 / (partition * total), 0)
         own = np.arange(len(some)), chosen[:, 0]
         some[own] -= np.where(real[:, 0], 1 / total, 0).astype(some.dtype)
-    return loss
+    return loss, scores
 
 
 def score_targets(x, W, b, targets, ignore=-1):

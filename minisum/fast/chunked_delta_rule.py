@@ -1,5 +1,7 @@
 """The delta rule in chunks: a small triangular system inside each, one state carried across."""
 
+import numpy as np
+
 from minisum.backend import add_into, array_module
 from minisum.fast import chunks, has_fast_forms, one_real_type
 from minisum.fast.cuda.recording import matmul
@@ -46,7 +48,8 @@ def delta_rule(q, k, v, beta, log_decay=None, state=None, removal=None):
 def _delta_rule(q, k, v, beta, log_decay, removal, state):
     xp = array_module(q)
     n = q.shape[2]
-    C = min(CHUNK if log_decay is None or log_decay.shape[-1] == 1 else CHUNK_BY_CHANNEL, n)
+    narrow = log_decay is not None and log_decay.shape[-1] > 1 and xp is np
+    C = min(CHUNK_BY_CHANNEL if narrow else CHUNK, n)
     Q, K, V, rate = (chunks.split(a, C) for a in (q, k, v, beta))
     asked = K if removal is None else chunks.split(removal, C)
     b, from_start, to_end, keep = chunks.decays(log_decay, C)

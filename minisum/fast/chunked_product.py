@@ -1,5 +1,8 @@
 """`causal_product` in chunks: products of matrices inside a chunk, one state carried across."""
 
+import numpy as np
+
+from minisum.backend import array_module
 from minisum.fast import chunks, one_real_type
 from minisum.fast.cuda.recording import matmul
 from minisum.fast.decayed_products import decayed_products
@@ -7,7 +10,7 @@ from minisum.ops.products import for_each_head, transposed
 from minisum.ops.running import sum_to
 
 # Tokens a chunk. With a decay for each channel the weights inside a chunk cost C·K exponentials a
-# token instead of C, hence the smaller one.
+# token instead of C, hence the smaller one on a processor.
 CHUNK, CHUNK_BY_CHANNEL = 64, 16
 
 
@@ -37,7 +40,8 @@ def causal_product(q, k, v, log_decay=None, state=None):
 def _causal_product(q, k, v, log_decay, state):
     n = q.shape[2]
     by_channel = log_decay is not None and log_decay.shape[-1] > 1
-    C = min(CHUNK_BY_CHANNEL if by_channel else CHUNK, n)
+    narrow = by_channel and array_module(q) is np
+    C = min(CHUNK_BY_CHANNEL if narrow else CHUNK, n)
     has_state = state is not None
 
     V = chunks.split(v, C)

@@ -6,7 +6,7 @@ chunks of C tokens it is both: products of size C inside, n/C steps between, in 
 
 from minisum.backend import array_module
 from minisum.ops.products import transposed
-from minisum.ops.running import reverse_cumsum, sum_to
+from minisum.ops.running import cumsum, reverse_cumsum, sum_to
 
 # Tokens whose chunks are worked on side by side: what is needed in between stays near the core.
 PIECE = 1024
@@ -89,7 +89,8 @@ def decays(log_decay, C):
     if log_decay is None:
         return None, 1.0, 1.0, None
     xp = array_module(log_decay)
-    b = split(log_decay, C).cumsum(axis=-2)
+    b = split(log_decay, C)
+    b = cumsum(b, b.ndim - 2)
     end = b[..., -1:, :]
     return b, xp.exp(b), xp.exp(end - b), transposed(xp.exp(end))
 

@@ -7,6 +7,7 @@ so that the pairs are taken one distance after another, C²/2 K exponentials a c
 
 from minisum.backend import add_into, array_module
 from minisum.fast.chunks import lower
+from minisum.fast.cuda import compiling, decayed
 from minisum.fast.cuda.recording import matmul
 from minisum.ops.products import transposed
 
@@ -19,6 +20,8 @@ def decayed_products(b):
     dA holds above the diagonal is not read.
     """
     by_channel = b is not None and b.shape[-1] > 1
+    if by_channel and b.shape[-2] <= decayed.LONGEST and compiling.runs_on(b):
+        return decayed.decayed_products(b)
     gamma = None if b is None or by_channel else decay_matrix(b)
 
     def faded(A):
@@ -63,6 +66,5 @@ def decay_matrix(b):
     b is the running sum of logarithms of decays, so no exponent is positive. The factored form
     exp(b_i) exp(-b_j) overflows float32 after a few hundred tokens.
     """
-    xp = array_module(b)
-    C = b.shape[-2]
+    xp, C = array_module(b), b.shape[-2]
     return xp.exp(xp.where(lower(xp, C), b - transposed(b), -xp.inf))

@@ -10,7 +10,7 @@ from minisum.ops.softmax_attention import visible_keys
 
 # Weights that are worked on at a time: 2 MB in float32; and queries, of which fewer would read the
 # keys of a long text too often.
-CACHED, LEAST_QUERIES = 2**19, 64
+CACHED, LEAST_QUERIES = 2**19, 256
 # The number of keys from which on no weights are kept for the way back.
 LEAST_KEYS = 2048
 

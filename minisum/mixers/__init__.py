@@ -43,6 +43,7 @@ TABLE = {
     "rela": Entry("rela", "ReLA"),
     "tssa": Entry("tssa", "TSSA"),
     "simpletron": Entry("simpletron", "SimpleTron"),
+    "first_order": Entry("first_order", "FirstOrder", can_be_causal=False),
     "linear_attention": Entry("linear_attention", "LinearAttention"),
     "cosformer": Entry("cosformer", "CosFormer"),
     "retnet": Entry("retnet", "RetNet"),

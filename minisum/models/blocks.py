@@ -16,6 +16,7 @@ from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import norm_layer, position_layer, token_network, token_places
+from minisum.ops.linear import add_scaled
 from minisum.params import add
 
 
@@ -26,16 +27,16 @@ class Block:
     `layers.token_network`. norm: "before", "after", or "rms", an RMSNorm before. scale: what the
     mixer's output is multiplied by before it joins x. dropout: the rate inside and after the token
     network. longest: the most tokens that training sums up, for a mixer whose output grows with
-    their number.
+    their number. eps: the layer norms'.
     """
 
     def __init__(
         self, mixer, d_ff, activation, norm="after", scale=1.0, dropout=0.0, longest=None,
-        gate=False,
+        gate=False, eps=1e-5,
     ):  # fmt: skip
         self.mixer, self.d_ff, self.activation = mixer, d_ff, activation
         self.norm_first, self.centred, self.gate = norm != "after", norm != "rms", gate
-        self.scale, self.dropout, self.longest = scale, dropout, longest
+        self.scale, self.dropout, self.longest, self.eps = scale, dropout, longest, eps
 
     def init(self, rng):
         d, e, bias = self.mixer.width, self.d_ff, not self.gate
@@ -54,22 +55,22 @@ class Block:
         noise = {"keep": keep["weights"]} if "weights" in keep else {}
         h = x
         if self.norm_first:
-            h, back_norm1 = norm_layer(params["norm1"], h)
+            h, back_norm1 = norm_layer(params["norm1"], h, self.eps)
         mix = mix or partial(self.mixer, mask=mask, **noise)
         mixed, back_mix = mix(params["mixer"], h)
-        z = x + mixed * self.scale
+        z = add_scaled(x, mixed, self.scale)
         if not self.norm_first:
-            z, back_norm1 = norm_layer(params["norm1"], z)
+            z, back_norm1 = norm_layer(params["norm1"], z, self.eps)
         y, back_network = self.network(params, z, keep) if self.d_ff else (z, None)
 
         def back(dy):
             dz, dparams = back_network(dy) if self.d_ff else (dy, {})
             if not self.norm_first:
                 dz, dparams["norm1"] = back_norm1(dz)
-            dh, dparams["mixer"] = back_mix(dz * self.scale)
+            dh, dparams["mixer"] = back_mix(dz if self.scale == 1 else dz * self.scale)
             if self.norm_first:
                 dh, dparams["norm1"] = back_norm1(dh)
-            return dz + dh, dparams
+            return add_scaled(dz, dh), dparams
 
         return y, back
 
@@ -77,12 +78,12 @@ class Block:
         """The token network, with its norm and shortcut; back(dy) -> dz, dparams."""
         h = z
         if self.norm_first:
-            h, back_norm2 = norm_layer(params["norm2"], h)
+            h, back_norm2 = norm_layer(params["norm2"], h, self.eps)
         survivors = (keep["inner"], keep["outer"]) if "inner" in keep else None
         outer, back_network = token_network(params, h, self.activation, survivors, self.dropout)
-        y = z + outer
+        y = add_scaled(z, outer)
         if not self.norm_first:
-            y, back_norm2 = norm_layer(params["norm2"], y)
+            y, back_norm2 = norm_layer(params["norm2"], y, self.eps)
 
         def back(dy):
             dparams = {}
@@ -91,7 +92,7 @@ class Block:
             dh, dnetwork = back_network(dy)
             if self.norm_first:
                 dh, dparams["norm2"] = back_norm2(dh)
-            return dy + dh, dparams | dnetwork
+            return add_scaled(dy, dh), dparams | dnetwork
 
         return y, back
 
@@ -120,18 +121,24 @@ class Stack:
     """Positions, then one block after the other, then a layer norm if `norm` ("rms": an RMSNorm).
 
     positions, offset: see `position_layer`; deviation: that of the first positions. max_len: the
-    longest text in tokens, and the number of positions; None for no limit.
+    longest text in tokens, and the number of positions; None for no limit. norm "first": the norm
+    stands before the blocks. types: how many token types the vectors added to the positions are
+    for, as in BERT; all tokens here are of the first.
     """
 
-    def __init__(self, blocks, width, max_len, positions, offset=0.0, deviation=1.0, norm=True):
+    def __init__(
+        self, blocks, width, max_len, positions, offset=0.0, deviation=1.0, norm=True, types=0
+    ):
         self.blocks, self.width, self.max_len = blocks, width, max_len
         self.positions, self.offset, self.deviation = positions, offset, deviation
-        self.norm = norm
+        self.norm, self.types, self.eps = norm, types, blocks[0].eps
 
     def init(self, rng):
         params = {}
         if self.positions != "none":
             params["positions"] = rng.normal(0.0, self.deviation, (self.max_len, self.width))
+        if self.types:
+            params["types"] = rng.normal(0.0, self.deviation, (self.types, self.width))
         params["blocks"] = {str(i): block.init(rng) for i, block in enumerate(self.blocks)}
         return params | ({"norm": init.norm(self.width, self.norm != "rms")} if self.norm else {})
 
@@ -150,26 +157,35 @@ class Stack:
         if self.max_len and n > self.max_len:
             raise UserError(f"{n} tokens at once: the model was built for {self.max_len} tokens")
         x, back_position = position_layer(params, x, self.positions, self.offset, places)
+        if self.types:
+            x = x + params["types"][0]
         if mask is not None:
             x = xp.where(mask[:, :, None], x, 0)
+        if self.norm == "first":
+            x, back_norm = norm_layer(params["norm"], x, self.eps)
         backs = []
         for i, block in enumerate(self.blocks):
             mix = partial(documents.mix, block.mixer) if documents else None
             keep = keeps[i] if keeps else None
             x, back_block = block(params["blocks"][str(i)], x, mask, keep, mix)
             backs.append(back_block)
-        if self.norm:
-            x, back_norm = norm_layer(params["norm"], x)
+        if self.norm and self.norm != "first":
+            x, back_norm = norm_layer(params["norm"], x, self.eps)
 
         def back(dx, grads):
-            if self.norm:
+            if self.norm and self.norm != "first":
                 dx, dnorm = back_norm(dx)
                 add(grads["norm"], dnorm)
             for i in reversed(range(len(backs))):
                 dx, dparams = backs[i](dx)
                 add(grads["blocks"][str(i)], dparams)
+            if self.norm == "first":
+                dx, dnorm = back_norm(dx)
+                add(grads["norm"], dnorm)
             if mask is not None:
                 dx = xp.where(mask[:, :, None], dx, 0)
+            if self.types:
+                add(grads, {"types": dx.sum(axis=(0, 1))[None]})
             dx, dpositions = back_position(dx)
             add(grads, dpositions)
             return dx

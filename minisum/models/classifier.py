@@ -154,7 +154,8 @@ class SummationClassifier(Classifier):
     def contribute(self, params, ids):
         """(B, n, d), what each token adds before pooling divides the sum; back(dy, grads)."""
         x, back_embed = embed(ids, params["embedding"])
-        placed, back_place = position_layer(params, x, self.positions, self.position_offset)
+        where = self.positions, self.position_offset, self.places(ids)
+        placed, back_place = position_layer(params, x, *where)
         projected, back_project = linear_layer(params["project"], placed)
         y, back_relu = relu(projected)
 
@@ -164,6 +165,9 @@ class SummationClassifier(Classifier):
             add(grads, {"project": dproject, "embedding": back_embed(dx)[1]} | dpositions)
 
         return y, back
+
+    def places(self, ids):
+        """Where each token of ids (B, n) stands, (B, n); None where it is 0 to n - 1."""
 
     def contributions(self, params, ids):
         """(B, n, d): what each token adds, before pooling divides the sum."""

@@ -8,13 +8,16 @@ a token with W instead of three, and no array grows with the document but its id
 import numpy as np
 
 from minisum.backend import array_module
-from minisum.models.classifier import POSITION_OFFSET, SummationClassifier
+from minisum.models import classifier
+from minisum.models.classifier import SummationClassifier
 from minisum.ops import direct_summation
 from minisum.params import add
 from minisum.shards import Workers
 
 # Numbers in one array of a chunk: 1 MB in float32 for a core's cache, 64 MB to fill a GPU.
 HOST_NUMBERS, DEVICE_NUMBERS = 2**18, 2**24
+# The longest text that has a position for each of its tokens; those of longer ones repeat.
+LONGEST_TABLE, PERIOD = 2**14, 512
 
 
 class LongDocumentClassifier(SummationClassifier):
@@ -23,7 +26,7 @@ class LongDocumentClassifier(SummationClassifier):
     A table with a position for each of a million tokens would be larger than all the rest, so the
     positions repeat: token t has position t mod max_len. A text of up to max_len tokens is read
     just as `SummationClassifier` reads it; a longer one is a row of such texts whose features add
-    up.
+    up. A batch without a longer one is read whole, unless `chunk` is given.
 
     threads: how many chunks of one document are under way at a time; the documents of a batch
     take turns then, `Shards(model)`. chunk: tokens a chunk, by default what fits the cache. The
@@ -36,7 +39,13 @@ class LongDocumentClassifier(SummationClassifier):
         super().__init__(*sizes, **options)
         self.workers, self.chunk = Workers(threads), chunk
 
+    def places(self, ids):
+        xp = array_module(ids)
+        return xp.broadcast_to(xp.arange(ids.shape[1]) % self.max_len, ids.shape)
+
     def features(self, params, ids, mask):
+        if ids.shape[1] <= self.max_len and self.chunk is None:
+            return super().features(params, ids, mask)
         xp = array_module(ids)
         (B, n), threads = ids.shape, self.workers.count
         table, W = params["embedding"], params["project"]["W"]
@@ -51,7 +60,9 @@ class LongDocumentClassifier(SummationClassifier):
             first = start % self.max_len
             places = slice(first, first + columns)
             positions = params["positions"][places]
-            sums, back_sums = direct_summation(words, table, positions, POSITION_OFFSET, W, real)
+            sums, back_sums = direct_summation(
+                words, table, positions, self.position_offset, W, real
+            )
             return sums, places, back_sums
 
         def sum_chunks(worker):
@@ -88,6 +99,17 @@ class LongDocumentClassifier(SummationClassifier):
                 add(grads, other)
 
         return features, back
+
+
+def build(
+    mixer, vocab, width, classes, max_len, heads=4, head_width=None, draw="glorot", **options
+):
+    """`classifier.build`, where a text is too long for a table with a position for each token."""
+    sizes = vocab, width, classes
+    multiplies = mixer == "summation" and options.get("positions") in (None, "multiply")
+    if multiplies and max_len > LONGEST_TABLE:
+        return LongDocumentClassifier(*sizes, PERIOD, **options)
+    return classifier.build(mixer, *sizes, max_len, heads, head_width, draw, **options)
 
 
 def chunks(n, period, size):

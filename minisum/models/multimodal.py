@@ -19,6 +19,7 @@ from minisum.layers import linear_layer, position_layer
 from minisum.models.base import TextModel
 from minisum.models.classifier import POOLING, SummationClassifier
 from minisum.models.closed_form import RidgeRegressor
+from minisum.models.encoder import EncoderClassifier
 from minisum.ops import dropout, embed, layer_norm, mean_squared_error, mean_tokens, relu
 from minisum.params import add
 
@@ -95,14 +96,17 @@ class Regressor(TextModel):
 
 
 class WordsRegressor(Regressor):
-    """The text alone, by the classifier's direct summation: the model without numbers. O(n d²)."""
+    """The text alone, by the classifier's direct summation: the model without numbers. O(n d²).
 
-    packs = True
+    encoder: what makes an `Encoder` around attention that reads the text in the summation's place.
+    """
 
-    def __init__(self, *sizes, **options):
+    def __init__(self, *sizes, encoder=None, **options):
         super().__init__(*sizes, **options)
-        pooling = options.get("pooling")
-        self.reader = SummationClassifier(self.vocab, self.width, 1, self.max_len, pooling)
+        shape, pooling = (self.vocab, self.width, 1, self.max_len), options.get("pooling")
+        self.reader, self.packs = SummationClassifier(*shape, pooling), not encoder
+        if encoder:
+            self.reader = EncoderClassifier("attention", *shape, encoder, pooling)
 
     def init_joint(self, rng):
         d = self.width

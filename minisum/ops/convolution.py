@@ -1,6 +1,7 @@
 """A short look back: each token blended with the few before it, channel by channel."""
 
 from minisum.backend import array_module
+from minisum.ops.linear import sum_leading
 
 
 def causal_conv(x, w, state=None):
@@ -30,7 +31,7 @@ def causal_conv(x, w, state=None):
         if dlast is not None:
             rest = dseen[:, n:]
             rest += dlast
-        dw = xp.stack([(dy * seen[:, i : i + n]).sum(axis=(0, 1)) for i in range(c)])
+        dw = xp.stack([sum_leading(dy * seen[:, i : i + n]) for i in range(c)])
         dstate = None if state is None else dseen[:, : c - 1]
         return dseen[:, c - 1 :], dw, dstate
 

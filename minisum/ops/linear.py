@@ -23,6 +23,18 @@ def linear(x, W, b=None):
     def back(dy):
         dy = dy.reshape(-1, W.shape[0])  # (N, o)
         dx, dW = (dy @ W).reshape(shape), dy.T @ rows
-        return (dx, dW, dy.sum(axis=0)) if has_bias else (dx, dW)
+        return (dx, dW, sum_leading(dy)) if has_bias else (dx, dW)
 
     return y.reshape(*shape[:-1], W.shape[0]), back
+
+
+@has_fast_forms
+def add_scaled(x, y, scale=1.0):
+    """x + scale y."""
+    return x + (y if scale == 1 else y * scale)
+
+
+@has_fast_forms
+def sum_leading(x):
+    """x (.., d) summed over all axes but the last -> (d)."""
+    return x.sum(axis=tuple(range(x.ndim - 1)))

@@ -9,15 +9,15 @@ from minisum.ops.pooling import masked
 
 
 @has_fast_forms
-def cumsum(x, axis):
-    """Running sums along `axis` >= 0."""
-    return x.cumsum(axis)
+def cumsum(x, axis, reverse=False):
+    """Running sums along `axis` >= 0, from its other end with `reverse`."""
+    flip = array_module(x).flip
+    return flip(flip(x, axis).cumsum(axis), axis) if reverse else x.cumsum(axis)
 
 
 def reverse_cumsum(x, axis):
     """Σ over this entry and all later ones: the adjoint of the running sum."""
-    xp = array_module(x)
-    return xp.flip(cumsum(xp.flip(x, axis), axis), axis)
+    return cumsum(x, axis, reverse=True)
 
 
 def cumsum_tokens(x, mask=None):

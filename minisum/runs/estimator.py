@@ -28,7 +28,7 @@ from minisum.text.splits import hold_out
 from minisum.text.tokenizer import TextReader, save_tokenizer, train_tokenizer
 
 LEARNING_RATES = {"summation": 3e-4, "attention": 1e-3, "mean_embedding": 3e-3}
-EPOCHS, MOST_EPOCHS = 15, 100
+EPOCHS, MOST_EPOCHS = 8, 100
 LEAST_STEPS = 3000  # a small corpus is read more often, or nothing would be learned from it
 
 

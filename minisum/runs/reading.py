@@ -20,7 +20,7 @@ from minisum.runs import schema
 
 # Where in minisum.models each kind of model is made.
 KINDS = {
-    "classifier": "classifier.build",
+    "classifier": "long_document.build",
     "encoder_classifier": "encoder.EncoderClassifier",
     "language_model": "language_model.LanguageModel",
     "regressor": "multimodal.build",

@@ -15,8 +15,7 @@ class Ragged:
 
     def __init__(self, flat: np.ndarray, offsets: np.ndarray):
         """flat (T,) int32; offsets (N + 1,) int64, ascending from 0 to T."""
-        self.flat = flat
-        self.offsets = offsets
+        self.flat, self.offsets = flat, offsets
 
     @classmethod
     def from_list(cls, sequences) -> "Ragged":

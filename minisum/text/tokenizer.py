@@ -38,8 +38,7 @@ def train_tokenizer(texts: Iterable[str], kind="word", vocab_size=10_000):
     each, or a rare one's bytes. The same texts give the same vocabulary in every process.
     """
     require_known("tokenizer", kind, KINDS)
-    least = least_vocabulary(kind)
-    if vocab_size < least:
+    if vocab_size < (least := least_vocabulary(kind)):
         raise UserError(f"a vocabulary of {vocab_size} is too small: {kind} needs at least {least}")
     library = tokenizers_library()
     options = {"vocab_size": vocab_size, "special_tokens": [PAD, UNKNOWN], "show_progress": False}
@@ -65,8 +64,7 @@ def encode(
     at_most: so many tokens of a text are needed, its "first" or "last" ones: of a long text no
     more is read than gives them.
     """
-    texts = iter(texts)
-    encoded = []
+    texts, encoded = iter(texts), []
     while batch := list(islice(texts, _BATCH)):
         try:
             short = [text if len(text) <= PIECE else "" for text in batch]
@@ -132,8 +130,12 @@ def save_tokenizer(tokenizer, path) -> None:
 
 
 def load_tokenizer(path):
-    """The tokenizer that `save_tokenizer` wrote to `path`. UserError if it is damaged."""
+    """What `save_tokenizer` wrote to `path`, or one of BERT's kind. UserError if it is damaged."""
     tokenizer = read_tokenizer(path)
+    if type(tokenizer.model).__name__ == "WordPiece":
+        from minisum.text import wordpieces
+
+        return ready(wordpieces.checked(tokenizer, path))
     numbers = sorted(tokenizer.get_vocab().values())
     special = (tokenizer.token_to_id(PAD), tokenizer.token_to_id(UNKNOWN))
     unknown = getattr(tokenizer.model, "unk_token", None)  # bytes need none
@@ -190,10 +192,14 @@ class TextReader:
     def encode(self, texts) -> Ragged:
         """Token numbers of `texts`, each cut to what the model reads."""
         keep = "last" if self.padding == "left" else "first"
-        found = encode(self.tokenizer, texts, self.drop_unknown, self.max_len, keep)
-        encoded = Ragged.from_list(found)
+        ends = self.tokenizer.encode("").ids  # [CLS] and [SEP], of a pretrained encoder
+        room = max(0, self.max_len - len(ends))
+        found = encode(self.tokenizer, texts, self.drop_unknown, room, keep)
+        encoded = Ragged.from_list(found).truncate(room, keep)
+        if ends:
+            encoded = Ragged.from_list([[ends[0], *text, ends[1]] for text in encoded])
         check_ids(encoded, self.tokenizer.get_vocab_size())
-        return encoded.truncate(self.max_len, keep)
+        return encoded
 
     def batch(self, encoded) -> dict:
         """ids (B, n) and mask (B, n) of encoded texts."""

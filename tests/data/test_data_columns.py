@@ -3,7 +3,8 @@
 import pytest
 from labelled_files import without_hub, write_csv
 
-from data.reading.columns import class_order, read_labelled
+from data.reading.cells import class_order
+from data.reading.columns import read_labelled
 from data.sets.classification import load_classification
 from minisum.errors import UserError
 

@@ -224,6 +224,27 @@ def test_unknown_set_and_wrong_columns(tmp_path):
     assert "ag_news (train) has no column 'text'; it has 'story', 'label'" in sentence(errors)
 
 
+@slow
+def test_any_set_by_its_address(tmp_path):
+    """Its own splits; numbers of named classes have the names."""
+    info = (
+        "---\ndataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n"
+        "    dtype:\n      class_label:\n        names:\n"
+        + "".join(f"          '{i}': {name}\n" for i, name in enumerate("abcd"))
+        + "---\n"
+    )
+    flags = [*FLAGS[2:], "--dataset", NAME]
+    with serving(**{"README.md": info.encode()}) as hub:
+        status, errors, _ = run(tmp_path, hub.address, tmp_path / "home", flags)
+    assert status == 0, errors
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["test_examples"], result["class_names"]) == (24, ["a", "b", "c", "d"])
+    flags[-1] = "nobody/nothing"
+    with serving() as hub:
+        status, errors, _ = run(tmp_path, hub.address, tmp_path / "home", flags)
+    assert status == 2 and "nobody/nothing could not be loaded from the hub" in sentence(errors)
+
+
 def test_a_connection_that_breaks_once(tmp_path):
     with serving() as hub:
         hub.dies_after, hub.deaths = 700, 1

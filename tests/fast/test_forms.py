@@ -42,6 +42,9 @@ FUNCTIONS = {
     "add_rows": lambda c: (XP.array(c.normal("V d")), c.ids("B n", c.V), c.normal("B n d")),
     "cumsum": lambda c: (c.normal("B n d"), 1),
     "cumsum of heads": lambda c: (c.normal("B H n h"), 2),
+    "cumsum reversed": lambda c: (c.normal("B n d"), 1, True),
+    "add_scaled": lambda c: (c.normal("B n d"), c.normal("B n d"), 0.3),
+    "sum_leading": lambda c: (c.normal("B n d"),),
     "normal_cdf": lambda c: (c.normal("B n d", 4.0),),
     "score_targets": lambda c: (
         c.normal("B n d"), c.normal("V d"), c.normal("V"), c.ids("B n", c.V, -1)

@@ -15,9 +15,9 @@ from minisum.fast.cuda import (
     norms,
     precision,
     summation,
+    sums,
     triangular,
 )
-from minisum.fast.cuda.linear import sum_rows
 from minisum.fast.cuda.recording import matmul
 from minisum.models import classifier
 from minisum.ops.embedding import add_rows
@@ -68,9 +68,10 @@ def assert_agree(fused, plain, dtype):
         np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * size)
 
 
-def test_sum_rows(shape, dtype):
-    x = normal(np.random.default_rng(0), shape, dtype).reshape(-1, shape[-1])
-    assert_agree([sum_rows(x), sum_rows(x[:0])], [x.sum(axis=0), x[:0].sum(axis=0)], dtype)
+def test_sum_leading(shape, dtype):
+    x = normal(np.random.default_rng(0), shape, dtype)
+    wanted = [x.sum(axis=(0, 1)), x[:0].sum(axis=(0, 1))]
+    assert_agree([sums.sum_leading(x), sums.sum_leading(x[:0])], wanted, dtype)
 
 
 def ends(ids, kept, table, positions, x, dy, dtable, dpositions):
@@ -282,8 +283,9 @@ def test_attention(monkeypatch, dtype, causal, masked, n, m, heads_at_a_time):
     assert_agree(*with_and_without(monkeypatch, compute), dtype)
 
 
-# Of an entry, in units of the largest: three products of TF32 make one of float32.
-ROUNDING = {"float32": 2e-6, "tf32": 3e-3, "bf16": 3e-2}
+# Of an entry, in units of the largest. Three products of TF32 make one of float32, but for its last
+# two bits, which are cut off.
+ROUNDING = {"float32": 5e-6, "tf32": 3e-3, "bf16": 3e-2}
 
 
 @pytest.mark.parametrize("chosen", backend.PRECISIONS)
@@ -309,8 +311,9 @@ def test_fused_attention(monkeypatch, chosen, causal, masked, n, m, h):
     found = zip((y, *back(dy)[:3]), (wanted, *wanted_back(dy.astype(np.float64))[:3]), strict=True)
     for a, b in found:
         assert a.dtype == np.float32 and a.shape == b.shape
-        size = max(1.0, float(XP.abs(b).max(initial=0)))
-        assert float(XP.abs(a - b).max(initial=0)) <= ROUNDING[chosen] * size
+        a, b = backend.to_numpy(a), backend.to_numpy(b)
+        size = max(1.0, np.abs(b).max(initial=0))
+        assert np.abs(a - b).max(initial=0) <= ROUNDING[chosen] * size
 
 
 @pytest.mark.parametrize("bias", (False, True))

@@ -176,6 +176,20 @@ def test_a_recording_keeps_what_it_works_on(device):
     assert len(recorder.recordings) == 2
 
 
+@pytest.mark.parametrize("kind", [float, np.float64, np.asarray])
+def test_what_is_not_on_the_device_is_not_replayed(device, kind):
+    """The loss of a model without parameters, or what a model answers on the host."""
+    recorder, held = recording.Recorder(), vectors(device)
+
+    def work(params, grads, batch):
+        return kind(batch["x"].get()[0, 0])
+
+    for seed in range(4):
+        batch = {"x": device.asarray(np.full((3, 2), seed))}
+        assert float(recorder(work, held, batch)) == seed
+    assert not any(recorder.recordings.values())
+
+
 def test_without_room_to_record_all_runs_launch_by_launch(device):
     work = Work(device)
     recorder, (params, grads) = recording.Recorder(), vectors(device)

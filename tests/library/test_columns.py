@@ -59,7 +59,7 @@ def test_statistics_leave_gaps_out():
 def test_too_far_from_the_mean():
     """The first cell that is, by its column's name."""
     scaled = np.array([[0, NAN, LARGEST_SCALED], [0, -2e15, 3e16]])
-    with pytest.raises(UserError, match="Column 'b' holds a number -2e\\+15 deviations"):
+    with pytest.raises(UserError, match="olumn 'b' holds a number -2e\\+15 deviations"):
         require_moderate(scaled, ["a", "b", "c"])
     require_moderate(scaled[:1], ["a", "b", "c"])
 

@@ -148,6 +148,13 @@ def simpletron(p, x, causal):
     return join(weights @ v)
 
 
+def first_order(p, x, causal):
+    q, k, v = (split(affine(p, x, name)) for name in "qkv")
+    logits = q @ k.mT / math.sqrt(d // H)
+    weights = (1 + logits - logits.mean(-1, keepdim=True)) / n
+    return affine(p, join(weights @ v), "o")
+
+
 def linear_attention(p, x, causal):
     q, k, v = (split(affine(p, x, name)) for name in "qkv")
     weights = (F.elu(q) + 1) @ (F.elu(k) + 1).mT * seen(causal)
@@ -529,6 +536,19 @@ def test_a_feature_map_agrees(name, causal):
         return affine(p, join(weights @ v / (weights.sum(-1, keepdim=True) + 1e-6)), "o")
 
     agree(twin, "linear_attention", causal, feature_map=name)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("scale", ["root_width", "mean", "learned"])
+def test_a_scale_of_simpletron_agrees(scale, causal):
+    def twin(p, x, causal):
+        y = split(simpletron(p, x, causal))
+        count = seen(causal).sum(-1, keepdim=True)
+        factors = {"root_width": (d // H) ** -0.5, "mean": count**-0.5}
+        factors["learned"] = p["scale"][:, None, None] if scale == "learned" else None
+        return affine(p, join(y * factors[scale]), "o")
+
+    agree(twin, "simpletron", causal, scale=scale, output=True)
 
 
 def close(a, b, name, tolerance=1e-9):

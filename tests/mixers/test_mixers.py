@@ -246,6 +246,8 @@ def test_other_refusals():
         mixers.build("gla", width=4, heads=4, causal=True)
     with pytest.raises(UserError, match="prefix_scale"):
         mixers.build("simpletron", width=4, causal=True, prefix_scale="none")
+    with pytest.raises(UserError, match="scale"):
+        mixers.build("simpletron:scale=half", width=4)
     with pytest.raises(UserError, match="prefix_scale"):
         mixers.build("simpletron", width=4, prefix_scale="max_len")
     with pytest.raises(UserError, match="conv"):

@@ -40,6 +40,19 @@ def test_a_window_as_long_as_the_text_is_attention(case):
 
 
 @given(case=sizes)
+def test_first_order_is_what_attention_is_for_small_logits(case):
+    """Where logits are half as large, the two differ by a quarter (two tokens: an eighth)."""
+    attention, params, x = build("attention", case)
+    tangent, _, _ = build("first_order", case)
+
+    def apart(t):
+        at = {**params, "q": {name: t * a for name, a in params["q"].items()}}
+        return abs(to_numpy(tangent(at, x)[0] - attention(at, x)[0])).max()
+
+    assert apart(2.0**-8) <= apart(2.0**-7) / 3.5 + 1e-14
+
+
+@given(case=sizes)
 def test_a_window_of_one_token_is_its_value(case):
     q, k, v = qkv(case)
     for causal in (False, True):

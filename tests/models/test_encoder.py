@@ -115,6 +115,18 @@ def test_gradient_of_every_option(d_ff, positions, masked):
     require_gradient(model, make_batch([4, 2, 1], 4, seed=1), seed=4)
 
 
+AFTER = {"norm": "after", "types": 2, "eps": 1e-12}
+
+
+@pytest.mark.parametrize("mixer", ["attention", "summation", "tssa"])
+def test_gradient_with_the_norm_after(mixer):
+    """The vector of the second token type is never read."""
+    unused = {f"blocks.{i}.mixer.k.b" for i in range(2)} if mixer == "attention" else ()
+    require_gradient(classifier(mixer, AFTER), make_batch([5, 2, 0], 5, seed=3), 2, unused)
+    model = classifier(mixer, AFTER, pooling="first")
+    require_gradient(model, make_batch([5, 2, 1], 5, seed=3), 2, unused)
+
+
 @pytest.mark.parametrize("mixer", SOME)
 def test_gradient_of_the_reader(mixer):
     model = EncoderReader(mixer, V, D, N, layers=2, heads=2, causal=True)
@@ -172,10 +184,12 @@ def test_gradient_of_the_input_with_padding(positions):
 
 
 @pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize("mixer", ALL)
-def test_alone_as_in_a_batch(mixer, left):
+@pytest.mark.parametrize(
+    ("mixer", "options"), [*((mixer, {}) for mixer in ALL), ("attention", AFTER)]
+)
+def test_alone_as_in_a_batch(mixer, options, left):
     """Positions count real tokens, so padding on either side says nothing, NaN in it neither."""
-    model = classifier(mixer)
+    model = classifier(mixer, options)
     params = parameters(model)
     batch = make_batch([6, 3, 1, 0], 8, left=left)
     batch["ids"][batch["mask"]] %= V - 1
@@ -229,7 +243,8 @@ def model_and_batch(kind, mixer):
     """One of the three models and five examples for it."""
     rng = np.random.default_rng(0)
     if kind == "classifier":
-        model, batch = classifier(mixer, dropout=0.2), make_batch([5, 1, 4, 0, 3], 5)
+        options = AFTER if mixer == "tssa" else {}
+        model, batch = classifier(mixer, options, dropout=0.2), make_batch([5, 1, 4, 0, 3], 5)
         return model, batch | model.noise(rng, batch)
     if kind == "reader":
         batch = {"ids": rng.integers(0, V, (5, 6)), "places": rng.integers(0, 6, (5, 1))}

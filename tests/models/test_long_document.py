@@ -113,6 +113,15 @@ def test_chunks_cover_the_document_and_keep_places(n, period, size):
 # The model
 
 
+def test_contributions_add_up_to_the_features():
+    model = LongDocumentClassifier(V, d, C, 8, chunk=4)
+    params, batch = parameters(model), documents(2, 30)
+    batch["mask"] = None
+    features, _ = model.features(params, batch["ids"], None)
+    added = model.contributions(params, batch["ids"]).sum(axis=1)
+    np.testing.assert_allclose(host(added), host(features), rtol=1e-12)
+
+
 @pytest.mark.parametrize("chunk", (1, 3, 7, 100, None))
 @pytest.mark.parametrize("threads", (1, 2, 3) if XP is np else (1,))
 @pytest.mark.parametrize("pooling", ("sum", "sqrt", "mean"))

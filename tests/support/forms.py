@@ -28,6 +28,7 @@ from minisum.fast import (
 from minisum.fast.cuda import attention, losses
 from minisum.normal import normal_cdf
 from minisum.ops.embedding import add_rows
+from minisum.ops.linear import add_scaled, sum_leading
 from minisum.ops.losses import score_targets
 from minisum.ops.running import cumsum
 
@@ -38,9 +39,11 @@ PLACE = XP.__name__
 DISPATCHED = {name: getattr(ops, name) for name in FORMS if name in ops.__all__} | {
     "add_rows": add_rows,
     "adam_update": optim.adam_update,
+    "add_scaled": add_scaled,
     "cumsum": cumsum,
     "normal_cdf": normal_cdf,
     "score_targets": score_targets,
+    "sum_leading": sum_leading,
     "unit_triangular_solve": chunked_delta_rule.unit_triangular_solve,
 }
 

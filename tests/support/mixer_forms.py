@@ -22,6 +22,9 @@ FORMS += [
     ("summation", {"causal": True, "two_layer": False}),
     ("summation", {"causal": False, "two_layer": True}),
     ("simpletron", {"causal": True, "prefix_scale": "max_len"}),
+    ("simpletron", {"causal": True, "scale": "mean", "output": True}),
+    ("simpletron", {"causal": False, "scale": "root_width", "output": True}),
+    ("simpletron", {"causal": False, "scale": "learned"}),
     ("attention", {"causal": True, "head_width": 3}),
     *(
         ("linear_attention", {"causal": causal, "feature_map": name})

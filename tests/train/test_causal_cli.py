@@ -22,7 +22,7 @@ from data.sets.cleaning import wikitext_articles  # noqa: E402
 from data.windows import PackedWindows, RowWindows  # noqa: E402
 from minisum.errors import UserError  # noqa: E402
 from minisum.text.batches import Ragged  # noqa: E402
-from train import causal  # noqa: E402
+from train import causal, write  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--width", "16", "--heads", "2", "--layers", "2", "--max-len", "16", "--vocab-size", "290",
@@ -235,6 +235,29 @@ def test_wrong_flags_end_in_one_sentence(flags, message, capsys, tmp_path, monke
     printed, error = capsys.readouterr()
     assert message in error and error.count("\n") == 1
     assert not printed and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, good, bad",
+    [
+        ("tokens", [0, 2**63 - 1], [-1, 2**63]),
+        ("temperature", [0.0, 1e308], [-0.1, math.inf, math.nan]),
+        ("top-k", [1, 9], [0, -1]),
+        ("top-p", [1e-9, 1.0], [0.0, 1.1, math.nan]),
+        ("samples", [1, 99], [0, -1]),
+        ("seed", [0, 2**70], [-1]),
+    ],
+)
+def test_the_bounds_of_writing(name, good, bad):
+    def check(value):
+        flags = ["--generate", "", "--out", "run", f"--{name}={value}"]
+        write.check(write.parser().parse_args(flags))
+
+    for value in good:
+        check(value)
+    for value in bad:
+        with pytest.raises(UserError, match=f"--{name} "):
+            check(value)
 
 
 def test_documents_from_a_table(tmp_path):

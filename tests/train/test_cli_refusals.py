@@ -142,10 +142,16 @@ def test_damaged_config(capsys, tmp_path, content):
     refused(capsys, "--predict", tmp_path)
 
 
-def test_wrong_types_in_config(capsys, straight, tmp_path):
+@pytest.mark.parametrize(
+    "changed",
+    [{"width": "8"}, {"width": 8.0}, {"width": True}, {"width": None}, {"lr": 10**400},
+     {"lr": "1"}, {"unmasked": 1}, {"mixer": None}],
+)  # fmt: skip
+def test_wrong_types_in_config(capsys, straight, tmp_path, changed):
     shutil.copy(straight / "config.json", tmp_path)
-    tiny_runs.edit(tmp_path / "config.json", width="8")
-    assert "wrong type" in refused(capsys, "--resume", "--out", tmp_path)
+    tiny_runs.edit(tmp_path / "config.json", **changed)
+    said = refused(capsys, "--resume", "--out", tmp_path)
+    assert "wrong type" in said or "is not the config.json of such a run" in said
 
 
 def test_two_runs_on_one_folder(capsys, corpus, tmp_path):

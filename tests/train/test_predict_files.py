@@ -141,9 +141,9 @@ def test_the_likeliest_classes_of_plain_lines(straight):
 def test_what_a_first_line_shows(line, kind):
     if kind is None:
         with pytest.raises(UserError, match="say which with --format lines or"):
-            guess(line.encode() + b"\n", "text")
+            guess(line + "\n", "text")
     else:
-        assert guess(b"\xef\xbb\xbf" + line.encode() + b"\n", "text") == kind
+        assert guess(line + "\n", "text") == kind
 
 
 def test_what_has_no_meaning(capsys, straight):

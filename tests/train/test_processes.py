@@ -99,7 +99,7 @@ def test_killed_again_and_again(corpus, tmp_path, how):
     MINISUM_KILLS says how many kills there shall be.
     """
     rng = random.Random(how)
-    arguments = ["--data", corpus, *SETTINGS, "--epochs", 6, "--save-every", 0]
+    arguments = ["--data", corpus, *SETTINGS, "--epochs", 3, "--save-every", 0]
     assert done(started(how, 2, *arguments, "--out", tmp_path / "straight"))[0] == 0
     kills = runs = 0
     while kills < int(os.environ.get("MINISUM_KILLS", "2")):

@@ -88,6 +88,16 @@ def test_lines_between_epochs_change_no_bit(corpus, straight, tmp_path):
     assert again[: len(lines)] == lines and again[-1]["step"] == 3 * an_epoch
     drawn = (out / "curves.svg").read_text()
     assert drawn == learning_curves(out / "metrics.jsonl") and drawn.count("<polyline") == 5
+    # Killed after the result, before its pictures.
+    (out / "curves.svg").unlink()
+    (out / "confusion.png").unlink(missing_ok=True)
+    before = files_of(out)
+    assert call("--resume", "--out", out) == 0
+    assert files_of(out).keys() - before.keys() >= {"curves.svg"}
+    assert (out / "curves.svg").read_text() == drawn
+    (out / "curves.svg").write_text("<svg/>")
+    assert call("--resume", "--out", out) == 0
+    assert (out / "curves.svg").read_text() == drawn
 
 
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links")

@@ -76,6 +76,24 @@ def test_an_empty_folder_is_removed_and_a_used_one_stays(tmp_path):
     assert (tmp_path / "c" / "file").exists()
 
 
+@posix
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    """Of the folder and its cells; nothing that a link leads to."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    left = [run / "a.json.9.tmp", run / "cells" / "b.json.9.tmp"]
+    kept = [run / "a.json", run / "cells" / "b.json", run / "runs" / "c.tmp", other / "d.tmp"]
+    for path in (*left, *kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    with files.claimed(run):
+        assert not any(map(Path.exists, left)) and all(map(Path.exists, kept))
+    shutil.rmtree(run / "cells")
+    (run / "cells").symlink_to(other)
+    with pytest.raises(UserError, match="is a link"), files.claimed(run):
+        pass
+    assert kept[-1].exists()
+
+
 def tree(folder):
     return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 

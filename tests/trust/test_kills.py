@@ -156,7 +156,7 @@ def test_killed_again_and_again(place, tmp_path):
         while True:
             tag = f"{uuid.uuid4()}"
             process = begin(name, every[name], out, place, tag)
-            process.join(rng.uniform(0, 1.3 * seconds[name]))
+            process.join(rng.uniform(0, seconds[name]))
             alive = process.exitcode is None
             if alive:
                 with contextlib.suppress(ProcessLookupError):
@@ -180,7 +180,7 @@ def said(place, tag):
 
 
 def assert_same(found, expected, name):
-    assert set(found) == set(expected), name
+    assert set(found) == set(expected), (name, set(found) ^ set(expected))
     for file in expected:
         if ON_HOST:
             assert found[file] == expected[file], (name, file)

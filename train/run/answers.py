@@ -10,7 +10,8 @@ import json
 import re
 import sys
 
-from data.reading.columns import LABEL_NAMES, TEXT_NAMES, find_text_column, read_text
+from data.reading.cells import read_text
+from data.reading.columns import LABEL_NAMES, TEXT_NAMES, find_text_column
 from data.reading.rows import MAX_LINE_BYTES, file_kind, read_lines, read_rows
 from minisum.errors import UserError, visible
 from train.run.report import emit
@@ -56,7 +57,8 @@ def answer_texts(run, chosen):
             yield found
 
     kind, first = kind_of(chosen, column)
-    if kind == "lines" and chosen["data"] is None and chosen["write"] is None:
+    written = any(chosen[name] is not None for name in ("data", "write", "encoding"))
+    if kind == "lines" and not written:
         answer_lines(classify, run.batch_size, first)
         return
     rows, where = opened(chosen, kind, first)
@@ -91,19 +93,21 @@ def kind_of(chosen, column=None, table=False):
     """
     if chosen["data"] is not None:
         kind = file_kind(chosen["data"])[0][1:] if chosen["format"] is None else chosen["format"]
-        return "lines" if kind == "txt" else kind, b""
+        return "lines" if kind == "txt" and not chosen["separator"] else kind, b""
     require_streams("reading from the terminal" if table else "type a text and press Enter")
     if chosen["format"]:
         return chosen["format"], b""
     if sys.stdin.isatty() and not table:
         return "lines", b""
     first = sys.stdin.buffer.readline(MAX_LINE_BYTES + 1)
-    return guess(first, column, table), first
+    if chosen["separator"]:
+        return "csv", first
+    return guess(first.decode(chosen["encoding"] or "utf-8-sig", "replace"), column, table), first
 
 
 def guess(first, column, table=False):
-    """The format that a first line (bytes) shows. UserError if it could be two."""
-    line = first.decode("utf-8-sig", "replace").strip()
+    """The format that a first line shows. UserError if it could be two."""
+    line = first.strip()
     tab = "tsv" if "\t" in line else "csv"
     if table:
         return "jsonl" if line.startswith("{") else tab
@@ -137,14 +141,14 @@ def json_object(line):
 def opened(chosen, kind, first):
     """(rows, what errors call them). A line of text is a row with the column "text"."""
     suffix = ".txt" if kind == "lines" else f".{kind}"
-    path = chosen["data"]
+    path, form = chosen["data"], {name: chosen[name] for name in ("separator", "encoding")}
     if path is None:
         lines = iter(lambda: sys.stdin.buffer.readline(MAX_LINE_BYTES + 1), b"")
         lines = itertools.chain([first] if first else [], lines)
-        return read_lines(lines, suffix, STANDARD_INPUT), STANDARD_INPUT
+        return read_lines(lines, suffix, STANDARD_INPUT, **form), STANDARD_INPUT
     if chosen["format"] is None:
-        return read_rows(path), path
-    return read_lines(open(path, "rb"), suffix, path), path  # noqa: SIM115 (read to its end)
+        return read_rows(path, **form), path
+    return read_lines(open(path, "rb"), suffix, path, **form), path  # noqa: SIM115 (read to its end)
 
 
 def write_answers(rows, answer, batch_size, text_column, style=None):

@@ -46,9 +46,12 @@ class Lines:
             run.clock = time.perf_counter()
 
 
-def draw(folder):
-    """Draw metrics.jsonl as curves.svg, once the result is safe."""
-    files.write_text(folder.path / "curves.svg", learning_curves(folder.metrics))
+def draw(folder, task):
+    """Draw a finished run, curves.svg last: with another one, a kill has left pictures undrawn."""
+    path, curves = folder.path / "curves.svg", learning_curves(folder.metrics)
+    if not path.is_file() or files.read_bytes(path, files.JSON_BYTES) != curves.encode():
+        task.draw(folder.path)
+        files.write_text(path, curves)
 
 
 def mark_latest(path):

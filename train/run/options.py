@@ -89,6 +89,7 @@ POSITIVE = {"above": 0, "metavar": "X"}
 NAME = {"metavar": "NAME"}
 LIST = {"type": names, "metavar": "A,B,C"}
 FILE = {"type": file_path, "metavar": "FILE"}
+RECIPES = ("default", "published", "finetune")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ class Config(Settings):
     heads: int = option(4, "attention heads", "model", **LAYERS)
     dropout: float = option(0.5, "dropout rate", "model", **RATE)
 
-    recipe: str = option("default", "set of defaults", choices=("default", "published"))
+    recipe: str = option("default", "set of defaults", choices=RECIPES[:2])
     epochs: int = option(20, "passes over the training rows", **N)
     batch_size: int = option(64, "examples a step", **N)
     lr: float = option(1e-3, "learning rate of Adam", **POSITIVE)
@@ -179,19 +180,10 @@ class Config(Settings):
         None, "steps between validations in metrics.jsonl; the best epoch is kept", "running", **N
     )
 
-    # flags that describe --data FILE, and mean nothing without it
-    WITH_DATA = ()
-
     def __post_init__(self):
         for field in dataclasses.fields(self):  # config.json has lists
             if isinstance(value := getattr(self, field.name), list):
                 object.__setattr__(self, field.name, tuple(value))
-
-    def check(self, given=()):
-        super().check(given)
-        for name in self.WITH_DATA:
-            if self.data is None and getattr(self, name) is not None:
-                raise UserError(f"{flag(name)} belongs to --data FILE, which is not given")
 
     def source(self):
         """Where the data is: arguments of a loader."""
@@ -203,7 +195,6 @@ class Config(Settings):
 class TextConfig(Config):
     """The settings of a task that reads texts."""
 
-    test_data: str = option(None, "test rows for --data (else cut from it)", "data", **FILE)
     validation: float = option(
         0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
     )
@@ -214,12 +205,8 @@ class TextConfig(Config):
     vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
     max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
 
-    WITH_DATA = ("test_data",)
     # tokens of the vocabulary beside the tokenizer's own
     MORE_TOKENS = 0
-
-    def source(self):
-        return super().source() | {"test_file": self.test_data}
 
     def split(self):
         """How the data is cut: more arguments of a loader."""
@@ -233,6 +220,28 @@ class TextConfig(Config):
             raise UserError(f"--vocab-size {self.vocab_size}: {kind} needs at least {least}")
         if "validation" in given and self.select == "test":
             raise UserError("--validation has no meaning with --select test: leave one out")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitConfig(TextConfig):
+    """The settings of a task whose texts a pretrained encoder can read."""
+
+    init_from: str = option(
+        None, "begin with the BERT-type encoder in FOLDER: its model.safetensors, config.json and "
+        "tokenizer.json (implies --recipe finetune)", "model", type=file_path, metavar="FOLDER",
+    )  # fmt: skip
+    attention_init: str = option(
+        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
+        "smaller", "model", choices=("glorot", "keras"),
+    )  # fmt: skip
+    recipe: str = changed(TextConfig, "recipe", "default", choices=RECIPES)
+
+    DECIDED = ("width", "heads", "tokenizer", "vocab_size")  # by that encoder
+
+    def check(self, given=()):
+        super().check(given)
+        if self.init_from is not None:
+            refuse(self.DECIDED, given, "the encoder of --init-from decides it")
 
 
 class LayerPattern:
@@ -317,31 +326,19 @@ def add_flag(group, field):
         switch = argparse.BooleanOptionalAction
         group.add_argument(flag(field.name), action=switch, help=about["help"])
         return
-    kind, choices, metavar = (
-        about.get("type", field.type),
-        about.get("choices"),
-        about.get("metavar"),
-    )
-    told = about["help"]
+    kind, told = about.get("type", field.type), about["help"]
+    choices, metavar = about.get("choices"), about.get("metavar")
     if choices and metavar is None and len(",".join(choices)) > 50:
         metavar, told = "NAME", f"{told}: {', '.join(choices)}"
     default = "" if field.default is None else f" (default: {field.default})"
-    group.add_argument(
-        flag(field.name),
-        type=utf8 if kind is str else kind,
-        choices=choices,
-        metavar=metavar,
-        help=told.replace("%", "%%") + default,
-    )
+    limits = {"choices": choices, "metavar": metavar, "help": told.replace("%", "%%") + default}
+    group.add_argument(flag(field.name), type=utf8 if kind is str else kind, **limits)
 
 
 def describe_recipes(config_class):
     lines = []
     for recipe, values in config_class.RECIPES.items():
-        flags = " ".join(
-            flag(name) if value is True else f"{flag(name)} {value}"
-            for name, value in values.items()
-        )
+        flags = " ".join(flag(n) if v is True else f"{flag(n)} {v}" for n, v in values.items())
         if flags:
             lines.append(f"--recipe {recipe} means: {flags}. Flags given with it take precedence.")
     return " ".join(lines)
@@ -387,8 +384,8 @@ class Parser(argparse.ArgumentParser):
 
 def from_flags(config_class, given):
     """Build and check the config: class defaults, changed by the recipe, changed by `given`."""
-    recipe = given.get("recipe", "default")
-    config = config_class(**{**config_class.RECIPES[recipe], **given})
+    recipe = given.get("recipe", "finetune" if given.get("init_from") else "default")
+    config = config_class(**{**config_class.RECIPES[recipe], **given, "recipe": recipe})
     if config.data is not None and "dataset" in given:
         raise UserError("--dataset and --data exclude each other: name one corpus")
     config.check(given)
@@ -399,7 +396,7 @@ def from_flags(config_class, given):
 # data is, its SHA-256 decides, wherever it is.
 FREE_ON_RESUME = {
     "epochs", "patience", "threads", "save_every", "log_every", "eval_every", "data", "test_data",
-    "sample",
+    "val_data", "separator", "encoding", "sample",
 }  # fmt: skip
 
 

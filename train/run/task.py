@@ -13,7 +13,7 @@ import numpy as np
 
 from minisum.checkpoint import TOKENIZER
 from minisum.text import batches
-from minisum.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from minisum.text.tokenizer import save_tokenizer
 from train.run.options import Config
 
 
@@ -25,11 +25,11 @@ class Task:
     description: str  # for --help
     predict = None  # a static method: (minisum.runs.Run, flags given for it by name) -> None
     predict_help: str
-    predict_flags = ("data", "format")
+    predict_flags = ("data", "separator", "encoding", "format")
     config: Config
     dataset: str
     data_sha256: str
-    tokenizer = None
+    tokenizer = pretrained = None
     train_size: int  # examples
     metric: str  # the key of `evaluate` that chooses the epoch
     higher_is_better: bool
@@ -42,10 +42,12 @@ class Task:
     def load(cls, config, folder, resume):
         """The task of `config` with its data. On resuming, the tokenizer is the RunFolder's."""
 
-    def __init__(self, config, data, tokenizer=None):
+    def __init__(self, config, data, tokenizer=None, pretrained=None):
         self.config, self.dataset, self.data_sha256 = config, data.name, data.sha256
         if tokenizer is not None:
             self.tokenizer, self.vocab = tokenizer, tokenizer.get_vocab_size()
+        if pretrained is not None:
+            self.pretrained, self.vocab = pretrained, pretrained.sizes["vocab"]
 
     @cached_property
     def model(self):
@@ -120,10 +122,3 @@ class Task:
     def resolve(config):
         """The config with the defaults that depend on the mixer filled in."""
         return config
-
-
-def tokenizer_of(config, folder, resume, texts, read=load_tokenizer, make=train_tokenizer):
-    """The tokenizer of a run: read from its folder on resuming, else made of the training texts."""
-    if resume and folder.tokenizer.exists():
-        return read(folder.tokenizer)
-    return make(texts, config.tokenizer, config.vocab_size)

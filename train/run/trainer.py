@@ -37,6 +37,8 @@ class Trainer:
             machine.use_gpu(group.rank)
         self.xp = machine.backend_in(config.backend, config.precision)
         initial = task.model.init(np.random.default_rng([config.seed, 0]))
+        if task.pretrained:
+            initial = task.pretrained.fill(initial, config.mixer)
         self.params = Params.from_arrays(initial, xp=self.xp)
         self.grads = self.params.zeros_like()
         threads = config.threads if self.xp is np else None

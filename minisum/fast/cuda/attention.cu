@@ -13,11 +13,17 @@ template <int D> constexpr int TILE = D > 64 ? 32 : 64;
 
 enum { FLOAT32, TF32, BF16 };
 
+// Eights of scores that are made side by side on the way back: as many as there are registers for.
+template <int P> constexpr int SIDE = P == BF16 ? 4 : 2;
+
 __device__ unsigned tf32(float x) {
     unsigned bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
     return bits;
 }
+
+// The bits of a float that TF32 has, rounded towards zero.
+__device__ unsigned leading(float x) { return __float_as_uint(x) & 0xffffe000; }
 
 __device__ unsigned two_bf16(float low, float high) {
     unsigned bits;
@@ -51,7 +57,8 @@ struct Left {
             bits[0] = two_bf16(a, b), bits[1] = two_bf16(below_a, below_b);
         } else {
             const float order[4] = {a, below_a, b, below_b};
-            for (int i = 0; i < 4; ++i) bits[i] = P == TF32 ? tf32(order[i]) : __float_as_uint(order[i]);
+            for (int i = 0; i < 4; ++i)
+                bits[i] = P == TF32 ? tf32(order[i]) : __float_as_uint(order[i]);
         }
     }
 };
@@ -61,18 +68,18 @@ template <int P>
 __device__ void multiply(float* c, const Left<P>& left, float x, float y) {
     if constexpr (P == BF16) {
         multiply_bf16(c, left.bits, two_bf16(x, y));
-    } else if constexpr (P == TF32) {
-        const unsigned right[2] = {tf32(x), tf32(y)};
+    } else if constexpr (P == TF32) {  // `read_tile` has rounded them
+        const unsigned right[2] = {__float_as_uint(x), __float_as_uint(y)};
         multiply_tf32(c, left.bits, right);
     } else {
-        unsigned large[4], small[4], right[2] = {tf32(x), tf32(y)};
+        unsigned large[4], small[4];
         for (int i = 0; i < 4; ++i) {
-            float whole = __uint_as_float(left.bits[i]);
-            large[i] = tf32(whole);
-            small[i] = tf32(whole - __uint_as_float(large[i]));
+            large[i] = leading(__uint_as_float(left.bits[i]));
+            small[i] = __float_as_uint(__uint_as_float(left.bits[i]) - __uint_as_float(large[i]));
         }
-        const unsigned rest[2] = {tf32(x - __uint_as_float(right[0])),
-                                  tf32(y - __uint_as_float(right[1]))};
+        const unsigned right[2] = {leading(x), leading(y)};
+        const unsigned rest[2] = {__float_as_uint(x - __uint_as_float(right[0])),
+                                  __float_as_uint(y - __uint_as_float(right[1]))};
         multiply_tf32(c, small, right);
         multiply_tf32(c, large, rest);
         multiply_tf32(c, large, right);
@@ -106,26 +113,35 @@ __device__ void read_rows(Left<P>* rows, const float* x, Tokens tokens, int row)
 }
 
 // Tokens first, first + 1, ... of x into shared memory, zeros for those that do not count.
-template <int D>
+template <int D, int P>
 __device__ void read_tile(float* shared, const float* x, Tokens tokens, int first,
                           const bool* real) {
     for (int i = threadIdx.x; i < TILE<D> * D / 4; i += blockDim.x) {
         int row = i / (D / 4), c = i % (D / 4) * 4, token = first + row;
         Pack<float, 4> four = {};
         if (tokens.has(token, c) && (!real || real[token])) four = read<4>(x + tokens.at(token, c));
+        if constexpr (P == TF32)
+            for (float& number : four.of) number = __uint_as_float(tf32(number));
         write<4>(shared + row * (D + PAD) + c, four);
     }
 }
 
-// rows (16, D) @ (8 tokens of a tile).T: c[0] and c[1] are in row g, columns 2t and 2t + 1, the
-// others in row g + 8.
-template <int D, int P>
-__device__ void scores_of(float* c, const Left<P>* rows, const float* tokens) {
+// rows (16, D) @ (8 N tokens of a tile).T, N times 16 by 8 scores: c[0] and c[1] are in row g,
+// columns 2t and 2t + 1, the others in row g + 8. A product waits for the one before it that adds
+// to the same scores, hence several side by side.
+template <int D, int P, int N>
+__device__ void scores_of(float (*scores)[4], const Left<P>* rows, const float* tokens) {
     int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     const float* own = tokens + g * (D + PAD) + t;
-    c[0] = c[1] = c[2] = c[3] = 0;
     #pragma unroll
-    for (int i = 0; i < D / 8; ++i) multiply<P>(c, rows[i], own[8 * i], own[8 * i + 4]);
+    for (int j = 0; j < N; ++j) scores[j][0] = scores[j][1] = scores[j][2] = scores[j][3] = 0;
+    #pragma unroll
+    for (int i = 0; i < D / 8; ++i)
+        #pragma unroll
+        for (int j = 0; j < N; ++j) {
+            const float* column = own + 8 * j * (D + PAD) + 8 * i;
+            multiply<P>(scores[j], rows[i], column[0], column[4]);
+        }
 }
 
 // sums (16, D) += weights (16, 8), laid out like scores, @ 8 tokens of a tile.
@@ -148,6 +164,8 @@ __device__ void write_rows(float* y, float (*sums)[4], Tokens tokens, int row) {
             if (tokens.has(token, c)) y[tokens.at(token, c)] = sums[i][j];
         }
 }
+
+__device__ float minus_infinity() { return -__int_as_float(0x7f800000); }
 
 // Over the four threads that have parts of the same rows.
 __device__ float row_max(float x) {
@@ -174,28 +192,28 @@ attention_forward(const T* q, const T* k, const T* v, const bool* mask, T* y, T*
     Left<P> queries[D / 8];
     read_rows<D, P>(queries, q, asking, row);
     float sums[D / 8][4] = {}, top[2], sum[2] = {};
-    top[0] = top[1] = -__int_as_float(0x7f800000);
+    top[0] = top[1] = minus_infinity();
     const int seen = causal ? min(m, first + ROWS * WARPS + m - n) : m;
     for (int start = 0; start < seen; start += TILE<D>) {
         __syncthreads();
-        read_tile<D>(keys, k, asked, start, real);
-        read_tile<D>(values, v, asked, start, real);
+        read_tile<D, P>(keys, k, asked, start, real);
+        read_tile<D, P>(values, v, asked, start, real);
         __syncthreads();
         float scores[TILE<D> / 8][4], before[2] = {top[0], top[1]};
+        scores_of<D, P, TILE<D> / 8>(scores, queries, keys);
         #pragma unroll
         for (int j = 0; j < TILE<D> / 8; ++j) {
-            scores_of<D, P>(scores[j], queries, keys + 8 * j * (D + PAD));
             for (int i = 0; i < 4; ++i) {
                 int key = start + 8 * j + 2 * t + i % 2, last = row + i / 2 * 8 + m - n;
                 bool visible = key < m && (!causal || key <= last) && (!real || real[key]);
-                scores[j][i] = visible ? scores[j][i] * (scale * LOG2E) : -__int_as_float(0x7f800000);
+                scores[j][i] = visible ? scores[j][i] * (scale * LOG2E) : minus_infinity();
                 top[i / 2] = fmaxf(top[i / 2], scores[j][i]);
             }
         }
         float base[2];
         for (int r = 0; r < 2; ++r) {
             top[r] = row_max(top[r]);
-            base[r] = top[r] == -__int_as_float(0x7f800000) ? 0 : top[r];
+            base[r] = top[r] == minus_infinity() ? 0 : top[r];
             float shrink = exp2f(before[r] - base[r]);
             sum[r] *= shrink;
             #pragma unroll
@@ -251,21 +269,23 @@ attention_dq(const T* q, const T* k, const T* v, const bool* mask, const T* y, c
     const int seen = causal ? min(m, first + ROWS * WARPS + m - n) : m;
     for (int start = 0; start < seen; start += TILE<D>) {
         __syncthreads();
-        read_tile<D>(keys, k, asked, start, real);
-        read_tile<D>(values, v, asked, start, real);
+        read_tile<D, P>(keys, k, asked, start, real);
+        read_tile<D, P>(values, v, asked, start, real);
         __syncthreads();
-        #pragma unroll
-        for (int j = 0; j < TILE<D> / 8; ++j) {
-            float p[4], ds[4];
-            scores_of<D, P>(p, queries, keys + 8 * j * (D + PAD));
-            scores_of<D, P>(ds, gradients, values + 8 * j * (D + PAD));
-            for (int i = 0; i < 4; ++i) {
-                int key = start + 8 * j + 2 * t + i % 2, last = row + i / 2 * 8 + m - n;
-                bool visible = key < m && (!causal || key <= last) && (!real || real[key]);
-                p[i] = exp2f(p[i] * (scale * LOG2E) - log[i / 2]);
-                ds[i] = visible ? scale * p[i] * (ds[i] - along[i / 2]) : 0;
+        for (int part = 0; part < TILE<D>; part += 8 * SIDE<P>) {
+            float p[SIDE<P>][4], ds[SIDE<P>][4];
+            scores_of<D, P, SIDE<P>>(p, queries, keys + part * (D + PAD));
+            scores_of<D, P, SIDE<P>>(ds, gradients, values + part * (D + PAD));
+            #pragma unroll
+            for (int j = 0; j < SIDE<P>; ++j) {
+                for (int i = 0; i < 4; ++i) {
+                    int key = start + part + 8 * j + 2 * t + i % 2, last = row + i / 2 * 8 + m - n;
+                    bool visible = key < m && (!causal || key <= last) && (!real || real[key]);
+                    float weight = exp2f(p[j][i] * (scale * LOG2E) - log[i / 2]);
+                    ds[j][i] = visible ? scale * weight * (ds[j][i] - along[i / 2]) : 0;
+                }
+                add_weighted<D, P>(sums, ds[j], keys + (part + 8 * j) * (D + PAD));
             }
-            add_weighted<D, P>(sums, ds, keys + 8 * j * (D + PAD));
         }
     }
     write_rows<D>(dq, sums, asking, row);
@@ -293,27 +313,30 @@ attention_dkv(const T* q, const T* k, const T* v, const bool* mask, const T* dy,
     const int blind = causal ? max(0, first - (m - n)) / TILE<D> * TILE<D> : 0;
     for (int start = blind; start < n; start += TILE<D>) {
         __syncthreads();
-        read_tile<D>(queries, q, asking, start, nullptr);
-        read_tile<D>(gradients, dy, asking, start, nullptr);
+        read_tile<D, P>(queries, q, asking, start, nullptr);
+        read_tile<D, P>(gradients, dy, asking, start, nullptr);
         for (int i = threadIdx.x; i < TILE<D>; i += blockDim.x) {
             long long place = ((long long)text * H + head) * n + start + i;
             log[i] = start + i < n ? logs[place] * LOG2E : 0;
             along[i] = start + i < n ? inner[place] : 0;
         }
         __syncthreads();
-        #pragma unroll
-        for (int j = 0; j < TILE<D> / 8; ++j) {
-            float p[4], ds[4];
-            scores_of<D, P>(p, keys, queries + 8 * j * (D + PAD));
-            scores_of<D, P>(ds, values, gradients + 8 * j * (D + PAD));
-            for (int i = 0; i < 4; ++i) {
-                int own = 8 * j + 2 * t + i % 2, query = start + own, key = row + i / 2 * 8;
-                bool visible = query < n && counts[i / 2] && (!causal || key <= query + m - n);
-                p[i] = visible ? exp2f(p[i] * (scale * LOG2E) - log[own]) : 0;
-                ds[i] = visible ? scale * p[i] * (ds[i] - along[own]) : 0;
+        for (int part = 0; part < TILE<D>; part += 8 * SIDE<P>) {
+            float p[SIDE<P>][4], ds[SIDE<P>][4];
+            scores_of<D, P, SIDE<P>>(p, keys, queries + part * (D + PAD));
+            scores_of<D, P, SIDE<P>>(ds, values, gradients + part * (D + PAD));
+            #pragma unroll
+            for (int j = 0; j < SIDE<P>; ++j) {
+                for (int i = 0; i < 4; ++i) {
+                    int own = part + 8 * j + 2 * t + i % 2, query = start + own;
+                    int key = row + i / 2 * 8;
+                    bool visible = query < n && counts[i / 2] && (!causal || key <= query + m - n);
+                    p[j][i] = visible ? exp2f(p[j][i] * (scale * LOG2E) - log[own]) : 0;
+                    ds[j][i] = visible ? scale * p[j][i] * (ds[j][i] - along[own]) : 0;
+                }
+                add_weighted<D, P>(dvalues, p[j], gradients + (part + 8 * j) * (D + PAD));
+                add_weighted<D, P>(dkeys, ds[j], queries + (part + 8 * j) * (D + PAD));
             }
-            add_weighted<D, P>(dvalues, p, gradients + 8 * j * (D + PAD));
-            add_weighted<D, P>(dkeys, ds, queries + 8 * j * (D + PAD));
         }
     }
     write_rows<D>(dk, dkeys, asked, row);

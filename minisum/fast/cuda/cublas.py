@@ -53,42 +53,54 @@ def prepare(stream):
     _check(library.cublasSetWorkspace_v2(handle, c_void_p(workspace.ptr), size))
 
 
-def product(a, b, out=None):
-    """a @ b of CuPy arrays (..., m, k) and (..., k, n), in `out` if given (without gaps).
+def takes(a, b):
+    """Whether their product is another than CuPy's."""
+    types = {a.dtype.char, b.dtype.char}
+    chosen = "H" in types or (precision.chosen != "float32" and types == {"f"})
+    return chosen and a.shape[:-2] == b.shape[:-2]
 
-    Of float32 in the precision that `precision` names. NotImplementedError unless both are float32
-    or both float64 and have the same leading axes.
+
+def product(a, b, out=None, add=False):
+    """a @ b of CuPy arrays (..., m, k) and (..., k, n), in `out` (without gaps) or added to it.
+
+    Of float32 in the precision that is chosen, and float32 of bfloat16, which is uint16 here.
+    NotImplementedError for other types than these and float64, and for other leading axes.
     """
     import cupy
 
     library, handle, _ = _cublas()
     lead, (m, k), n = a.shape[:-2], a.shape[-2:], b.shape[-1]
-    if a.dtype != b.dtype or a.dtype.char not in "fd" or b.shape[:-1] != (*lead, k):
+    types = {a.dtype.char, b.dtype.char}
+    if types not in ({"f"}, {"d"}, {"H"}, {"f", "H"}) or b.shape[:-1] != (*lead, k):
         raise NotImplementedError(f"product of {a.dtype} {a.shape} and {b.dtype} {b.shape}")
-    y = cupy.empty((*lead, m, n), a.dtype) if out is None else out
+    y = cupy.empty((*lead, m, n), "d" if types == {"d"} else "f") if out is None else out
     if not y.size or not k:
-        y[...] = 0
+        y[...] = y if add else 0
         return y
     number, real, way = ctypes.c_double, REAL64, COMPUTE64
-    if a.dtype.char == "f":
+    if types != {"d"}:
         number, real = ctypes.c_float, REAL32
         way = COMPUTE_TF32 if precision.chosen == "tf32" else COMPUTE32
-    (a, a_turned, a_steps), (b, b_turned, b_steps), kind = _readable(a), _readable(b), real
-    if a.dtype.char == "f" and precision.chosen == "bf16":
-        (a, a_steps), (b, b_steps), kind = _rounded(a, a_turned), _rounded(b, b_turned), BFLOAT16
-    one, zero = ctypes.byref(number(1)), ctypes.byref(number(0))
+    read, kind = _readable, real
+    if "H" in types or (types == {"f"} and precision.chosen == "bf16"):
+        read, kind = _rounded, BFLOAT16
+    (a, a_turned, a_steps), (b, b_turned, b_steps) = read(a), read(b)
+    one, beta = ctypes.byref(number(1)), ctypes.byref(number(add))
     # cuBLAS counts down columns: to it a row-major y is y.T = b.T @ a.T.
     factors = (b.data.ptr, kind, *b_steps, a.data.ptr, kind, *a_steps)
     to = (y.data.ptr, real, n, m * n, y.size // (m * n), way, DEFAULT)
     sizes = (b_turned, a_turned, n, m, k)
-    _check(library.cublasGemmStridedBatchedEx(handle, *sizes, one, *factors, zero, *to))
+    _check(library.cublasGemmStridedBatchedEx(handle, *sizes, one, *factors, beta, *to))
     return y
 
 
-def _rounded(x, turned):
-    """What `_readable` gives, in bfloat16, without gaps and in the same order."""
-    bits = precision.to_bfloat16(x.swapaxes(-1, -2) if turned else x)
-    return bits, (bits.shape[-1], math.prod(bits.shape[-2:]))
+def _rounded(x):
+    """`_readable` in bfloat16."""
+    x, turned, steps = _readable(x)
+    if x.dtype.char == "f":  # without gaps, in the same order
+        x = precision.to_bfloat16(x.swapaxes(-1, -2) if turned else x)
+        steps = x.shape[-1], math.prod(x.shape[-2:])
+    return x, turned, steps
 
 
 def _readable(x):

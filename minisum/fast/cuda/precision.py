@@ -9,9 +9,12 @@ Sums are taken in float32 and results are float32. So are parameters, moments, n
 
 from functools import cache
 
+import numpy as np
+
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.fast.cuda import compiling
+from minisum.fast.cuda.passes import one_pass
 
 chosen = "float32"
 
@@ -30,6 +33,12 @@ def has_tensor_cores(xp):
     return int(xp.cuda.Device().compute_capability) >= 80
 
 
+def factor(x):
+    """x as products read it, made once for several of them: bits of bfloat16 if that is chosen."""
+    on_device = array_module(x) is not np
+    return to_bfloat16(x) if chosen == "bf16" and on_device and x.dtype.char == "f" else x
+
+
 def to_bfloat16(x):
     """The nearest bfloat16 of each float32 of x, even ones at a tie, as bits: uint16.
 
@@ -37,10 +46,9 @@ def to_bfloat16(x):
     """
     if not compiling.runs_on(x):
         return plain_to_bfloat16(x)
-    (x,), xp = compiling.contiguous(x), array_module(x)
-    y, K = xp.empty(x.shape, "uint16"), compiling.packing(x.size, x)
-    grid = -(-x.size // (256 * K))
-    compiling.launch("precision.to_bfloat16", (grid,), (256,), x, y, x.size // K, pack=K)
+    (x,) = compiling.contiguous(x)
+    y = array_module(x).empty(x.shape, "uint16")
+    one_pass("to_bfloat16", x, y)
     return y
 
 

@@ -8,9 +8,11 @@ and nothing in it may depend on what the arrays hold.
 
 import contextlib
 
+import numpy as np
+
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.fast.cuda import compiling, cublas, precision
+from minisum.fast.cuda import cublas
 
 # Shapes for which a recording is kept. Steps of yet other shapes run launch by launch.
 MOST = 64
@@ -18,14 +20,21 @@ MOST = 64
 _recording = False
 
 
-def matmul(a, b, out=None):
-    """a @ b. A GPU's work can be recorded with it, and its precision chosen, unlike CuPy's own."""
+def matmul(a, b, out=None, add=False):
+    """a @ b, in `out` if given, or with `add` added to it.
+
+    Of bfloat16, too, as `precision.factor` gives it. A GPU's work can be recorded with it, unlike
+    CuPy's own product.
+    """
     xp = array_module(a)
     if _recording:
-        return cublas.product(a, b, out)
-    if precision.chosen != "float32" and a.shape[:-2] == b.shape[:-2] and compiling.runs_on(a, b):
+        return cublas.product(a, b, out, add)
+    if xp is not np and cublas.takes(a, b):
         cublas.prepare(xp.cuda.get_current_stream())
-        return cublas.product(a, b, out)
+        return cublas.product(a, b, out, add)
+    if add:
+        out += a @ b
+        return out
     return a @ b if out is None else xp.matmul(a, b, out=out)
 
 
@@ -80,6 +89,8 @@ class Recorder:
             with self.stream, own_memory, _recorded(self.stream) as graph:
                 result = compute(*vectors, inputs, *scalars)
         except (UserError, RuntimeError):  # CuPy's and CUDA's refusals are RuntimeErrors
+            return False
+        if not isinstance(result, cupy.ndarray):  # a replay would give this one again
             return False
         places = [held.vector for held in vectors]
 

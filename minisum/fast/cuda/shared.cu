@@ -21,6 +21,12 @@ __device__ void add(T* to, Pack<T, K> pack) {
     for (int k = 0; k < K; ++k) atomicAdd(to + k, pack.of[k]);
 }
 
+// The nearest bfloat16, the upper half of a float32, to even at a tie.
+__device__ unsigned short bfloat16(float x) {
+    unsigned bits = __float_as_uint(x);
+    return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0;
+}
+
 // The sum of every thread's value, in every thread. `shared` holds a number a warp of threads.
 template <typename T>
 __device__ T block_sum(T value, T* shared) {

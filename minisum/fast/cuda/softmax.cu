@@ -31,40 +31,35 @@ __device__ void over_block(T& top, T& sum, T* shared) {
     sum = block_sum(sum * exp(own - top), shared);
 }
 
-// p = softmax(logits + bias), loss = -log p[target]; the loss is zero where the target is ignored.
+// The loss of each row, and dscores = (softmax(scores + bias) - onehot(target)) * scale, 0 where the
+// target is ignored, which may take the place of the scores, or be `rounded` to bfloat16.
 template <typename T, int K>
-__global__ void softmax_loss(const T* logits, const T* bias, const int* targets, T* p, T* losses,
-                             int C, int ignore) {
+__global__ void loss_and_dscores(const T* scores, const T* bias, const int* targets,
+                                 const T* scale, T* losses, T* dscores, unsigned short* rounded,
+                                 int C, int ignore) {
     __shared__ T shared[8];
-    const T* row = logits + (long long)blockIdx.x * C;
-    T* out = p + (long long)blockIdx.x * C;
+    const T* row = scores + (long long)blockIdx.x * C;
     int target = targets[blockIdx.x];
-    // Read before `out` is written, which may be `row`.
+    // Read before dscores are written, which may be the scores.
     T own = target == ignore ? (T)0 : read_logits<1>(row, bias, target).of[0];
     T top = minus_infinity<T>(), sum = 0;
     #pragma unroll 4
     for (int c = threadIdx.x * K; c < C; c += blockDim.x * K)
         add_scores(read_logits<K>(row, bias, c), top, sum);
     over_block(top, sum, shared);
-    T share = 1 / sum;
+    T share = target == ignore ? (T)0 : *scale / sum, one = target == ignore ? (T)0 : *scale;
     #pragma unroll 4
     for (int c = threadIdx.x * K; c < C; c += blockDim.x * K) {
         Pack<T, K> logit = read_logits<K>(row, bias, c);
-        for (int k = 0; k < K; ++k) logit.of[k] = exp(logit.of[k] - top) * share;
-        write<K>(out + c, logit);
+        Pack<unsigned short, K> bits;
+        for (int k = 0; k < K; ++k) {
+            logit.of[k] = exp(logit.of[k] - top) * share - (c + k == target ? one : (T)0);
+            bits.of[k] = bfloat16(logit.of[k]);
+        }
+        if (rounded) write<K>(rounded + (long long)blockIdx.x * C + c, bits);
+        else write<K>(dscores + (long long)blockIdx.x * C + c, logit);
     }
     if (threadIdx.x == 0) losses[blockIdx.x] = target == ignore ? (T)0 : log(sum) + top - own;
-}
-
-template <typename T>
-__global__ void cross_entropy_back(const T* p, const int* targets, const T* scale, T* dlogits,
-                                   int C, int ignore) {
-    int target = targets[blockIdx.x];
-    T factor = *scale;
-    const T* row = p + (long long)blockIdx.x * C;
-    T* out = dlogits + (long long)blockIdx.x * C;
-    for (int c = threadIdx.x; c < C; c += blockDim.x)
-        out[c] = target == ignore ? (T)0 : (row[c] - (T)(c == target)) * factor;
 }
 
 // Scaled scores of the keys from j on, minus_infinity() where one may not be seen.

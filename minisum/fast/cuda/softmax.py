@@ -4,28 +4,20 @@ from minisum.backend import array_module
 from minisum.fast.cuda.compiling import contiguous, launch, packing, threads_for
 
 
-def softmax_loss(logits, bias, targets, ignore, in_place=False):
-    """(p, losses) of rows logits (N, C) + bias (C) or None: softmax, and -log p[target].
+def loss_and_dscores(scores, bias, targets, ignore, scale, out):
+    """(losses (N), dscores (N, C)) of scores (N, C) + bias (C) or None, in one kernel.
 
-    The loss is 0 where the target is `ignore`. in_place: p takes the place of the logits.
+    dscores = (softmax - onehot(target)) * scale, 0 where the target is `ignore`, in `out`: like the
+    scores, perhaps in their place, or uint16 for bfloat16.
     """
-    xp, (N, C) = array_module(logits), logits.shape
-    logits, bias, targets = contiguous(logits, bias, targets)
-    p, losses = logits if in_place else xp.empty_like(logits), xp.empty(N, logits.dtype)
-    K = packing(C, logits, bias)
-    arguments = logits, bias, targets, p, losses, C, ignore
-    launch("softmax.softmax_loss", (N,), threads_for(C // K), *arguments, pack=K)
-    return p, losses
-
-
-def cross_entropy_back(p, targets, scale, ignore, in_place=False):
-    """(p - onehot(targets)) * scale, 0 in ignored rows. scale: a number, here or on the device"""
-    xp, (N, C) = array_module(p), p.shape
-    p, targets = contiguous(p, targets)
-    scale, dlogits = xp.full((), scale, p.dtype), p if in_place else xp.empty_like(p)
-    arguments = p, targets, scale, dlogits, C, ignore
-    launch("softmax.cross_entropy_back", (N,), threads_for(C), *arguments)
-    return dlogits
+    xp, (N, C) = array_module(scores), scores.shape
+    scores, bias, targets = contiguous(scores, bias, targets)
+    scale, losses = xp.full((), scale, scores.dtype), xp.empty(N, scores.dtype)
+    to = (None, out) if out.dtype.kind == "u" else (out, None)
+    K = packing(C, scores, bias, out)
+    arguments = scores, bias, targets, scale, losses, *to, C, ignore
+    launch("softmax.loss_and_dscores", (N,), threads_for(C // K), *arguments, pack=K)
+    return losses, out
 
 
 def attention_weights(scores, mask, causal, scale):

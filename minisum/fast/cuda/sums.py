@@ -1,0 +1,23 @@
+"""Sums over tokens, in two steps: stretches of them, then the stretches."""
+
+import math
+
+from minisum.backend import array_module
+from minisum.fast.cuda import compiling
+
+STRETCH, MOST_STRETCHES = 256, 65535  # rows of a block; blocks along a grid's second axis
+
+
+def sum_leading(x):
+    """CuPy gives a column to one block of threads: 0.4 ms for (32,768, 256), of which a copy takes
+    0.02 (H200, CuPy 14.2)."""
+    if not compiling.runs_on(x):
+        return NotImplemented
+    (x,) = compiling.contiguous(x)
+    rows, columns = math.prod(x.shape[:-1]), x.shape[-1]
+    stretch = max(STRETCH, -(-rows // MOST_STRETCHES))
+    stretches = max(1, -(-rows // stretch))
+    sums = array_module(x).empty((stretches, columns), x.dtype)
+    grid = -(-columns // 32), stretches
+    compiling.launch("sums.column_sums", grid, (32, 8), x, sums, rows, columns, stretch)
+    return sum_leading(sums) if stretches > 1 else sums[0]

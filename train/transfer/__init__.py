@@ -1,0 +1,1 @@
+"""What pretrained weights are worth after another mixer has taken attention's place."""
