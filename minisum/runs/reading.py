@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minisum import backend, checkpoint
-from minisum.errors import UserError
+from minisum.errors import UserError, did_you_mean
 from minisum.files import read_bytes
 from minisum.params import Params, flatten
 from minisum.runs import schema
@@ -82,7 +82,10 @@ def why_not(path: Path) -> str:
         return f"{path} compares several mixers: choose one of the folders in it ({names})"
     if (path / "config.json").exists():
         return f"{path} has no trained model yet: its first epoch is not done"
-    return f"{path} has no run in it: there is no {checkpoint.BEST}"
+    others = [str(one) for one in path.parent.glob("*/")] if not path.exists() else []
+    return (
+        f"{path} has no run in it: there is no {checkpoint.BEST}{did_you_mean(str(path), others)}"
+    )
 
 
 def read_its_tokenizer(path: Path, spec: dict[str, Any], digest: str) -> Any:

@@ -16,12 +16,12 @@ def checked(tokenizer, path):
     content = json.loads(tokenizer.to_str())
     for part, kind in PARTS.items():
         if (content[part] or {}).get("type") != kind:
-            raise UserError(f"{path} does not cut texts into BERT's word pieces: no {kind} in it.")
+            raise UserError(f"{path} does not cut texts into BERT's word pieces: no {kind} in it")
     # The library would list every number that a vocabulary leaves out.
     if sorted(tokenizer.get_vocab().values()) != list(range(tokenizer.get_vocab_size())):
-        raise UserError(f"{path} does not number its tokens from 0.")
+        raise UserError(f"{path} does not number its tokens from 0")
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if (count := len(tokenizer.encode("").ids)) != 2:
-        raise UserError(f"{path} puts {count} tokens around a text, not BERT's [CLS] and [SEP].")
+        raise UserError(f"{path} puts {count} tokens around a text, not BERT's [CLS] and [SEP]")
     return tokenizer

@@ -98,6 +98,11 @@ def test_a_printed_explanation_is_a_table_that_adds_up(straight):
     assert sum(float(row.rpartition(" ")[2]) for row in rows) == pytest.approx(total, abs=0.01)
 
 
+def test_a_folder_that_is_nearly_called_so_is_offered(straight):
+    with pytest.raises(UserError, match=f"did you mean '{straight}'"):
+        minisum.load(straight.with_name("runn"))
+
+
 def test_one_text_is_not_taken_for_a_list(straight):
     with pytest.raises(UserError, match="a list of texts"):
         minisum.load(straight).predict("meow")

@@ -64,7 +64,7 @@ def test_its_result_is_made_again(run):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--epochs", 4], "after 3 epochs, without the state to go on from: it predicts"),
+        (["--epochs", 4], "after epoch 3, without the state to go on from: it predicts"),
         (["--epochs", 2], "--epochs 2: the run is in epoch 3 already"),
     ],
 )
@@ -86,4 +86,4 @@ def test_a_run_that_patience_stopped_is_not_extended_either(data, tmp_path, caps
     assert done < 9
     assert call("classifier", "--resume", "--out", out) == 0
     assert call("classifier", "--resume", "--out", out, "--patience", 0) == 2
-    assert f"after {done} epochs, without the state" in capsys.readouterr().err
+    assert f"after epoch {done}, without the state" in capsys.readouterr().err

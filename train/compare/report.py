@@ -91,9 +91,9 @@ def table(rows, metric, baselines):
         memory = f"{row['step_memory_bytes'] / 2**20:.1f}"
         note = f"{row['diverged']} of {row['seeds']} diverged" if row["diverged"] else ""
         lines.append([row["mixer"], *scores, *costs, memory, note])
-    lines += [[name, f"{value:.4f}", *[""] * 7] for name, value in baselines.items()]
     return [
         *aligned(lines),
+        *aligned([[name, f"{value:.4f}"] for name, value in baselines.items()]),
         "state: numbers kept from token to token by the causal form, all layers together",
         "MiB: what a forward and backward pass takes beside parameters and optimiser",
     ]

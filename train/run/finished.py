@@ -30,7 +30,7 @@ def restore(run):
     run.at = dataclasses.replace(run.at, epoch=len(history) + 1, history=history, logged=logged)
     if not history or any(run.epochs()):
         raise UserError(
-            f"{folder} is finished, after {len(history)} epochs, without the state to go on from: "
+            f"{folder} is finished, after epoch {len(history)}, without the state to go on from: "
             "it predicts, but takes no more epochs; train anew, with --keep-state where some may "
             "be added later"
         )
