@@ -40,6 +40,15 @@ def test_the_step_is_the_median_of_the_first_hundred():
     assert list(times.times_ahead(None, 2)) == [1, 2]
 
 
+def test_each_row_has_a_time():
+    """Also as parquet has it, which is no text."""
+    begin = datetime.datetime(2024, 1, 1)
+    times.require_order([begin, begin + HOUR], "tides")
+    for missing in (None, "", " "):
+        with pytest.raises(UserError, match="tides, row 2: it has no time"):
+            times.require_order([begin, missing], "tides")
+
+
 def test_ends_of_splits():
     other = Series("tides", ("a",), np.zeros((99, 1)))
     assert split_ends(other) == (69, 80, 99) and split_ends(other, "published") == (59, 79, 99)
