@@ -23,12 +23,12 @@ from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
 from train import rivals
 from train.command_line import main
-from train.run.options import D_FF, POSITIVE, RATE, InitConfig, N, changed, option, recipes, refuse
-from train.run.own_data import OwnTexts, of_name
+from train.run.options import D_FF, POSITIVE, RATE, N, changed, option, recipes, refuse
+from train.run.own_data import InitConfig, OwnTexts, of_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(InitConfig, OwnTexts):
+class ClassifierConfig(InitConfig):
     dataset: str = of_name(OwnTexts, DEFAULT, NAMES)
     text_column: str = option(None, "text column of --data, else guessed", "data", metavar="NAME")
     label_column: str = option(None, "label column of --data, else guessed", "data", metavar="NAME")
@@ -74,8 +74,8 @@ class ClassifierConfig(InitConfig, OwnTexts):
     )  # fmt: skip
     one_logit: bool = option(False, "two classes share one logit, as first published", "model")
     pooling: str = option(
-        None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own), or an "
-        "encoder's first token", "model", choices=(*models.POOLING, "first"),
+        None, "sum, mean or sum / sqrt(n) over the tokens (default: the mixer's own), or a "
+        "pretrained encoder's first token", "model", choices=(*models.POOLING, "first"),
     )  # fmt: skip
     dropout: float = option(0.5, "dropout rate before the last layer", "model", **RATE)
     token_dropout: float = option(0.5, "dropout rate of whole tokens", "model", **RATE)
@@ -108,10 +108,10 @@ class ClassifierConfig(InitConfig, OwnTexts):
             raise UserError("--calibrate needs validation rows, and --select test leaves none")
         if self.mixer in rivals.CLASSIFIERS:
             rivals.require()
+        if self.pooling == "first" and self.init_from is None:
+            raise UserError("--pooling first belongs to the encoders of --init-from")
         if self.is_encoder:
             self.check_encoder(given)
-        elif self.pooling == "first":
-            raise UserError("--pooling first belongs to an encoder: add --encoder")
         elif self.d_ff is not None:
             raise UserError("--d-ff belongs to an encoder: add --encoder, or --layers 2 or more")
         uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
@@ -263,10 +263,9 @@ class Classification(rivals.WithRivals):
         names = self.data.class_names
         if self.is_rival:
             return {"model": {"kind": self.config.mixer}, "class_names": names}
-        encoder = self.pretrained.encoder if self.pretrained else None
-        model = describe_model(self.config, self.vocab, len(names), self.bag_rows, encoder)
+        sizes = self.vocab, len(names), self.bag_rows
         return {
-            "model": model,
+            "model": describe_model(self.config, *sizes, self.pretrained),
             "text": describe_reader(self.config),
             "class_names": names,
             "columns": self.data.columns,
@@ -285,12 +284,14 @@ def load_data(config):
     return load_classification(**config.source(), **columns, **config.split())
 
 
-def describe_model(config, vocab, classes, bag_rows, encoder=None):
+def describe_model(config, vocab, classes, bag_rows, pretrained=None):
     """What makes the model: arguments of minisum.runs.reading.build_model."""
     sizes = {"mixer": config.mixer, "vocab": vocab, "classes": classes, "bag_rows": bag_rows}
     sizes |= config.pick("width", "max_len", "pooling", "dropout", "token_dropout", "one_logit")
+    if pretrained:
+        return {"kind": "bert_classifier", "encoder": pretrained.encoder, **sizes}
     if config.is_encoder:
-        encoder = encoder or config.pick("layers", "heads", "d_ff")
+        encoder = config.pick("layers", "heads", "d_ff")
         return {"kind": "encoder_classifier", "encoder": encoder, **sizes}
     head_width = config.width if config.head_width == "full" else None
     attention = {"heads": config.heads, "head_width": head_width, "draw": config.attention_init}

@@ -121,24 +121,18 @@ class Stack:
     """Positions, then one block after the other, then a layer norm if `norm` ("rms": an RMSNorm).
 
     positions, offset: see `position_layer`; deviation: that of the first positions. max_len: the
-    longest text in tokens, and the number of positions; None for no limit. norm "first": the norm
-    stands before the blocks. types: how many token types the vectors added to the positions are
-    for, as in BERT; all tokens here are of the first.
+    longest text in tokens, and the number of positions; None for no limit.
     """
 
-    def __init__(
-        self, blocks, width, max_len, positions, offset=0.0, deviation=1.0, norm=True, types=0
-    ):
+    def __init__(self, blocks, width, max_len, positions, offset=0.0, deviation=1.0, norm=True):
         self.blocks, self.width, self.max_len = blocks, width, max_len
         self.positions, self.offset, self.deviation = positions, offset, deviation
-        self.norm, self.types, self.eps = norm, types, blocks[0].eps
+        self.norm = norm
 
     def init(self, rng):
         params = {}
         if self.positions != "none":
             params["positions"] = rng.normal(0.0, self.deviation, (self.max_len, self.width))
-        if self.types:
-            params["types"] = rng.normal(0.0, self.deviation, (self.types, self.width))
         params["blocks"] = {str(i): block.init(rng) for i, block in enumerate(self.blocks)}
         return params | ({"norm": init.norm(self.width, self.norm != "rms")} if self.norm else {})
 
@@ -157,35 +151,26 @@ class Stack:
         if self.max_len and n > self.max_len:
             raise UserError(f"{n} tokens at once: the model was built for {self.max_len} tokens")
         x, back_position = position_layer(params, x, self.positions, self.offset, places)
-        if self.types:
-            x = x + params["types"][0]
         if mask is not None:
             x = xp.where(mask[:, :, None], x, 0)
-        if self.norm == "first":
-            x, back_norm = norm_layer(params["norm"], x, self.eps)
         backs = []
         for i, block in enumerate(self.blocks):
             mix = partial(documents.mix, block.mixer) if documents else None
             keep = keeps[i] if keeps else None
             x, back_block = block(params["blocks"][str(i)], x, mask, keep, mix)
             backs.append(back_block)
-        if self.norm and self.norm != "first":
-            x, back_norm = norm_layer(params["norm"], x, self.eps)
+        if self.norm:
+            x, back_norm = norm_layer(params["norm"], x)
 
         def back(dx, grads):
-            if self.norm and self.norm != "first":
+            if self.norm:
                 dx, dnorm = back_norm(dx)
                 add(grads["norm"], dnorm)
             for i in reversed(range(len(backs))):
                 dx, dparams = backs[i](dx)
                 add(grads["blocks"][str(i)], dparams)
-            if self.norm == "first":
-                dx, dnorm = back_norm(dx)
-                add(grads["norm"], dnorm)
             if mask is not None:
                 dx = xp.where(mask[:, :, None], dx, 0)
-            if self.types:
-                add(grads, {"types": dx.sum(axis=(0, 1))[None]})
             dx, dpositions = back_position(dx)
             add(grads, dpositions)
             return dx

@@ -1,10 +1,8 @@
-"""An encoder, any mixer in blocks, and three models that read it.
+"""An encoder, any mixer in blocks with the norm before, and three models that read it.
 
     x₀ = E[ids] + P[place]          place: how many real tokens stand before
-    x_l = block_l(x_{l-1})          minisum.models.blocks, with GELU and the norm before
+    x_l = block_l(x_{l-1})          minisum.models.blocks, with GELU
     out = LN(x_L)
-
-With the norm after, as in BERT (Devlin et al. 2019): x₀ = LN(E[ids] + P[place] + T[0]), out = x_L.
 
 The classifier labels a text by the mean of `out`; the reader answers at single tokens, the
 regressor with one number at the last.
@@ -28,16 +26,15 @@ class Encoder(Stack):
 
     d_ff: width of the token networks, 4 d by default, 0 for none. causal: whether no token sees a
     later one; None is "only if the mixer has no other form". positions: "add" learned ones, or
-    "none" for mixers that tell order by themselves. norm, eps: see `Block`; types: see `Stack`.
+    "none" for mixers that tell order by themselves.
 
     A plain sum of n terms is n times as large as the token that it joins, which would be lost
     beside it: `summation`'s output is divided by max_len, a factor that its weights could hold.
     """
 
     def __init__(
-        self, mixer, width, layers, max_len, heads=4, d_ff=None, causal=None, positions="add",
-        norm="before", types=0, eps=1e-5,
-    ):  # fmt: skip
+        self, mixer, width, layers, max_len, heads=4, d_ff=None, causal=None, positions="add"
+    ):
         require_known("positions", positions, POSITIONS)
         kind, _ = mixers.parse_name(mixer)
         if causal is None:
@@ -46,31 +43,25 @@ class Encoder(Stack):
         blocks = [
             Block(
                 mixers.build(mixer, width=width, heads=heads, max_len=max_len, causal=causal),
-                4 * width if d_ff is None else d_ff, gelu, norm, scale, eps=eps,
+                4 * width if d_ff is None else d_ff, gelu, "before", scale,
             )
             for _ in range(layers)
         ]  # fmt: skip
-        norm = "first" if norm == "after" else True
-        super().__init__(blocks, width, max_len, positions, 0.0, 0.02, norm, types)
+        super().__init__(blocks, width, max_len, positions, deviation=0.02)
 
 
 class EncoderClassifier(Classifier):
     """features = mean_t out_t over the real tokens; see `Classifier` for the rest.
 
-    pooling "first": out of the first token in its place, which padding must not be. encoder:
-    layers, heads, d_ff, causal, positions, norm, types, eps, as for `Encoder`.
+    encoder: layers, heads, d_ff, causal, positions, as for `Encoder`.
     """
 
-    def __init__(self, mixer, vocab, width, classes, max_len, encoder=None, pooling=None, **more):
-        self.first = pooling == "first"
-        more["pooling"] = None if self.first else pooling
-        super().__init__(vocab, width, classes, max_len, **more)
+    def __init__(self, mixer, vocab, width, classes, max_len, encoder=None, **options):
+        super().__init__(vocab, width, classes, max_len, **options)
         self.encoder = Encoder(mixer, width, max_len=max_len, **({"layers": 2} | (encoder or {})))
 
     def init(self, rng):
-        deviation = 0.02 if self.encoder.norm == "first" else 1.0
-        embedding = rng.normal(0.0, deviation, (self.vocab, self.width))
-        return super().init(rng) | {"embedding": embedding}
+        return super().init(rng) | {"embedding": rng.normal(0.0, 1.0, (self.vocab, self.width))}
 
     def init_features(self, rng):
         return self.encoder.init(rng)
@@ -78,9 +69,6 @@ class EncoderClassifier(Classifier):
     def features(self, params, ids, mask):
         x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
         out, back_encoder = self.encoder(params, x, mask)
-        if self.first:
-            xp = array_module(ids)
-            mask = xp.broadcast_to(xp.arange(ids.shape[1]) == 0, ids.shape)
         features, back_pool = mean_tokens(out, mask, self.power)  # (B, d)
 
         def back(dfeatures, grads):

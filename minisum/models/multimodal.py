@@ -17,9 +17,9 @@ from minisum.backend import array_module
 from minisum.errors import require_known
 from minisum.layers import linear_layer, position_layer
 from minisum.models.base import TextModel
+from minisum.models.bert import BertClassifier
 from minisum.models.classifier import POOLING, SummationClassifier
 from minisum.models.closed_form import RidgeRegressor
-from minisum.models.encoder import EncoderClassifier
 from minisum.ops import dropout, embed, layer_norm, mean_squared_error, mean_tokens, relu
 from minisum.params import add
 
@@ -98,7 +98,7 @@ class Regressor(TextModel):
 class WordsRegressor(Regressor):
     """The text alone, by the classifier's direct summation: the model without numbers. O(n d²).
 
-    encoder: what makes an `Encoder` around attention that reads the text in the summation's place.
+    encoder: what makes a `BertEncoder` that reads the text in the summation's place.
     """
 
     def __init__(self, *sizes, encoder=None, **options):
@@ -106,7 +106,7 @@ class WordsRegressor(Regressor):
         shape, pooling = (self.vocab, self.width, 1, self.max_len), options.get("pooling")
         self.reader, self.packs = SummationClassifier(*shape, pooling), not encoder
         if encoder:
-            self.reader = EncoderClassifier("attention", *shape, encoder, pooling)
+            self.reader = BertClassifier("attention", *shape, encoder, pooling)
 
     def init_joint(self, rng):
         d = self.width

@@ -90,9 +90,9 @@ class Pretrained:
 
     @property
     def encoder(self):
-        """The arguments of `minisum.models.encoder.Encoder` that make this one."""
+        """The arguments of `minisum.models.bert.BertEncoder` that make this one."""
         sizes = {name: self.sizes[name] for name in ("layers", "heads", "d_ff", "types")}
-        return sizes | {"norm": "after", "eps": self.eps}
+        return sizes | {"eps": self.eps}
 
     def fill(self, first, mixer="attention", only=None):
         """`first`, a model's first values, as flat arrays, with this file's where they belong.

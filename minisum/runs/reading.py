@@ -22,6 +22,7 @@ from minisum.runs import schema
 KINDS = {
     "classifier": "any_length.build",
     "encoder_classifier": "encoder.EncoderClassifier",
+    "bert_classifier": "bert.BertClassifier",
     "language_model": "language_model.LanguageModel",
     "regressor": "multimodal.build",
     "forecaster": "forecaster.Forecaster",

@@ -11,6 +11,7 @@ from text_models import assert_backward_adds, assert_writes_to_nothing
 from minisum import backend, checkpoint, mixers
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck
+from minisum.models.bert import BertClassifier
 from minisum.models.encoder import (
     Encoder,
     EncoderClassifier,
@@ -115,15 +116,16 @@ def test_gradient_of_every_option(d_ff, positions, masked):
     require_gradient(model, make_batch([4, 2, 1], 4, seed=1), seed=4)
 
 
-AFTER = {"norm": "after", "types": 2, "eps": 1e-12}
+BERT = {"layers": 2, "heads": 2, "d_ff": 5}
 
 
 @pytest.mark.parametrize("mixer", ["attention", "summation", "tssa"])
-def test_gradient_with_the_norm_after(mixer):
+def test_gradient_of_the_whole_bert_classifier(mixer):
     """The vector of the second token type is never read."""
     unused = {f"blocks.{i}.mixer.k.b" for i in range(2)} if mixer == "attention" else ()
-    require_gradient(classifier(mixer, AFTER), make_batch([5, 2, 0], 5, seed=3), 2, unused)
-    model = classifier(mixer, AFTER, pooling="first")
+    model = BertClassifier(mixer, V, D, C, N, BERT)
+    require_gradient(model, make_batch([5, 2, 0], 5, seed=3), 2, unused)
+    model = BertClassifier(mixer, V, D, C, N, BERT, pooling="first")
     require_gradient(model, make_batch([5, 2, 1], 5, seed=3), 2, unused)
 
 
@@ -184,12 +186,11 @@ def test_gradient_of_the_input_with_padding(positions):
 
 
 @pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize(
-    ("mixer", "options"), [*((mixer, {}) for mixer in ALL), ("attention", AFTER)]
-)
-def test_alone_as_in_a_batch(mixer, options, left):
+@pytest.mark.parametrize("mixer", [*ALL, "bert"])
+def test_alone_as_in_a_batch(mixer, left):
     """Positions count real tokens, so padding on either side says nothing, NaN in it neither."""
-    model = classifier(mixer, options)
+    bert = mixer == "bert"
+    model = BertClassifier("attention", V, D, C, N, BERT) if bert else classifier(mixer)
     params = parameters(model)
     batch = make_batch([6, 3, 1, 0], 8, left=left)
     batch["ids"][batch["mask"]] %= V - 1
@@ -243,8 +244,9 @@ def model_and_batch(kind, mixer):
     """One of the three models and five examples for it."""
     rng = np.random.default_rng(0)
     if kind == "classifier":
-        options = AFTER if mixer == "tssa" else {}
-        model, batch = classifier(mixer, options, dropout=0.2), make_batch([5, 1, 4, 0, 3], 5)
+        model, batch = classifier(mixer, dropout=0.2), make_batch([5, 1, 4, 0, 3], 5)
+        if mixer == "tssa":
+            model = BertClassifier(mixer, V, D, C, N, BERT, dropout=0.2)
         return model, batch | model.noise(rng, batch)
     if kind == "reader":
         batch = {"ids": rng.integers(0, V, (5, 6)), "places": rng.integers(0, 6, (5, 1))}

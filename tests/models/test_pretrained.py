@@ -12,7 +12,7 @@ import bert_folder
 
 from minisum.errors import UserError
 from minisum.gradcheck import gradcheck
-from minisum.models.encoder import EncoderClassifier
+from minisum.models.bert import BertClassifier
 from minisum.models.pretrained import Pretrained
 from minisum.ops import embed
 from minisum.params import Params, flatten
@@ -30,7 +30,7 @@ def begin(folder, mixer="attention", dtype="float64", max_len=20, **options):
     """(Pretrained, the classifier that it begins, its parameters)."""
     pretrained = Pretrained(folder)
     sizes = (pretrained.sizes["vocab"], pretrained.sizes["width"], 3, max_len)
-    model = EncoderClassifier(mixer, *sizes, pretrained.encoder, **options)
+    model = BertClassifier(mixer, *sizes, pretrained.encoder, **options)
     filled = pretrained.fill(model.init(np.random.default_rng(1)), mixer)
     return pretrained, model, Params.from_arrays(filled, dtype=dtype)
 

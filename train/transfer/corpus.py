@@ -7,7 +7,7 @@ import numpy as np
 
 from data.sets.classification import load_classification
 from minisum.checkpoint import TOKENIZER
-from minisum.models.encoder import EncoderClassifier
+from minisum.models.bert import BertClassifier
 from minisum.models.pretrained import WEIGHTS, Pretrained
 from minisum.text import batches
 from minisum.text.tokenizer import TextReader, load_tokenizer
@@ -42,7 +42,7 @@ class Corpus:
     def model(self, mixer):
         sizes, config = self.pretrained.sizes, self.config
         shape = (sizes["vocab"], sizes["width"], len(self.class_names), config.max_len)
-        return EncoderClassifier(mixer, *shape, self.pretrained.encoder, dropout=config.dropout)
+        return BertClassifier(mixer, *shape, self.pretrained.encoder, dropout=config.dropout)
 
     def first_values(self, model, mixer, start, seed):
         drawn = model.init(np.random.default_rng([seed, 0]))

@@ -46,11 +46,13 @@ def spread(runs):
     return f"{statistics.mean(values):.3f}{deviation}"
 
 
-@picture(11, 8)
+@picture(10, 9)
 def draw(figure, dataset, results):
     """A panel a mixer: the mean accuracy of the seeds against the steps, a line a start."""
     mixers = list(dict.fromkeys(runs[0]["mixer"] for runs in results))
-    grid = figure.subplots(-(-len(mixers) // 3), 3, squeeze=False, sharey=True).reshape(-1)
+    steps = sorted({step for runs in results for step, _ in runs[0]["curve"]})
+    size = {"squeeze": False, "sharex": True, "sharey": True}
+    grid = figure.subplots(-(-len(mixers) // 3), 3, **size).reshape(-1)
     for axes in grid[len(mixers) :]:
         axes.set_visible(False)
     for axes, mixer in zip(grid, mixers, strict=False):
@@ -58,7 +60,14 @@ def draw(figure, dataset, results):
             points = zip(*(run["curve"] for run in runs), strict=False)
             curve = [(at[0][0], statistics.mean(value for _, value in at)) for at in points]
             start = runs[0]["start"]
-            axes.plot(*zip(*curve, strict=True), STYLES[start], label=start, marker=".")
+            style = f"{STYLES[start]}C{list(STYLES).index(start)}"
+            axes.plot(*zip(*curve, strict=True), style, label=start, marker=".")
         axes.set_xscale("log")
+        axes.set_xticks(steps, [str(step) for step in steps])
+        axes.minorticks_off()
         axes.set_title(mixer, fontsize=9)
-        finish_axes(axes, "steps", f"accuracy, {dataset}")
+        finish_axes(axes, "", "", legend=False)
+    shown = {line.get_label(): line for axes in grid for line in axes.lines}
+    figure.legend(shown.values(), shown, loc="outside upper center", ncols=len(shown))
+    figure.supxlabel("steps")
+    figure.supylabel(f"test accuracy, {dataset}")
