@@ -23,12 +23,12 @@ from minisum.text.splits import overlap
 from minisum.text.tokenizer import TextReader
 from train import rivals
 from train.command_line import main
-from train.run.options import D_FF, POSITIVE, RATE, InitConfig, N, changed, option, recipes, refuse
-from train.run.own_data import OwnTexts, of_name
+from train.run.options import D_FF, POSITIVE, RATE, N, changed, option, recipes, refuse
+from train.run.own_data import InitConfig, OwnTexts, of_name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierConfig(InitConfig, OwnTexts):
+class ClassifierConfig(InitConfig):
     dataset: str = of_name(OwnTexts, DEFAULT, NAMES)
     text_column: str = option(None, "text column of --data, else guessed", "data", metavar="NAME")
     label_column: str = option(None, "label column of --data, else guessed", "data", metavar="NAME")

@@ -48,6 +48,8 @@ def main(command, arguments=None):
             return 0
         held.enter_context(interruptible())  # between two mixers, too
         task, folder, parts = prepared
+        from train.run.finished import drop_state
+
         out = shlex.quote(str(folder))
         outcome.resume = f"{group.launcher(program(command))} --resume --out {out}"
         results = []
@@ -56,6 +58,8 @@ def main(command, arguments=None):
             whole = [(task, folder, True)] if mixer else []
             settings = functools.partial(begin, [*whole, (variant, part, begun)])
             results.append(train(variant, part, report, begun, settings))
+            if not variant.config.keep_state:
+                group.from_rank_0(lambda part=part: drop_state(part))
             if not mixer:
                 report.result(results[-1], part)
         if len(parts) > 1 or len(task.baselines()) > 1:

@@ -320,20 +320,24 @@ class Run:
     def restore(self):
         """Go back to the newest whole checkpoint; without one, stay at the beginning."""
         from minisum.runs.schema import wrong_state
+        from train.run import finished
 
         state = self.folder.newest_state(self.report.warn)
-        if state is None:
+        if state is None and not self.folder.result.exists():
             self.report.warn(f"{self.folder} has no checkpoint yet: starting at epoch 1")
             return
-        arrays, meta = state
-        vectors = {name: params.vector.shape for name, params in self.trainer.state().items()}
-        first = dataclasses.asdict(Position())
-        if wrong_state(meta, first, self.selection_metric, arrays, vectors):
-            raise UserError(f"the checkpoint in {self.folder} is of another model")
-        self.folder.require_origin(meta)
-        self.at = Position(**meta["position"])
-        self.trainer.load(arrays, meta["adam_steps"])
-        self.best = arrays.get("best")
+        if state is None:
+            finished.restore(self)
+        else:
+            arrays, meta = state
+            vectors = {name: params.vector.shape for name, params in self.trainer.state().items()}
+            first = dataclasses.asdict(Position())
+            if wrong_state(meta, first, self.selection_metric, arrays, vectors):
+                raise UserError(f"the checkpoint in {self.folder} is of another model")
+            self.folder.require_origin(meta)
+            self.at = Position(**meta["position"])
+            self.trainer.load(arrays, meta["adam_steps"])
+            self.best = arrays.get("best")
         done = len(self.at.history) + (self.at.step > 0)
         if done > self.config.epochs:
             raise UserError(f"--epochs {self.config.epochs}: the run is in epoch {done} already")

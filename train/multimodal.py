@@ -26,8 +26,8 @@ from train import rivals
 from train.command_line import main
 from train.run import figures
 from train.run.answers import table_rows, write_answers
-from train.run.options import LIST, NAME, RATE, InitConfig, N, changed, option, recipes, refuse
-from train.run.own_data import OwnTexts, of_name
+from train.run.options import LIST, NAME, RATE, N, changed, option, recipes, refuse
+from train.run.own_data import InitConfig, OwnTexts, of_name
 
 REPLACED = ", each replaced by its column's mean and flagged"
 ALPHA = 1.0  # of ridge regression, on standardised columns
@@ -38,7 +38,7 @@ TRAINING = ("epochs", "lr", "schedule", "warmup", "weight_decay", "ema", "patien
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultimodalConfig(InitConfig, OwnTexts):
+class MultimodalConfig(InitConfig):
     dataset: str = of_name(OwnTexts, DEFAULT, NAMES, "table")
     text_column: str = option(None, "the column of texts", "data", **NAME)
     numeric_columns: tuple = option(

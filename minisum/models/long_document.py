@@ -8,7 +8,6 @@ a token with W instead of three, and no array grows with the document but its id
 import numpy as np
 
 from minisum.backend import array_module
-from minisum.models import classifier
 from minisum.models.classifier import SummationClassifier
 from minisum.ops import direct_summation
 from minisum.params import add
@@ -16,8 +15,6 @@ from minisum.shards import Workers
 
 # Numbers in one array of a chunk: 1 MB in float32 for a core's cache, 64 MB to fill a GPU.
 HOST_NUMBERS, DEVICE_NUMBERS = 2**18, 2**24
-# The longest text that has a position for each of its tokens; those of longer ones repeat.
-LONGEST_TABLE, PERIOD = 2**14, 512
 
 
 class LongDocumentClassifier(SummationClassifier):
@@ -99,17 +96,6 @@ class LongDocumentClassifier(SummationClassifier):
                 add(grads, other)
 
         return features, back
-
-
-def build(
-    mixer, vocab, width, classes, max_len, heads=4, head_width=None, draw="glorot", **options
-):
-    """`classifier.build`, where a text is too long for a table with a position for each token."""
-    sizes = vocab, width, classes
-    multiplies = mixer == "summation" and options.get("positions") in (None, "multiply")
-    if multiplies and max_len > LONGEST_TABLE:
-        return LongDocumentClassifier(*sizes, PERIOD, **options)
-    return classifier.build(mixer, *sizes, max_len, heads, head_width, draw, **options)
 
 
 def chunks(n, period, size):

@@ -182,7 +182,7 @@ class TextClassifier:
     def save(self, path: str | Path) -> None:
         """Write what `load`, `minisum.load` and --predict read. UserError over a training run."""
         run, folder = self._run, Path(path)
-        if (folder / "last.safetensors").exists():
+        if (folder / "result.json").exists() or (folder / "last.safetensors").exists():
             raise UserError(f"{folder} holds a training run: choose another folder")
         files.make_folder(folder)
         save_tokenizer(run.tokenizer, folder / checkpoint.TOKENIZER)

@@ -20,7 +20,7 @@ from minisum.runs import schema
 
 # Where in minisum.models each kind of model is made.
 KINDS = {
-    "classifier": "long_document.build",
+    "classifier": "any_length.build",
     "encoder_classifier": "encoder.EncoderClassifier",
     "bert_classifier": "bert.BertClassifier",
     "language_model": "language_model.LanguageModel",

@@ -12,7 +12,7 @@ level is named at its end; every line tells its name under the mouse.
 import html
 import math
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 430, 270, 46, 138, 30, 42  # of a panel and its margins
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 270, 46, 148, 30, 42  # of a panel and its margins
 LINE = 13  # pixels from one name to the next
 CLEAR = 0.08  # above the level
 # Okabe and Ito's colours, which the colour-blind can tell apart, and dashes that say the same.

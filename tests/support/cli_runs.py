@@ -21,7 +21,7 @@ TIMES = ("seconds", "tokens_per_second", "peak_memory_bytes", "sha256")
 # Sizes for a corpus of 160 rows: the default average and forgetting are meant for thousands.
 SMALL = ["--width", "8", "--max-len", "12", "--batch-size", "8", "--threads", "1",
          "--patience", "0", "--token-dropout", "0.1", "--ema", "0.9",
-         "--validation", "0.1"]  # fmt: skip
+         "--validation", "0.1", "--keep-state"]  # fmt: skip
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 

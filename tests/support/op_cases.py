@@ -148,8 +148,11 @@ def latents_case(c):
 
 
 def mlstm_case(c):
-    """From the state, which is constant, after two tokens before."""
-    log_forget, log_input = c.uniform("B H 2 1", -2, 0), c.normal("B H 2 1", 2.0)
+    """From the state, which is constant, after two tokens before.
+
+    It divides by a number of at least e^-m, so that m of 6 makes every rounding 400 times as large.
+    """
+    log_forget, log_input = c.uniform("B H 2 1", -2, 0), c.uniform("B H 2 1", -2, 1)
     before = (c.normal("B H 2 h"), c.normal("B H 2 h"), c.normal("B H 2 o"), log_forget, log_input)
     (_, state), _ = ops.mlstm(*before)
 
@@ -158,7 +161,7 @@ def mlstm_case(c):
         (y, _), back = ops.mlstm(*arrays, before)
         return y, lambda dy: back((dy, None))
 
-    gates = c.uniform("B H n 1", -2, 0), c.normal("B H n 1", 2.0)
+    gates = c.uniform("B H n 1", -2, 0), c.uniform("B H n 1", -2, 1)
     return mlstm, *product_arrays(c, c.normal), *gates
 
 

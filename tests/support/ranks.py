@@ -32,7 +32,7 @@ OPEN_MPI = {  # what it asks of tests: to run as root, and more ranks than cores
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
 SETTINGS = ["--width", "8", "--max-len", "8", "--batch-size", "16", "--lr", "0.01",
-            "--validation", "0.2", "--ema", "0.9", "--patience", "0"]  # fmt: skip
+            "--validation", "0.2", "--ema", "0.9", "--patience", "0", "--keep-state"]  # fmt: skip
 
 linux = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads Linux's /proc")
 on_host = pytest.mark.skipif(XP is not np, reason="the processes work on the host")

@@ -12,7 +12,8 @@ from train.command_line import main
 from train.run.folder import RunFolder
 
 TASKS = ("classifier", "causal", "multimodal", "forecast")
-COMMON = ["--threads", "1", "--epochs", "3", "--width", "8", "--lr", "0.01", "--batch-size", "16"]
+COMMON = ["--threads", "1", "--epochs", "3", "--width", "8", "--lr", "0.01", "--batch-size", "16",
+          "--keep-state"]  # fmt: skip
 SMALL = {
     "classifier": ["--max-len", "8", "--heads", "2", "--validation", "0.2", "--patience", "0"],
     "causal": ["--max-len", "16", "--heads", "2", "--layers", "2", "--vocab-size", "290"],

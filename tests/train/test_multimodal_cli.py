@@ -14,7 +14,8 @@ pytest.importorskip("tokenizers")
 from train import multimodal, rivals
 from train.command_line import main
 
-SMALL = ["--width", "8", "--max-len", "12", "--batch-size", "16", "--threads", "1", "--lr", "0.01"]
+SMALL = ["--width", "8", "--max-len", "12", "--batch-size", "16", "--threads", "1", "--lr", "0.01",
+         "--keep-state"]  # fmt: skip
 WORDS = {"cheap": -2.0, "fine": 0.0, "grand": 2.0}
 
 

@@ -161,7 +161,7 @@ def train_with(path, out, *flags):
         (["--dataset", "me/../you"], "no address on the hub"),
         (
             ["--data", "a.csv", "--val-data", "v.csv", "--select", "test"],
-            "--val-data has no meaning",
+            "--val-data: it has no meaning",
         ),
         (["--data", "a.csv", "--val-data", "v.csv", "--validation", "0.1"], "has the validation"),
         (["--dataset", "ag_news", "--text-column", "body"], "--text-column belongs to --data"),

@@ -361,7 +361,7 @@ def test_select_last_and_validation(corpora, tmp_path):
 def test_select_test_needs_no_validation(corpora, tmp_path, capsys):
     flags = ["--dataset", "ag_news", "--select", "test", "--validation", "0.2"]
     assert run_command(classifier.Classification, [*flags, "--out", str(tmp_path / "run")]) == 2
-    assert "--validation has no meaning with --select test" in capsys.readouterr().err
+    assert "--validation: it has no meaning with --select test" in capsys.readouterr().err
 
 
 def test_first_rows_and_both_perplexities(corpora, tmp_path):

@@ -13,17 +13,17 @@ def layer_geometry(figure, planes, measured):
 
     planes: name -> [(T, 2), ...]. measured: name -> {"cosines": [...], "participation": [...]}.
     """
-    columns = max(2, len(planes))
-    figure.set_figwidth(6 * columns)
-    grid = figure.add_gridspec(2, 2 * columns)
+    figure.set_figwidth(6 * max(2, len(planes)))
+    rows = figure.add_gridspec(2, 1)
+    across, halves = rows[0].subgridspec(1, len(planes)), rows[1].subgridspec(1, 2)
     for i, (name, plane) in enumerate(planes.items()):
-        draw_plane(figure.add_subplot(grid[0, 2 * i : 2 * i + 2]), name, plane)
+        draw_plane(figure.add_subplot(across[i]), name, plane)
     curves = {
         "cosines": ("cosine of a token's vectors in layers i and i + 1", "layer i"),
         "participation": ("participation ratio", "layer (0: the input)"),
     }
     for i, (key, (what, below)) in enumerate(curves.items()):
-        axes = figure.add_subplot(grid[1, i * columns : (i + 1) * columns])
+        axes = figure.add_subplot(halves[i])
         for name, found in measured.items():
             axes.plot(range(len(found[key])), found[key], marker="o", label=name)
         axes.margins(y=0.1)
@@ -37,15 +37,17 @@ def draw_plane(axes, name, plane):
 
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, len(plane)))
     for layer, (points, colour) in enumerate(zip(plane, colours, strict=True)):
-        label = f"layer {layer}" if layer in (0, len(plane) - 1) else None
+        label = f"layer {layer}" if len(plane) < 8 or layer in (0, len(plane) - 1) else None
         some = points[:: max(1, len(points) // MOST_POINTS)]
         axes.scatter(*some.T, s=2, alpha=0.4, color=colour, label=label, rasterized=True)
     means = np.array([points.mean(axis=0) for points in plane])
     for start, end in zip(means, means[1:], strict=False):
         arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.5}
         axes.annotate("", xy=end, xytext=start, arrowprops=arrow)
-    axes.set(title=name, xlabel="PC1", ylabel="PC2")
-    axes.legend(markerscale=4)
+    axes.plot([], [], color="black", linestyle="-", label="means, layer to layer")
+    axes.set(title=name, xlabel="first principal component")
+    axes.set_ylabel("second principal component")
+    axes.legend(markerscale=4, fontsize=8)
 
 
 @picture(9, 4)
@@ -59,5 +61,5 @@ def position_factors(figure, factors):
     low, middle, high = np.quantile(np.abs(factors), (0.1, 0.5, 0.9), axis=1)
     axes.fill_between(places, low, high, alpha=0.25, linewidth=0, label="10 to 90 % of channels")
     axes.plot(places, middle, label="median channel")
-    axes.axhline(1, color="black", linewidth=0.8)
+    axes.axhline(1, color="black", linewidth=0.8, label="unchanged")
     finish(axes, "place in the text", "factor on a word's channels (size)")

@@ -132,7 +132,7 @@ def curves_of(records):
 
 @picture(7, 4.5)
 def plot(figure, curves):
-    """Time of a step against the length of a text, both logarithmic: slope 1 is linear."""
+    """Time of a step per token against the length of a text: what is flat is linear."""
     axes = figure.subplots()
     for (model, side), points in sorted(curves.items()):
         style = "-" if side == "minisum" else "--"

@@ -129,17 +129,19 @@ def best_rate(runs):
 @picture(13, 4.5)
 def draw(figure, rows, config):
     """A panel a length: accuracy against the numbers of the state, a line a mixer over widths."""
-    panels = figure.subplots(1, len(config.lengths), sharey=True, squeeze=False)[0]
+    share = {"sharex": True, "sharey": True, "squeeze": False}
+    panels = figure.subplots(1, len(config.lengths), **share)[0]
     for axes, length in zip(panels, config.lengths, strict=True):
         pairs = length // config.tokens_per_pair
         for mixer in config.names():
             line = [row for row in rows if (row["length"], row["mixer"]) == (length, mixer)]
             sizes, scores = ([row[key] for row in line] for key in ("state_numbers", "accuracy"))
             axes.semilogx(sizes, scores, marker="o", label=mixer, base=2)
-        axes.axhline(1 / pairs, color="grey", linewidth=0.8, linestyle=":")
+        axes.axhline(1 / pairs, color="grey", linewidth=0.8, linestyle=":", label="1 / pairs")
         axes.set_title(f"{length} tokens, {pairs} pairs")
         axes.set_ylim(-0.02, 1.02)
-        finish(axes, "numbers in the state", "accuracy", legend=axes is panels[-1])
+        finish(axes, "numbers in the state", "accuracy", legend=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
 
 
 def main(arguments=None):

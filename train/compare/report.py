@@ -4,12 +4,9 @@ import numpy as np
 
 import minisum
 from minisum import files
-from train.run.figures import finish as finish_axes
-from train.run.figures import picture
+from train.compare.drawing import draw_comparison, draw_scaling
 from train.run.report import csv_of, duration, readable
 from train.run.tables import aligned
-
-LINES = ("--", ":", "-.", "-")
 
 
 def header(report, config, task, settings, baselines):
@@ -114,50 +111,3 @@ def scaling_table(scaling):
         lines.append([row["mixer"], *cells])
     title = "time and memory of one layer, forward and backward, batch 1; slope 1 is linear"
     return ["", title, *aligned(lines)]
-
-
-@picture(13, 5)
-def draw_comparison(figure, rows, results, task, baselines):
-    """Score, speed and memory of every mixer; a dot for each seed, a line for each baseline."""
-    figure.set_figheight(1.6 + 0.34 * max(len(rows), 5))
-    places = {row["mixer"]: place for place, row in enumerate(rows[::-1])}
-    panels = (
-        ("mean", 1, "lightsteelblue", f"test {task.metric.replace('_', ' ')}, a dot a seed"),
-        ("tokens_per_second", 1000, "C0", "1,000 tokens per second"),
-        ("step_memory_bytes", 2**20, "C0", "MiB a step"),
-    )
-    grid = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
-    for axes, (key, unit, colour, label) in zip(grid, panels, strict=True):
-        values = [np.nan if row[key] is None else row[key] / unit for row in rows]
-        axes.barh([places[row["mixer"]] for row in rows], values, height=0.6, color=colour)
-        axes.set_xlabel(label)
-        axes.grid(axis="x", alpha=0.3)
-    scores = grid[0]
-    scores.set_yticks(list(places.values()), list(places))
-    for result in results:
-        if result[task.metric] is not None:
-            at = result[task.metric], places[result["mixer"]]
-            scores.plot(*at, "o", color="navy", markersize=4)
-    for i, (name, value) in enumerate(baselines.items()):
-        line = {"linestyle": LINES[i % 4], "color": f"C{i + 1}"}
-        scores.axvline(value, label=f"{name} {value:.3g}", **line)
-    if task.higher_is_better:
-        scores.set_xlim(0, 1.02)
-    elif min(baselines.values()) > 0:
-        scores.set_xscale("log")
-    figure.legend(loc="outside upper left", fontsize=8, ncols=4)
-
-
-@picture(12, 5)
-def draw_scaling(figure, scaling):
-    quantities = (("seconds", "milliseconds", 1e-3), ("memory_bytes", "MiB", 2**20))
-    lengths = sorted({r["n"] for row in scaling for r in row["rows"]})
-    for axes, (key, label, unit) in zip(figure.subplots(1, 2), quantities, strict=True):
-        for number, row in enumerate(scaling):
-            ns, values = zip(*((r["n"], r[key] / unit) for r in row["rows"]), strict=True)
-            marker = "osv^D*"[number // 10 % 6]
-            axes.loglog(ns, values, marker=marker, markersize=4, label=row["mixer"])
-        axes.set_xticks(lengths, [f"{n:,}" for n in lengths])
-        axes.minorticks_off()
-        right = key == "memory_bytes"
-        finish_axes(axes, "tokens n", f"{label}, forward and backward of one layer", right)

@@ -201,10 +201,7 @@ TASKS = {
 
 @picture(13, 5.5)
 def draw_lengths(figure, results, task, baselines):
-    """Against length: answers that are right, and texts; the mean of the seeds of each mixer.
-
-    In grey those that are at chance where training ends.
-    """
+    """Against length: answers that are right, and texts; the mean of the seeds of each mixer."""
     curves = {}
     for result in results:
         if result["accuracy"] is not None:
@@ -214,15 +211,16 @@ def draw_lengths(figure, results, task, baselines):
     learned = [mixer for mixer, curve in curves.items() if task.trained(curve)[1] > threshold]
     panels = ((1, "answers right at that length"), (2, "texts right at every place so far"))
     for axes, (column, label) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
-        for mixer, curve in curves.items():
-            style = {"color": "lightgrey", "linewidth": 0.8, "zorder": 1}
-            if mixer in learned:
-                number = learned.index(mixer)
-                dashes = ("-", "--", ":")[number // 10 % 3]
-                style = {"color": f"C{number % 10}", "linestyle": dashes, "label": mixer}
+        grey, name = {"color": "lightgrey", "linewidth": 0.8, "linestyle": "-"}, "at chance"
+        for mixer in sorted(curves, key=learned.__contains__):
+            style = {"label": mixer, "linewidth": 1.6} if mixer in learned else grey
+            if style is grey:
+                style, name = grey | {"label": name}, "_"  # one of them in the legend
+            curve = curves[mixer]
             axes.plot(*curve[:, [0, column]].T, marker="." if len(curve) < 12 else "", **style)
-        axes.axvline(task.config.length, color="grey", linewidth=0.8)
-        axes.axhline(baselines["chance"], color="grey", linewidth=0.8, linestyle=":")
+        axes.axvline(task.config.length, color="grey", linewidth=0.8, label="longest in training")
+        chance = {"color": "grey", "linewidth": 0.8, "linestyle": ":", "label": "chance"}
+        axes.axhline(baselines["chance"], **chance)
         axes.set_ylim(-0.02, 1.02)
-        finish(axes, "length (grey: the longest in training)", label, legend=False)
+        finish(axes, "length of a text", label, legend=False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)

@@ -30,10 +30,7 @@ def draw(folder, config, results, known):
         columns = min(columns, panels)
         rows = -(-panels // columns)
         write = picture(max(3 * columns, 7), 2.6 * rows + 0.8)(paint)
-        for kind in ("png", "svg"):
-            write(
-                folder / f"{name}.{kind}", function, (rows, columns), panels, config, results, known
-            )
+        write(folder / f"{name}.png", function, (rows, columns), panels, config, results, known)
 
 
 def paint(figure, function, shape, panels, *found):
@@ -111,6 +108,8 @@ def coefficients(axes, config, results, known):
     name, depth = preferred("5", list(known)), config.depths()[-1]
     forms = [form for form in config.chosen("forms") if form != "full"]
     for ax, form in zip(axes, forms, strict=True):
+        if ax is not axes[0]:
+            ax.sharey(axes[0])
         omega = omegas(results[form, name, depth]["parameters"])
         for (at, place), (color, mark) in zip(COEFFICIENTS.items(), STYLES.values(), strict=True):
             label = f"$\\omega_{{{at}}}$"

@@ -72,6 +72,8 @@ def describe(run):
     """What the script needs to know of a ClassifierRun, JSON-able."""
     contributions(run.model, run.params, np.zeros(1, int), np.ones(1, bool))  # refuses if inexact
     model, reader, flat = run.model, run.reader, run.params.to_host()
+    if model.bag_rows:
+        flat["bag"] = bag.RATE * flat["bag"]
     arrays = {n: in_float16(flat[name], name) for n, name in ARRAYS.items() if name in flat}
     plane = {}
     if "project" in arrays:

@@ -1,4 +1,4 @@
-"""Pictures of a result, as PNG beside result.json, where matplotlib is installed."""
+"""Pictures of a result, as PNG and SVG beside result.json, where matplotlib is installed."""
 
 import functools
 import io
@@ -8,26 +8,38 @@ import numpy as np
 
 from minisum.files import write_bytes
 
+# Of Okabe and Ito, told apart by the colour-blind; after seven lines dashes tell them apart too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", ":", "-.")
+
 
 def picture(width, height):
     """A decorator: draw(figure, ...) becomes a function of (path, ...) that writes a picture.
 
-    width, height: inches. The function returns whether matplotlib is there.
+    width, height: inches. path: of the PNG; an SVG is written beside it. The function returns
+    whether matplotlib is there.
     """
 
     def decorate(draw):
         @functools.wraps(draw)
         def write(path, *arguments):
             try:
+                from matplotlib import cycler, rc_context
                 from matplotlib.figure import Figure
             except ImportError:
                 return False
-            figure = Figure(figsize=(width, height), layout="constrained")
-            draw(figure, *arguments)
-            content = io.BytesIO()
-            with warnings.catch_warnings(action="ignore"):  # the font lacks a character: a box
-                figure.savefig(content, format=path.suffix[1:], dpi=120)
-            write_bytes(path, content.getvalue())
+            styles = cycler(linestyle=DASHES) * cycler(color=COLOURS)
+            # Warned of where the font lacks a character: a box is drawn.
+            with (
+                rc_context({"axes.prop_cycle": styles, "svg.hashsalt": path.stem}),
+                warnings.catch_warnings(action="ignore"),
+            ):
+                figure = Figure(figsize=(width, height), layout="constrained")
+                draw(figure, *arguments)
+                for kind, told in (("png", {}), ("svg", {"Date": None})):
+                    content = io.BytesIO()
+                    figure.savefig(content, format=kind, dpi=120, metadata=told)
+                    write_bytes(path.with_suffix(f".{kind}"), content.getvalue())
             return True
 
         return write
@@ -55,10 +67,10 @@ def predicted_against_true(figure, true, predicted, target, baseline):
     # Labels are often fractions of few raters: a little noise shows how many points coincide.
     jitter = np.random.default_rng(0).normal(0, 0.006 * (high - low), len(true))
     alpha = float(np.clip(300 / len(true), 0.08, 0.8))
-    left.scatter(true + jitter, predicted, s=12, alpha=alpha, linewidths=0)
-    left.plot([low, high], [low, high], color="black", linewidth=1)
-    left.set_title(f"{len(true):,} test examples")
-    finish(left, f"true {target}", f"predicted {target}", legend=False)
+    dots = {"s": 12, "alpha": alpha, "linewidths": 0, "rasterized": True}
+    left.scatter(true + jitter, predicted, label=f"{len(true):,} test examples", **dots)
+    left.plot([low, high], [low, high], color="black", linewidth=1, label="predicted = true")
+    finish(left, f"true {target}", f"predicted {target}")
     name, other = baseline
     for label, values in ((name, other), ("this model", predicted)):
         errors = np.sort(np.abs(values - true))
@@ -86,14 +98,18 @@ def forecasts(figure, panels, past):
     panels: list of (title, unit, past values (p,), truth (horizon,), name -> forecast (horizon,)).
     past: how many steps of the past to show.
     """
-    grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).reshape(-1)
+    grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False, sharex=True).reshape(-1)
+    first = {}  # the panel of each unit: the others of it share its axis
     for axes, (title, unit, before, truth, curves) in zip(grid, panels, strict=False):
+        if first.setdefault(unit, axes) is not axes:
+            axes.sharey(first[unit])
         before = before[-past:]
         ahead = np.arange(1, len(truth) + 1)
-        axes.plot(np.arange(1 - len(before), 1), before, color="grey", linewidth=1)
-        axes.plot(ahead, truth, color="black", linewidth=1.2, label="truth")
+        grey = {"color": "grey", "linewidth": 1, "linestyle": "-"}
+        axes.plot(np.arange(1 - len(before), 1), before, label="past", **grey)
+        axes.plot(ahead, truth, color="black", linewidth=1.2, linestyle="-", label="truth")
         for name, values in curves.items():
             axes.plot(ahead, values, linewidth=2 if name == "this model" else 1, label=name)
         axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
         axes.set_title(title, fontsize=10, parse_math=False)
-        finish(axes, "", unit, legend=axes is grid[0])
+        finish(axes, "steps ahead" if axes in grid[-2:] else "", unit, legend=axes is grid[0])

@@ -6,7 +6,7 @@
 - curves.svg: its losses and metrics, drawn at the end
 - result.json: the test metrics, written once at the end
 - best.safetensors: the parameters of the best epoch, by name
-- last.safetensors: the whole state of training, for --resume
+- last.safetensors: the whole state of training, for --resume; dropped at the end of a run
 - last.previous.safetensors: the one before it, should the last be damaged
 """
 

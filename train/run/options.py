@@ -1,8 +1,8 @@
 """The settings of a run: one frozen dataclass gives the flags, --help, config.json and the header.
 
 A field declared with `option` is a command-line flag; its metadata holds the help text, the choices
-and the bounds. A task subclasses `Config`, or `TextConfig` if it reads texts, adds its own fields
-and may declare a shared one again with other choices or another default.
+and the bounds. A task subclasses one of train.run.own_data, adds its own fields and may declare a
+shared one again with other choices or another default.
 """
 
 import argparse
@@ -17,7 +17,6 @@ from pathlib import Path
 from minisum import backend, checkpoint, files
 from minisum.backend import PRECISIONS
 from minisum.errors import UserError, did_you_mean, require_known
-from minisum.text.tokenizer import KINDS, least_vocabulary
 
 # Bounds of an option, and what holds between a value and each.
 BOUNDS = {"at_least": ge, "above": gt, "at_most": le, "below": lt}
@@ -79,12 +78,10 @@ def utf8(argument):
 N = {"at_least": 1, "metavar": "N"}
 SIZE = N | {"at_most": 2**16}
 LENGTH = N | {"at_most": 2**24}
-VOCABULARY = N | {"at_least": 4, "at_most": 2**24}
 LAYERS = N | {"at_most": 2**10}
 COUNT = {"at_least": 0, "metavar": "N"}
 D_FF = COUNT | {"at_most": 2**18}
 RATE = {"at_least": 0, "below": 1, "metavar": "RATE"}
-FRACTION = {"above": 0, "below": 1, "metavar": "FRACTION"}
 POSITIVE = {"above": 0, "metavar": "X"}
 NAME = {"metavar": "NAME"}
 LIST = {"type": names, "metavar": "A,B,C"}
@@ -173,6 +170,11 @@ class Config(Settings):
     save_every: float = option(
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
     )
+    keep_state: bool = option(
+        False,
+        "keep the state of training when it is finished, to add epochs with --resume",
+        "running",
+    )
     log_every: int = option(
         None, "steps between losses in metrics.jsonl (default: an epoch's)", "running", **N
     )
@@ -189,59 +191,6 @@ class Config(Settings):
         """Where the data is: arguments of a loader."""
         dataset = self.dataset if self.data is None else None
         return {"dataset": dataset, "data_file": self.data}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextConfig(Config):
-    """The settings of a task that reads texts."""
-
-    validation: float = option(
-        0.1, "fraction of the training rows held out to choose the epoch", "data", **FRACTION
-    )
-    tokenizer: str = option(
-        "word", "unit of text: words, words and punctuation marks, byte pairs, or characters",
-        "data", choices=KINDS,
-    )  # fmt: skip
-    vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
-    max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
-
-    # tokens of the vocabulary beside the tokenizer's own
-    MORE_TOKENS = 0
-
-    def split(self):
-        """How the data is cut: more arguments of a loader."""
-        validation = 0 if self.select == "test" else self.validation
-        return {"validation": validation} | self.pick("limit_train", "limit_test", "seed")
-
-    def check(self, given=()):
-        super().check(given)
-        kind = self.tokenizer if self.tokenizer in KINDS else "word"
-        if self.vocab_size < (least := least_vocabulary(kind) + self.MORE_TOKENS):
-            raise UserError(f"--vocab-size {self.vocab_size}: {kind} needs at least {least}")
-        if "validation" in given and self.select == "test":
-            raise UserError("--validation has no meaning with --select test: leave one out")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InitConfig(TextConfig):
-    """The settings of a task whose texts a pretrained encoder can read."""
-
-    init_from: str = option(
-        None, "begin with the BERT-type encoder in FOLDER: its model.safetensors, config.json and "
-        "tokenizer.json (implies --recipe finetune)", "model", type=file_path, metavar="FOLDER",
-    )  # fmt: skip
-    attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
-        "smaller", "model", choices=("glorot", "keras"),
-    )  # fmt: skip
-    recipe: str = changed(TextConfig, "recipe", "default", choices=RECIPES)
-
-    DECIDED = ("width", "heads", "tokenizer", "vocab_size")  # by that encoder
-
-    def check(self, given=()):
-        super().check(given)
-        if self.init_from is not None:
-            refuse(self.DECIDED, given, "the encoder of --init-from decides it")
 
 
 class LayerPattern:
@@ -396,7 +345,7 @@ def from_flags(config_class, given):
 # data is, its SHA-256 decides, wherever it is.
 FREE_ON_RESUME = {
     "epochs", "patience", "threads", "save_every", "log_every", "eval_every", "data", "test_data",
-    "val_data", "separator", "encoding", "sample",
+    "val_data", "separator", "encoding", "sample", "keep_state",
 }  # fmt: skip
 
 

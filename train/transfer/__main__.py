@@ -21,7 +21,6 @@ from train.run.cells import Cells, claim_settings
 from train.run.options import (
     LIST,
     Config,
-    InitConfig,
     N,
     Settings,
     changed,
@@ -29,6 +28,7 @@ from train.run.options import (
     option,
     some_of,
 )
+from train.run.own_data import InitConfig
 from train.transfer import report as tables
 from train.transfer.cell import train_cell, untrained_cell
 from train.transfer.corpus import STARTS, Corpus

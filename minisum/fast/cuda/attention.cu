@@ -5,7 +5,7 @@
 // block goes through the other tokens a tile at a time, in shared memory. Scores are made eight
 // columns at a time, in the registers of the warp.
 
-const int ROWS = 16, WARPS = 4, PAD = 4;  // PAD: threads of a warp then read from 32 banks
+const int ROWS = 16, WARPS = 4;
 const float LOG2E = 1.4426950408889634f;
 
 // Tokens of a tile: two tiles are what shared memory holds, 35 KB of floats.
@@ -22,8 +22,11 @@ __device__ unsigned tf32(float x) {
     return bits;
 }
 
-// The bits of a float that TF32 has, rounded towards zero.
-__device__ unsigned leading(float x) { return __float_as_uint(x) & 0xffffe000; }
+// A float's leading bits, as many as TF32 has, and what is left.
+__device__ void split(unsigned x, unsigned& large, unsigned& small) {
+    large = x & 0xffffe000;
+    small = __float_as_uint(__uint_as_float(x) - __uint_as_float(large));
+}
 
 __device__ unsigned two_bf16(float low, float high) {
     unsigned bits;
@@ -63,26 +66,26 @@ struct Left {
     }
 };
 
-// c (16, 8) += left (16, 8) @ right (8, 8), of which this thread has two rows in column g.
+// The other factor: two rows of a column g. In float32 and TF32 these are numbers, in bfloat16 a pair.
 template <int P>
-__device__ void multiply(float* c, const Left<P>& left, float x, float y) {
+struct Right {
+    unsigned bits[P == BF16 ? 1 : 2];
+};
+
+// c (16, 8) += left (16, 8) @ right (8, 8).
+template <int P>
+__device__ void multiply(float* c, const Left<P>& left, const Right<P>& right) {
     if constexpr (P == BF16) {
-        multiply_bf16(c, left.bits, two_bf16(x, y));
-    } else if constexpr (P == TF32) {  // `read_tile` has rounded them
-        const unsigned right[2] = {__float_as_uint(x), __float_as_uint(y)};
-        multiply_tf32(c, left.bits, right);
+        multiply_bf16(c, left.bits, right.bits[0]);
+    } else if constexpr (P == TF32) {
+        multiply_tf32(c, left.bits, right.bits);
     } else {
-        unsigned large[4], small[4];
-        for (int i = 0; i < 4; ++i) {
-            large[i] = leading(__uint_as_float(left.bits[i]));
-            small[i] = __float_as_uint(__uint_as_float(left.bits[i]) - __uint_as_float(large[i]));
-        }
-        const unsigned right[2] = {leading(x), leading(y)};
-        const unsigned rest[2] = {__float_as_uint(x - __uint_as_float(right[0])),
-                                  __float_as_uint(y - __uint_as_float(right[1]))};
-        multiply_tf32(c, small, right);
+        unsigned large[4], small[4], leads[2], rest[2];
+        for (int i = 0; i < 4; ++i) split(left.bits[i], large[i], small[i]);
+        for (int i = 0; i < 2; ++i) split(right.bits[i], leads[i], rest[i]);
+        multiply_tf32(c, small, leads);
         multiply_tf32(c, large, rest);
-        multiply_tf32(c, large, right);
+        multiply_tf32(c, large, leads);
     }
 }
 
@@ -97,61 +100,109 @@ struct Tokens {
     __device__ bool has(int token, int c) const { return token < count && c < h; }
 };
 
-// Rows `row` and `row` + 8 of x, a thread's part of them: columns t and t + 4 of each eight.
+// Rows `row` and `row` + 8 of x, a thread's part of them: two columns of each eight, neighbours in
+// bfloat16, which is read in pairs.
 template <int D, int P>
 __device__ void read_rows(Left<P>* rows, const float* x, Tokens tokens, int row) {
-    int t = threadIdx.x % 4;
+    int t = threadIdx.x % 4, first = P == BF16 ? 2 * t : t, apart = P == BF16 ? 1 : 4;
     #pragma unroll
     for (int i = 0; i < D / 8; ++i) {
         float found[4];
         for (int j = 0; j < 4; ++j) {
-            int token = row + j / 2 * 8, c = 8 * i + t + j % 2 * 4;
+            int token = row + j / 2 * 8, c = 8 * i + first + j % 2 * apart;
             found[j] = tokens.has(token, c) ? x[tokens.at(token, c)] : 0;
         }
         rows[i] = Left<P>(found[0], found[1], found[2], found[3]);
     }
 }
 
-// Tokens first, first + 1, ... of x into shared memory, zeros for those that do not count.
+// TILE tokens in shared memory. The rows of a product may be channels, that is neighbours in a token,
+// or tokens, neighbours in a channel: pairs of bfloat16 are kept both ways. Row lengths are such that
+// the threads of a warp read from 32 banks.
 template <int D, int P>
-__device__ void read_tile(float* shared, const float* x, Tokens tokens, int first,
-                          const bool* real) {
-    for (int i = threadIdx.x; i < TILE<D> * D / 4; i += blockDim.x) {
-        int row = i / (D / 4), c = i % (D / 4) * 4, token = first + row;
-        Pack<float, 4> four = {};
-        if (tokens.has(token, c) && (!real || real[token])) four = read<4>(x + tokens.at(token, c));
-        if constexpr (P == TF32)
-            for (float& number : four.of) number = __uint_as_float(tf32(number));
-        write<4>(shared + row * (D + PAD) + c, four);
+struct Tile {
+    static const int ACROSS = TILE<D> * (D / 2 + 4);  // where the pairs of tokens begin
+    unsigned words[P == BF16 ? ACROSS + TILE<D> / 2 * (D + 8) : TILE<D> * (D + 4)];
+
+    // Tokens first, first + 1, ... of x, zeros for those that do not count.
+    __device__ void read_from(const float* x, Tokens tokens, int first, const bool* real) {
+        for (int i = threadIdx.x; i < TILE<D> / 2 * D / 4; i += blockDim.x) {
+            int row = i / (D / 4) * 2, c = i % (D / 4) * 4;
+            Pack<float, 4> two[2] = {};
+            for (int r = 0; r < 2; ++r) {
+                int token = first + row + r;
+                if (tokens.has(token, c) && (!real || real[token]))
+                    two[r] = read<4>(x + tokens.at(token, c));
+            }
+            keep(two, row, c);
+        }
     }
-}
+
+    __device__ void keep(const Pack<float, 4>* two, int row, int c) {
+        Pack<unsigned, 4> bits;
+        if constexpr (P == BF16) {
+            for (int k = 0; k < 4; ++k) bits.of[k] = two_bf16(two[0].of[k], two[1].of[k]);
+            write<4>(words + ACROSS + row / 2 * (D + 8) + c, bits);
+        }
+        for (int r = 0; r < 2; ++r) {
+            if constexpr (P == BF16) {
+                const Pack<unsigned, 2> pairs = {two_bf16(two[r].of[0], two[r].of[1]),
+                                                 two_bf16(two[r].of[2], two[r].of[3])};
+                write<2>(words + (row + r) * (D / 2 + 4) + c / 2, pairs);
+            } else {
+                for (int k = 0; k < 4; ++k) {
+                    float number = two[r].of[k];
+                    bits.of[k] = P == TF32 ? tf32(number) : __float_as_uint(number);
+                }
+                write<4>(words + (row + r) * (D + 4) + c, bits);
+            }
+        }
+    }
+
+    // Of the i-th eight channels those that `read_rows` gives this thread, in token `first` + g.
+    __device__ Right<P> channels(int first, int i) const {
+        int token = first + threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+        if constexpr (P == BF16) {
+            return {words[token * (D / 2 + 4) + 4 * i + t]};
+        } else {
+            const unsigned* own = words + token * (D + 4) + 8 * i + t;
+            return {own[0], own[4]};
+        }
+    }
+
+    // Tokens `first` + 2t and `first` + 2t + 1 in the i-th eight's channel g.
+    __device__ Right<P> tokens(int first, int i) const {
+        int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+        if constexpr (P == BF16) {
+            return {words[ACROSS + (first / 2 + t) * (D + 8) + 8 * i + g]};
+        } else {
+            const unsigned* own = words + (first + 2 * t) * (D + 4) + 8 * i + g;
+            return {own[0], own[D + 4]};
+        }
+    }
+};
 
 // rows (16, D) @ (8 N tokens of a tile).T, N times 16 by 8 scores: c[0] and c[1] are in row g,
 // columns 2t and 2t + 1, the others in row g + 8. A product waits for the one before it that adds
 // to the same scores, hence several side by side.
 template <int D, int P, int N>
-__device__ void scores_of(float (*scores)[4], const Left<P>* rows, const float* tokens) {
-    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const float* own = tokens + g * (D + PAD) + t;
+__device__ void scores_of(float (*scores)[4], const Left<P>* rows, const Tile<D, P>& tile,
+                          int first) {
     #pragma unroll
     for (int j = 0; j < N; ++j) scores[j][0] = scores[j][1] = scores[j][2] = scores[j][3] = 0;
     #pragma unroll
     for (int i = 0; i < D / 8; ++i)
         #pragma unroll
-        for (int j = 0; j < N; ++j) {
-            const float* column = own + 8 * j * (D + PAD) + 8 * i;
-            multiply<P>(scores[j], rows[i], column[0], column[4]);
-        }
+        for (int j = 0; j < N; ++j) multiply<P>(scores[j], rows[i], tile.channels(first + 8 * j, i));
 }
 
 // sums (16, D) += weights (16, 8), laid out like scores, @ 8 tokens of a tile.
 template <int D, int P>
-__device__ void add_weighted(float (*sums)[4], const float* weights, const float* tokens) {
-    int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const float* own = tokens + 2 * t * (D + PAD) + g;
+__device__ void add_weighted(float (*sums)[4], const float* weights, const Tile<D, P>& tile,
+                             int first) {
     Left<P> left(weights[0], weights[1], weights[2], weights[3]);
     #pragma unroll
-    for (int i = 0; i < D / 8; ++i) multiply<P>(sums[i], left, own[8 * i], own[8 * i + D + PAD]);
+    for (int i = 0; i < D / 8; ++i) multiply<P>(sums[i], left, tile.tokens(first, i));
 }
 
 template <int D>
@@ -182,7 +233,7 @@ template <typename T, int D, int P>
 __global__ void __launch_bounds__(32 * WARPS)
 attention_forward(const T* q, const T* k, const T* v, const bool* mask, T* y, T* logs, T scale,
                   int causal, int H, int n, int m, int h) {
-    __shared__ __align__(16) float keys[TILE<D> * (D + PAD)], values[TILE<D> * (D + PAD)];
+    __shared__ __align__(16) Tile<D, P> keys, values;
     const int head = blockIdx.y, text = blockIdx.z, t = threadIdx.x % 4;
     // The last queries, which see the most keys, go first.
     const int first = (gridDim.x - 1 - blockIdx.x) * ROWS * WARPS;
@@ -196,11 +247,11 @@ attention_forward(const T* q, const T* k, const T* v, const bool* mask, T* y, T*
     const int seen = causal ? min(m, first + ROWS * WARPS + m - n) : m;
     for (int start = 0; start < seen; start += TILE<D>) {
         __syncthreads();
-        read_tile<D, P>(keys, k, asked, start, real);
-        read_tile<D, P>(values, v, asked, start, real);
+        keys.read_from(k, asked, start, real);
+        values.read_from(v, asked, start, real);
         __syncthreads();
         float scores[TILE<D> / 8][4], before[2] = {top[0], top[1]};
-        scores_of<D, P, TILE<D> / 8>(scores, queries, keys);
+        scores_of<D, P, TILE<D> / 8>(scores, queries, keys, 0);
         #pragma unroll
         for (int j = 0; j < TILE<D> / 8; ++j) {
             for (int i = 0; i < 4; ++i) {
@@ -225,7 +276,7 @@ attention_forward(const T* q, const T* k, const T* v, const bool* mask, T* y, T*
                 scores[j][i] = exp2f(scores[j][i] - base[i / 2]);
                 sum[i / 2] += scores[j][i];
             }
-            add_weighted<D, P>(sums, scores[j], values + 8 * j * (D + PAD));
+            add_weighted<D, P>(sums, scores[j], values, 8 * j);
         }
     }
     for (int r = 0; r < 2; ++r) {
@@ -247,7 +298,7 @@ template <typename T, int D, int P>
 __global__ void __launch_bounds__(32 * WARPS)
 attention_dq(const T* q, const T* k, const T* v, const bool* mask, const T* y, const T* dy,
              const T* logs, T* inner, T* dq, T scale, int causal, int H, int n, int m, int h) {
-    __shared__ __align__(16) float keys[TILE<D> * (D + PAD)], values[TILE<D> * (D + PAD)];
+    __shared__ __align__(16) Tile<D, P> keys, values;
     const int head = blockIdx.y, text = blockIdx.z, t = threadIdx.x % 4;
     const int first = (gridDim.x - 1 - blockIdx.x) * ROWS * WARPS;
     const int row = first + threadIdx.x / 32 * ROWS + threadIdx.x % 32 / 4;
@@ -269,13 +320,13 @@ attention_dq(const T* q, const T* k, const T* v, const bool* mask, const T* y, c
     const int seen = causal ? min(m, first + ROWS * WARPS + m - n) : m;
     for (int start = 0; start < seen; start += TILE<D>) {
         __syncthreads();
-        read_tile<D, P>(keys, k, asked, start, real);
-        read_tile<D, P>(values, v, asked, start, real);
+        keys.read_from(k, asked, start, real);
+        values.read_from(v, asked, start, real);
         __syncthreads();
         for (int part = 0; part < TILE<D>; part += 8 * SIDE<P>) {
             float p[SIDE<P>][4], ds[SIDE<P>][4];
-            scores_of<D, P, SIDE<P>>(p, queries, keys + part * (D + PAD));
-            scores_of<D, P, SIDE<P>>(ds, gradients, values + part * (D + PAD));
+            scores_of<D, P, SIDE<P>>(p, queries, keys, part);
+            scores_of<D, P, SIDE<P>>(ds, gradients, values, part);
             #pragma unroll
             for (int j = 0; j < SIDE<P>; ++j) {
                 for (int i = 0; i < 4; ++i) {
@@ -284,7 +335,7 @@ attention_dq(const T* q, const T* k, const T* v, const bool* mask, const T* y, c
                     float weight = exp2f(p[j][i] * (scale * LOG2E) - log[i / 2]);
                     ds[j][i] = visible ? scale * weight * (ds[j][i] - along[i / 2]) : 0;
                 }
-                add_weighted<D, P>(sums, ds[j], keys + (part + 8 * j) * (D + PAD));
+                add_weighted<D, P>(sums, ds[j], keys, part + 8 * j);
             }
         }
     }
@@ -296,7 +347,7 @@ template <typename T, int D, int P>
 __global__ void __launch_bounds__(32 * WARPS)
 attention_dkv(const T* q, const T* k, const T* v, const bool* mask, const T* dy, const T* logs,
               const T* inner, T* dk, T* dv, T scale, int causal, int H, int n, int m, int h) {
-    __shared__ __align__(16) float queries[TILE<D> * (D + PAD)], gradients[TILE<D> * (D + PAD)];
+    __shared__ __align__(16) Tile<D, P> queries, gradients;
     __shared__ float log[TILE<D>], along[TILE<D>];
     const int head = blockIdx.y, text = blockIdx.z, t = threadIdx.x % 4;
     const int first = blockIdx.x * ROWS * WARPS;
@@ -313,8 +364,8 @@ attention_dkv(const T* q, const T* k, const T* v, const bool* mask, const T* dy,
     const int blind = causal ? max(0, first - (m - n)) / TILE<D> * TILE<D> : 0;
     for (int start = blind; start < n; start += TILE<D>) {
         __syncthreads();
-        read_tile<D, P>(queries, q, asking, start, nullptr);
-        read_tile<D, P>(gradients, dy, asking, start, nullptr);
+        queries.read_from(q, asking, start, nullptr);
+        gradients.read_from(dy, asking, start, nullptr);
         for (int i = threadIdx.x; i < TILE<D>; i += blockDim.x) {
             long long place = ((long long)text * H + head) * n + start + i;
             log[i] = start + i < n ? logs[place] * LOG2E : 0;
@@ -323,8 +374,8 @@ attention_dkv(const T* q, const T* k, const T* v, const bool* mask, const T* dy,
         __syncthreads();
         for (int part = 0; part < TILE<D>; part += 8 * SIDE<P>) {
             float p[SIDE<P>][4], ds[SIDE<P>][4];
-            scores_of<D, P, SIDE<P>>(p, keys, queries + part * (D + PAD));
-            scores_of<D, P, SIDE<P>>(ds, values, gradients + part * (D + PAD));
+            scores_of<D, P, SIDE<P>>(p, keys, queries, part);
+            scores_of<D, P, SIDE<P>>(ds, values, gradients, part);
             #pragma unroll
             for (int j = 0; j < SIDE<P>; ++j) {
                 for (int i = 0; i < 4; ++i) {
@@ -334,8 +385,8 @@ attention_dkv(const T* q, const T* k, const T* v, const bool* mask, const T* dy,
                     p[j][i] = visible ? exp2f(p[j][i] * (scale * LOG2E) - log[own]) : 0;
                     ds[j][i] = visible ? scale * p[j][i] * (ds[j][i] - along[own]) : 0;
                 }
-                add_weighted<D, P>(dvalues, p[j], gradients + (part + 8 * j) * (D + PAD));
-                add_weighted<D, P>(dkeys, ds[j], queries + (part + 8 * j) * (D + PAD));
+                add_weighted<D, P>(dvalues, p[j], gradients, part + 8 * j);
+                add_weighted<D, P>(dkeys, ds[j], queries, part + 8 * j);
             }
         }
     }

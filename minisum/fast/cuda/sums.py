@@ -5,7 +5,7 @@ import math
 from minisum.backend import array_module
 from minisum.fast.cuda import compiling
 
-STRETCH, MOST_STRETCHES = 256, 65535  # rows of a block; blocks along a grid's second axis
+STRETCH, MOST_STRETCHES = 128, 65535  # rows of a block; blocks along a grid's second axis
 
 
 def sum_leading(x):
@@ -18,6 +18,7 @@ def sum_leading(x):
     stretch = max(STRETCH, -(-rows // MOST_STRETCHES))
     stretches = max(1, -(-rows // stretch))
     sums = array_module(x).empty((stretches, columns), x.dtype)
-    grid = -(-columns // 32), stretches
-    compiling.launch("sums.column_sums", grid, (32, 8), x, sums, rows, columns, stretch)
+    K = compiling.packing(columns, x)
+    grid, arguments = (-(-columns // (32 * K)), stretches), (x, sums, rows, columns, stretch)
+    compiling.launch("sums.column_sums", grid, (32, 8), *arguments, pack=K)
     return sum_leading(sums) if stretches > 1 else sums[0]
