@@ -2,6 +2,7 @@
 
 MINISUM_TEST_BACKEND=cupy runs the operation, model and optimiser tests on a GPU.
 HYPOTHESIS_PROFILE=long draws many more examples than the default.
+MINISUM_UNWRITTEN=inf, nan or a number is what np.empty holds: whoever reads it shows.
 """
 
 import os
@@ -26,6 +27,25 @@ settings.register_profile(
 )
 settings.register_profile("long", settings.get_profile("default"), max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def holding(make, value):
+    """np.empty or np.empty_like with arrays of floats that hold `value`."""
+
+    def made(*arguments, **options):
+        array = make(*arguments, **options)
+        if array.dtype.kind == "f":
+            most = float(np.finfo(array.dtype).max)
+            array.fill(min(value, most) if np.isfinite(value) else value)
+        return array
+
+    return made
+
+
+if UNWRITTEN := os.environ.get("MINISUM_UNWRITTEN"):
+    np.empty, np.empty_like = (
+        holding(make, float(UNWRITTEN)) for make in (np.empty, np.empty_like)
+    )
 
 XP = backend.get(os.environ.get("MINISUM_TEST_BACKEND", "numpy"))
 
