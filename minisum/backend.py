@@ -107,7 +107,7 @@ def to_device(x, xp):
     arrays = {name: np.asarray(a, order="C") for name, a in x.items()}
     if xp is np:
         return arrays
-    parts, starts, end = [], {}, 0
+    parts, starts, end = [np.zeros(0, np.uint8)], {}, 0
     for name, a in arrays.items():
         padding = np.zeros(-a.nbytes % 16, np.uint8)  # kernels read 16 bytes at a time
         parts += [a.reshape(-1).view(np.uint8), padding]

@@ -1,6 +1,7 @@
 """Columns of numbers: cells read, standardised on the training rows, gaps filled."""
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from minisum.errors import UserError
 
 LARGEST = 1e150  # the square of a number is one
 LARGEST_SCALED = 1e15  # so that sums of squares are float32 numbers
+DECIMAL_COMMA = re.compile(r"\s*[+-]?[0-9]+,[0-9]+\s*")
 MISSING = ("", "na", "n/a", "nan", "null", "none", "-", "?")
 
 
@@ -22,7 +24,9 @@ def read_number(value, column, place) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise UserError(f"{place}, column {column!r}: {value!r:.40} is not a number") from None
+        comma = ": its decimal comma must be a point" * bool(DECIMAL_COMMA.fullmatch(str(value)))
+        where = f"{place}, column {column!r}"
+        raise UserError(f"{where}: {value!r:.40} is not a number{comma}") from None
     except OverflowError:
         number = math.inf
     if abs(number) > LARGEST:

@@ -40,8 +40,10 @@ is false: it was not checked.
 import inspect
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -83,17 +85,17 @@ class Verdict:
     op: str
     mode: str
     seed: int
-    shapes: dict
+    shapes: dict[str, Any]
     checked: int = 0
     kinks: int = 0
     hidden: int = 0
-    mismatches: list = field(default_factory=list)
-    unchecked: list = field(default_factory=list)  # why nothing of an argument was compared
+    mismatches: list[Mismatch] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)  # why nothing of an argument was compared
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return self.checked > 0 and not self.mismatches and not self.unchecked
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {shape}" for name, shape in self.shapes.items())
         lines = [
             f"gradcheck of {self.op}({shapes}), {self.mode}, seed {self.seed}: "
@@ -117,8 +119,14 @@ class Verdict:
 
 
 def gradcheck(
-    op, *arguments, exact=False, seed=0, entries=12, tolerance=RELATIVE_TOLERANCE, step=STEP
-):
+    op: Callable[..., Any],
+    *arguments: Any,
+    exact: bool = False,
+    seed: int = 0,
+    entries: int = 12,
+    tolerance: float = RELATIVE_TOLERANCE,
+    step: float = STEP,
+) -> Verdict:
     """Compare the gradient of `op` at `arguments` with differences of its value.
 
     op: callable in the protocol of `minisum.ops`; it may return several arrays (a tuple), whose
@@ -223,12 +231,12 @@ def _why_unchecked(name, argument, kinks, hidden):
 # ---- Functions in other styles
 
 
-def from_pair(f, grad):
+def from_pair(f: Callable[..., Any], grad: Callable[..., Any]) -> Callable[..., Any]:
     """An op from y = f(*arrays) and grad(*arrays, dy), which returns one gradient per array."""
     return lambda *arrays: (f(*arrays), lambda dy: grad(*arrays, dy))
 
 
-def from_loss(loss):
+def from_loss(loss: Callable[..., Any]) -> Callable[..., Any]:
     """An op from loss(*arrays) -> (value, gradient): a tuple of gradients if of several arrays."""
 
     def op(*arrays):
@@ -239,7 +247,7 @@ def from_loss(loss):
     return op
 
 
-def loss_op(model, params, batch):
+def loss_op(model: Any, params: Any, batch: dict[str, Any]) -> Callable[..., Any]:
     """A model's loss as an op of its flat vector of parameters: gradcheck(loss_op(...), vector).
 
     model: see minisum.models; params: Params in float64; batch: of the same backend.
@@ -339,7 +347,9 @@ def _some_entries(rng, shape, entries):
 # ---- Arrays
 
 
-def grid(rng, shape, low=-1.0, high=1.0):
+def grid(
+    rng: np.random.Generator, shape: tuple[int, ...], low: float = -1.0, high: float = 1.0
+) -> np.ndarray:
     """Random float64 multiples of 1/8 in [low, high]: inputs for the exact mode."""
     return rng.integers(round(low * 8), round(high * 8), shape, endpoint=True) / 8
 

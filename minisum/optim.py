@@ -4,6 +4,7 @@ import math
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
+from minisum.params import Params
 from minisum.shards import Workers
 
 
@@ -46,14 +47,14 @@ class Adam:
 
     def __init__(
         self,
-        params,
-        betas=(0.9, 0.999),
-        eps=1e-8,
-        raw_epsilon=False,
-        weight_decay=0.0,
-        clip_value=None,
-        clip_norm=None,
-        workers=None,
+        params: Params,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        raw_epsilon: bool = False,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        workers: Workers | None = None,
     ):
         self.params, self.workers = params, workers or Workers()
         self.betas, self.eps, self.raw_epsilon = betas, eps, raw_epsilon
@@ -62,7 +63,7 @@ class Adam:
         self.steps = 0
         self.decays = weight_decay * params.weights() if weight_decay else None
 
-    def step(self, grads, lr, average=None):
+    def step(self, grads: Params, lr: float, average: "Average | None" = None) -> None:
         """Move the parameters once against `grads` (a Params), and their Average after them."""
         self.steps += 1
         g = grads.vector
@@ -90,7 +91,7 @@ class Average:
     Polyak and Juditsky 1992. `params` is the average; `Adam.step` moves it.
     """
 
-    def __init__(self, params, decay):
+    def __init__(self, params: Params, decay: float):
         self.decay = decay
         self.params = params.zeros_like()
         self.params.vector[...] = params.vector

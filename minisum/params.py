@@ -8,6 +8,7 @@ its own; in checkpoints that array is called "blocks.0.mixer.q.W".
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Params(Views):
     between views (alignment) are zero and stay zero.
     """
 
-    def __init__(self, shapes, xp=np, dtype=np.float32):
+    def __init__(self, shapes: dict[str, Any], xp: Any = np, dtype: Any = np.float32):
         """shapes: name -> shape or dict of shapes, in the order of storage; all zeros at first."""
         super().__init__()
         self.shapes = {name: tuple(shape) for name, shape in flatten(shapes).items()}
@@ -57,7 +58,7 @@ class Params(Views):
             here.setdefault(last, view)
 
     @classmethod
-    def from_arrays(cls, arrays, xp=np, dtype=np.float32):
+    def from_arrays(cls, arrays: dict[str, Any], xp: Any = np, dtype: Any = np.float32) -> "Params":
         """Parameters with the values of host `arrays`, nested or by dotted names, moved to `xp`."""
         arrays = flatten(arrays)
         params = cls({name: np.shape(a) for name, a in arrays.items()}, xp, dtype)
@@ -65,7 +66,7 @@ class Params(Views):
             params.flat[name][...] = xp.asarray(array, dtype=dtype)
         return params
 
-    def to_host(self):
+    def to_host(self) -> dict[str, np.ndarray]:
         """Every array by its dotted name, as a NumPy array."""
         return {name: to_numpy(array) for name, array in self.flat.items()}
 
@@ -73,12 +74,12 @@ class Params(Views):
         """Copied and pickled as host arrays."""
         return _from_host, (self.to_host(), self.dtype)
 
-    def zeros_like(self):
+    def zeros_like(self) -> "Params":
         """Zeros in the same layout: gradients, Adam's moments."""
         return Params(self.shapes, self.xp, self.dtype)
 
     @property
-    def count(self):
+    def count(self) -> int:
         """How many numbers the model learns."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 

@@ -13,11 +13,13 @@ import contextlib
 import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from minisum import backend
 from minisum.errors import missing
+from minisum.params import Params
 
 # Entries of one array of a shard: 512 KB in float32, so that the few arrays that an op works on fit
 # in a second-level cache of 2 MB together.
@@ -72,7 +74,9 @@ class Shards:
     or a prediction as one launch (see minisum.fast.cuda.recording), which takes one thread.
     """
 
-    def __init__(self, model, threads=None, rows=None, record=True):
+    def __init__(
+        self, model: Any, threads: int | None = None, rows: int | None = None, record: bool = True
+    ):
         self.model, self.rows, self.record = model, rows, record
         self.workers = Workers(threads)
         self.spare = []
@@ -81,11 +85,13 @@ class Shards:
         """`batch`, on the host, with what the model reads on `xp`, but for moving it there."""
         return self.model.prepare(batch, xp, whole=self.rows is None)
 
-    def to_device(self, batch, xp):
+    def to_device(self, batch: dict[str, Any], xp: Any) -> dict[str, Any]:
         """`batch`, on the host, as the model reads it on `xp`."""
         return backend.to_device(self.prepare(batch, xp), xp)
 
-    def loss_and_grads(self, params, grads, batch, total=None):
+    def loss_and_grads(
+        self, params: Params, grads: Params, batch: dict[str, Any], total: int | None = None
+    ) -> Any:
         """The loss of `batch` (name -> array, leading axis B); its gradient replaces `grads`.
 
         total: the number of targets (at least 1), if the caller has counted them; counting them on
@@ -120,7 +126,7 @@ class Shards:
         self._sum([g.vector for g in owned])
         return sum(losses[1:], losses[0])
 
-    def predict(self, params, batch):
+    def predict(self, params: Params, batch: dict[str, Any]) -> Any:
         """The model's outputs for `batch`, in its order."""
         if params.xp is not np and self.recorder:
             return self.recorder(self.unrecorded.predict, (params,), batch)

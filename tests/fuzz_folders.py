@@ -145,7 +145,7 @@ def craft(rng, out, outside):
             with contextlib.suppress(Exception):  # the library refuses to write some
                 checkpoint.save(path, arrays, meta)
         elif name == "tokenizer":
-            with contextlib.suppress(ValueError, RecursionError):  # it is an odd file by now
+            with contextlib.suppress(ValueError, RecursionError, MemoryError):  # an odd file by now
                 path.write_text(json.dumps(change(rng, json.loads(path.read_bytes()))))
                 follow(out, path)
         else:

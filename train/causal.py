@@ -66,7 +66,8 @@ class CausalConfig(LayerPattern, OwnTexts):
         "for any other mixer see --layers-pattern", "model", choices=MIXERS,
     )  # fmt: skip
     layers_pattern: str = option(
-        None, 'layers one by one instead: "summation*3,attention", "projection*2,attention"',
+        None, 'layers one by one instead: "summation*3,attention", "projection*2,attention", where '
+        "projection mixes nothing",
         "model", metavar="PATTERN",
     )  # fmt: skip
     layers: int = changed(OwnTexts, "layers", 4, help="layers of --mixer")

@@ -38,8 +38,8 @@ class ForecastConfig(LayerPattern, OwnData):
     limit_test: int = option(None, "test on N windows only, evenly spaced", "data", **N)
     columns: tuple = option(None, "columns to forecast (default: all but the time)", "data", **LIST)
     time_column: str = option(
-        None, "the column of times in --data (guessed if called date, time or timestamp)", "data",
-        metavar="NAME",
+        None, "the column of times in --data (default: the one called date, time or timestamp, or "
+        "the one that holds dates)", "data", metavar="NAME",
     )  # fmt: skip
     split: str = option(
         "standard",

@@ -76,6 +76,12 @@ def time_step(times) -> datetime.timedelta | None:
     return gaps[len(gaps) // 2] if gaps else None
 
 
+def column_of_times(row) -> str | None:
+    """The one column of a row whose cell is a date or a time, None without one or with several."""
+    found = [name for name, cell in row.items() if _kind(in_iso([cell])[0]) == "an ISO time"]
+    return found[0] if len(found) == 1 else None
+
+
 def _kind(time):
     for kind, read in KINDS.items():
         try:

@@ -13,7 +13,7 @@ from data.fingerprint import data_sha256
 from data.generated import hourly
 from data.reading.columns import guess_column, listed, require_columns
 from data.reading.rows import read_rows
-from data.reading.times import in_iso, require_order
+from data.reading.times import column_of_times, in_iso, require_order
 from data.sets import registry
 from minisum.columns import column_statistics, fill_gaps, read_number, require_moderate
 from minisum.errors import UserError
@@ -73,7 +73,8 @@ def read_series(rows, where, columns=None, time_column=None) -> Series:
     names = None
     for number, row in enumerate(rows, start=1):
         if names is None:
-            time_column = time_column or guess_column(list(row), TIME_NAMES)
+            named = time_column or guess_column(list(row), TIME_NAMES)
+            time_column = named or column_of_times(row)
             names = tuple(columns or (name for name in row if name != time_column))
             require_columns(row, [*names, *([time_column] if time_column else [])], where)
         place = f"{where}, row {number}"

@@ -13,7 +13,7 @@ How to add one: README.md beside this file.
 from ast import literal_eval
 from importlib import import_module
 from inspect import signature
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from minisum.errors import UserError, did_you_mean, require_known
 
@@ -74,7 +74,9 @@ SIZES = {"width", "heads", "max_len", "causal"}
 TYPES = {float: (int, float), type(None): (int, bool)}
 
 
-def build(name, width, heads=1, max_len=512, causal=False, **options):
+def build(
+    name: str, width: int, heads: int = 1, max_len: int = 512, causal: bool = False, **options: Any
+) -> Any:
     """The mixer called `name`, with options in the text or as arguments: "deltanet:beta_max=2".
 
     Raises UserError for what it does not know or cannot do.

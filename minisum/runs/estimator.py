@@ -8,6 +8,7 @@ get_params, set_params, clone, pipelines and cross-validation work as for its ow
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ class TextClassifier:
     @property
     def _run(self) -> ClassifierRun:
         if not self.__sklearn_is_fitted__():
-            raise UserError("the classifier has not been fitted yet: call fit(texts, labels)")
+            raise not_fitted()("the classifier has not been fitted yet: call fit(texts, labels)")
         return self.run_
 
     def predict(self, X: Iterable[str]) -> np.ndarray:
@@ -225,6 +226,13 @@ class TextClassifier:
 def parameters() -> dict[str, inspect.Parameter]:
     """The parameters of a TextClassifier, by name."""
     return dict(inspect.signature(TextClassifier).parameters)
+
+
+def not_fitted() -> type[UserError]:
+    """What predicting before fitting raises: scikit-learn's own error too, where it is loaded."""
+    if (library := sys.modules.get("sklearn.exceptions")) is None:
+        return UserError
+    return type("NotFittedError", (UserError, library.NotFittedError), {})
 
 
 def learning_rate(mixer: str) -> float:

@@ -39,6 +39,10 @@ STATE: dict[str, Any] = {
     "origin": {"settings": dict, "tokenizer": (str, NOTHING)},
 }  # fmt: skip
 LONGEST = 2**24  # of what no array need be as long as: texts, windows, horizons
+# Arguments of models that are no sizes, names or lists of names.
+ARGUMENTS = dict.fromkeys(("masked", "one_logit", "tied"), bool) | dict.fromkeys(
+    ("position_offset", "dropout", "token_dropout", "attention_dropout"), float
+)
 LENGTHS = {"max_len", "window", "horizon", "season", "patch", "stride"}
 
 
@@ -137,9 +141,9 @@ def moderate(model: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:
     most = max(1024, total)
     sizes = dict(leaves(model))
     for name, value in sizes.items():
-        if isinstance(value, int) and not 0 <= value <= (LONGEST if name in LENGTHS else most):
+        if not fits(value, ARGUMENTS.get(name, (int, str, [str], NOTHING))) or value == []:
             return False
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, int) and not 0 <= value <= (LONGEST if name in LENGTHS else most):
             return False
         if isinstance(value, str) and any(int(d[:18]) > most for d in re.findall("[0-9]+", value)):
             return False
@@ -150,7 +154,7 @@ def moderate(model: dict[str, Any], arrays: dict[str, np.ndarray]) -> bool:
 
 def leaves(tree: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in tree.items():
-        yield from leaves(value) if isinstance(value, dict) else [(name, value)]
+        yield from leaves(value) if name == "encoder" and value else [(name, value)]
 
 
 def count_layers(layers: Any) -> float:

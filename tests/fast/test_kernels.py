@@ -283,24 +283,21 @@ def test_attention(monkeypatch, dtype, causal, masked, n, m, heads_at_a_time):
     assert_agree(*with_and_without(monkeypatch, compute), dtype)
 
 
-# Of an entry, in units of the largest. Three products of TF32 make one of float32, but for its last
-# two bits, which are cut off.
-ROUNDING = {"float32": 5e-6, "tf32": 3e-3, "bf16": 3e-2}
+ROUNDING = {"tf32": 3e-3, "bf16": 3e-2}  # of an entry, in units of the largest
 
 
-@pytest.mark.parametrize("chosen", backend.PRECISIONS)
+@pytest.mark.parametrize("chosen", ROUNDING)
 @pytest.mark.parametrize("causal", (False, True))
 @pytest.mark.parametrize("masked", (False, True))
 @pytest.mark.parametrize("n, m", [(1, 1), (64, 64), (70, 130), (1, 2052), (513, 600)])
-@pytest.mark.parametrize("h", (8, 40, 64, 128))
+@pytest.mark.parametrize("h", (8, 64, 96))
 def test_fused_attention(monkeypatch, chosen, causal, masked, n, m, h):
     """Against float64. Texts of which nothing is seen, and NaN where a mask is, among them."""
     monkeypatch.setattr(precision, "chosen", chosen)
     rng = np.random.default_rng(15)
     shapes = [(3, t, 5, h) for t in (n, m, m, n)]
     q, k, v, dy = (normal(rng, shape, np.float32).transpose(0, 2, 1, 3) for shape in shapes)
-    if not fused_attention.takes(q, k, v):
-        pytest.skip("heads too wide for float32")
+    assert fused_attention.takes(q, k, v)
     mask = None
     if masked:
         mask = XP.asarray((rng.random((3, m)) < 0.6) & (np.arange(3) > 0)[:, None])

@@ -50,6 +50,8 @@ def test_statistics_leave_gaps_out():
     mean, deviation = column_statistics(values, ["a", "b", "c"])
     np.testing.assert_allclose(mean, [2, 7, 0.1], rtol=1e-15)
     assert deviation.tolist() == [1, 2, 0]
+    large = np.full((11, 1), 1e9 / 3)  # their mean is off by rounding
+    assert np.nanstd(large) > 1e-9 and column_statistics(large, ["a"])[1].tolist() == [0]
     with pytest.raises(UserError, match="'b' has no value"):
         column_statistics(np.array([[1, NAN], [2, NAN]]), ["a", "b"])
     with pytest.raises(UserError, match="'b' holds numbers too large"):

@@ -149,6 +149,48 @@ def test_scikit_learn_takes_it_for_one_of_its_own(animals, fitted):
     check_is_fitted(fitted)
     with pytest.raises(NotFittedError):
         check_is_fitted(minisum.TextClassifier())
+    with pytest.raises(NotFittedError, match="has not been fitted"):
+        minisum.TextClassifier().predict(["a"])
     tags = clf.__sklearn_tags__()
     assert tags.input_tags.string and not tags.input_tags.two_d_array  # n_features has no meaning
     assert not hasattr(fitted, "n_features_in_")
+
+
+# Of scikit-learn's own checks those that need no table of numbers, as all others do.
+CHECKS = (
+    "check_estimator_cloneable", "check_estimator_repr", "check_parameters_default_constructible",
+    "check_get_params_invariance", "check_set_params", "check_no_attributes_set_in_init",
+    "check_do_not_raise_errors_in_init_or_set_params", "check_valid_tag_types",
+    "check_estimator_tags_renamed", "check_mixin_order", "check_estimators_unfitted",
+    "check_n_features_in_after_fitting",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_scikit_learns_checks(name):
+    checks = pytest.importorskip("sklearn.utils.estimator_checks")
+    if not hasattr(checks, name):
+        pytest.skip("not in this version of scikit-learn")
+    getattr(checks, name)("TextClassifier", minisum.TextClassifier(**SIZES | {"epochs": 1}))
+
+
+def test_what_its_other_checks_ask_holds_for_texts(animals, fitted):
+    """As check_fit_idempotent, _methods_subset_invariance, _methods_sample_order_invariance,
+    _dict_unchanged, _estimators_overwrite_params and _estimators_data_not_an_array do of numbers.
+    """
+    _, texts, labels = animals
+    clf = minisum.TextClassifier(**SIZES)
+    before = clf.get_params()
+    assert clf.fit(np.array(texts, object), np.array(labels)) is clf and clf.get_params() == before
+    whole = fitted.predict_proba(texts)
+    np.testing.assert_array_equal(clf.predict_proba(texts), whole)
+    np.testing.assert_array_equal(clf.fit(texts, labels).predict_proba(texts), whole)
+    held = dict(vars(clf))
+    one_by_one = np.concatenate([clf.predict_proba([text]) for text in texts[:20]])
+    np.testing.assert_allclose(one_by_one, whole[:20], rtol=1e-5, atol=1e-7)
+    order = np.random.default_rng(0).permutation(len(texts))
+    shuffled = clf.predict_proba([texts[i] for i in order])
+    np.testing.assert_allclose(shuffled, whole[order], rtol=1e-5, atol=1e-7)
+    assert clf.predict(texts).tolist() == clf.classes_[whole.argmax(axis=1)].tolist()
+    np.testing.assert_allclose(whole.sum(axis=1), 1, rtol=1e-6)
+    assert vars(clf) == held

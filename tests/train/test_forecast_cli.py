@@ -14,7 +14,8 @@ from train import forecast
 from train.command_line import main
 
 SMALL = ["--window", "24", "--horizon", "6", "--width", "8", "--heads", "2", "--d-ff", "8",
-         "--patch", "8", "--stride", "4", "--threads", "1", "--lr", "0.01", "--keep-state"]  # fmt: skip
+         "--patch", "8", "--stride", "4", "--threads", "1", "--lr", "0.01",
+         "--keep-state"]  # fmt: skip
 TRAINED = ["hybrid", "attention", "summation", "projection"]
 
 

@@ -20,7 +20,7 @@ FLAGS = {
     "classifier": ["--validation", "0.2"],
     "multimodal": ["--text-column", "text", "--target", "price", "--numeric-columns", "size,rooms"],
 }
-SMALL = ["--threads", "1", "--max-len", "9", "--warmup", "0", "--batch-size", "16"]
+SMALL = ["--threads", "1", "--max-len", "9", "--warmup", "0", "--batch-size", "16", "--keep-state"]
 
 
 @pytest.fixture(scope="module", autouse=True)

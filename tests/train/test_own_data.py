@@ -14,10 +14,13 @@ import tiny_runs
 from tiny_runs import call, train
 
 from data.reading.cells import read_label
+from data.reading.times import column_of_times
 from data.sets.classification import load_classification
+from data.sets.forecast import load_series
 from data.sets.language import load_language
 from data.sets.multimodal import load_multimodal
 from minisum import files
+from minisum.columns import read_number
 from minisum.errors import UserError
 
 
@@ -212,3 +215,21 @@ def test_a_set_at_an_address_in_minisum_data(tmp_path, monkeypatch, capsys):
     (folder / "train.csv").rename(folder / "train.old")
     with pytest.raises(UserError, match="no split called train.*it has validation, test"):
         load_classification("me/opinions", **columns)
+
+
+def test_a_column_of_dates_is_the_time_whatever_it_is_called(tmp_path):
+    hours = [f"2024-05-01 {hour:02}:00" for hour in range(24)]
+    written(tmp_path / "a.csv", header=("when", "load"), rows=[(hour, "1.5") for hour in hours])
+    series = load_series(data_file=tmp_path / "a.csv")
+    assert (series.columns, series.time_column, series.times) == (("load",), "when", hours)
+    assert column_of_times({"from": "2024-05-01", "to": "02.05.2024", "n": "7"}) is None
+    assert column_of_times({"n": "20240501", "m": 7, "day": "02.05.2024"}) == "day"
+
+
+def test_a_decimal_comma_is_named():
+    with pytest.raises(
+        UserError, match="'20,5' is not a number: its decimal comma must be a point"
+    ):
+        read_number("20,5", "load", "row 1")
+    with pytest.raises(UserError, match="'a,b' is not a number$"):
+        read_number("a,b", "load", "row 1")

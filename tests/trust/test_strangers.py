@@ -102,6 +102,29 @@ def test_a_few_bytes_cannot_ask_for_much(runs, tmp_path, sizes):
     assert peak < 512
 
 
+@pytest.mark.parametrize("task", tiny_runs.TASKS)
+def test_every_argument_of_a_model_is_of_its_type(runs, tmp_path, task):
+    """Exchanged for others with right checksums: it answers, or one sentence refuses it."""
+    run = tmp_path / "run"
+    shutil.copytree(runs[task][1], run)
+    arrays, meta = checkpoint.load(run / "best.safetensors")
+    for name, right in meta["model_spec"]["model"].items():
+        for odd in (None, True, "a", 1.5, [], {"a": 1}):
+            model = meta["model_spec"]["model"] | {name: odd}
+            changed = meta | {"model_spec": meta["model_spec"] | {"model": model}}
+            checkpoint.save(run / "best.safetensors", arrays, changed)
+            try:
+                found = minisum.load(run)
+                if task == "classifier":
+                    found.predict(["a small cat", ""])
+                elif task == "causal":
+                    found.generate("a", 2)
+            except UserError as error:
+                assert repr(odd) != repr(right) and len(str(error).splitlines()) == 1
+            else:
+                assert not isinstance(odd, (dict, list)), (name, odd)
+
+
 def test_shapes_are_learned_without_drawing(runs, monkeypatch):
     """What loading makes of the model before its arrays are compared takes no generator."""
     monkeypatch.setattr(np.random, "default_rng", lambda *seed: pytest.fail("something was drawn"))

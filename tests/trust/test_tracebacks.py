@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +153,20 @@ def test_analyze_writes_whole_files(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", stop)
     assert analyze.main([run, "--out", str(out), "--texts", "3"]) == 130
     assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+@linux
+@pytest.mark.parametrize("module", ["minisum.ops", "train.classifier"])
+def test_ctrl_c_during_imports_shows_no_traceback(module):
+    """Asked to end as soon as NumPy is being loaded, which takes most of the time to begin."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    maps = Path(f"/proc/{child.pid}/maps")
+    end = time.monotonic() + 20
+    while "_multiarray_umath" not in maps.read_text() and time.monotonic() < end:
+        time.sleep(0.001)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode in (-signal.SIGINT, 130) and errors in (b"", b"interrupted\n")

@@ -11,7 +11,7 @@ const float LOG2E = 1.4426950408889634f;
 // Tokens of a tile: two tiles are what shared memory holds, 35 KB of floats.
 template <int D> constexpr int TILE = D > 64 ? 32 : 64;
 
-enum { FLOAT32, TF32, BF16 };
+enum { TF32, BF16 };
 
 // Eights of scores that are made side by side on the way back: as many as there are registers for.
 template <int P> constexpr int SIDE = P == BF16 ? 4 : 2;
@@ -20,12 +20,6 @@ __device__ unsigned tf32(float x) {
     unsigned bits;
     asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(x));
     return bits;
-}
-
-// A float's leading bits, as many as TF32 has, and what is left.
-__device__ void split(unsigned x, unsigned& large, unsigned& small) {
-    large = x & 0xffffe000;
-    small = __float_as_uint(__uint_as_float(x) - __uint_as_float(large));
 }
 
 __device__ unsigned two_bf16(float low, float high) {
@@ -48,8 +42,7 @@ __device__ void multiply_bf16(float* c, const unsigned* a, unsigned b) {
 
 // A thread's part of a factor of 16 rows and 8 columns: two neighbours in row g = lane / 4, two in
 // row g + 8. Which two columns they are, of the four pairs, is up to the caller, as a sum may be
-// taken in any order: the other factor then has to have the same two. In float32 a number is the
-// sum of two of tf32, and three products are near enough to that of the sums.
+// taken in any order: the other factor then has to have the same two.
 template <int P>
 struct Left {
     unsigned bits[P == BF16 ? 2 : 4];
@@ -60,13 +53,12 @@ struct Left {
             bits[0] = two_bf16(a, b), bits[1] = two_bf16(below_a, below_b);
         } else {
             const float order[4] = {a, below_a, b, below_b};
-            for (int i = 0; i < 4; ++i)
-                bits[i] = P == TF32 ? tf32(order[i]) : __float_as_uint(order[i]);
+            for (int i = 0; i < 4; ++i) bits[i] = tf32(order[i]);
         }
     }
 };
 
-// The other factor: two rows of a column g. In float32 and TF32 these are numbers, in bfloat16 a pair.
+// The other factor: two rows of a column g, in bfloat16 as a pair.
 template <int P>
 struct Right {
     unsigned bits[P == BF16 ? 1 : 2];
@@ -77,15 +69,8 @@ template <int P>
 __device__ void multiply(float* c, const Left<P>& left, const Right<P>& right) {
     if constexpr (P == BF16) {
         multiply_bf16(c, left.bits, right.bits[0]);
-    } else if constexpr (P == TF32) {
-        multiply_tf32(c, left.bits, right.bits);
     } else {
-        unsigned large[4], small[4], leads[2], rest[2];
-        for (int i = 0; i < 4; ++i) split(left.bits[i], large[i], small[i]);
-        for (int i = 0; i < 2; ++i) split(right.bits[i], leads[i], rest[i]);
-        multiply_tf32(c, small, leads);
-        multiply_tf32(c, large, rest);
-        multiply_tf32(c, large, leads);
+        multiply_tf32(c, left.bits, right.bits);
     }
 }
 
@@ -150,10 +135,7 @@ struct Tile {
                                                  two_bf16(two[r].of[2], two[r].of[3])};
                 write<2>(words + (row + r) * (D / 2 + 4) + c / 2, pairs);
             } else {
-                for (int k = 0; k < 4; ++k) {
-                    float number = two[r].of[k];
-                    bits.of[k] = P == TF32 ? tf32(number) : __float_as_uint(number);
-                }
+                for (int k = 0; k < 4; ++k) bits.of[k] = tf32(two[r].of[k]);
                 write<4>(words + (row + r) * (D + 4) + c, bits);
             }
         }

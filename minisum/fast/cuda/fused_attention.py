@@ -2,29 +2,21 @@
 
 import math
 
-from minisum.backend import PRECISIONS, array_module
+from minisum.backend import array_module
 from minisum.fast.cuda import precision
 from minisum.fast.cuda.compiling import contiguous, launch
 from minisum.ops.softmax_attention import first_query
 
 # Queries, or keys, of a block of threads; widths of a head that the kernels are made for.
 ROWS, WIDTHS = 64, (32, 64, 128)
-# In float32 the widest needs more registers than there are.
-WIDEST = {"float32": 64, "tf32": 128, "bf16": 128}
 MOST_TEXTS = 65535  # blocks along a grid's third axis
 
 
 def takes(q, k, v):
-    """Whether these kernels can: float32, heads of a multiple of eight, a GPU with TF32."""
-    h = q.shape[3]
-    return (
-        q.dtype.char == "f"
-        and v.shape[3] == h
-        and h % 8 == 0
-        and 0 < h <= WIDEST[precision.chosen]
-        and len(q) <= MOST_TEXTS
-        and precision.has_tensor_cores(array_module(q))
-    )
+    """Whether these kernels can: products in tf32 or bf16, heads of a multiple of eight."""
+    h, chosen = q.shape[3], precision.chosen != "float32" and q.dtype.char == "f"
+    fits = v.shape[3] == h and h % 8 == 0 and 0 < h <= WIDTHS[-1] and len(q) <= MOST_TEXTS
+    return chosen and fits
 
 
 def fused_attention(q, k, v, mask, causal):
@@ -34,8 +26,6 @@ def fused_attention(q, k, v, mask, causal):
     tile again; Σ_keys dp ⊙ p is dy·y. Queries walk over keys for dq, and keys over queries for dk
     and dv, so that nothing is added by several blocks and the same input gives the same bits.
 
-    Products of float32 are three of TF32, of each number's leading and remaining bits.
-
     Saved: q, k, v, mask, y, the logarithms.
     """
     xp, (B, H, n, h), m = array_module(q), q.shape, k.shape[2]
@@ -43,7 +33,7 @@ def fused_attention(q, k, v, mask, causal):
         first_query(n, m)
     q, k, v, (mask,) = *map(_by_tokens, (q, k, v)), contiguous(mask)
     width = next(width for width in WIDTHS if h <= width)
-    kernels = {"pack": f"{width}, {PRECISIONS.index(precision.chosen)}"}
+    kernels = {"pack": f"{width}, {int(precision.chosen == 'bf16')}"}
     sizes = 1 / math.sqrt(h), int(causal), H, n, m, h
     over_queries, over_keys = ((-(-tokens // ROWS), H, B) for tokens in (n, m))
     y, logs = xp.empty_like(q), xp.empty((B, H, n), q.dtype)
