@@ -41,7 +41,7 @@ STATE: dict[str, Any] = {
 LONGEST = 2**24  # of what no array need be as long as: texts, windows, horizons
 # Arguments of models that are no sizes, names or lists of names.
 ARGUMENTS = dict.fromkeys(("masked", "one_logit", "tied"), bool) | dict.fromkeys(
-    ("position_offset", "dropout", "token_dropout", "attention_dropout"), float
+    ("position_offset", "dropout", "token_dropout", "attention_dropout", "eps"), float
 )
 LENGTHS = {"max_len", "window", "horizon", "season", "patch", "stride"}
 
