@@ -5,8 +5,8 @@
     panels     title -> {"level": a dotted line, "from": a grey one, and
                "families": family -> line -> points [x, y]}
 
-A family has one colour, for many lines cannot each have their own. A line that ends well above the
-level is named at its end; every line tells its name under the mouse.
+A family has one colour, for many lines cannot each have their own. Lines that end well above the
+level are named at their ends, the highest; every line tells its name under the mouse.
 """
 
 import html
@@ -15,6 +15,7 @@ import math
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 440, 270, 46, 148, 30, 42  # of a panel and its margins
 LINE = 13  # pixels from one name to the next
 CLEAR = 0.08  # above the level
+MOST = 16  # names beside a panel
 # Okabe and Ito's colours, which the colour-blind can tell apart, and dashes that say the same.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 DASHES = ("", "7 3", "2 2", "9 3 2 3", "4 2", "12 3", "")
@@ -90,7 +91,7 @@ def panel(chart, title, content, families):
 
 def apart(lines, y):
     """(place, line) of the names beside the ends of lines, from above, none over another."""
-    lines = sorted(lines, key=lambda line: -line[2][-1][1])
+    lines = sorted(lines, key=lambda line: -line[2][-1][1])[:MOST]
     places = [y(points[-1][1]) for *_, points in lines]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + LINE)
