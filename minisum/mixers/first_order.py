@@ -19,8 +19,8 @@ class FirstOrder(Mixer):
     q, k, v = linear maps of x with bias; k̄ and v̄ are means over the n real tokens. As in softmax
     attention a key's bias changes nothing.
 
-    Backward: the product's gradients are those of `ops.full_product`; v̄ hands each value Σ_t do / n, and
-    k - k̄ takes the mean out of its gradient as it does out of the keys.
+    Backward: the product's gradients are those of `ops.full_product`; v̄ hands each value Σ_t do /
+    n, and k - k̄ takes the mean out of its gradient as it does out of the keys.
     """
 
     can_be_causal = False
