@@ -1,8 +1,8 @@
 """Attention to first order: the softmax replaced by its tangent at equal weights.
 
 softmax(l)_s = (1 + l_s - mean(l)) / n up to squares of l, so that an average of the values is
-corrected by a product without softmax. Time O(n d h), memory O(n d). Not causal, and so without a
-state.
+corrected by a product without softmax. SimpleTRON (Yorsh et al. 2021) is this without the 1 and the
+means. Time O(n d h), memory O(n d). Not causal, and so without a state.
 """
 
 import math

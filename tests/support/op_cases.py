@@ -5,7 +5,7 @@ from functools import partial
 from conftest import XP
 
 from minisum import ops
-from minisum.backend import to_numpy
+from minisum.backend import array_module, to_numpy
 from minisum.strategies import cases
 
 SIZES = {"B": (1, 3), "n": (1, 7), "d": (1, 6), "o": (1, 5), "V": (2, 6), "H": (1, 3), "h": (1, 4)}
@@ -134,13 +134,18 @@ def log_linear_case(c):
     return log_linear_product, *product_arrays(c, c.normal), decays, weights
 
 
+def constant(state, like):
+    """The state's arrays where `like` lives, and of its type."""
+    return tuple(array_module(like).asarray(to_numpy(a), like.dtype) for a in state)
+
+
 def latents_case(c):
     """From the state, which is constant, after two tokens before."""
     p, k, v = (c.normal("B H 2 h", 2.0), c.normal("B H 2 h", 2.0), c.normal("B H 2 o"))
     (_, state), _ = ops.latent_average(p, k, v)
 
     def latent_average(p, k, v):
-        before = tuple(a.astype(k.dtype) for a in state)
+        before = constant(state, k)
         (y, _), back = ops.latent_average(p, k, v, before)
         return y, lambda dy: back((dy, None))
 
@@ -157,7 +162,7 @@ def mlstm_case(c):
     (_, state), _ = ops.mlstm(*before)
 
     def mlstm(*arrays):
-        before = tuple(a.astype(arrays[0].dtype) for a in state)
+        before = constant(state, arrays[0])
         (y, _), back = ops.mlstm(*arrays, before)
         return y, lambda dy: back((dy, None))
 
@@ -171,7 +176,7 @@ def wkv_case(c):
     (_, state), _ = ops.wkv(c.normal("B 2 d", 2.0), c.normal("B 2 d"), w, u)
 
     def wkv(k, v, w, u):
-        before = tuple(a.astype(k.dtype) for a in state)
+        before = constant(state, k)
         (y, _), back = ops.wkv(k, v, w, u, before)
         return y, lambda dy: back((dy, None))
 

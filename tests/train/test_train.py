@@ -57,6 +57,7 @@ class LineTask:
     details = {}
     report_metrics = ()
     train_size = 23
+    pretrained = None
 
     def __init__(self, **settings):
         defaults = {"epochs": 4, "batch_size": 5, "lr": 0.05, "threads": 1, "shard_rows": 2}

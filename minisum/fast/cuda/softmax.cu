@@ -47,13 +47,14 @@ __global__ void loss_and_dscores(const T* scores, const T* bias, const int* targ
     for (int c = threadIdx.x * K; c < C; c += blockDim.x * K)
         add_scores(read_logits<K>(row, bias, c), top, sum);
     over_block(top, sum, shared);
-    T share = target == ignore ? (T)0 : *scale / sum, one = target == ignore ? (T)0 : *scale;
+    T share = *scale / sum;
     #pragma unroll 4
     for (int c = threadIdx.x * K; c < C; c += blockDim.x * K) {
         Pack<T, K> logit = read_logits<K>(row, bias, c);
         Pack<unsigned short, K> bits;
         for (int k = 0; k < K; ++k) {
-            logit.of[k] = exp(logit.of[k] - top) * share - (c + k == target ? one : (T)0);
+            T d = exp(logit.of[k] - top) * share - (c + k == target ? *scale : (T)0);
+            logit.of[k] = target == ignore ? (T)0 : d;  // whatever stands there, NaN too
             bits.of[k] = bfloat16(logit.of[k]);
         }
         if (rounded) write<K>(rounded + (long long)blockIdx.x * C + c, bits);
