@@ -348,7 +348,7 @@ def _some_entries(rng, shape, entries):
 
 
 def grid(
-    rng: np.random.Generator, shape: tuple[int, ...], low: float = -1.0, high: float = 1.0
+    rng: "np.random.Generator", shape: tuple[int, ...], low: float = -1.0, high: float = 1.0
 ) -> np.ndarray:
     """Random float64 multiples of 1/8 in [low, high]: inputs for the exact mode."""
     return rng.integers(round(low * 8), round(high * 8), shape, endpoint=True) / 8
