@@ -63,7 +63,7 @@ LATER = {
     "minisum/ops/slots.py": 60,
     "minisum/ops/exponential_gates.py": 110,
     "minisum/fast/exponential_gates.py": 60,
-    "minisum/ops/rectified_attention.py": 40,
+    "minisum/ops/rectified.py": 40,
     "minisum/fast/blocked_rectified.py": 60,
     "minisum/ops/latents.py": 70,
     "minisum/fast/latent_scan.py": 50,

@@ -44,7 +44,7 @@ FILES = {
         "attention", "attention_with_dropout", "split_heads", "merge_heads",
     ),
     "window": ("window_attention",),
-    "rectified_attention": ("rectified_attention",),
+    "rectified": ("rectified_attention",),
     "rotary": ("rotate",),
     "products": ("full_product", "causal_product"),
     "linear_attention": ("kernel_attention", "elu_plus_one"),

@@ -140,3 +140,16 @@ SOURCES = sorted(ROOT.glob("minisum/**/*.py"))
 def test_formulas_write_products_and_transposes_as_the_code_does(path):
     """x @ W.T in docstrings as in code: so that a product is never taken for an entrywise one."""
     assert "ᵀ" not in path.read_text(encoding="utf-8")
+
+
+def test_an_operation_is_never_its_file():
+    """Whichever is imported first: a submodule takes its own name in the package."""
+    code = """
+from importlib import import_module
+from minisum import ops
+for file in ops.FILES:
+    import_module(f"minisum.ops.{file}")
+print([name for name in ops.FILE_OF if not callable(getattr(ops, name))])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "[]\n", done.stderr
