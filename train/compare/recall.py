@@ -11,21 +11,19 @@ Each cell is a file in --out: the same command again does only what is missing.
 
 import dataclasses
 import sys
-import warnings
 from itertools import product
 
 import numpy as np
 
-from minisum import files, machine
-from train.command_line import run_with_exit_status
+from minisum import files
 from train.compare.__main__ import CompareConfig, cell_name, resolve
 from train.compare.cell import train_cell
 from train.compare.tasks import build
+from train.run import sweeps
 from train.run.cells import Cells, claim_settings
 from train.run.figures import finish, picture
-from train.run.folder import RunFolder, new_path
-from train.run.options import N, Settings, about, add_out, changed, names, option, parser_for
-from train.run.report import Report, csv_of
+from train.run.options import N, Settings, changed, names, option
+from train.run.report import csv_of
 from train.run.tables import aligned
 
 # What may differ between calls that add to one figure.
@@ -144,24 +142,14 @@ def draw(figure, rows, config):
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize=8)
 
 
-def main(arguments=None):
-    """Run the sweep; return the exit status: 0, 2 for unusable input, 130 after Ctrl-C."""
-    with run_with_exit_status() as outcome:
-        outcome.join_group().from_rank_0(lambda: run(arguments))
-    return outcome.status
-
-
-def run(arguments):
-    parser = parser_for(RecallConfig, "python -m train.compare.recall", about(__doc__))
-    add_out(parser, "folder of the sweep (default: runs/recall-TIME)")
-    given = parser.given(arguments)
-    folder = RunFolder(given.pop("out", None) or new_path("runs", "recall"))
+def from_given(given):
     config = RecallConfig(**(QUICK if given.get("quick") else {}) | given)
     config.check()
-    machine.keep_freed_memory()
-    with folder.claimed(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # an overflow shows in the loss
-        sweep(config, folder, Report())
+    return config
+
+
+def main(arguments=None):
+    return sweeps.main("compare.recall", RecallConfig, __doc__, from_given, sweep, arguments)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ def main(name, config_class, page, resolve, work, arguments=None):
 
     def run():
         parser = parser_for(config_class, f"python -m train.{name}", about(page))
-        add_out(parser, f"folder of the results (default: runs/{name}-...-TIME)")
+        kind = name.rpartition(".")[2]
+        add_out(parser, f"folder of the results (default: runs/{kind}-...-TIME)")
         given = parser.given(arguments)
         out = given.pop("out", None)
         config = resolve(given)
-        folder = RunFolder(out or new_path("runs", "-".join([name, *config.label()])))
+        folder = RunFolder(out or new_path("runs", "-".join([kind, *config.label()])))
         report = Report()
         machine.keep_freed_memory()
         # An overflow shows in the loss, and its cell records the step.
