@@ -46,7 +46,7 @@ def commands(corpus, run, out):
         "compare": (["train.compare", *compare], (out / "settings.json").exists),
         "reproduce": (
             ["train.reproduce", *reproduce, "--out", str(out)],
-            lambda: len(list(out.glob("runs/*/config.json"))) == 2,
+            lambda: len(list(out.glob("runs/*-seed0/config.json"))) >= 2,  # `latest` is no run
         ),
         "generate": (
             ["train.causal", "--generate", "a", "--tokens", str(10**9), "--out", str(run)],
