@@ -27,3 +27,18 @@ def test_a_few_mistakes_are_noticed(tmp_path):
             break
     assert run.returncode == 0, run.stdout + run.stderr
     assert "12 of 12 mutants noticed" in run.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each mutant is a forked process")
+@pytest.mark.skipif(XP.__name__ != "numpy", reason="a GPU cannot be used after a fork")
+@pytest.mark.parametrize(
+    "tests, words",
+    [("train/test_published_numbers.py", "0 of 1 mutants noticed"),  # they read no such file
+     ("train/no_such_tests.py", "the tests fail without any mistake: (status 4)")],
+)  # fmt: skip
+def test_a_copy_in_which_no_test_fails_notices_nothing(tmp_path, tests, words):
+    command = [sys.executable, "-m", "tests.mutants", "train/run/lines.py", "--forward", "--copy",
+               "--sample", "1", "--tests", tests,
+               "--results", tmp_path / "mutants.json"]  # fmt: skip
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1 and words in run.stdout + run.stderr, run.stdout + run.stderr
