@@ -30,3 +30,13 @@ def test_the_settings_name_one_corpus():
     """With a file of one's own the corpus by name is not read."""
     assert "dataset python_docs" in grouped(Config())["data"]
     assert grouped(Config(data="rows.csv"))["data"].startswith("data rows.csv")
+
+
+def test_a_long_name_widens_the_whole_table(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    Report().table({"test calibration error": 0.5, "classes": "alpha beta gamma delta"})
+    assert capsys.readouterr().out == (
+        "  test calibration error 0.5\n"
+        "  classes                alpha beta\n"
+        "                         gamma delta\n"
+    )
