@@ -118,11 +118,14 @@ def test_numbers_of_many_digits_for_a_comparison(capsys, tmp_path):
     assert "--steps: a number below 2**63" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["train", "data.sets", "json.tool.x", "train.run"])
+@pytest.mark.parametrize("module", ["data", "data.sets", "json.tool.x", "train.run"])
 def test_a_package_is_no_module(capsys, module):
     with pytest.raises(SystemExit):
         launch.main(["--ranks", "1", module])
     assert f"no module {module}" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        launch.main(["--ranks", "1", "train.clasifier"])
+    assert "(did you mean 'train.classifier'?)" in capsys.readouterr().err
     assert launch.is_module("train.compare") and launch.is_module("train.classifier")
 
 
