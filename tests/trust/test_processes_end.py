@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+import weakref
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,22 @@ def test_a_swallowed_interrupt_is_raised_later():
         signals.raise_swallowed()
     with signals.keyboard_interrupts():
         signals.raise_swallowed()
+
+
+def test_an_interrupt_in_a_callback_is_not_shown_and_not_lost(capfd):
+    """Where Python prints what is raised, and forgets it."""
+
+    def gone(reference):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt), signals.keyboard_interrupts():
+        thing = set()
+        reference = weakref.ref(thing, gone)
+        del thing
+        assert reference() is None
+        signals.raise_swallowed()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_all_cases_are_there():
