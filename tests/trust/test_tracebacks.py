@@ -158,18 +158,33 @@ def test_analyze_writes_whole_files(runs, tmp_path, monkeypatch):
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
-@linux
-@pytest.mark.parametrize("module", ["minisum.ops", "train.classifier"])
-def test_ctrl_c_during_imports_shows_no_traceback(module):
-    """Asked to end as soon as NumPy is being loaded, which takes most of the time to begin."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", module, "--help"], cwd=ROOT, stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+def begun(*command):
+    # A shell's background job ignores SIGINT, and would hand that on to what it starts.
+    return subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+
+
+def end_by_ctrl_c(child):
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=20)
+    assert child.returncode in (-signal.SIGINT, 130) and errors in (b"", b"interrupted\n")
+
+
+@linux
+def test_ctrl_c_during_imports_shows_no_traceback():
+    """Asked to end as soon as NumPy is being loaded, which takes most of the time to begin."""
+    child = begun("train.classifier", "--help")
     maps = Path(f"/proc/{child.pid}/maps")
     end = time.monotonic() + 20
     while "_multiarray_umath" not in maps.read_text() and time.monotonic() < end:
         time.sleep(0.001)
-    child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=20)
-    assert child.returncode in (-signal.SIGINT, 130) and errors in (b"", b"interrupted\n")
+    end_by_ctrl_c(child)
+
+
+@linux
+def test_ctrl_c_during_the_table_of_ops_shows_no_traceback():
+    child = begun("minisum.ops")
+    assert child.stdout.readline()
+    end_by_ctrl_c(child)
