@@ -19,7 +19,7 @@ from minisum.mixers.deltanet import (
     checked_conv,
     queries_keys_values,
 )
-from minisum.mixers.gated_deltanet import decay_bias, gate_decays
+from minisum.mixers.gated_deltanet import gate_decays
 from minisum.ops import delta_rule
 
 
@@ -61,7 +61,7 @@ class DeltaProduct(Mixer):
         layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
         add_convolutions(rng, layers, self.conv)
         if self.decay:
-            layers["decay"]["b"] = decay_bias(rng, H)
+            layers["decay"]["b"] = init.step_bias(rng, H)
             layers["A_log"] = np.log(rng.uniform(0, 16, H))
         return layers | {"norm": {"gain": np.ones(e // H)}}
 

@@ -46,7 +46,7 @@ class Mamba2(Packed):
         return {
             "in": init.linear(rng, 2 * e + 2 * N + H, d, bias=False),
             "conv": first_convolution(rng, self.conv, e + 2 * N),
-            "dt_bias": first_steps(rng, H),
+            "dt_bias": init.step_bias(rng, H),
             "A_log": np.log(rng.uniform(1, 16, H)),
             "D": np.ones(H),
             "norm": {"gain": np.ones(e)},
@@ -107,11 +107,6 @@ def first_convolution(rng, taps, width):
         "W": rng.uniform(-limit, limit, (taps, width)),
         "b": rng.uniform(-limit, limit, width),
     }
-
-
-def first_steps(rng, count):
-    """Biases whose softplus is log-uniform in [0.001, 0.1]."""
-    return np.log(np.expm1(np.exp(rng.uniform(np.log(1e-3), np.log(0.1), count))))
 
 
 def silu_of_convolution(params, x, state):
