@@ -26,6 +26,7 @@ class GatedDeltaNet(Mixer):
     S̃_t = a_t S_{t-1}, S_t = S̃_t + β_t k_t.T @ (v_t - k_t @ S̃_t), o_t = q_t @ S_t / √h. q, k, v and
     β as in DeltaNet, v with expand_v d/H a head. One a head: log_a = -exp(A_log) softplus(z),
     z = x @ Wdecay.T + b; first exp(A_log) from U(0, 16), softplus(b) log-uniform in [0.001, 0.1].
+    As in fla's layer, where the values may also have more heads than the keys.
 
     Backward, upwards: the gate's product rule, the norm, `ops.delta_rule`, and `log_decays`.
     """

@@ -17,7 +17,8 @@ class ReLA(Attention):
     """y = (RMSNorm(o) ⊙ σ(w ⊙ o)) @ Wo.T + bo, o = concat_heads(rectified_attention(q, k, v)).
 
     q, k, v = linear maps of x with bias. The norm runs over all heads; its gain and w are one
-    number a channel, w at first uniform within ±√(3/d), as the released code's library draws it.
+    number a channel, w at first uniform within ±√(3/d), as the released code's library draws it
+    (and the maps by Glorot's limit, here as PyTorch does).
 
     Backward, upwards: the output map; with g = σ(w ⊙ o) and s its slope, o gets the norm's part and
     w ⊙ du, du = dread ⊙ RMSNorm(o) ⊙ s, and dw = Σ du ⊙ o; then Attention's, with

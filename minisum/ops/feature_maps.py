@@ -77,10 +77,10 @@ def favor(x, omega):
     """y = (exp(min(ω·x̃ - ‖x̃‖² / 2, 30)) + 1e-4) / √m for the rows ω of omega, x̃ = x h^(-1/4).
 
     x (.., h) -> y (.., m). With omega (m, h) drawn from the normal distribution, the mean of
-    φ(q)·φ(k) is exp(q·k / √h), but for the 1e-4. omega is a constant host array. Choromanski et al.
-    2021, "Rethinking attention with Performers", lemma 1. (The released code subtracts from the
-    exponents the largest ω·x̃ of a query, or of all the text's keys: a causal layer would see the
-    future, and a text read in parts would have other features.)
+    φ(q)·φ(k) is exp(q·k / √h), but for the 1e-4. omega is a host array and a constant. Choromanski
+    et al. 2021, "Rethinking attention with Performers", lemma 1. (The released code subtracts from
+    the exponents the largest ω·x̃ of a query, or of all the text's keys: a causal layer would see
+    the future, and a text read in parts would have other features.)
 
     With E the exponential and u = dy ⊙ E / √m, 0 where the exponent is held: dx = h^(-1/4)
     (u @ omega - x̃ Σ u).
