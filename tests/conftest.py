@@ -5,6 +5,7 @@ HYPOTHESIS_PROFILE=long draws many more examples than the default.
 MINISUM_UNWRITTEN=inf, nan or a number is what np.empty holds: whoever reads it shows.
 """
 
+import gc
 import os
 import signal
 
@@ -56,6 +57,12 @@ if UNWRITTEN := os.environ.get("MINISUM_UNWRITTEN"):
     )
 
 XP = backend.get(os.environ.get("MINISUM_TEST_BACKEND", "numpy"))
+
+
+def pytest_collection_finish():
+    """The thousands of tests stay until the end: no collection of garbage need look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

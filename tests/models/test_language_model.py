@@ -67,7 +67,7 @@ def check_gradient(value, arrays, gradients, seed):
 
 
 def slopes(along):
-    """(step, slope) of along(0), which is how far: to both sides, to one, and by shorter steps."""
+    """(step, slope of `along` at 0): to both sides, then to each of them, by ever shorter steps."""
     for step in (1e-5, 1e-6, 1e-7):
         up, down = along(step), along(-step)
         yield step, (up - down) / (2 * step)
