@@ -156,7 +156,8 @@ def gradcheck(
     argument is no multiple of 1/8.
     """
     if not callable(op):
-        raise TypeError("gradcheck takes the op before its arguments, gradcheck(op, x): not op(x)")
+        kind = type(op).__name__
+        raise TypeError(f"gradcheck(op, x) takes a function and its arguments, not a {kind}")
     names = _argument_names(op, len(arguments))
     for name, argument in zip(names, arguments, strict=True):
         protocol.refuse_argument(name, argument)

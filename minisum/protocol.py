@@ -53,7 +53,7 @@ def forward(name, op, arguments):
         kinds = " and ".join(type(part).__name__ for part in pair)
         raise TypeError(
             f"{name} must return a tuple of its value and a function, not {kinds} "
-            "(from_pair and from_loss make such an op of functions in other styles)"
+            "(for functions in other styles, see help(minisum.gradcheck))"
         )
     for part in parts(returned[0]):
         kind = getattr(part, "dtype", type(part).__name__)

@@ -394,7 +394,7 @@ def test_says_what_an_argument_must_be(argument, message):
 
 def test_says_what_to_pass_as_the_op():
     x = normal(3)
-    with pytest.raises(TypeError, match=r"gradcheck\(op, x\): not op\(x\)"):
+    with pytest.raises(TypeError, match="a function and its arguments, not a tuple"):
         gradcheck(cube(x), x)
     for returned in (1.0, (x, x), (1.0, cube)):
         with pytest.raises(TypeError, match="one number, its gradient"):
