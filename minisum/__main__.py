@@ -16,7 +16,7 @@ On the command line:
 
   python -m minisum.ops      the operations, each with its gradient checked
   python -m minisum.backend  what this machine has
-  python -m train.TASK       training, inside a clone of the repository"""
+  python -m train            the training commands, inside a clone of the repository"""
 
 
 def main(arguments):

@@ -6,12 +6,20 @@ MINISUM_UNWRITTEN=inf, nan or a number is what np.empty holds: whoever reads it 
 """
 
 import os
+import signal
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 from minisum import backend
+
+# A shell's background job ignores Ctrl-C, and nohup the end of the terminal; both would hand that
+# on to the commands that tests start, which are those of a person at a terminal.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 settings.register_profile(
     "default",

@@ -1,10 +1,10 @@
 """What one layer of a mixer costs as the text grows: python -m tests.costs [NAME ...]
 
-Forward and backward of one text in float32, width 64, 4 heads: processor time, which other work on
-the machine does not add to, and the most memory in use at a time, beside what two shorter texts
-would have it be if it were a + b n. Then the time to read one token after 250 and after 16,000
-others. Prints a row of minisum/mixers/figures/costs.json each, by default for every mixer but
-attention and ReLA, whose time is no multiple of n.
+Forward and backward of one text in float32, width 64, 4 heads: CPU time, to which other work on the
+machine adds nothing, and peak memory over the linear extrapolation a + b n from two shorter texts.
+Then the time to read one token after 16,000 others over that after 250. Prints one row of
+minisum/mixers/figures/costs.json per mixer, by default of all but attention and ReLA, whose time is
+quadratic.
 """
 
 import json
@@ -43,7 +43,7 @@ def peak_bytes(work):
 
 
 def costs(name, rounds=9):
-    """[name, ratio, ratio, ms, bytes a token, over a + b n, state, ratio of a step's times]."""
+    """[name, ratio, ratio, ms, bytes per token, memory / (a + b n), state, ratio of step times]."""
     causal = name.partition(":")[0] in mixers.names(causal=True)
     layer = mixers.build(name, WIDTH, HEADS, LENGTHS[-1] + 1, causal)
     rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def costs(name, rounds=9):
 
 
 def steps(layer, params, rng):
-    """How much longer one token takes after 16,000 than after 250."""
+    """The time of one token after 16,000 others over that after 250."""
     states = [layer.step(params, tokens(rng, n))[1] for n in (EARLY, LATE)]
     x = tokens(rng, 1)
     works = [lambda s=s: [layer.step(params, x, s) for _ in range(40)] for s in states]

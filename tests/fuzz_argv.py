@@ -2,7 +2,7 @@
 
 Every one must end with status 0 or 2, without a traceback and before its time is up; memory is
 limited to MEMORY bytes, so that a size that no machine has is met too. A run that is merely long
-is asked to stop (SIGINT) and has to do so.
+is asked to stop (SIGINT) and has to do so; one whose step is long too is asked again.
 """
 
 import faulthandler
@@ -31,6 +31,7 @@ from train.run.options import parser_for  # noqa: E402
 
 MEMORY = 3 << 30
 PATIENCE = 1.5  # seconds until a run is asked to stop
+AGAIN = 10  # seconds until it is asked again
 HANGS = 30  # seconds until one counts as hanging
 
 NUMBERS = [
@@ -114,10 +115,13 @@ def main(count, seed):
     asked = []
 
     def ask_to_stop(number, frame):
+        if asked:
+            print(f"--- {AGAIN} s after it was asked to stop: {task} {line}"[:900], file=stderr)
         asked.append(number)
         os.kill(os.getpid(), signal.SIGINT)
 
     signal.signal(signal.SIGALRM, ask_to_stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.chdir(folder)
@@ -137,7 +141,7 @@ def main(count, seed):
             asked.clear()
             faulthandler.dump_traceback_later(HANGS, exit=True, file=stderr)
             began = time.monotonic()
-            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE, AGAIN)
             try:
                 status, trace = call(task, line), ""
             except SystemExit as stop:  # --help

@@ -31,6 +31,7 @@ LINES = {
 # Files and rooms that came after these limits were set: each has a limit of its own and is not
 # counted in the room around it.
 LATER = {
+    "train/__main__.py": 50,
     "train/rivals.py": 130,
     "train/forecast_baselines.py": 90,
     "train/forecast_files.py": 70,

@@ -10,6 +10,8 @@ import argparse
 import importlib.util
 import sys
 
+from minisum.errors import did_you_mean
+from train.__main__ import COMMANDS
 from train.run import children
 
 MOST_RANKS = 64  # each is joined to every other by a pipe
@@ -27,7 +29,8 @@ def main(arguments=None):
     if not 1 <= given.ranks <= MOST_RANKS:
         parser.error(f"--ranks {given.ranks}: from 1 to {MOST_RANKS} are possible")
     if not is_module(given.module):
-        parser.error(f"there is no module {given.module} here: train.classifier would be one")
+        near = did_you_mean(given.module, [f"train.{name}" for name in COMMANDS])
+        parser.error(f"there is no module {given.module}{near or ': python -m train lists some'}")
     return children.launch(given.ranks, given.module, given.arguments)
 
 

@@ -55,12 +55,12 @@ def decoded_lines(name, chunks, max_line, encoding=None):
         yield rest
 
 
-def decoder_of(encoding):
+def decoder_of(encoding, errors="strict"):
     """A decoder that takes a text in parts. UserError for an encoding that Python does not have."""
     try:
-        "\n".encode(encoding or "utf-8")  # refuses codecs that are not of texts
+        "\n".encode(encoding or "utf-8", errors)  # refuses codecs that are not of texts
         name = codecs.lookup(encoding or "utf-8").name
-        return codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()
+        return codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)(errors)
     except (LookupError, ValueError):
         raise UserError(
             f"--encoding {encoding!r}: no such encoding; utf-8, cp1252 and utf-16 are common"

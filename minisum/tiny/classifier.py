@@ -47,7 +47,7 @@ def load_corpus():
 
 
 def make_batch(texts):
-    """(3, T): the word of each token, its position, and which of the texts it belongs to."""
+    """(3, T): each token's word, its position in its text, and the index of that text."""
     tokens = [(ids, np.arange(len(ids)), np.full(len(ids), b)) for b, ids in enumerate(texts)]
     return np.concatenate(tokens, axis=1)
 
@@ -87,7 +87,7 @@ def sum_by(index, rows, size):
 
 
 def adam_step(params, grads, m, v, t, rate, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Step t = 1, 2, ... of Adam; m, v average gradients and their squares. Kingma and Ba 2015."""
+    """Step t = 1, 2, ... of Adam: m averages gradients, v their squares. Kingma and Ba 2015."""
     for name, g in grads.items():
         m[name] += (1 - beta1) * (g - m[name])
         v[name] += (1 - beta2) * (g * g - v[name])
@@ -97,12 +97,12 @@ def adam_step(params, grads, m, v, t, rate, beta1=0.9, beta2=0.999, eps=1e-8):
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Train a text classifier on Python's docstrings.")
     parser.add_argument("--epochs", type=int, default=20, help="passes over the texts (20)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
     args = parser.parse_args(argv)
     if args.epochs < 1 or args.seed < 0:
         parser.error("--epochs must be at least 1, --seed at least 0")
     texts, labels, classes = load_corpus()
-    test, held_out = len(texts) // 5, len(texts) // 4  # up to 1/5 test, to 1/4 validation rows
+    test, held_out = len(texts) // 5, len(texts) // 4  # test rows end at 1/5, validation at 1/4
     number = {word: i for i, word in enumerate(sorted(set().union(*texts[held_out:])))}
     texts = [[number[word] for word in text if word in number][:MAX_LEN] for text in texts]
     print(f"{len(texts)} texts, {len(number)} words, classes: {', '.join(classes)}")

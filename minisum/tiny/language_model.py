@@ -1,13 +1,13 @@
 """A language model, whole: causal summation in NumPy with every gradient written by hand.
 
-The model predicts each token from those before it, which it sees as running sums only: one vector
-a layer is all its memory, and each new token costs the same (P. Ekin, 2025). Each layer turns x,
-at first embedding[ids] * (positions + 2), into
+The model predicts each token from the ones before it. Of those it knows only running sums, one
+vector per layer, so every new token costs the same (P. Ekin, 2025). The first layer's input x is
+embedding[ids] * (positions + 2); each layer turns x into
 
     z = norm(x + (Σ_{s <= t} relu(relu(x_s @ W1.T) @ W2.T) @ Wo.T + bo) / max_len)
     y = norm(z + relu(z @ Wup.T + bup) @ Wdown.T + bdown)
 
-The text is Python's own help; tokens are its frequent words and, to spell all others, bytes.
+The text is Python's own help; its frequent words are tokens, and all others are spelled in bytes.
 Shapes: B windows of n tokens, width d, V tokens in the vocabulary, L layers.
 """
 
@@ -25,7 +25,7 @@ SAMPLE, TEMPERATURE, TOKEN = 100, 0.7, re.compile(rb" ?\w+| ?[^\w\s]+|\s+")
 
 
 def load_corpus():
-    """The paragraphs of Python's help, each once: nine tenths to train on, and one held out."""
+    """The distinct paragraphs of Python's help: nine tenths to train on, one tenth held out."""
     text = "\n\n".join(topics[name] for name in sorted(topics))
     paragraphs = list(dict.fromkeys(text.split("\n\n")))
     end = len(paragraphs) * 9 // 10
@@ -33,12 +33,12 @@ def load_corpus():
 
 
 def encode(text, number):
-    """The numbers of the tokens of `text`; one that has no number is spelled in bytes."""
+    """The token ids of `text`; a token outside the vocabulary is spelled in bytes."""
     return np.array([i for t in TOKEN.findall(text) for i in ([number[t]] if t in number else t)])
 
 
 def init(rng, V, L, d):
-    """Initial parameters by name; those of the layers are stacked along a first axis of L."""
+    """Initial parameters by name; those of the L layers are stacked along the first axis."""
     params = {"embedding": rng.normal(size=(V, d)), "positions": rng.normal(size=(MAX_LEN, d))}
     params |= {name: rng.normal(0, 0.05, (L, d, d)) for name in ("W1", "W2", "Wo", "Wup", "Wdown")}
     params |= {name: np.zeros((L, d)) for name in ("bo", "bup", "bdown", "b1", "b2")}
@@ -71,7 +71,7 @@ def norm(x, gain, bias):
 
 
 def layer(params, i, x, memory, scale):
-    """Layer i: y from x (B, n, d) and memory (B, d), the sum over earlier tokens; new sum; back."""
+    """Layer i: x (B, n, d), memory (B, d), the sum over earlier tokens -> y, the new sum, back."""
     first, back_first = linear(x, params["W1"][i])
     second, back_second = linear(np.maximum(first, 0), params["W2"][i])
     sums = memory[:, None] + np.maximum(second, 0).cumsum(axis=1)
@@ -96,10 +96,10 @@ def layer(params, i, x, memory, scale):
 
 
 def language_model(params, ids, state=None):
-    """Logits (B, n, V) after each of the ids (B, n); state: tokens read and the sums; back."""
+    """ids (B, n), state (tokens read so far, a sum per layer) -> logits (B, n, V), state, back."""
     table, (B, n) = params["positions"], ids.shape
     read, sums = state or (0, np.zeros((len(params["W1"]), B, table.shape[1]), table.dtype))
-    t = read + np.arange(n)  # past max_len: the average position, sums scaled by 1 / (t + 1)
+    t = read + np.arange(n)  # beyond max_len: the mean position, and sums divided by t + 1
     positions = np.vstack([table, table.mean(axis=0)])[np.minimum(t, len(table))] + 2  # (n, d)
     scale = (1 / np.maximum(len(table), t + 1))[:, None].astype(table.dtype)  # (n, 1)
     embedded = params["embedding"][ids]  # (B, n, d)
@@ -124,7 +124,7 @@ def language_model(params, ids, state=None):
 
 
 def next_token_loss(params, text):
-    """The mean of -log softmax(logits)[target] over windows (B, n + 1) of text; and its back()."""
+    """The mean of -log softmax(logits)[target] over windows of text (B, n + 1), and its back()."""
     logits, _, back = language_model(params, text[:, :-1])
     log_p = logits - logits.max(axis=-1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
@@ -135,7 +135,7 @@ def next_token_loss(params, text):
 
 
 def adam_step(params, grads, m, v, t, rate, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Step t = 1, 2, ... of Adam; m, v average gradients and their squares. Kingma and Ba 2015."""
+    """Step t = 1, 2, ... of Adam: m averages gradients, v their squares. Kingma and Ba 2015."""
     for name, g in grads.items():
         m[name] += (1 - beta1) * (g - m[name])
         v[name] += (1 - beta2) * (g * g - v[name])
@@ -143,7 +143,7 @@ def adam_step(params, grads, m, v, t, rate, beta1=0.9, beta2=0.999, eps=1e-8):
 
 
 def generate(params, ids, rng, state=None):
-    """Yield tokens to follow `ids`. The argmax of logits + Gumbel noise is a draw from softmax."""
+    """Yield tokens that continue `ids`: argmax of logits + Gumbel noise is a draw from softmax."""
     while True:
         logits, state, _ = language_model(params, np.array([ids]), state)
         ids = [(logits[0, -1] / TEMPERATURE + rng.gumbel(size=logits.shape[-1])).argmax()]
@@ -154,7 +154,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description="Train a language model on Python's own help.")
     parser.add_argument("--prompt", default="The function", help="text to continue (The function)")
     parser.add_argument("--steps", type=int, default=600, help="training steps (600)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (0)")
     args = parser.parse_args(argv)
     if not args.prompt or args.steps < 1 or args.seed < 0:
         parser.error("--prompt must not be empty, --steps at least 1, --seed at least 0")
@@ -163,7 +163,7 @@ def main(argv=None):
     vocabulary = [bytes([byte]) for byte in range(256)] + [token for token, _ in frequent]
     number = {token: i for i, token in enumerate(vocabulary)}
     ids, validation = encode(text, number), encode(held_out, number)
-    bits = len(validation) / len(held_out) / np.log(2)  # per byte, for a loss of 1 per token
+    bits = len(validation) / len(held_out) / np.log(2)  # bits per byte = bits * nats per token
     counts = np.bincount(ids, minlength=len(vocabulary)) + 1
     unigram = -np.log(counts / counts.sum())[validation].mean()
     print(f"{len(ids)} tokens; by word frequencies alone {unigram * bits:.2f} bits per byte")

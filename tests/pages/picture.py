@@ -1,8 +1,7 @@
 """The README's picture: direct summation of five tokens, and attention's weights beside it.
 
-Every square is a number that is computed here: blue is positive, orange negative, and the stronger
-the colour the larger the number. The picture has a background of its own, so that it can be read on
-light and dark pages.
+Every square is a number computed here: blue is positive, orange negative, and a stronger colour is
+a larger number. The picture has its own background, to be readable on light and dark pages.
 """
 
 import numpy as np
@@ -33,9 +32,9 @@ def values(seed=4, n=5, d=5):
     rng = np.random.default_rng(seed)
     embedded = rng.integers(-4, 5, (n, d)) / 4
     placed = embedded * (rng.integers(-2, 3, (n, d)) / 4 + 1)
-    spoken = np.maximum(placed @ (rng.integers(-4, 5, (d, d)) / 4).T, 0)
+    contributions = np.maximum(placed @ (rng.integers(-4, 5, (d, d)) / 4).T, 0)
     scores = np.exp(embedded @ embedded.T)
-    return embedded, placed, spoken, scores / scores.sum(axis=1, keepdims=True)
+    return embedded, placed, contributions, scores / scores.sum(axis=1, keepdims=True)
 
 
 def cell(x, y, value, side=CELL - 2):
@@ -59,29 +58,33 @@ def arrow(x, y, to_x, to_y=None):
     return f'<path class="arrow" d="M{x:g} {y:g} L{to_x:g} {to_y:g}" marker-end="url(#tip)"/>'
 
 
-def summation(embedded, placed, spoken):
-    """Five rows that never meet before the sum."""
+def summation(embedded, placed, contributions):
+    """Five tokens that do not interact before the sum."""
     columns = (78, 200, 322)
     yield text(24, 38, "direct summation", "title")
     titles = ("embed", "× (position + 1)", "project, ReLU")
     for x, title in zip(columns, titles, strict=True):
         yield text(x + 37, 76, title, "middle")
-    yield text(515, 76, "add up", "middle")
+    yield text(515, 76, "sum", "middle")
     for i, word in enumerate(WORDS):
         y = TOP + ROW * i
         yield text(24, y + 12, word, "word")
-        for x, array in zip(columns, (embedded, placed, spoken), strict=True):
+        for x, array in zip(columns, (embedded, placed, contributions), strict=True):
             yield vector(x, y, array[i] / np.abs(array).max())
         for x in columns[:2]:
             yield arrow(x + 82, y + 7, x + 112)
         yield arrow(405, y + 7, 462, MIDDLE + 4 * (i - 2))
-    total = spoken.sum(axis=0)
+    total = contributions.sum(axis=0)
     yield vector(478, MIDDLE - 7, total / total.max())
-    yield text(24, 312, "each token on its own, then one sum: O(n·d²)", "cost")
+    yield text(24, 312, "n tokens of width d, each on its own, then one sum: O(n·d²)", "cost")
+    for x, number, sign in ((470, 1, "positive"), (470, -1, "negative")):
+        y = 226 + 10 * (1 - number)
+        yield cell(x, y, number)
+        yield text(x + CELL + 5, y + 11, sign)
 
 
 def attention(weights):
-    """Every token looks at every token."""
+    """Every token attends to every token: a row of weights for each query."""
     left, side = 660, 34
     yield '<path class="arrow" d="M590 30 V318" opacity="0.4"/>'
     yield text(614, 38, "attention", "title")
@@ -90,14 +93,14 @@ def attention(weights):
         yield text(left + side * i + 16, 84, word, "word middle")
         for j, weight in enumerate(weights[i]):
             yield cell(left + side * j, TOP + side * i, weight, side - 2)
-    yield text(614, 312, "n × n weights on top: O(n²·d)", "cost")
+    yield text(614, 312, "n × n weights: O(n²·d) more", "cost")
 
 
 def picture():
-    embedded, placed, spoken, weights = values()
-    body = "\n".join([*summation(embedded, placed, spoken), *attention(weights)])
+    embedded, placed, contributions, weights = values()
+    body = "\n".join([*summation(embedded, placed, contributions), *attention(weights)])
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 340" width="860" role="img">
-<title>Direct summation adds up tokens one by one; attention compares every pair</title>
+<title>Direct summation sums one vector per token; attention compares every pair</title>
 <style>{STYLE}{COLOURS % LIGHT}
 @media (prefers-color-scheme: dark) {{{COLOURS % DARK}}}
 </style>

@@ -1,4 +1,4 @@
-"""minisum/mixers/papers.md: a line for every paper, and only rows and tasks that there are."""
+"""minisum/mixers/papers.md: a line for every paper; every mixer and task named exists."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_every_paper_has_a_line():
     assert len({row[1] for row in ROWS}) == 119
 
 
-def test_every_row_and_task_exists():
+def test_every_mixer_and_task_exists():
     known = {*mixers.TABLE, *MAPS, *tasks.NAMES, "forecast", "analyze"}
     for number, _, has, *note in ROWS:
         assert set(re.findall(r"`(\w+)`", has)) <= known, number
@@ -31,7 +31,9 @@ def test_the_counts_are_those_of_the_lines():
         else "row"
         for row in ROWS
     ]  # fmt: skip
-    said = re.search(r"(\d+) papers have a row, (\d+) more a task, (\d+) are open and (\d+)", PAGE)
+    said = re.search(
+        r"(\d+) papers have a mixer, (\d+) more a task, (\d+) are open and (\d+)", PAGE
+    )
     assert [int(n) for n in said.groups()] == [
         found.count(k) for k in ("row", "task", "open", "out")
     ]

@@ -1,6 +1,7 @@
 """minisum.load: a run's folder says by itself what it holds, wherever it is moved."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -99,7 +100,7 @@ def test_a_printed_explanation_is_a_table_that_adds_up(straight):
 
 
 def test_a_folder_that_is_nearly_called_so_is_offered(straight):
-    with pytest.raises(UserError, match=f"did you mean '{straight}'"):
+    with pytest.raises(UserError, match=re.escape(f"did you mean '{straight}'")):
         minisum.load(straight.with_name("runn"))
 
 

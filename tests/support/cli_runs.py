@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -53,8 +52,8 @@ def call(*arguments):
     return main(classifier.Classification, [str(argument) for argument in arguments])
 
 
-def spawn(*arguments, **options):
-    command = [*COMMAND, *(str(argument) for argument in arguments)]
+def spawn(*arguments, command=COMMAND, **options):
+    command = [*command, *(str(argument) for argument in arguments)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
     return subprocess.Popen(command, cwd=ROOT, **options)
 
@@ -75,13 +74,6 @@ def record_of(out):
         "result": untimed(json.loads(folder.result.read_text())),
         "tokenizer": (Path(out) / "tokenizer.json").read_bytes(),
     }
-
-
-def wait_for(happened, seconds=30):
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.01)
 
 
 def refused(capsys, *arguments):

@@ -11,16 +11,15 @@ ROOT = Path(__file__).parents[2]
 
 def interrupted(module, arguments, out):
     """Exit status and standard error of `python -m module` on the folder `out`."""
-    # A shell's background job ignores SIGINT, and would hand that on to what it starts.
     child = subprocess.Popen(
         [sys.executable, "-m", module, *arguments, "--out", str(out)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
-    while not list(out.glob("cells/*.json")) and time.monotonic() < deadline:
+    while not list(out.glob("cells/*.json")):
+        assert child.poll() is None and time.monotonic() < deadline, "no cell was finished"
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=60)

@@ -1,5 +1,6 @@
 """Runs of several processes, for the tests of them: how they are begun, watched and judged."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ from conftest import XP
 from minisum import checkpoint
 from train import classifier
 from train.command_line import main
+from train.run.children import GRACE
 from train.run.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +41,7 @@ on_host = pytest.mark.skipif(XP is not np, reason="the processes work on the hos
 with_mpi = pytest.mark.skipif(
     MPIEXEC is None or importlib.util.find_spec("mpi4py") is None, reason="no mpi4py or mpiexec"
 )
+AT_LAST = GRACE + 5  # seconds until nothing is left of a job whose parent or sibling is gone
 HOWS = [
     pytest.param("pipes", marks=on_host),
     pytest.param("MPI", marks=[on_host, with_mpi]),
@@ -88,19 +91,31 @@ def done(child):
     return child.returncode, output, errors
 
 
-def processes_of(tag):
-    """The ranks among the processes whose environment holds `tag`, in the order of their start."""
+def tagged(tag):
+    """The processes whose environment holds `tag`, in the order of their start.
+
+    One that has ended has no environment left. Process ids begin again at the smallest one day.
+    """
     found = []
     for path in Path("/proc").glob("[0-9]*"):
-        try:
-            environment, command = ((path / name).read_bytes() for name in ("environ", "cmdline"))
-        except OSError:
-            continue
-        words = command.split(b"\0")
-        is_rank = words[1:3] == [b"-m", b"train.classifier"] or b"--multiprocessing-fork" in words
-        if tag.encode() in environment and is_rank:
-            found.append(int(path.name))
-    return sorted(found)
+        with contextlib.suppress(OSError):
+            if tag.encode() in (path / "environ").read_bytes():
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+                found.append((int(fields[19]), int(path.name)))
+    return [process for _, process in sorted(found)]
+
+
+def processes_of(tag):
+    """The ranks among them."""
+
+    def is_rank(process):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+            own = words[1:3] == [b"-m", b"train.classifier"]
+            return own or b"--multiprocessing-fork" in words
+        return False
+
+    return list(filter(is_rank, tagged(tag)))
 
 
 def begun(how, ranks, corpus, out):

@@ -4,7 +4,7 @@ import json
 import random
 import signal
 import subprocess
-import time
+import sys
 
 import numpy as np
 import pytest
@@ -22,7 +22,6 @@ from cli_runs import (
     record_of,
     refused,
     spawn,
-    wait_for,
 )
 
 from minisum import files
@@ -55,17 +54,32 @@ def test_tokenizer_knows_the_training_rows_only(straight):
     assert len(own) == result["train_examples"] < 160 - result["test_examples"]
 
 
+STOPPED = """
+import os, sys
+from train import classifier
+from train.command_line import main
+from train.run.trainer import Trainer
+reduce_grads, (number, step) = Trainer.reduce_grads, map(int, sys.argv[1:3])
+
+def stopping(self):
+    if self.adam.steps == step:
+        os.kill(os.getpid(), number)
+    reduce_grads(self)
+
+Trainer.reduce_grads = stopping
+sys.exit(main(classifier.Classification, sys.argv[3:]))
+"""
+
+
 @posix
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_and_resumed_is_the_same_run(corpus, straight, tmp_path, number, status):
-    """A child is asked to stop somewhere in training, then goes on with the command it prints."""
+    """A child is asked to stop in the middle of a step, and goes on with the command it prints."""
     out = tmp_path / "a run"
-    slowly = ["--save-every", 0]  # a checkpoint a step: time enough to be stopped
-    child = spawn("--data", corpus, *SMALL, "--epochs", 10, "--lr", 0.02, *slowly, "--out", out)
-    wait_for(lambda: (out / "last.safetensors").exists() or child.poll() is not None)
-    time.sleep(random.Random(number).uniform(0, 0.2))
-    child.send_signal(number)
-    output, errors = child.communicate(timeout=20)
+    step = random.Random(number).randrange(100)
+    arguments = ["--data", corpus, *SMALL, "--epochs", 10, "--lr", 0.02, "--out", out]
+    child = spawn(int(number), step, *arguments, command=[sys.executable, "-c", STOPPED])
+    output, errors = child.communicate(timeout=60)
     assert child.returncode == status, errors
     assert "Traceback" not in errors and f"--resume --out '{out}'" in errors
     assert not (out / "result.json").exists()

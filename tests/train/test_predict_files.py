@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import subprocess
+import sys
 
 import pytest
 
@@ -144,6 +145,16 @@ def test_what_a_first_line_shows(line, kind):
             guess(line + "\n", "text")
     else:
         assert guess(line + "\n", "text") == kind
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [*((name, f"--encoding '{name}': no such encoding") for name in ("klingon", "zlib", "idna")),
+     ("utf-16", "standard input, line 1: not UTF-16")],
+)  # fmt: skip
+def test_standard_input_in_another_encoding(capsys, monkeypatch, straight, encoding, words):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(table())))
+    assert words in refused(capsys, "--predict", straight, "--encoding", encoding)
 
 
 def test_what_has_no_meaning(capsys, straight):

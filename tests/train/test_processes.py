@@ -22,6 +22,7 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
 from ranks import (
+    AT_LAST,
     HOWS,
     ROOT,
     SETTINGS,
@@ -116,7 +117,7 @@ def test_killed_again_and_again(corpus, tmp_path, how):
                     os.kill(rng.choice(victims), signal.SIGKILL)
                     kills += 1
             assert "Traceback" not in done(child)[2]
-            wait_for(lambda: not processes_of(tag), 10)  # noqa: B023
+            wait_for(lambda: not processes_of(tag), AT_LAST)  # noqa: B023
         assert arrays_of(out) == arrays_of(tmp_path / "straight"), f"run {runs}"
         assert losses(out) == losses(tmp_path / "straight")
         assert not list(out.glob("*.tmp"))
@@ -131,7 +132,7 @@ def test_a_killed_rank_ends_the_job(corpus, tmp_path, capsys, how):
     status, output, errors = done(child)
     assert status not in (0, None) and (output + errors).strip()
     assert "Traceback" not in errors
-    wait_for(lambda: not processes_of(tag), 10)
+    wait_for(lambda: not processes_of(tag), AT_LAST)
     goes_on(tmp_path / "run")
     assert "2 processes" in capsys.readouterr().err
 
@@ -191,7 +192,7 @@ def test_ranks_do_not_outlive_their_launcher(corpus, tmp_path):
     child, tag = begun("pipes", 2, corpus, tmp_path / "run")
     child.kill()
     child.communicate(timeout=10)
-    wait_for(lambda: not processes_of(tag), 10)
+    wait_for(lambda: not processes_of(tag), AT_LAST)
     goes_on(tmp_path / "run")
 
 

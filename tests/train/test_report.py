@@ -1,8 +1,10 @@
 """What a run says of its progress and of its settings."""
 
 import itertools
+import re
 
 from train.run import report
+from train.run.curves import draw_curves
 from train.run.options import Config
 from train.run.report import Report, duration, grouped
 
@@ -30,3 +32,25 @@ def test_the_settings_name_one_corpus():
     """With a file of one's own the corpus by name is not read."""
     assert "dataset python_docs" in grouped(Config())["data"]
     assert grouped(Config(data="rows.csv"))["data"].startswith("data rows.csv")
+
+
+def test_a_long_name_widens_the_whole_table(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    Report().table({"test calibration error": 0.5, "classes": "alpha beta gamma delta"})
+    assert capsys.readouterr().out == (
+        "  test calibration error 0.5\n"
+        "  classes                alpha beta\n"
+        "                         gamma delta\n"
+    )
+
+
+def test_a_curve_that_never_changes_has_one_tick_in_the_middle():
+    """And one of a single epoch is seen."""
+    scores = [{"epoch": e, "train_loss": 1 / e, "val_accuracy": 1.0} for e in range(1, 4)]
+    _, accuracy = draw_curves(scores).split("<svg ")[2:]
+    assert re.findall(r'text-anchor="end" [^>]*>(.*?)<', accuracy) == ["1"]
+    (points,) = re.findall(r'points="(.*?)"', accuracy)
+    heights = {point.partition(",")[2] for point in points.split()}
+    assert heights == set(re.findall(r'y1="(.*?)" y2=.* opacity', accuracy)) and len(heights) == 1
+    lines = re.findall(r'points="(.*?)"', draw_curves(scores[:1]))
+    assert len(lines) == 2 and all(len(set(points.split())) == 2 for points in lines)

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from train.__main__ import COMMANDS
+from train.__main__ import main as list_commands
+
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("minisum", "data", "train")
 
@@ -76,3 +79,28 @@ def test_the_finder_finds_a_circle():
     known = {"train": 0, "train.loop": 0, "train.run": 0}
     lazily = "def f():\n    from train import loop\n    import train.run\n"
     assert imports(lazily, known) == {"train.loop", "train.run"}
+
+
+def test_python_m_train_lists_every_command_in_one_line(capsys):
+    others = {"train.__main__", "train.run.children"}  # the list, and what commands start
+    programs = {
+        name.removeprefix("train.").removesuffix(".__main__")
+        for name, path in modules().items()
+        if name.startswith("train.") and name not in others
+        if any(map(is_program, ast.parse(path.read_text(encoding="utf-8")).body))
+    }
+    assert programs == set(COMMANDS)
+    assert list_commands([]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(COMMANDS)
+    assert all(len(line.split()) > 3 and len(line) < 80 and "python" not in line for line in lines)
+
+
+def test_a_command_asked_of_train_is_told_its_call(capsys):
+    for asked, told in {
+        "clasifier": "no command is called 'clasifier' (did you mean 'classifier'?)",
+        "train.classifier": "run it as python -m train.classifier",
+        "sorting": "no command is called 'sorting': python -m train lists them",
+    }.items():
+        assert list_commands([asked]) == 2
+        assert capsys.readouterr().err == f"error: {told}\n"

@@ -8,11 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import tiny_runs
+from ranks import wait_for
 
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
@@ -45,9 +45,7 @@ def test_two_processes_on_one_folder(runs, tmp_path):
     command = [sys.executable, "-m", "train.classifier", *(str(a) for a in long)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=ROOT, **quiet) as first:
-        end = time.monotonic() + 30
-        while not (out / "last.safetensors").exists() and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_for(lambda: (out / "last.safetensors").exists() or first.poll() is not None)
         for flags in (flags_of(data, out), ["--resume", "--out", out]):
             second = child("classifier", *flags)
             assert second.returncode == 2, second.stderr

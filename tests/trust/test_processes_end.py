@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import tiny_runs
-from ranks import SETTINGS, linux, on_host, wait_for
+from ranks import AT_LAST, SETTINGS, linux, on_host, tagged, wait_for
 
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
@@ -28,7 +28,6 @@ pytestmark = [linux, on_host]
 
 ROOT = Path(__file__).parents[2]
 TRIES = int(os.environ.get("MINISUM_ENDS", "10"))
-LIMIT = 15  # seconds until nothing may be left
 NUMBERS = [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT]
 FOREVER = ["--epochs", str(10**6), "--save-every", "0.2"]
 
@@ -84,24 +83,10 @@ def sets(tmp_path_factory):
     return folder
 
 
-def tagged(tag):
-    """Processes whose environment holds `tag`: one that has ended has none left."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if tag.encode() in (path / "environ").read_bytes():
-                found.append(int(path.name))
-    return sorted(found)
-
-
 @contextlib.contextmanager
 def started(command, tag, sets, **options):
     """The command in a session of its own; in the end nothing of it is left, or the test fails."""
-    # A shell's background job ignores SIGINT, and would hand that on to what it starts.
-    options = {
-        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        "stdout": subprocess.DEVNULL,
-    } | options
+    options = {"stdout": subprocess.DEVNULL} | options
     with subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=ROOT,
@@ -113,7 +98,7 @@ def started(command, tag, sets, **options):
     ) as parent:
         try:
             yield parent
-            wait_for(lambda: not tagged(tag), LIMIT)
+            wait_for(lambda: not tagged(tag), AT_LAST)
         finally:
             for process in tagged(tag):
                 os.kill(process, signal.SIGKILL)
@@ -139,7 +124,7 @@ def test_nothing_is_left(corpus, run, sets, tmp_path, name, to, number):
             os.kill(others[-1], signal.SIGSTOP)
         os.kill(others[-1] if to == "child" else parent.pid, number)
         if name == "reproduce" and to == "child":  # the others of its runs go on
-            wait_for(lambda: others[-1] not in tagged(tag), 2 * LIMIT)
+            wait_for(lambda: others[-1] not in tagged(tag), 2 * AT_LAST)
             parent.terminate()
         errors = parent.stderr.read()
     assert "Traceback" not in errors, errors

@@ -43,10 +43,14 @@ def runs(tmp_path_factory):
 
 
 def within(program, *arguments, gigabytes=1.0, seconds=10):
-    """(standard output, peak MiB) of a program that may take so much more memory and time."""
+    """(standard output, peak MiB) of a program that may take so much more memory and time.
+
+    The time is that of its processor, whatever else the machine does; who waits takes none.
+    """
     program = f"""
 import resource, sys
 import numpy, minisum, data.sets.classification, minisum.runs.estimator
+resource.setrlimit(resource.RLIMIT_CPU, ({seconds}, {seconds}))
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + int({gigabytes} * 2**30)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -56,7 +60,7 @@ print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 """
     shown = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, timeout=seconds + 20,
+        cwd=ROOT, capture_output=True, text=True, timeout=10 * seconds,
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr[-2000:]
@@ -96,10 +100,8 @@ def test_a_few_bytes_cannot_ask_for_much(runs, tmp_path, sizes):
     arrays, meta = checkpoint.load(run / "best.safetensors")
     meta["model_spec"]["model"] |= sizes
     checkpoint.save(run / "best.safetensors", arrays, meta)
-    began = time.monotonic()
     lines, peak = within(LOAD, run, gigabytes=0.5)
-    assert len(lines) == 1 and "best.safetensors" in lines[0] and time.monotonic() - began < 10
-    assert peak < 512
+    assert len(lines) == 1 and "best.safetensors" in lines[0] and peak < 512
 
 
 @pytest.mark.parametrize("task", tiny_runs.TASKS)
@@ -159,12 +161,12 @@ def test_a_wide_table_is_read_in_linear_time(tmp_path):
     path = tmp_path / "a.csv"
     names = [f"c{i}" for i in range(100_000)]
     path.write_text(",".join(names) + "\n" + ",".join("1" * 100_000) + "\n")
-    began = time.monotonic()
+    began = time.process_time()
     assert len(next(read_rows(path))) == 100_000
     path.write_text(",".join([*names, "c7"]) + "\n")
     with pytest.raises(UserError, match="'c7' twice"):
         next(read_rows(path))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     path.write_text(",".join(names) + "\n" + ",".join("1" * 100_000) + "\n")
     program = """
 from data.sets.classification import load_classification

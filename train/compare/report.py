@@ -12,10 +12,10 @@ from train.run.tables import aligned
 def header(report, config, task, settings, baselines):
     report.say(f"minisum {minisum.__version__}, comparison on {config.task}")
     used = {name: value for name, value in settings.items() if value is not None}
-    report.table({name.replace("_", " "): str(value)[:24] for name, value in used.items()})
-    report.table({"mixers": ", ".join(config.names())})
-    report.table({"test metric": f"{task.metric}, once, after the last step"})
-    report.table({name: f"{value:.4f}" for name, value in baselines.items()})
+    rows = {name.replace("_", " "): str(value)[:24] for name, value in used.items()}
+    rows |= {"mixers": ", ".join(config.names())}
+    rows |= {"test metric": f"{task.metric}, once, after the last step"}
+    report.table(rows | {name: f"{value:.4f}" for name, value in baselines.items()})
     report.say()
 
 

@@ -12,13 +12,13 @@ import sys
 
 from data.reading.cells import read_text
 from data.reading.columns import LABEL_NAMES, TEXT_NAMES, find_text_column
+from data.reading.encodings import decoder_of
 from data.reading.rows import MAX_LINE_BYTES, file_kind, read_lines, read_rows
 from minisum.errors import UserError, visible
 from train.run.report import emit
 
 FORMATS = ("lines", "csv", "tsv", "jsonl")
 CHUNK = 1 << 16
-MAX_LINE = 1 << 24  # bytes
 STANDARD_INPUT = "standard input"
 # Columns that many tables have, and few texts begin with.
 COMMON = {"id", "text", "label", *TEXT_NAMES, *LABEL_NAMES}
@@ -95,14 +95,16 @@ def kind_of(chosen, column=None, table=False):
         kind = file_kind(chosen["data"])[0][1:] if chosen["format"] is None else chosen["format"]
         return "lines" if kind == "txt" and not chosen["separator"] else kind, b""
     require_streams("reading from the terminal" if table else "type a text and press Enter")
-    if chosen["format"]:
-        return chosen["format"], b""
-    if sys.stdin.isatty() and not table:
-        return "lines", b""
+    if chosen["format"] or (sys.stdin.isatty() and not table):
+        return chosen["format"] or "lines", b""
     first = sys.stdin.buffer.readline(MAX_LINE_BYTES + 1)
     if chosen["separator"]:
         return "csv", first
-    return guess(first.decode(chosen["encoding"] or "utf-8-sig", "replace"), column, table), first
+    try:
+        text = decoder_of(chosen["encoding"], "replace").decode(first)
+    except UnicodeError:  # a few replace nothing; who reads the rows names the line
+        text = ""
+    return guess(text, column, table), first
 
 
 def guess(first, column, table=False):
@@ -207,8 +209,8 @@ def arriving_lines(stream):
         if b"\n" in chunk:
             *lines, rest = rest.split(b"\n")
             yield lines
-        if len(rest) > MAX_LINE:
-            raise UserError(f"a line of standard input is longer than {MAX_LINE:,} bytes")
+        if len(rest) > MAX_LINE_BYTES:
+            raise UserError(f"a line of standard input is longer than {MAX_LINE_BYTES:,} bytes")
     if rest:
         yield [rest]
 

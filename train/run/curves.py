@@ -48,15 +48,15 @@ def panel(records, names):
     first, last = records[0][key], records[-1][key]
     values = [record[name] for record in drawn for name in names if name in record]
     low, high = min(values), max(values)
-    high = high if high > low else low + max(1, abs(low))
 
     def x(place):
         return LEFT + (WIDTH - LEFT - 12) * (place - first) / max(1, last - first)
 
     def y(value):
-        return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (value - low) / (high - low)
+        part = (value - low) / (high - low) if high > low else 0.5  # a constant: in the middle
+        return HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * part
 
-    for value in (low, (low + high) / 2, high):
+    for value in sorted({low, (low + high) / 2, high}):
         height = f'y1="{y(value):.1f}" y2="{y(value):.1f}"'
         yield f'<line x1="{LEFT}" x2="{WIDTH - 12}" {height} stroke="currentColor" opacity=".2"/>'
         yield text(LEFT - 6, y(value) + 4, f"{value:.3g}", "end")
@@ -68,7 +68,10 @@ def panel(records, names):
     yield f"<g {turned}>{text(0, 0, what, 'middle')}</g>"
     for number, name in enumerate(names):
         style = LINES.get(name, LINES["other"])
-        points = " ".join(f"{x(r[key]):.1f},{y(r[name]):.1f}" for r in drawn if name in r)
+        places = [(x(r[key]), y(r[name])) for r in drawn if name in r]
+        if len(places) == 1:  # one epoch: a short dash
+            places = [(places[0][0] + shift, places[0][1]) for shift in (-3, 3)]
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
         yield f'<polyline points="{points}" fill="none" {style}/>'
         start = LEFT + 104 * number
         yield f'<line x1="{start}" x2="{start + 20}" y1="12" y2="12" {style}/>'

@@ -77,9 +77,11 @@ class Report:
 
     def table(self, rows):
         """Names and values; a long value goes on below its beginning."""
+        column = max([18, *map(len, rows)])
         for name, value in rows.items():
-            lines = textwrap.wrap(str(value), self.tables.terminal_width() - 21, **WHOLE_WORDS)
-            self.say(f"  {name:<18} " + ("\n" + " " * 21).join(lines))
+            width = self.tables.terminal_width() - column - 3
+            lines = textwrap.wrap(str(value), width, **WHOLE_WORDS)
+            self.say(f"  {name:<{column}} " + ("\n" + " " * (column + 3)).join(lines))
 
     def result(self, result, folder):
         """The test metrics and what they cost."""
