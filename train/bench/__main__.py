@@ -1,4 +1,4 @@
-"""Speed beside PyTorch, ratios measured in one run: python -m train.bench
+"""Measure the speed, compared with PyTorch: python -m train.bench
 
     python -m train.bench --quick          the first line alone
     python -m train.bench --out DIR        all lines; bench.json and bench.png in DIR

@@ -1,4 +1,4 @@
-"""Linear regression in context by linear self-attention: python -m train.icl --quick
+"""In-context linear regression by linear self-attention: python -m train.icl --quick
 
 Trains stacks of linear self-attention, 1 to 7 layers without norm or feed-forward network, to
 regress on noisy examples, and prints Table 1 of "Linear Transformers are Versatile In-Context

@@ -1,4 +1,4 @@
-"""Make a page for the browser: python -m train.page
+"""Make a web page of a trained classifier, or of the library: python -m train.page
 
     python -m train.page RUN --out page.html                           a trained classifier
     python -m train.page --laboratory --pyodide FOLDER_OR_URL --out DIR    the library itself

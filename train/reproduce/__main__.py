@@ -1,4 +1,4 @@
-"""Run the published tables again: python -m train.reproduce --sets ag_news,20newsgroups
+"""Reproduce the published tables: python -m train.reproduce --sets ag_news,20newsgroups
 
 Every number is measured twice: under the published protocol, with the quirks of the released code,
 and under an honest one with masks, the epoch chosen on validation rows, and several seeds. Sets
