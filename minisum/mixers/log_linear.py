@@ -20,7 +20,8 @@ class LogLinear(Mamba2):
 
     S^(l) is Mamba-2's state of the tokens of level l alone (`ops.log_linear_product`), λ =
     softplus(Λ ⊙ (x @ Wlevels.T)), Λ (H, L) initially 1. max_len bounds the text. With all λ = 1
-    this is Mamba-2.
+    this is Mamba-2. Initial values as there, where the released code has exp(A_log) = 1, 2, ...
+    over the heads.
 
     Backward: that of Mamba2 with the op's; with z = x @ Wlevels.T and dμ = dλ ⊙ σ(Λ ⊙ z): dz = Λ ⊙
     dμ and dΛ = Σ dμ ⊙ z.

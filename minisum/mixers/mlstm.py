@@ -28,8 +28,8 @@ class MLSTM(Packed):
     number per head (layers input and forget). The norm is in each head, with a gain per channel and
     no bias. Initial values: up and the blocks N(0, 2/(5d)), o N(0, 4/d) (published: divided by the
     number of blocks), input and forget zero but bi N(0, 0.1²) and bf from 3 to 6 over the heads,
-    skip 1. (The released code rounds e up to a multiple of 64, and generates from m = 0, where this
-    starts from -∞ as in training.)
+    skip 1. (The released code rounds e up to a multiple of 64, has the gain as 1 + a parameter, and
+    generates from m = 0, where this starts from -∞ as in training.)
 
     Backward, upwards: the gate's product rule, the norm, `ops.mlstm`, the gates, which add to dq,
     dk and dv; each block its own dy @ W; dc is the sum of the parts from q, k and the skip.
