@@ -32,12 +32,7 @@ def add_flags(group, task):
     if "write" in task.predict_flags:
         add("--write", choices=("csv", "jsonl"), help="of the predictions (default: the input's)")
     if "top_k" in task.predict_flags:
-        add(
-            "--top-k",
-            type=int,
-            metavar="K",
-            help="how many classes --predict names, likeliest first",
-        )
+        add("--top-k", type=int, metavar="K", help="how many classes to print, likeliest first")
 
 
 def answer_texts(run, chosen):
