@@ -16,9 +16,9 @@ LARGEST = 30.0
 def hedgehog(x, W, b):
     """y = softmax([2z, -2z]), z = x @ W.T + b, over all 2h features.   x (.., h) -> y (.., 2h)
 
-    W (h, h), b (h), the same in all heads. Zhang et al. 2024, "The Hedgehog & the Porcupine", in
-    the form of the flash-linear-attention library (in the paper: exponentials, not normalised; in
-    the authors' LoLCATs: a softmax of z and one of -z, and a W for each head).
+    W (h, h), b (h), the same in all heads. Zhang et al. 2024, "The Hedgehog & the Porcupine", as in
+    the fla library (paper: exponentials, not normalised; the authors' LoLCATs: softmax of z and of
+    -z, a W for each head).
 
     Through the softmax u = y ⊙ (dy - Σ dy ⊙ y), and through its halves dz = 2 (u₁ - u₂); then
     dx = dz @ W, dW = Σ dz.T @ x, db = Σ dz.
@@ -82,21 +82,20 @@ def favor(x, omega):
     the exponents the largest ω·x̃ of a query, or of all the text's keys: a causal layer would see
     the future, and a text read in parts would have other features.)
 
-    With E the exponential and u = dy ⊙ E / √m, 0 where the exponent is held: dx = h^(-1/4)
-    (u @ omega - x̃ Σ u).
+    With u = dy ⊙ E / √m, E the exponential, 0 where clipped: dx = h^(-1/4) (u @ omega - x̃ Σ u).
 
-    Saved: x̃, omega, E, which exponents are held.
+    Saved: x̃, omega, E, which exponents are clipped.
     """
     xp, scale = array_module(x), x.shape[-1] ** -0.25
     omega, x = constant(omega, xp, x.dtype), x * scale
     directions, back_linear = linear(x, omega)
     z = directions - (x * x).sum(axis=-1, keepdims=True) / 2
-    held = z > LARGEST
+    clipped = z > LARGEST
     E = xp.exp(xp.minimum(z, LARGEST))
     root = 1 / math.sqrt(len(omega))
 
     def back(dy):
-        u = xp.where(held, 0, dy * E * root)
+        u = xp.where(clipped, 0, dy * E * root)
         return scale * (back_linear(u)[0] - x * u.sum(axis=-1, keepdims=True))
 
     return (E + 1e-4) * root, back
@@ -125,8 +124,7 @@ def log_normal_query(x, rate):
 def log_normal_key(x, rate):
     """y = exp(min(β x, 30)), β = rate (H), one per head.   x (B, H, n, h) -> y like x
 
-    (The released code subtracts the largest exponent of the text, which a causal layer cannot
-    know; it cancels in attention.)
+    (Released: less the text's largest exponent, which cancels but is unknown to a causal layer.)
 
     With u = dy ⊙ y, 0 where the exponent is clipped: dx = β u and drate = Σ u ⊙ x.
 
@@ -190,9 +188,8 @@ def norm_aware_key(x):
 def dpfp(x, nu=3):
     """y = [z ⊙ roll(z, 1), ..., z ⊙ roll(z, nu)], z = [relu(x), relu(-x)].   x (.., h) -> (.., 2hν)
 
-    Products of neighbouring channels, mostly zero, so that more keys can be orthogonal.
-    Schlag, Irie and Schmidhuber 2021, "Linear transformers are secretly fast weight programmers",
-    equation 37.
+    Products of neighbouring channels, mostly zero, so more keys can be orthogonal. Schlag, Irie and
+    Schmidhuber 2021, "Linear transformers are secretly fast weight programmers", equation 37.
 
     With dy_j the j-th part of dy: dz = Σ_j dy_j ⊙ roll(z, j) + roll(dy_j ⊙ z, -j), and dx = dz₁
     where x > 0, -dz₂ where x < 0.
