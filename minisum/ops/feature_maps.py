@@ -17,7 +17,8 @@ def hedgehog(x, W, b):
     """y = softmax([2z, -2z]), z = x @ W.T + b, over all 2h features.   x (.., h) -> y (.., 2h)
 
     W (h, h), b (h), the same in all heads. Zhang et al. 2024, "The Hedgehog & the Porcupine", in
-    the form of the flash-linear-attention library (in the paper: exponentials, not normalised).
+    the form of the flash-linear-attention library (in the paper: exponentials, not normalised; in
+    the authors' LoLCATs: a softmax of z and one of -z, and a W for each head).
 
     Through the softmax u = y ⊙ (dy - Σ dy ⊙ y), and through its halves dz = 2 (u₁ - u₂); then
     dx = dz @ W, dW = Σ dz.T @ x, db = Σ dz.
@@ -72,27 +73,30 @@ def focused(x, s, power=3):
     return c * m * xp.sqrt(total(r * r) / total(c * c)), back
 
 
-def favor(x, omega, c=0.0):
-    """y = (exp(ω·x̃ - ‖x̃‖² / 2 - c) + 1e-4) / √m for the rows ω of omega, x̃ = x h^(-1/4).
+def favor(x, omega):
+    """y = (exp(min(ω·x̃ - ‖x̃‖² / 2, 30)) + 1e-4) / √m for the rows ω of omega, x̃ = x h^(-1/4).
 
-    x (.., h) -> y (.., m). With omega (m, h) drawn from the normal distribution, the mean of
-    φ(q)·φ(k) is exp(q·k / √h), but for the 1e-4. omega is a host array; it and c, a number or an
-    array, are constants. Choromanski et al. 2021, "Rethinking attention with Performers", lemma 1.
-    (In the released code c is the largest ω·x̃ of a query, or of all the text's keys: a causal layer
-    would see the future, and a text read in parts would have other features.)
+    x (.., h) -> y (.., m), positive random features: with omega (m, h), a constant host array, drawn
+    from the normal distribution, the mean of φ(q)·φ(k) is exp(q·k / √h), but for the 1e-4.
+    Choromanski et al. 2021, "Rethinking attention with Performers", lemma 1. (The released code
+    subtracts from the exponents the largest ω·x̃ of the query, or of all the text's keys: a causal
+    layer would see the future, and a text read in parts would have other features.)
 
-    With E the exponential and u = dy ⊙ E / √m: dx = h^(-1/4) (u @ omega - x̃ Σ u).
+    With E the exponential and u = dy ⊙ E / √m, 0 where the exponent is clipped:
+    dx = h^(-1/4) (u @ omega - x̃ Σ u).
 
-    Saved: x̃, omega, E.
+    Saved: x̃, omega, E, which exponents are clipped.
     """
     xp, scale = array_module(x), x.shape[-1] ** -0.25
     omega, x = constant(omega, xp, x.dtype), x * scale
     directions, back_linear = linear(x, omega)
-    E = xp.exp(directions - (x * x).sum(axis=-1, keepdims=True) / 2 - c)
+    z = directions - (x * x).sum(axis=-1, keepdims=True) / 2
+    clipped = z > LARGEST
+    E = xp.exp(xp.minimum(z, LARGEST))
     root = 1 / math.sqrt(len(omega))
 
     def back(dy):
-        u = dy * E * root
+        u = xp.where(clipped, 0, dy * E * root)
         return scale * (back_linear(u)[0] - x * u.sum(axis=-1, keepdims=True))
 
     return (E + 1e-4) * root, back
@@ -144,7 +148,7 @@ def norm_aware_query(x):
     """y = [f where x > 0, f where x < 0], f = |x / ‖x‖|^p, p = 3 (1/2 + tanh ‖x‖).   x (.., h)
 
     y (.., 2h). The longer the query, the larger p and the sharper its attention. ‖x‖ is
-    √(x·x + 1e-12). Meng et al. 2025, "NaLaFormer: norm-aware linear attention", as released.
+    √(x·x + 1e-24). Meng et al. 2025, "NaLaFormer: norm-aware linear attention", as released.
 
     With u = x / ‖x‖ and df the half of dy that x's sign selects: du = df p |u|^(p-1) sign(x), and
     dp = Σ df f log|u|, 0 where u = 0; dx = (du - u (du·u)) / ‖x‖ + 3 (1 - tanh² ‖x‖) dp u.
@@ -152,7 +156,7 @@ def norm_aware_query(x):
     Saved: x, ‖x‖.
     """
     xp, h = array_module(x), x.shape[-1]
-    norm = xp.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-12)
+    norm = xp.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-24)
     power = 1.5 + 3 * xp.tanh(norm)
     f = abs(x / norm) ** power
 
