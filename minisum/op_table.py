@@ -155,6 +155,10 @@ EXAMPLES = {
     "norm_aware_key": lambda draw: smooth(draw.normal("B n h")),
     "dpfp": lambda draw: smooth(draw.normal("B n h")),
     "taylor": lambda draw: smooth(draw.normal("B n h")),
+    "kernel_cross_entropy": lambda draw: smooth(
+        draw.uniform("B H n h", 0, 1), draw.uniform("B H n h", 0, 1),
+        draw.uniform("B H n n", 0, 1), draw.mask(),
+    ),
     "delta_rule": lambda draw: smooth(
         *draw.unit_keys(), draw.uniform("B H n 1", 0, 1), draw.uniform("B H n 1", -2, 0)
     ),

@@ -57,6 +57,8 @@ LATER = {
     "train/compare/recall.py": 160,
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 240,
+    "minisum/ops/mimicry.py": 40,
+    "train/transfer/lessons.py": 50,
     "minisum/ops/state_space.py": 60,
     "minisum/ops/both_ways.py": 90,
     "minisum/ops/decaying_softmax.py": 80,

@@ -52,6 +52,7 @@ FILES = {
         "hedgehog", "focused", "favor", "log_normal_query", "log_normal_key", "norm_aware_query",
         "norm_aware_key", "dpfp", "taylor",
     ),
+    "mimicry": ("kernel_cross_entropy",),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "rate_reduction": ("coding_rate", "coding_rate_bound"),
