@@ -295,7 +295,8 @@ def page(name):
 
 def main(arguments=None):
     """Print the table or a page; the exit status is 1 if a gradient is wrong."""
-    parser = argparse.ArgumentParser("python -m minisum.ops", description=__doc__)
+    about = (__doc__ or "").partition("\n\n")[2]
+    parser = argparse.ArgumentParser("python -m minisum.ops", description=about)
     if __doc__ is None:
         parser.error("Python's -OO leaves out the docstrings that the table is made of")
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this operation alone")

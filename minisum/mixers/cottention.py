@@ -26,7 +26,7 @@ class Cottention(Mixer):
     and keys are rotated by their positions (by halves of a head, where the released code turns
     neighbouring channels: a fixed order of channels apart).
 
-    Backward: `ops.full_product` or `ops.causal_product`; the lengths by `ops.l2_norm` (eps 1e-12);
+    Backward: `ops.full_product` or `ops.causal_product`; the lengths by `ops.l2_norm` (eps 1e-24);
     with w_s = c_s^-σ(m) and v' = w v: dv = w dv', and dm = -Σ dv' ⊙ v' log(c) σ(m) (1 - σ(m)).
     """
 
@@ -49,8 +49,8 @@ class Cottention(Mixer):
         q, back_q = to_heads(params["q"], x, H)
         k, back_k = to_heads(params["k"], x, H)
         v, back_v = to_heads(params["v"], x, H)
-        unit_q, back_unit_q = l2_norm(q, 1e-12)
-        unit_k, back_unit_k = l2_norm(k, 1e-12)
+        unit_q, back_unit_q = l2_norm(q, 1e-24)
+        unit_k, back_unit_k = l2_norm(k, 1e-24)
         back_turn_q = back_turn_k = lambda dy: (dy,)
         if self.causal:
             unit_q, back_turn_q = rotate(unit_q, places)

@@ -43,7 +43,7 @@ class GatedDeltaNet(Mixer):
         sizes |= {"gate": (e, d), "o": (d, e)}
         layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
         add_convolutions(rng, layers, self.conv)
-        layers["decay"]["b"] = decay_bias(rng, H)
+        layers["decay"]["b"] = init.step_bias(rng, H)
         A_log = np.log(rng.uniform(0, 16, H))
         return layers | {"A_log": A_log, "norm": {"gain": np.ones(e // H)}}
 
@@ -67,11 +67,6 @@ class GatedDeltaNet(Mixer):
     def state_size(self, tokens=None):
         d, e = self.width, self.value_width
         return d * e // self.heads + max(self.conv - 1, 0) * (2 * d + e)
-
-
-def decay_bias(rng, count):
-    """b with softplus(b) log-uniform in [0.001, 0.1]."""
-    return np.log(np.expm1(np.exp(rng.uniform(np.log(1e-3), np.log(0.1), count))))
 
 
 def log_decays(A_log, z, mask):

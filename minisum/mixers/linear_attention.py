@@ -20,6 +20,7 @@ class FeatureMap(NamedTuple):
     """The ops that map queries and keys, how many features they give, and what they read.
 
     width(h): m. params(heads, h): what each of the two learns. constants(h): what is drawn once.
+    guard: what is added to the sum of the weights.
     """
 
     query: str
@@ -27,18 +28,15 @@ class FeatureMap(NamedTuple):
     width: callable = lambda h: h
     params: callable = lambda heads, h: {}
     constants: callable = lambda h: {}
+    guard: float = 1e-6
 
 
 def orthogonal_directions(h):
-    """omega and c of `ops.favor`: h log h rows, as long as normal ones, in blocks orthogonal.
-
-    The largest exponent is ‖ω‖² / 2: c takes away what would leave float32.
-    """
+    """omega of `ops.favor`: h log h rows, as long as normal ones, in blocks orthogonal."""
     rng, m = np.random.default_rng(0), max(int(h * np.log(h)), 1)
     blocks = [np.linalg.qr(rng.normal(size=(h, h)))[0].T for _ in range(-(-m // h))]
     lengths = np.linalg.norm(rng.normal(size=(m, h)), axis=1)
-    c = max(0.0, float((lengths**2).max()) / 2 - 40)
-    return {"omega": np.concatenate(blocks)[:m] * lengths[:, None], "c": c}
+    return {"omega": np.concatenate(blocks)[:m] * lengths[:, None]}
 
 
 def measured_rate(heads, h):
@@ -54,7 +52,7 @@ def identity(heads, h):
 MAPS = {
     "elu1": FeatureMap("elu_plus_one", "elu_plus_one"),
     "relu": FeatureMap("relu", "relu"),
-    "hedgehog": FeatureMap("hedgehog", "hedgehog", lambda h: 2 * h, identity),
+    "hedgehog": FeatureMap("hedgehog", "hedgehog", lambda h: 2 * h, identity, guard=1e-10),
     "focused": FeatureMap(
         "focused", "focused", params=lambda heads, h: {"s": np.zeros((heads, h))}
     ),
@@ -62,22 +60,24 @@ MAPS = {
         "favor", "favor", lambda h: max(int(h * np.log(h)), 1), constants=orthogonal_directions
     ),
     "norm_aware": FeatureMap("norm_aware_query", "norm_aware_key", lambda h: 2 * h),
-    "log_normal": FeatureMap("log_normal_query", "log_normal_key", params=measured_rate),
+    "log_normal": FeatureMap(
+        "log_normal_query", "log_normal_key", params=measured_rate, guard=1e-8
+    ),
     "dpfp": FeatureMap("dpfp", "dpfp", lambda h: 6 * h),
-    "taylor": FeatureMap("taylor", "taylor", lambda h: 1 + h + h * (h + 1) // 2),
+    "taylor": FeatureMap("taylor", "taylor", lambda h: 1 + h + h * (h + 1) // 2, guard=1e-12),
 }
 
 
 class LinearAttention(Mixer):
-    """y = o @ Wo.T + bo, o_t = Σ_s φ(q_t)·φ(k_s) v_s / (Σ_s φ(q_t)·φ(k_s) + 1e-6) in each head.
+    """y = o @ Wo.T + bo, o_t = Σ_s φ(q_t)·φ(k_s) v_s / (Σ_s φ(q_t)·φ(k_s) + ε) in each head.
 
     q, k, v = linear maps of x with bias; s runs over all real tokens or, if causal, s <= t.
     feature_map: φ, a name in MAPS; the ops of `minisum.ops.feature_maps` say what each is. What a
     map learns is its own for queries and for keys; `log_normal`'s rates are learned too (published:
     measured over the batch, so that a text's numbers would depend on its neighbours). `focused` and
     `norm_aware` are without the published positions and convolution, and `norm_aware` without its
-    gate and norm. The guard of the denominator is the same for all maps and stands beside the sum:
-    published beside the mean of the keys for these two, and 1e-8 for `log_normal`.
+    gate and norm. ε is what the map's authors add to the sum, or 1e-6; the authors of these two
+    add it to the mean of the weights.
 
     The backward pass is that of `ops.kernel_attention`, then dq that of φ, and k alike.
     """
@@ -101,7 +101,9 @@ class LinearAttention(Mixer):
         phi_q, back_phi_q = self.features(self.map.query, params.get("q_map", {}), q)
         phi_k, back_phi_k = self.features(self.map.key, params.get("k_map", {}), k)
         phi_k = keep_real(phi_k, mask)
-        (o, state), back_core = kernel_attention(phi_q, phi_k, v, state, self.causal)
+        (o, state), back_core = kernel_attention(
+            phi_q, phi_k, v, state, self.causal, self.map.guard
+        )
         y, back_o = from_heads(params["o"], o)
 
         def back(dy):

@@ -20,7 +20,8 @@ class LogLinear(Mamba2):
 
     S^(l) is Mamba-2's state of the tokens of level l alone (`ops.log_linear_product`), λ =
     softplus(Λ ⊙ (x @ Wlevels.T)), Λ (H, L) at first 1. max_len bounds the text. All λ = 1 is
-    Mamba-2.
+    Mamba-2. First values as there, where the released code has exp(A_log) = 1, 2, ... over the
+    heads.
 
     Backward: that of Mamba2 with the op's; with z = x @ Wlevels.T and dμ = dλ ⊙ σ(Λ ⊙ z): dz = Λ ⊙
     dμ and dΛ = Σ dμ ⊙ z.

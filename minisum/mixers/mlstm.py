@@ -28,8 +28,8 @@ class MLSTM(Packed):
     number a head (layers input and forget). The norm is in each head, with a gain for each channel
     and no bias. First values: up and the blocks N(0, 2/(5d)), o N(0, 4/d) (published: smaller by
     the number of blocks), input and forget zero but bi N(0, 0.1²) and bf from 3 to 6 over the
-    heads, skip 1. (Released: e rounded up to a multiple of 64, and m = 0 before the first token in
-    generation, where this has the -∞ of training.)
+    heads, skip 1. (Released: e rounded up to a multiple of 64, the gain as 1 + a parameter, and
+    m = 0 before the first token in generation, where this has the -∞ of training.)
 
     Backward, upwards: the gate's product rule, the norm, `ops.mlstm`, through the gates to q, k and
     v once more; a block passes dy @ W of its own; c gets a part from q, from k and from the skip.

@@ -22,7 +22,9 @@ class RetNet(Mixer):
 
     s runs over all real tokens or, if causal, s <= t. q, k = rotated linear maps of x (K = d/H a
     head), v = x @ Wv.T (V = expand_v d/H), γ_i = 1 - 2^(-5-i) in head i = 0, 1, ... The norm is
-    taken in each head, with one gain for all of them. No biases.
+    taken in each head, with one gain for all of them. No biases. As in fla's layer. The authors'
+    torchscale turns neighbouring channels, by angles t 10000^(-i / (K/2 - 1)), and has no gain; the
+    norm undoes what it divides the weights by.
 
     Backward, upwards: the gate's product rule, the norm, `ops.causal_product` or
     `ops.both_ways_product` with a constant decay, the opposite rotation.

@@ -1,6 +1,6 @@
 """Feature maps φ: linear attention weighs by φ(q)·φ(k), softmax attention by exp(q·k / √h).
 
-All read the heads of queries or keys, (B, H, n, h). `minisum.mixers.linear_attention` names them.
+All map heads of queries or keys (B, H, n, h). `minisum.mixers.linear_attention` names them.
 """
 
 import math
@@ -9,15 +9,16 @@ from minisum.backend import array_module, constant
 from minisum.ops.linear import linear
 from minisum.ops.softmax_attention import softmax
 
-# The largest exponent of a feature that has no other bound: e^60 n h is no infinity in float32.
+# The largest exponent of an unbounded feature: (e^30)² n h does not overflow in float32.
 LARGEST = 30.0
 
 
 def hedgehog(x, W, b):
-    """y = softmax([2z, -2z]), z = x @ W.T + b, the softmax over all 2h features.   x (.., h)
+    """y = softmax([2z, -2z]), z = x @ W.T + b, over all 2h features.   x (.., h) -> y (.., 2h)
 
     W (h, h), b (h), the same in all heads. Zhang et al. 2024, "The Hedgehog & the Porcupine", in
-    the form of the flash-linear-attention library (in the paper: exponentials, not normalised).
+    the form of the flash-linear-attention library (in the paper: exponentials, not normalised; in
+    the authors' LoLCATs: a softmax of z and one of -z, and a W for each head).
 
     Through the softmax u = y ⊙ (dy - Σ dy ⊙ y), and through its halves dz = 2 (u₁ - u₂); then
     dx = dz @ W, dW = Σ dz.T @ x, db = Σ dz.
@@ -38,13 +39,13 @@ def hedgehog(x, W, b):
 def focused(x, s, power=3):
     """y = c ‖r‖ / ‖c‖, c = r^power, r = (relu(x) + 1e-6) / softplus(s).   x (B, H, n, h), s (H, h)
 
-    As long as r, but closer to its largest entries. Both norms run over all heads of a token.
+    y (like x) has the norm of r, but points more to its largest entries; norms run over all heads.
     Han et al. 2023, "FLatten Transformer", equations 5 and 6, with the released code's softplus.
 
-    y does not depend on the scale of c, so it is made of r divided by its largest entry m, which
-    keeps powers within the type, and m counts as a constant: dc = (‖r‖ / ‖c‖) (dy - c (dy·c) /
-    ‖c‖²), dr = power r^(power - 1) ⊙ dc + (dy·c / ‖c‖) r / ‖r‖; dx = dr / softplus(s) where x > 0,
-    and ds = -σ(s) Σ dr ⊙ r / softplus(s).
+    c is computed from r / m, m the largest entry of r, so that powers do not overflow; y does not
+    change with m, which counts as a constant: dc = (‖r‖ / ‖c‖) (dy - c (dy·c) / ‖c‖²),
+    dr = power r^(power - 1) ⊙ dc + (dy·c / ‖c‖) r / ‖r‖; dx = dr / softplus(s) where x > 0, and
+    ds = -σ(s) Σ dr ⊙ r / softplus(s).
 
     Saved: x, s, softplus(s), r / m, m.
     """
@@ -72,37 +73,40 @@ def focused(x, s, power=3):
     return c * m * xp.sqrt(total(r * r) / total(c * c)), back
 
 
-def favor(x, omega, c=0.0):
-    """y = (exp(ω·x̃ - ‖x̃‖² / 2 - c) + 1e-4) / √m for the rows ω of omega, x̃ = x h^(-1/4).
+def favor(x, omega):
+    """y = (exp(min(ω·x̃ - ‖x̃‖² / 2, 30)) + 1e-4) / √m for the rows ω of omega, x̃ = x h^(-1/4).
 
-    Positive random features: over draws of omega (m, h) from the normal distribution the mean of
-    φ(q)·φ(k) is exp(q·k / √h), but for the 1e-4. omega is a host array; c, a number or an array,
-    is constant as well. Choromanski et al. 2021, "Rethinking attention with Performers", lemma 1.
-    (The released code takes the largest ω·x̃ of a query, or of a whole text's keys, for c: in a
-    causal layer that would tell the future, and a text read in parts would have other features.)
+    x (.., h) -> y (.., m). With omega (m, h) drawn from the normal distribution, the mean of
+    φ(q)·φ(k) is exp(q·k / √h), but for the 1e-4. omega is a host array and a constant. Choromanski et
+    al. 2021, "Rethinking attention with Performers", lemma 1. (The released code subtracts from the
+    exponents the largest ω·x̃ of a query, or of all the text's keys: a causal layer would see the
+    future, and a text read in parts would have other features.)
 
-    With E the exponential and u = dy ⊙ E / √m: dx = h^(-1/4) (u @ omega - x̃ Σ u).
+    With E the exponential and u = dy ⊙ E / √m, 0 where the exponent is held: dx = h^(-1/4)
+    (u @ omega - x̃ Σ u).
 
-    Saved: x̃, omega, E.
+    Saved: x̃, omega, E, which exponents are held.
     """
     xp, scale = array_module(x), x.shape[-1] ** -0.25
     omega, x = constant(omega, xp, x.dtype), x * scale
     directions, back_linear = linear(x, omega)
-    E = xp.exp(directions - (x * x).sum(axis=-1, keepdims=True) / 2 - c)
+    z = directions - (x * x).sum(axis=-1, keepdims=True) / 2
+    held = z > LARGEST
+    E = xp.exp(xp.minimum(z, LARGEST))
     root = 1 / math.sqrt(len(omega))
 
     def back(dy):
-        u = dy * E * root
+        u = xp.where(held, 0, dy * E * root)
         return scale * (back_linear(u)[0] - x * u.sum(axis=-1, keepdims=True))
 
     return (E + 1e-4) * root, back
 
 
 def log_normal_query(x, rate):
-    """y = softmax(α x) over the h channels, α = rate (H), one a head.   x (B, H, n, h)
+    """y = softmax(α x) over the h channels, α = rate (H), one per head.   x (B, H, n, h)
 
-    e^{αx} as in Nahshan, Kampeas and Haleva 2023, "Linear log-normal attention", divided by its
-    sum, which cancels in attention: so there is no infinity, and no query for which all is 0.
+    y like x: e^{αx} as in Nahshan, Kampeas and Haleva 2023, "Linear log-normal attention", over its
+    sum, which cancels in attention but avoids overflow, and queries whose features are all 0.
 
     With u = y ⊙ (dy - Σ dy ⊙ y): dx = α u and drate = Σ u ⊙ x.
 
@@ -119,22 +123,22 @@ def log_normal_query(x, rate):
 
 
 def log_normal_key(x, rate):
-    """y = exp(min(β x, 30)), β = rate (H), one a head.   x (B, H, n, h)
+    """y = exp(min(β x, 30)), β = rate (H), one per head.   x (B, H, n, h) -> y like x
 
     (The released code subtracts the largest exponent of the text, which a causal layer cannot
     know; it cancels in attention.)
 
-    With u = dy ⊙ y, 0 where the exponent is held: dx = β u and drate = Σ u ⊙ x.
+    With u = dy ⊙ y, 0 where the exponent is clipped: dx = β u and drate = Σ u ⊙ x.
 
-    Saved: x, rate, y, which exponents are held.
+    Saved: x, rate, y, which exponents are clipped.
     """
     xp, rate = array_module(x), rate[:, None, None]
     z = rate * x
-    held = z > LARGEST
+    clipped = z > LARGEST
     y = xp.exp(xp.minimum(z, LARGEST))
 
     def back(dy):
-        u = xp.where(held, 0, dy * y)
+        u = xp.where(clipped, 0, dy * y)
         return rate * u, (u * x).sum(axis=(0, 2, 3))
 
     return y, back
@@ -143,16 +147,16 @@ def log_normal_key(x, rate):
 def norm_aware_query(x):
     """y = [f where x > 0, f where x < 0], f = |x / ‖x‖|^p, p = 3 (1/2 + tanh ‖x‖).   x (.., h)
 
-    A long query has a large power, and so looks at less. ‖x‖ = √(x·x + 1e-12), not 0. Meng et al.
-    2025, "NaLaFormer: norm-aware linear attention", with the released code's constants.
+    y (.., 2h). The longer the query, the larger p and the sharper its attention. ‖x‖ is
+    √(x·x + 1e-24). Meng et al. 2025, "NaLaFormer: norm-aware linear attention", as released.
 
-    With u = x / ‖x‖ and df the part of dy that x's sign chooses: du = df p |u|^(p-1) sign(x), and
+    With u = x / ‖x‖ and df the half of dy that x's sign selects: du = df p |u|^(p-1) sign(x), and
     dp = Σ df f log|u|, 0 where u = 0; dx = (du - u (du·u)) / ‖x‖ + 3 (1 - tanh² ‖x‖) dp u.
 
     Saved: x, ‖x‖.
     """
     xp, h = array_module(x), x.shape[-1]
-    norm = xp.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-12)
+    norm = xp.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-24)
     power = 1.5 + 3 * xp.tanh(norm)
     f = abs(x / norm) ** power
 
@@ -186,12 +190,12 @@ def norm_aware_key(x):
 def dpfp(x, nu=3):
     """y = [z ⊙ roll(z, 1), ..., z ⊙ roll(z, nu)], z = [relu(x), relu(-x)].   x (.., h) -> (.., 2hν)
 
-    Products of neighbours: features that are zero for most inputs, so that keys can be orthogonal.
+    Products of neighbouring channels, mostly zero, so that more keys can be orthogonal.
     Schlag, Irie and Schmidhuber 2021, "Linear transformers are secretly fast weight programmers",
     equation 37.
 
-    With dy_j of the j-th part: dz = Σ_j dy_j ⊙ roll(z, j) + roll(dy_j ⊙ z, -j), and dx = dz₁ where
-    x > 0, -dz₂ where x < 0.
+    With dy_j the j-th part of dy: dz = Σ_j dy_j ⊙ roll(z, j) + roll(dy_j ⊙ z, -j), and dx = dz₁
+    where x > 0, -dz₂ where x < 0.
 
     Saved: x, z.
     """
@@ -217,7 +221,8 @@ def taylor(x):
     (.., 1 + h + h (h + 1) / 2). Arora et al. 2024, "Simple linear attention language models balance
     the recall-throughput tradeoff" (Based), section 4.1.
 
-    dx = dy₂ / h^¼ + √(2/h) x ⊙ dy₃, and to each of a pair the other's product with its part of dy₄.
+    dx = dy₂ / h^¼ + √(2/h) x ⊙ dy₃; for each pair i < j with gradient g = dy₄ / √h, x_i gets x_j g
+    and x_j gets x_i g.
 
     Saved: x.
     """

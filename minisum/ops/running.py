@@ -1,6 +1,6 @@
-"""Running sums, some of which forget, one number a channel: h_t = a_t h_{t-1} + u_t.
+"""Running sums, with or without decay, one number per channel: h_t = a_t h_{t-1} + u_t.
 
-The gradient of a recurrence is the same recurrence from the other end.
+The gradient of such a recurrence is the same recurrence, run from the last token to the first.
 """
 
 from minisum.backend import array_module
@@ -10,7 +10,7 @@ from minisum.ops.pooling import masked
 
 @has_fast_forms
 def cumsum(x, axis, reverse=False):
-    """Running sums along `axis` >= 0, from its other end with `reverse`."""
+    """Running sums along `axis` >= 0, from its end with `reverse`."""
     flip = array_module(x).flip
     return flip(flip(x, axis).cumsum(axis), axis) if reverse else x.cumsum(axis)
 
@@ -24,8 +24,8 @@ def cumsum_tokens(x, mask=None):
     """y[b, t] = Σ x[b, s] over real tokens s <= t.
 
     x (B, n, d), mask (B, n) bool or None -> y like x.
-    The causal sum: the order of the additions does what a triangle of -inf does in attention.
-    Token s is in every y from s on, so its gradient is the sum of those from the other end:
+    The causal form of `sum_tokens`: the running sum takes the place of attention's causal mask.
+    Token s is in every y from s on, so its gradient is the running sum from the end:
     dx[b, s] = Σ_{t >= s} dy[b, t] at real tokens, 0 at padding.
 
     Saved: mask.
@@ -40,8 +40,8 @@ def cumsum_tokens(x, mask=None):
 def running_sum(u, state=None):
     """h_t = h_{t-1} + u_t.   u (B, n, d), state h_0 (B, d) or None for 0 -> h (B, n, d) and h_n.
 
-    Token s is in every h from s on: du_s = Σ_{t>=s} dh_t, and dstate is the sum of them all.
-    Time O(n d).
+    Token s is in every h from s on: du_s = Σ_{t>=s} dh_t; the state is in all: dstate = Σ_t dh_t.
+    The gradient of h_n, if any, is added to both. Time O(n d).
 
     Saved: nothing.
     """
@@ -131,9 +131,9 @@ def running_softmax_pool(k, v, mask=None, state=None):
     e^M. While no token is real, y is 0. Zhai et al. 2021 (AFT-simple, equation 3) with the running
     maximum of Milakov and Gimelshein 2018. Time O(n d).
 
-    In units of the running maximum M both sums fade as it grows, by a_t = e^{M_{t-1} - M_t}:
+    Both sums are kept in units of e^M; as M grows they are multiplied by a_t = e^{M_{t-1} - M_t}:
     N_t = a_t N_{t-1} + w_t v_t and Z_t = a_t Z_{t-1} + w_t with w_t = e^{k_t - M_t}. M cancels in
-    y = N / Z and so counts as a constant. Backward, with N's gradient dy / Z and Z's -dy ⊙ y / Z:
+    y = N / Z and so counts as a constant. Backward, with P and R the gradients of N and Z:
     P_t = dy_t / Z_t + a_{t+1} P_{t+1} and R_t = -dy_t ⊙ y_t / Z_t + a_{t+1} R_{t+1}; then
     dv = w P and dk = w (v P + R). The state is for generation: it has no gradient.
 
@@ -175,7 +175,7 @@ def first_state(k):
 
 
 def only_real_keys(k, v, mask):
-    """Keys below all others, and values of zero, where no token is real."""
+    """k and v with the lowest key and zero values at padding."""
     if mask is None:
         return k, v
     where, real = array_module(k).where, mask[:, :, None]
@@ -183,5 +183,5 @@ def only_real_keys(k, v, mask):
 
 
 def _lowest(k):
-    """Below every key, and finite: the difference of two infinities would be NaN."""
+    """A finite number below every key: the difference of two infinities would be NaN."""
     return float(array_module(k).finfo(k.dtype).min) / 2

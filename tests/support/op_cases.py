@@ -274,7 +274,7 @@ SMOOTH = {
         named(ops.focused, power=1), away_from_zero(c.normal("B H n h")), c.normal("H h")
     ),
     "favor": lambda c: (
-        named(ops.favor, omega=to_numpy(c.normal("5 h")), c=1.0), c.normal("B H n h")
+        named(ops.favor, omega=to_numpy(c.normal("5 h"))), c.normal("B H n h")
     ),
     "log_normal_query": lambda c: (
         ops.log_normal_query, c.normal("B H n h"), c.uniform("H", 1, 2)
