@@ -154,6 +154,10 @@ EXAMPLES = {
         draw.uniform("B H n h", 0, 1), draw.normal("B H n h"), draw.normal("B H n o"),
         wrap=stateless,
     ),
+    "kernel_cross_entropy": lambda draw: smooth(
+        draw.uniform("B H n h", 0, 1), draw.uniform("B H n h", 0, 1),
+        draw.uniform("B H n n", 0, 1), draw.mask(),
+    ),
     "delta_rule": lambda draw: smooth(
         *draw.unit_keys(), draw.uniform("B H n 1", 0, 1), draw.uniform("B H n 1", -2, 0)
     ),

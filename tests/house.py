@@ -58,6 +58,8 @@ LATER = {
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 140,
     "minisum/ops/power_maps.py": 120,
+    "minisum/ops/mimicry.py": 40,
+    "train/transfer/lessons.py": 50,
     "minisum/ops/state_space.py": 60,
     "minisum/ops/both_ways.py": 90,
     "minisum/ops/decaying_softmax.py": 80,
