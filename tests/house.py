@@ -58,7 +58,7 @@ LATER = {
     "minisum/ops/window.py": 50,
     "minisum/ops/feature_maps.py": 140,
     "minisum/ops/power_maps.py": 120,
-    "minisum/ops/mimicry.py": 40,
+    "minisum/ops/distillation.py": 40,
     "train/transfer/lessons.py": 50,
     "minisum/ops/state_space.py": 60,
     "minisum/ops/both_ways.py": 90,
