@@ -15,7 +15,7 @@ import numpy as np
 from data.reading.times import steps_in_a_day, times_ahead
 from data.sets.forecast import DEFAULT, NAMES, SPLITS, Windows, load_series, read_series
 from minisum.errors import UserError
-from minisum.mixers import parse_pattern
+from minisum.mixers import WithOptions, names, parse_pattern
 from minisum.models import forecaster
 from minisum.runs.reading import build_model
 from train.command_line import main
@@ -58,8 +58,10 @@ class ForecastConfig(LayerPattern, OwnData):
     mixer: str = option(
         "hybrid",
         "how patches are mixed: hybrid is projection layers and attention last; or one mixer in "
-        "all layers; or a baseline that is not trained; all compares them", "model",
-        choices=(*TRAINED, *SOLVED, "all"),
+        "all layers, with its options behind the name (simpletron:scale=mean); or a baseline that "
+        "is not trained; all compares the first eight", "model", choices=WithOptions(
+            (*TRAINED, *SOLVED, "all", *sorted({*names(causal=False)} - {*TRAINED}))
+        ),
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead, of any bidirectional mixer: "tssa*2,attention"', "model",
@@ -76,7 +78,7 @@ class ForecastConfig(LayerPattern, OwnData):
         "the other end is cut off", "model", choices=("end", "start"),
     )  # fmt: skip
     positions: str = option(
-        None, "how positions enter (default: add if all layers are attention, else multiply)",
+        None, "use of positions (default: add if all layers are attention, else multiply)",
         "model", choices=forecaster.POSITIONS,
     )  # fmt: skip
     position_bias: float = option(1.0, "added to positions that multiply", "model", metavar="X")
@@ -88,12 +90,12 @@ class ForecastConfig(LayerPattern, OwnData):
     dropout: float = changed(OwnData, "dropout", 0.15)
     attention_dropout: float = option(0.0, "dropout rate of attention's weights", "model", **RATE)
     attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as PyTorch's MultiheadAttention draws "
+        "glorot", "initial weights of attention: glorot, or as PyTorch's MultiheadAttention draws "
         "them", "model", choices=("glorot", "pytorch"),
     )  # fmt: skip
 
     epochs: int = changed(OwnData, "epochs", 10, help="passes over the training windows")
-    batch_size: int = changed(OwnData, "batch_size", 32, help="windows a step")
+    batch_size: int = changed(OwnData, "batch_size", 32, help="windows per step")
     lr: float = changed(OwnData, "lr", 1e-4)
     clip_norm: float = changed(OwnData, "clip_norm", 1.0)
 
@@ -213,7 +215,7 @@ class Forecasting(Task):
             **{f"{split}_windows": count for split, count in self.lengths.items()},
             "gaps": f"{gaps:,}{FILLED}" if gaps else 0,
             "season_steps": self.season,
-            **({"layer_pattern": self.config.pattern} if self.config.mixer in TRAINED else {}),
+            **({} if self.config.mixer in SOLVED else {"layer_pattern": self.config.pattern}),
             **scores,
         }
 

@@ -1,8 +1,8 @@
 """Gated DeltaProduct: Siems et al. 2025, "DeltaProduct: Improving state-tracking in linear RNNs via
 Householder products".
 
-Gated DeltaNet with several corrections a token. One reflects or scales along one key; a product of
-two can rotate, one of n - 1 permute n things. Time O(steps n (C + h) d) with chunks of C steps,
+Gated DeltaNet with several corrections per token. One reflects or scales along a key; two can
+rotate, n - 1 can permute n elements. Time O(steps n (C + h) d) with chunks of C steps,
 memory O(steps n d); state expand_v d²/H, plus the convolutions'
 (conv - 1) (1 + steps + steps expand_v) d.
 """
@@ -12,15 +12,14 @@ import numpy as np
 from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.mixers.base import Mixer, gated_from_heads
+from minisum.mixers.base import Mixer, from_heads, gated_from_heads, normed_layer
 from minisum.mixers.deltanet import (
     add_convolutions,
     checked_beta,
     checked_conv,
-    normed_from_heads,
     queries_keys_values,
 )
-from minisum.mixers.gated_deltanet import decay_bias, gate_decays
+from minisum.mixers.gated_deltanet import gate_decays
 from minisum.ops import delta_rule
 
 
@@ -31,11 +30,11 @@ class DeltaProduct(Mixer):
     of the step's own; S_t is the last. The rest as in GatedDeltaNet, but β = beta_max σ(..) with
     beta_max=2. decay=False: a = 1. gate=False: no SiLU factor. One step with neither is DeltaNet.
 
-    It is the delta rule over steps · n tokens: a token's decay stands at its first step and its
-    query at the last, where also y is read. The layers k, v and beta hold step after step.
+    Computed as the delta rule over steps · n tokens: a token's decay is applied at its first step,
+    its query at its last. The layers k, v and beta hold one step after the other.
 
-    As in fla's layer, whose values may also have more heads than the keys, and which keeps the SiLU
-    of q, k and v where there is no convolution.
+    As in fla's layer, which also allows more value heads than key heads, and keeps the SiLU of q, k
+    and v where there is no convolution.
 
     Backward, upwards: the gate's product rule, the norm, `ops.delta_rule`, and `log_decays`.
     """
@@ -62,7 +61,7 @@ class DeltaProduct(Mixer):
         layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
         add_convolutions(rng, layers, self.conv)
         if self.decay:
-            layers["decay"]["b"] = decay_bias(rng, H)
+            layers["decay"]["b"] = init.step_bias(rng, H)
             layers["A_log"] = np.log(rng.uniform(0, 16, H))
         return layers | {"norm": {"gain": np.ones(e // H)}}
 
@@ -78,7 +77,10 @@ class DeltaProduct(Mixer):
         turns = (in_turn(a, m) for a in stepwise)
         (read, S), back_rule = delta_rule(at_step(q, m - 1, m), *turns, faded, S)
         o = of_step(read, m - 1, m)
-        y, back_y = gated_from_heads(params, o, x, H) if self.gate else normed_from_heads(params, o)
+        if self.gate:
+            y, back_y = gated_from_heads(params, o, x, H)
+        else:
+            y, back_y = normed_layer(params, o, from_heads)
 
         def back(dy):
             do, *dx_more, dparams_y = back_y(dy)

@@ -1,9 +1,9 @@
 """Gated slot attention: Zhang et al. 2024, "Gated slot attention for efficient linear-time sequence
 modeling", in the layer of the flash-linear-attention library.
 
-Softmax attention over M slots instead of all tokens. A slot holds a key and a value, and every
-token writes to each slot as much as it lets it forget. Time O(n (C + M) d) with chunks of C tokens,
-memory O(n d); state 2 M d.
+Softmax attention over M slots instead of all tokens. A slot holds a key and a value; every token
+moves each of them towards its own by the share 1 - f that the slot forgets. Time O(n (C + M) d)
+with chunks of C tokens, memory O(n d); state 2 M d.
 """
 
 import numpy as np
@@ -11,9 +11,8 @@ import numpy as np
 from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.layers import linear_layer
-from minisum.mixers.base import Mixer, join, keep_real, to_heads
-from minisum.ops import causal_product, merge_heads, rms_norm, silu, slot_product, softplus
+from minisum.mixers.base import Mixer, join, keep_real, normed_layer, to_heads
+from minisum.ops import causal_product, merge_heads, silu, slot_product, softplus
 from minisum.ops.softmax_attention import softmax
 
 TEMPERATURE = 8
@@ -23,12 +22,12 @@ class GatedSlotAttention(Mixer):
     """y = RMSNorm(SiLU(o)) @ Wo.T, o_t = softmax(q_t @ K_t) @ V_t over M slots; causal only.
 
     K_t = K_{t-1} ⊙ f_t + k_t.T @ (1 - f_t) and V_t = f_t.T ⊙ V_{t-1} + (1 - f_t).T @ v_t, K (h, M),
-    V (M, h); q, k, v = SiLU of linear maps of x, log f = logsigmoid(x @ Wf.T) / 8. slots: M a head,
-    h by default. No biases, no scale; the norm runs over all heads.
+    V (M, h); q, k, v = SiLU of linear maps of x, log f = logsigmoid(x @ Wf.T) / 8. slots: M per
+    head, h by default. No biases, no scale; the norm runs over all heads.
 
     Backward, upwards: the norm; `ops.causal_product`, the softmax, ds = p ⊙ (dp - Σ dp ⊙ p), and
-    `ops.slot_product`. The gate has a part from each as a decay, and from each as what is written:
-    dlog_f -= f ⊙ d(1 - f).
+    `ops.slot_product`. From both products the gate gets two parts: its gradient as the decay, and
+    -f ⊙ that of 1 - f, which is written.
     """
 
     can_be_bidirectional = False
@@ -58,12 +57,10 @@ class GatedSlotAttention(Mixer):
         (o, values), back_read = causal_product(p, new, v, log_f, values)
         joined, back_merge = merge_heads(o)
         active, back_silu = silu(joined)
-        normed, back_norm = rms_norm(active, params["norm"]["gain"], 1e-5)
-        y, back_o = linear_layer(params["o"], normed)
+        y, back_normed = normed_layer(params, active)
 
         def back(dy):
-            dnormed, dparams_o = back_o(dy)
-            dactive, dgain = back_norm(dnormed)
+            dactive, dparams_normed = back_normed(dy)
             do = back_merge(back_silu(dactive))
             dp, dnew_values, dv, dlog_values, _ = back_read((do, None))
             dscores = p * (dp - (dp * p).sum(axis=-1, keepdims=True))
@@ -71,7 +68,7 @@ class GatedSlotAttention(Mixer):
             dlog_f = dlog_values + dlog_keys - (1 - new) * (dnew_values + dnew_keys)
             dz = back_log(keep_real(dlog_f, mask)) * (1 / TEMPERATURE)
             dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv), f=back_z(dz))
-            return dx, dparams | {"norm": {"gain": dgain}, "o": dparams_o}
+            return dx, dparams | dparams_normed
 
         return (y, (keys, values)), back
 

@@ -1,9 +1,9 @@
 """Linear attention: Katharopoulos et al. 2020, "Transformers are RNNs", with a choice of features.
 
-Softmax attention weighs a value by exp(q·k/√h); here by φ(q)·φ(k), at first with φ(x) =
-elu(x) + 1. A product of features can be summed over keys before any query is known. Time O(n d m)
-with m features a head, memory O(n H m); state H (m h + m): in each head the sum of φ(k).T @ v and
-that of φ(k).
+Softmax attention weighs a value by exp(q·k/√h); here by φ(q)·φ(k), in the paper with φ(x) =
+elu(x) + 1. Products of features can be summed over keys before any query is known. Time O(n d m)
+with m features per head, memory O(n H m); state H (m h + m): in each head the sums of φ(k).T @ v
+and of φ(k).
 """
 
 from typing import NamedTuple
@@ -20,6 +20,7 @@ class FeatureMap(NamedTuple):
     """The ops that map queries and keys, how many features they give, and what they read.
 
     width(h): m. params(heads, h): what each of the two learns. constants(h): what is drawn once.
+    guard: what is added to the sum of the weights.
     """
 
     query: str
@@ -27,22 +28,19 @@ class FeatureMap(NamedTuple):
     width: callable = lambda h: h
     params: callable = lambda heads, h: {}
     constants: callable = lambda h: {}
+    guard: float = 1e-6
 
 
 def orthogonal_directions(h):
-    """omega and c of `ops.favor`: h log h rows, as long as normal ones, in blocks orthogonal.
-
-    The largest exponent is ‖ω‖² / 2: c takes away what would leave float32.
-    """
+    """omega of `ops.favor`: h log h rows with the norms of normal ones, orthogonal in blocks."""
     rng, m = np.random.default_rng(0), max(int(h * np.log(h)), 1)
     blocks = [np.linalg.qr(rng.normal(size=(h, h)))[0].T for _ in range(-(-m // h))]
     lengths = np.linalg.norm(rng.normal(size=(m, h)), axis=1)
-    c = max(0.0, float((lengths**2).max()) / 2 - 40)
-    return {"omega": np.concatenate(blocks)[:m] * lengths[:, None], "c": c}
+    return {"omega": np.concatenate(blocks)[:m] * lengths[:, None]}
 
 
 def measured_rate(heads, h):
-    """The rate that Nahshan et al. find for queries and keys of variance 1."""
+    """The rate that Nahshan et al. measure for queries and keys of variance 1."""
     a, b = 0.14855178144710912, -0.35487039130661086
     return {"rate": np.full(heads, np.sqrt((1 - b) / (2 * a)))}
 
@@ -54,7 +52,7 @@ def identity(heads, h):
 MAPS = {
     "elu1": FeatureMap("elu_plus_one", "elu_plus_one"),
     "relu": FeatureMap("relu", "relu"),
-    "hedgehog": FeatureMap("hedgehog", "hedgehog", lambda h: 2 * h, identity),
+    "hedgehog": FeatureMap("hedgehog", "hedgehog", lambda h: 2 * h, identity, guard=1e-10),
     "focused": FeatureMap(
         "focused", "focused", params=lambda heads, h: {"s": np.zeros((heads, h))}
     ),
@@ -62,22 +60,24 @@ MAPS = {
         "favor", "favor", lambda h: max(int(h * np.log(h)), 1), constants=orthogonal_directions
     ),
     "norm_aware": FeatureMap("norm_aware_query", "norm_aware_key", lambda h: 2 * h),
-    "log_normal": FeatureMap("log_normal_query", "log_normal_key", params=measured_rate),
+    "log_normal": FeatureMap(
+        "log_normal_query", "log_normal_key", params=measured_rate, guard=1e-8
+    ),
     "dpfp": FeatureMap("dpfp", "dpfp", lambda h: 6 * h),
-    "taylor": FeatureMap("taylor", "taylor", lambda h: 1 + h + h * (h + 1) // 2),
+    "taylor": FeatureMap("taylor", "taylor", lambda h: 1 + h + h * (h + 1) // 2, guard=1e-12),
 }
 
 
 class LinearAttention(Mixer):
-    """y = o @ Wo.T + bo, o_t = Σ_s φ(q_t)·φ(k_s) v_s / (Σ_s φ(q_t)·φ(k_s) + 1e-6) in each head.
+    """y = o @ Wo.T + bo, o_t = Σ_s φ(q_t)·φ(k_s) v_s / (Σ_s φ(q_t)·φ(k_s) + ε) in each head.
 
     q, k, v = linear maps of x with bias; s runs over all real tokens or, if causal, s <= t.
-    feature_map: φ, a name in MAPS; the ops of `minisum.ops.feature_maps` say what each is. What a
-    map learns is its own for queries and for keys; `log_normal`'s rates are learned too (published:
-    measured over the batch, so that a text's numbers would depend on its neighbours). `focused` and
-    `norm_aware` are without the published positions and convolution, and `norm_aware` without its
-    gate and norm. The guard of the denominator is the same for all maps and stands beside the sum:
-    published beside the mean of the keys for these two, and 1e-8 for `log_normal`.
+    feature_map: φ, a name in MAPS; see `minisum.ops.feature_maps` and `power_maps`. Queries and keys
+    have separate parameters of the map. The rates of `log_normal` are learned (published: measured
+    over the batch, so that a text's outputs depend on the rest of the batch). `focused` and
+    `norm_aware` are without the published positions and convolution, `norm_aware` without its gate
+    and norm. ε is what the map's authors add to the sum, or 1e-6; the authors of these two add it
+    to the mean of the weights.
 
     The backward pass is that of `ops.kernel_attention`, then dq that of φ, and k alike.
     """
@@ -101,7 +101,9 @@ class LinearAttention(Mixer):
         phi_q, back_phi_q = self.features(self.map.query, params.get("q_map", {}), q)
         phi_k, back_phi_k = self.features(self.map.key, params.get("k_map", {}), k)
         phi_k = keep_real(phi_k, mask)
-        (o, state), back_core = kernel_attention(phi_q, phi_k, v, state, self.causal)
+        (o, state), back_core = kernel_attention(
+            phi_q, phi_k, v, state, self.causal, self.map.guard
+        )
         y, back_o = from_heads(params["o"], o)
 
         def back(dy):

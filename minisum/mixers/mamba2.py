@@ -1,10 +1,10 @@
 """Mamba-2: Dao and Gu 2024, "Transformers are SSMs: generalized models and efficient algorithms
 through structured state space duality" (SSD), in the layer of the released Mamba2 with one group.
 
-A memory of keys and values that fades at a rate that each token sets for each head. Keys and
-queries, B and C of a state space model, are shared by all heads; values are short convolutions.
-Time O(n (C + N) d) with chunks of C tokens and N channels of the state beside the linear maps,
-memory O(n d); state expand d N, plus the convolution's (conv - 1) (expand d + 2N).
+Linear attention with a decay that each token sets for each head. Keys and queries, the B and C of a
+state space model, are shared by all heads; keys, queries and values pass a short convolution. Time
+O(n (C + N) d) beside the linear maps, with chunks of C tokens and keys of width N; memory O(n d);
+state expand d N, plus the convolution's (conv - 1) (expand d + 2N).
 """
 
 import numpy as np
@@ -13,16 +13,8 @@ from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import linear_layer
-from minisum.mixers.base import Packed
-from minisum.ops import (
-    causal_conv,
-    causal_product,
-    merge_heads,
-    rms_norm,
-    silu,
-    softplus,
-    split_heads,
-)
+from minisum.mixers.base import Packed, normed_layer
+from minisum.ops import causal_conv, causal_product, merge_heads, silu, softplus, split_heads
 
 
 class Mamba2(Packed):
@@ -30,8 +22,8 @@ class Mamba2(Packed):
 
     S_t = e^{Δ_t A} S_{t-1} + B_t.T @ (Δ_t u_t), S (N, P). [z, u, B, C, δ] = x @ Win.T, of widths
     e = expand d, e, N, N and H; u, B and C then pass one convolution over `conv` tokens with bias,
-    and SiLU. One number a head: Δ = softplus(δ + dt_bias), A = -exp(A_log), D. Heads have P = e / H
-    channels; the norm runs over all e. No other biases. First values: exp(A_log) from U(1, 16),
+    and SiLU. One number per head: Δ = softplus(δ + dt_bias), A = -exp(A_log), D. Heads have P = e/H
+    channels; the norm runs over all e. No other biases. Initial values: exp(A_log) ~ U(1, 16),
     softplus(dt_bias) log-uniform in [0.001, 0.1], D = 1.
 
     Backward, upwards: the norm; o ⊙ SiLU(z) by the product rule; `ops.causal_product` with queries
@@ -54,7 +46,7 @@ class Mamba2(Packed):
         return {
             "in": init.linear(rng, 2 * e + 2 * N + H, d, bias=False),
             "conv": first_convolution(rng, self.conv, e + 2 * N),
-            "dt_bias": first_steps(rng, H),
+            "dt_bias": init.step_bias(rng, H),
             "A_log": np.log(rng.uniform(1, 16, H)),
             "D": np.ones(H),
             "norm": {"gain": np.ones(e)},
@@ -75,12 +67,10 @@ class Mamba2(Packed):
         (o, S), back_memory = self.memory(params, x, (query, key, dt * u, dt * A), S)
         joined, back_join = merge_heads(o + D * u)
         gate, back_gate = silu(z)
-        normed, back_norm = rms_norm(joined * gate, params["norm"]["gain"], 1e-5)
-        y, back_o = linear_layer(params["o"], normed)
+        y, back_normed = normed_layer(params, joined * gate)
 
         def back(dy):
-            dnormed, dparams_o = back_o(dy)
-            dgated, dgain = back_norm(dnormed)
+            dgated, dparams_normed = back_normed(dy)
             do = back_join(dgated * gate)
             (dquery, dkey, dv, dlog), dx_memory, dmemory = back_memory(do)
             ddt = (dv * u).sum(axis=-1, keepdims=True) + dlog * A
@@ -90,14 +80,12 @@ class Mamba2(Packed):
             dsteps = back_dt(ddt[..., 0].swapaxes(1, 2))
             dz = back_gate(dgated * joined)
             dx, din = back_in(xp.concatenate([dz, dmixed, dsteps], axis=-1))
-            return dx + dx_memory, dmemory | {
+            return dx + dx_memory, dmemory | dparams_normed | {
                 "in": din,
                 "conv": dconv,
                 "dt_bias": dsteps.sum(axis=(0, 1)),
                 "A_log": (dlog * dt * A).sum(axis=(0, 2, 3)),
                 "D": (do * u).sum(axis=(0, 2, 3)),
-                "norm": {"gain": dgain},
-                "o": dparams_o,
             }
 
         return (y, (S, inputs)), back
@@ -119,11 +107,6 @@ def first_convolution(rng, taps, width):
         "W": rng.uniform(-limit, limit, (taps, width)),
         "b": rng.uniform(-limit, limit, width),
     }
-
-
-def first_steps(rng, count):
-    """Biases whose softplus is log-uniform in [0.001, 0.1]."""
-    return np.log(np.expm1(np.exp(rng.uniform(np.log(1e-3), np.log(0.1), count))))
 
 
 def silu_of_convolution(params, x, state):

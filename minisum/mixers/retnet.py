@@ -1,7 +1,7 @@
 """RetNet: Sun et al. 2023, "Retentive network: a successor to transformer", equations 5 to 8.
 
-Attention without softmax in which a pair's weight falls by γ with every token between them, one γ a
-head; positions enter as rotations. In both directions: the decayed mask of Afzal et al. 2025,
+Linear attention whose weights decay by γ per token of distance, one γ per head; positions enter as
+rotations. In both directions: the decayed mask of Afzal et al. 2025,
 "Linear attention for efficient bidirectional sequence modeling" (LION-D). Time O(n (C + h) d) with
 chunks of C tokens, memory O(n d); state H K V + 1, that is expand_v d²/H + 1, the last for the
 position.
@@ -22,7 +22,9 @@ class RetNet(Mixer):
 
     s runs over all real tokens or, if causal, s <= t. q, k = rotated linear maps of x (K = d/H a
     head), v = x @ Wv.T (V = expand_v d/H), γ_i = 1 - 2^(-5-i) in head i = 0, 1, ... The norm is
-    taken in each head, with one gain for all of them. No biases.
+    taken in each head, with one gain for all of them. No biases. As in fla's layer. The authors'
+    torchscale turns neighbouring channels, by angles t 10000^(-i / (K/2 - 1)), and has no gain; the
+    norm undoes what it divides the weights by.
 
     Backward, upwards: the gate's product rule, the norm, `ops.causal_product` or
     `ops.both_ways_product` with a constant decay, the opposite rotation.

@@ -4,23 +4,23 @@
     dx, dW, ... = back(dy)        one gradient per array argument, None for ids and masks
                                   (an op with a single array argument returns the bare gradient)
 
-    (y, state), back = op(x, ..., state=None)    ops that read a text in pieces: the state after
-    dx, ..., dstate = back((dy, dstate))         one piece is that before the next; None counts as 0
+    (y, state), back = op(x, ..., state=None)    ops that read a text in parts: the state after one
+    dx, ..., dstate = back((dy, dstate))         part is passed to the next; None counts as 0
 
-`dx` is the gradient of the loss with respect to `x`. `back` adds to nothing and may be called
-twice; nothing writes to its inputs. A docstring gives the formula with shapes, derives the
-backward pass, and names on its last line what the closure keeps (`Saved: ...`).
-`python -m minisum.ops` prints them all in a table and checks each.
+`dx` is the gradient of the loss with respect to `x`. `back` accumulates nothing and may be called
+twice; no function writes to its inputs. A docstring gives the formula with shapes, derives the
+backward pass, and lists on its last line what the closure keeps (`Saved: ...`).
+`python -m minisum.ops` prints all ops in a table and checks each.
 
-What stands here is the textbook form. An op under `@has_fast_forms` also has faster ones, each held
-equal to it by a test: see `minisum.fast`. `op.plain` is always the textbook form.
+These files hold the textbook forms. An op under `@has_fast_forms` also has faster ones, each tested
+to be equal to it: see `minisum.fast`. `op.plain` is always the textbook form.
 
 Letters: B batch, n tokens, d width, V vocabulary, H heads, h head width, C classes. In recurrences
 over keys and values a head has keys of width K and values of width V, and a chunk has C tokens.
 
-A token is a row. `x @ W.T` is a product of matrices, written as in the code; ⊙ multiplies entry by
-entry; q·k is the inner product of two rows; side by side, a number multiplies what stands after
-it. Σ_t sums over tokens, and a Σ without letters over all axes that the result lacks.
+A token is a row vector. `x @ W.T` is a matrix product, as in the code; ⊙ multiplies entry by
+entry; q·k is the inner product of two rows; a number before an array scales it. Σ_t sums over
+tokens, a Σ without index over all axes that the result lacks.
 
 A mask is boolean and True where the token is real; it is applied with `where`, never by
 multiplication, so that a NaN in the padding cannot survive. The derivative of ReLU at zero is zero.
@@ -48,10 +48,9 @@ FILES = {
     "rotary": ("rotate",),
     "products": ("full_product", "causal_product"),
     "linear_attention": ("kernel_attention", "elu_plus_one"),
-    "feature_maps": (
-        "hedgehog", "focused", "favor", "log_normal_query", "log_normal_key", "norm_aware_query",
-        "norm_aware_key", "dpfp", "taylor",
-    ),
+    "feature_maps": ("hedgehog", "favor", "log_normal_query", "log_normal_key", "taylor"),
+    "power_maps": ("focused", "norm_aware_query", "norm_aware_key", "dpfp"),
+    "mimicry": ("kernel_cross_entropy",),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "rate_reduction": ("coding_rate", "coding_rate_bound"),
@@ -62,9 +61,8 @@ FILES = {
     "exponential_gates": ("mlstm",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
-    "running": (
-        "cumsum_tokens", "running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool",
-    ),
+    "running": ("cumsum_tokens", "running_sum", "decayed_sum"),
+    "softmax_pooling": ("softmax_pool", "running_softmax_pool"),
 }  # fmt: skip
 FILE_OF = {name: file for file, names in FILES.items() for name in names}
 __all__ = list(FILE_OF)

@@ -1,4 +1,4 @@
-"""Functions of one number, applied to each entry: the derivative multiplies the gradient."""
+"""Functions of one number, applied to each entry: back multiplies dy by the derivative."""
 
 import math
 
@@ -12,8 +12,8 @@ def relu(x):
 
     dx = dy where x > 0, and 0 elsewhere (so the derivative at exactly 0 is 0).
 
-    A maximum and a product, not `where`: on signs that follow no pattern NumPy's `where` takes
-    17 times as long as `maximum`, and it would turn a NaN into a harmless-looking zero.
+    A maximum and a product, not `where`: on random signs NumPy's `where` takes 17 times as long as
+    `maximum`, and it would turn a NaN into a harmless-looking zero.
 
     Saved: which entries were positive (one byte each).
     """
@@ -27,10 +27,10 @@ def relu(x):
 
 @has_fast_forms
 def gelu(x):
-    """y = x ⊙ Φ(x), Φ the normal distribution function, (1 + erf(x/√2)) / 2.   Any shape.
+    """y = x ⊙ Φ(x), Φ(x) = (1 + erf(x/√2)) / 2 the normal distribution function.   Any shape.
 
     Product rule, with the normal density φ(x) = exp(-x²/2)/√(2π): dx = dy ⊙ (Φ(x) + x ⊙ φ(x)).
-    Hendrycks and Gimpel 2016, in the exact form with erf, which is most of the work and so kept.
+    Hendrycks and Gimpel 2016, in the exact form. erf is most of the work, so Φ(x) is kept.
 
     Saved: x, Φ(x).
     """
@@ -91,7 +91,7 @@ def softplus(x):
 
 
 def _sigmoid(x):
-    """σ(x) without overflow: exp is only ever taken of a number below zero."""
+    """σ(x) without overflow: exp is taken of -|x| only."""
     xp = array_module(x)
     small = xp.exp(-xp.abs(x))
     return xp.where(x >= 0, 1, small) / (1 + small)

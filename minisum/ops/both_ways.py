@@ -1,15 +1,14 @@
-"""Recurrences that forget, in both directions: forwards, plus backwards, less what both counted.
+"""Recurrences with decay in both directions: forwards, plus backwards, less what both count.
 
-What token i reads of token j fades by the decays of the tokens from j on up to the one before i,
-on either side alike: those of the token that is read count, those of the reader do not. With M_ij
-for this factor, M_ii = 1:
+What token i reads of token j is multiplied by the decays of j and of the tokens between the two,
+but not by the decay of i, the reader. With M_ij for this factor, M_ii = 1:
 
     j < i    M_ij = exp(log_decay_j + ... + log_decay_{i-1})
     j > i    M_ij = exp(log_decay_j + ... + log_decay_{i+1})
 
-A causal recurrence counts the reader's decay instead and not that of the token read. So in each
-direction the decays are handed on one token late. Afzal et al. 2025, "Linear attention for
-efficient bidirectional sequence modeling" (LION), section 3.
+A causal recurrence counts the decay of the reader i and not that of j. So in each direction the
+decays are shifted by one token. Afzal et al. 2025, "Linear attention for efficient bidirectional
+sequence modeling" (LION), section 3.
 """
 
 from minisum.backend import array_module
@@ -23,9 +22,9 @@ def both_ways_product(q, k, v, log_decay):
     q, k (B, H, n, K), v (B, H, n, V), log_decay <= 0 one a head (.., n, 1) or one a key channel
     (.., n, K); leading axes may be 1 -> y (B, H, n, V). Time O(n K V).
 
-    dq, dk, dv and dlog_decay are the sums of both directions', turned back to the text's order,
-    less those of the diagonal (q_i·k_i) v_i: with g = Σ dy ⊙ v, dq loses g k, dk g q and dv
-    (q·k) dy.
+    dq, dk, dv and dlog_decay are those of both directions, added in the text's order, less those of
+    the diagonal (q_i·k_i) v_i, which both count: with g = dy·v, subtract g k from dq, g q from dk
+    and (q·k) dy from dv.
 
     Saved: q, k, v, and what the two products save.
     """
@@ -43,7 +42,8 @@ def both_ways_product(q, k, v, log_decay):
 def both_ways_sum(u, log_decay):
     """y_i = Σ_j M_ij ⊙ u_j.   u (B, n, d), log_decay <= 0 of that shape (axes may be 1) -> y like u
 
-    du and dlog_decay are the sums of both directions', and du less dy, since each sum has u_i.
+    du and dlog_decay are those of both directions, added; dy is subtracted from du, since both
+    sums contain u_i.
 
     Saved: what the two sums save.
     """
@@ -57,7 +57,7 @@ def both_ways_sum(u, log_decay):
 
 
 def _there_and_back(recurrence, sequences, log_decay, axis):
-    """The recurrence read from both ends, added up; tokens along `axis`."""
+    """The sum of the recurrence read from both ends; tokens along `axis`."""
     xp = array_module(log_decay)
 
     def turn(x):
@@ -68,7 +68,7 @@ def _there_and_back(recurrence, sequences, log_decay, axis):
     without_first, without_last = (*ahead, slice(1, None)), (*ahead, slice(0, -1))
 
     def late(a):
-        """One token later, with no decay at the first."""
+        """Shifted one token later, with no decay at the first."""
         return xp.concatenate([xp.zeros_like(a[first]), a[without_last]], axis=axis)
 
     def early(da):

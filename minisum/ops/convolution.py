@@ -10,8 +10,8 @@ def causal_conv(x, w, state=None):
     x (B, n, d), w (c, d), oldest tap first, state the c - 1 inputs before x, (B, c - 1, d), or
     None for zeros -> y (B, n, d) and the last c - 1 inputs. Time O(n d c).
 
-    Each tap is a product of a weight and a shifted x: dx_t = Σ_{j<c} w_{c-1-j} ⊙ dy_{t+j}, the
-    gradients of the c outputs that saw it, shifted back, and dstate alike; dw_i = Σ_{B,t} dy_t ⊙
+    Each tap multiplies a weight and a shifted x: dx_t = Σ_{j<c} w_{c-1-j} ⊙ dy_{t+j}, from the c
+    outputs that read x_t; dstate is the same sum for the inputs before x; dw_i = Σ_{B,t} dy_t ⊙
     x_{t-(c-1)+i}.
 
     Saved: w, and x with what came before it.

@@ -1,8 +1,8 @@
-"""A softmax over time that forgets, and gives the present token a weight of its own."""
+"""A softmax over time with decay, which gives the current token a weight of its own."""
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
-from minisum.ops.running import first_state
+from minisum.ops.softmax_pooling import first_state
 
 
 @has_fast_forms
@@ -10,17 +10,17 @@ def wkv(k, v, w, u, state=None):
     """y_t = (Σ_{s<t} e^{(t-1-s) w + k_s} v_s + e^{u + k_t} v_t) / (the same with v = 1).
 
     k, v (B, n, d), w < 0 and u (d), state None or (M, N, Z) each (B, d) -> y (B, n, d) and the
-    state after the last token: the sums that the next token reads are e^M N and e^M Z. Time O(n d).
+    state after the last token; the next token reads the sums e^M N and e^M Z. Time O(n d).
     Peng et al. 2023, "RWKV", equation 16.
 
     M_t = max(M_{t-1} + w, k_t) keeps every exponent at most 0. With f_t = e^{w + M_{t-1} - M_t} and
-    e_t = e^{k_t - M_t}: N_t = f_t N_{t-1} + e_t v_t, Z alike. Token t reads in units of
-    R = max(M_{t-1}, u + k_t), with past = e^{M_{t-1} - R} and now = e^{u + k_t - R}: y = n / z,
-    n = past N_{t-1} + now v_t. M and R cancel in y and so count as constants. Backward, with
-    dn = dy / z and dz = -dy ⊙ y / z, and dN, dZ carried from the end: dv = now dn + e dN;
-    du = now (dn v + dz), summed over tokens; dk = that + e (dN v + dZ); dw = f (dN N_{t-1} + dZ
-    Z_{t-1}), summed; then dN = f dN + past dn, dZ alike. The state is for generation: it has no
-    gradient.
+    e_t = e^{k_t - M_t}: N_t = f_t N_{t-1} + e_t v_t, and Z_t the same with v = 1. Token t reads in
+    units of e^R, R = max(M_{t-1}, u + k_t), with past = e^{M_{t-1} - R} and now = e^{u + k_t - R}:
+    y = n / z, n = past N_{t-1} + now v_t, and z the same with Z and v = 1. M and R cancel in y and
+    so count as constants. Backward, with dn = dy / z and dz = -dy ⊙ y / z, and dN, dZ carried from
+    the last token to the first: dv = now dn + e dN; b = now (dn v + dz); dk = b + e (dN v + dZ);
+    du = Σ b and dw = Σ f (dN N_{t-1} + dZ Z_{t-1}) over texts and tokens; then dN becomes
+    f dN + past dn, and dZ becomes f dZ + past dz. The state is for generation: it has no gradient.
 
     Saved: k, v, w, u, y, M, N, Z of every token.
     """

@@ -1,4 +1,4 @@
-"""The delta rule: a memory that is corrected, not only added to."""
+"""The delta rule: a memory that is corrected, where linear attention only adds."""
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
@@ -10,24 +10,24 @@ from minisum.ops.running import sum_to
 def delta_rule(q, k, v, beta, log_decay=None, state=None, removal=None):
     """S̃_t = a_t.T ⊙ S_{t-1}; u_t = β_t (v_t - r_t @ S̃_t); S_t = S̃_t + k_t.T @ u_t; y_t = q_t @ S_t.
 
-    The memory S is asked what it holds under r_t, and corrected by a fraction β_t of the error.
+    The memory S is read with r_t, and the fraction β_t of the error is written under k_t.
     q, k (B, H, n, K), v (B, H, n, V), beta (B, H, n, 1) in [0, 2], log_decay = log a <= 0 one a
     head (.., n, 1) or one a key channel (.., n, K) or None for a = 1, state S_0 (B, H, K, V) or
     None for 0, removal r like k or None for r = k -> y (B, H, n, V) and S_n. Time O(n K V).
 
-    With r = k, a token multiplies the memory by 1 - β k.T @ k, whose eigenvalue along a key of
-    length one is 1 - β: from β = 1 on what stood there is gone, at β = 2 it is turned around. With
+    With r = k, a token multiplies the memory by I - β k.T @ k, whose eigenvalue along a key of
+    length one is 1 - β: β = 1 erases what was stored under the key, β = 2 changes its sign. With
     β k·k > 2 the memory may grow without bound.
     Yang et al. 2024, "Parallelizing linear transformers with the delta rule", section 3; with
     decay, Yang, Kautz and Hatamizadeh 2025, "Gated delta networks", section 3; one a channel, Kimi
     Team 2025, "Kimi Linear", section 3.
 
     Let dS be the gradient of the state, carried from the last token to the first. At token t it
-    gains what y_t read, q_t.T @ dy_t, and dq_t = dy_t @ S_t.T. The correction gets du = k_t @ dS,
+    gains q_t.T @ dy_t, and dq_t = dy_t @ S_t.T. The correction gets du = k_t @ dS,
     so dbeta_t = Σ_V du ⊙ (v_t - r_t @ S̃_t) and dv_t = β_t du. The written key gets
-    dk_t = u_t @ dS.T, the asked one dr_t = -dv_t @ S̃_t.T; where they are one, both. S̃_t, which was
-    also asked, gets dS̃ = dS - r_t.T @ dv_t; then dlog_decay_t sums dS̃ ⊙ S̃_t over V (and over K
-    where a head has one decay), and S_{t-1} is handed a_t.T ⊙ dS̃, before the first token dstate.
+    dk_t = u_t @ dS.T, the one read dr_t = -dv_t @ S̃_t.T; where r = k, dk is their sum. Since S̃_t
+    was read too, dS̃ = dS - r_t.T @ dv_t; then dlog_decay_t sums dS̃ ⊙ S̃_t over V (and over K where
+    a head has one decay), and S_{t-1} receives a_t.T ⊙ dS̃; before the first token that is dstate.
 
     Saved: q, k, v, beta, log_decay, removal, S̃ of every token.
     """
@@ -72,9 +72,9 @@ def delta_rule(q, k, v, beta, log_decay=None, state=None, removal=None):
 
 
 def l2_norm(x, eps=1e-6):
-    """y = r x, r = 1/√(x·x + eps): a vector of length (almost) one.   x (..., d)
+    """y = r x, r = 1/√(x·x + eps): a vector of length (almost) one.   x (..., d) -> y like x
 
-    What points along x cannot change its length: dx = r dy - r³ (dy·x) x.
+    The part of dy along x is removed, as scaling x changes nothing: dx = r dy - r³ (dy·x) x.
 
     Saved: x, r (one number a vector).
     """

@@ -1,4 +1,4 @@
-"""Forgetting on purpose, so that no single number is relied on."""
+"""Random zeros during training, so that no single feature is relied on."""
 
 from minisum.backend import array_module
 
@@ -6,8 +6,8 @@ from minisum.backend import array_module
 def dropout(x, keep, rate):
     """y = x / (1 - rate) where `keep`, else 0.   x any shape, keep bool that broadcasts to x
 
-    The survivors are scaled up so that y equals x on average. `keep` is drawn by the caller, on
-    the host: both backends then forget the same numbers, and back(dy) can be called twice.
+    The survivors are scaled up so that y equals x on average. The caller draws `keep` on the host:
+    both backends then drop the same entries, and back(dy) can be called twice.
     The same scaled mask applies to the gradient: dx = dy / (1 - rate) where `keep`, else 0.
     Srivastava et al. 2014.
 
@@ -23,5 +23,5 @@ def dropout(x, keep, rate):
 
 
 def draw_keep(rng, shape, rate):
-    """Which numbers survive: bool of `shape`, each True with probability 1 - rate. Host array."""
+    """Which entries survive: bool of `shape`, each True with probability 1 - rate. Host array."""
     return rng.random(shape, dtype="float32") >= rate

@@ -1,14 +1,14 @@
-"""From token ids to vectors that know where they stand."""
+"""From token ids to vectors, and from vectors to vectors that depend on their position."""
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
 
 
 class RowGradient:
-    """The gradient of a table of which a few rows were read: row i belongs at table[ids[i]].
+    """The gradient of a table of which few rows were read: rows[i] is to be added at table[ids[i]].
 
-    ids any shape S, integer, repeats allowed; rows (*S, d); shape (V, d), the table's. Most rows of
-    a table are not read by a batch, so their zeros are left out until somebody asks for them.
+    ids any shape S, integer, repeats allowed; rows (*S, d); shape (V, d), the table's. The zeros of
+    all other rows are only written out by `dense`.
     """
 
     def __init__(self, ids, rows, shape):
@@ -39,7 +39,7 @@ def embed(ids, table):
     """x[b, t] = table[ids[b, t]].   ids (B, n) integer, table (V, d) -> x (B, n, d)
 
     A word that occurs k times receives the sum of k gradients:
-    dtable[v] = Σ dx[b, t] over every place where ids[b, t] = v. It is returned as a `RowGradient`.
+    dtable[v] = Σ dx[b, t] over all (b, t) with ids[b, t] = v, returned as a `RowGradient`.
     Ids have no gradient.
 
     Saved: ids, and the table's shape.
@@ -55,9 +55,9 @@ def embed(ids, table):
 def modulate(x, positions, offset):
     """y[b, t] = x[b, t] ⊙ (positions[t] + offset).   x (B, n, d), positions (n, d) -> y (B, n, d)
 
-    The summation papers' way to tell tokens where they stand: each position amplifies or mutes the
-    channels of whatever word is there. The offset (1 or 2 in the published models) lets an
-    untrained position pass its word on unchanged in size.
+    How the summation papers encode positions: each position scales the channels of the token that
+    is there. With the offset (1 or 2 in the published models) an untrained position, near 0, passes
+    its token on almost unchanged or doubled, where without it the product would be near 0.
 
     Product rule: dx = dy ⊙ (positions + offset); dpositions = Σ_b dy ⊙ x.
 
@@ -73,7 +73,7 @@ def modulate(x, positions, offset):
 def add_positions(x, positions):
     """y[b, t] = x[b, t] + positions[t].   x (B, n, d), positions (n, d) -> y (B, n, d)
 
-    A sum hands its gradient on unchanged: dx = dy; every batch row read the same positions, so
+    A sum passes its gradient on: dx = dy; all texts of the batch read the same positions, so
     dpositions = Σ_b dy.
 
     Saved: nothing.

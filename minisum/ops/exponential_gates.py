@@ -1,11 +1,11 @@
-"""A memory of exponential gates, divided by what they let in."""
+"""A memory with an exponential input gate, normalised by the sum of what the gates let in."""
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
 from minisum.ops.products import token, transposed
 
 EPS = 1e-6
-# The largest exponent of the floor, 0 in unscaled numbers: e^80 is no infinity in float32.
+# The largest exponent of the floor e^-m: e^80 does not overflow in float32.
 LARGEST = 80.0
 
 
@@ -19,13 +19,13 @@ def mlstm(q, k, v, log_forget, log_input, state=None):
 
     In units of e^m, m_t = max(log f_t + m_{t-1}, log i_t), -∞ before the first token: S = [N, n]
     e^-m with f' = f e^{m_{t-1} - m_t} and i' = i e^{-m_t}, both at most 1. With [s, δ] = q_t @ S_t,
-    y = s / D, D = max(|δ|, e^{-m_t}) + 1e-6, the last as released: m cancels but for it.
+    y = s / D, D = max(|δ|, e^{-m_t}) + 1e-6. But for the 1e-6 of the released code m cancels.
 
     Backward, with c = -(dy·y) / D and dS carried from the end: dS gains q_t.T @ r, r = [dy / D,
-    c sign δ], the last 0 where the floor holds, and dq_t = r @ S_t.T; with w = [v_t, 1] @ dS.T:
-    dk_t = i' w, dv_t = i' k_t @ dS but for its last, dlog_input_t = i' w·k_t and dlog_forget_t =
-    f' Σ dS ⊙ S_{t-1}; dS fades by f'. m_t gets 1e-6 c and hands it on to what it is the maximum of.
-    The state is for generation: it has no gradient.
+    c sign δ], its last entry 0 where e^{-m_t} is the larger; dq_t = r @ S_t.T; with w = [v_t, 1] @
+    dS.T, dk_t = i' w; dv_t = i' k_t @ dS without its last entry; dlog_input_t = i' w·k_t and
+    dlog_forget_t = f' Σ dS ⊙ S_{t-1}; dS is multiplied by f'. m_t gets 1e-6 c, which goes to the
+    larger of the two that it is the maximum of. The state is for generation: it has no gradient.
 
     Saved: q, k, v, log_forget, log_input, y, S and m of every token.
     """
@@ -80,7 +80,7 @@ def with_ones(v):
 
 
 def reading(sums, m):
-    """s, the sign of δ or 0 where the floor holds, and D, of [s, δ] and m."""
+    """[s, δ], m -> s, the sign of δ (0 where the floor e^-m is the larger), D."""
     xp, delta = array_module(sums), sums[..., -1:]
     floor = xp.exp(xp.minimum(-m, LARGEST))
     size = xp.abs(delta)

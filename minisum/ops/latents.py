@@ -1,4 +1,4 @@
-"""Running averages that the tokens read in shares: softmax attention by way of a few latents."""
+"""Softmax attention through a few latents: running averages, which each token reads in shares."""
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
@@ -7,7 +7,7 @@ from minisum.ops.products import token, transposed
 
 @has_fast_forms
 def latent_average(p, k, v, state=None):
-    """y_t = Σ_l p_tl A_tl, A_tl = Σ_{s<=t} e^{k_sl} v_s / Σ_{s<=t} e^{k_sl}, L averages a head.
+    """y_t = Σ_l p_tl A_tl, A_tl = Σ_{s<=t} e^{k_sl} v_s / Σ_{s<=t} e^{k_sl}, L averages per head.
 
     p, k (B, H, n, L), v (B, H, n, V), state None or (M, Z (B, H, L), S (B, H, L, V)) -> y
     (B, H, n, V) and the state after the last token: the largest key so far, and denominators and
@@ -18,8 +18,8 @@ def latent_average(p, k, v, state=None):
     S_{t-1} + w_t.T @ v_t, and y_t = r_t @ S_t with r = p / Z. M cancels in y and so counts as a
     constant. Backward, with dS and dZ carried from the end: dr_t = dy_t @ S_t.T,
     dp_t = dr_t / Z_t, dZ -= dr_t ⊙ r_t / Z_t, dS += r_t.T @ dy_t; dv_t = w_t @ dS,
-    dk_t = w_t ⊙ (v_t @ dS.T + dZ); then dS and dZ fade by a_t. The state is for generation: it has
-    no gradient.
+    dk_t = w_t ⊙ (v_t @ dS.T + dZ); then dS and dZ are multiplied by a_t. The state is for
+    generation: it has no gradient.
 
     Saved: p, k, v, M, Z, S of every token.
     """
@@ -54,7 +54,7 @@ def latent_average(p, k, v, state=None):
 
 
 def first_latents(k, v):
-    """(M, Z, S) before the first token: M is its key, so that nothing fades."""
+    """(M, Z, S) before the first token: M is that token's key, so that a_1 = 1."""
     xp = array_module(k)
     zero = xp.zeros_like(k[:, :, 0])
     return k[:, :, 0], zero, xp.zeros((*zero.shape, v.shape[-1]), v.dtype)

@@ -1,4 +1,4 @@
-"""The matrix product, where almost all the arithmetic of a model is."""
+"""The linear layer, where almost all the arithmetic of a model is."""
 
 from minisum.fast import has_fast_forms
 
@@ -7,10 +7,10 @@ from minisum.fast import has_fast_forms
 def linear(x, W, b=None):
     """y = x @ W.T + b.   x (..., i), W (o, i), b (o) or None -> y (..., o)
 
-    Each y is a sum over i of x_i W_oi, so a gradient dy_o goes back along the same weights:
-    dx = dy @ W. A weight met every token: dW = dy.T @ x, its sum over all leading axes, db = Σ dy.
+    y_o = Σ_i x_i W_oi, so dx_i = Σ_o dy_o W_oi, that is dx = dy @ W. All tokens share the weights,
+    so their gradients are summed over the leading axes: dW = dy.T @ x, db = Σ dy.
 
-    The leading axes are flattened first: one plain product is faster than a batch of small ones.
+    The leading axes are flattened first: one large product is faster than many small ones.
 
     Saved: x, W.
     """

@@ -11,11 +11,11 @@ def kernel_attention(q, k, v, state=None, causal=False, eps=1e-6, clamp=False):
     """y_t = Σ_s (q_t·k_s) v_s / D_t, D_t = Σ_s q_t·k_s + eps, over all s or, if causal, s <= t.
 
     q, k (B, H, n, K) features, not negative, v (B, H, n, V), state (B, H, K, V + 1) or None for
-    the start of the text -> y (B, H, n, V) and the state after the last token. With `clamp` the
-    guard is D_t = max(Σ, eps).
+    the start of the text -> y (B, H, n, V) and the state after the last token. With `clamp`,
+    D_t = max(Σ, eps) instead.
 
     Numerator and denominator are one product: append 1 to every value, and the last column of
-    the sum is the denominator. Time O(n K V), state K (V + 1) a head.
+    the sum is the denominator. Time O(n K V), state K (V + 1) per head.
 
     Quotient rule: the numerators get dy / D, the denominator -Σ_V dy ⊙ y / D, or 0 where clamped.
     From there dq, dk, [dv, 0] and dstate are the product's; the column of ones is constant.

@@ -1,7 +1,7 @@
-"""A memory that keeps the near past in detail and the far past in ever larger pieces.
+"""A memory that keeps the recent past in small blocks and the distant past in ever larger ones.
 
-At token t the past is cut as a Fenwick tree cuts it: level 0 is the token itself, and level l is
-the block of 2^(l-1) tokens that t's binary digit l - 1 stands for. Each has a state of its own.
+At token t the past is divided as in a Fenwick tree: level 0 is the token itself, and level l is the
+block of 2^(l-1) tokens of t's binary digit l - 1, if that is 1. Each level has its own state.
 """
 
 from minisum.backend import array_module
@@ -14,16 +14,16 @@ def log_linear_product(q, k, v, log_decay, weights, state=None):
     """y_t = Σ_l λ_tl q_t @ S_t^(l), S_t^(l) = Σ_s (a_{s+1} ... a_t) k_s.T @ v_s, s in level l.
 
     q, k (B, H, n, K), v (B, H, n, V), log_decay = log a <= 0 (B, H, n, 1), weights λ (B, H, n, L);
-    L levels do for 2^(L-1) tokens. state None or (the states (B, H, L, K, V), the number of tokens
-    read) -> y (B, H, n, V) and the state after the last token. Time O(n L K V), in chunks
+    L levels suffice for 2^(L-1) tokens. state None or (the states (B, H, L, K, V), the number of
+    tokens read) -> y (B, H, n, V) and the state after the last token. Time O(n L K V), in chunks
     O(n (C + L) (K + V) + n K V). Guo et al. 2025, "Log-linear attention", section 3.
 
-    Before token t > 0 with m zeros at the end of its binary form, levels 0 to m merge into level m
-    + 1; then all fade by a_t, and level 0 becomes k_t.T @ v_t. Backward, with dS of each level
+    Before token t > 0 with m trailing zeros in binary, levels 0 to m merge into level m + 1; then
+    all are multiplied by a_t, and level 0 becomes k_t.T @ v_t. Backward, with dS of each level
     carried from the end: dS^(l) += λ_tl q_t.T @ dy_t, dq_t = Σ_l λ_tl dy_t @ S^(l).T and
-    dweights_tl = (q_t @ S^(l))·dy_t; dk_t = v_t @ dS^(0).T, dv_t = k_t @ dS^(0), and dS^(0) = 0, as
-    it was overwritten; dlog_decay_t = Σ dS ⊙ S; dS fades by a_t; and each merged level gets the
-    gradient of level m + 1. The state is for generation: it has no gradient.
+    dweights_tl = (q_t @ S^(l))·dy_t; dk_t = v_t @ dS^(0).T, dv_t = k_t @ dS^(0), then dS^(0) = 0,
+    as it was overwritten; dlog_decay_t = Σ dS ⊙ S; dS is multiplied by a_t; and each merged level
+    gets the gradient of level m + 1. The state is for generation: it has no gradient.
 
     Saved: q, k, v, log_decay, weights, the states after every token.
     """
@@ -65,5 +65,5 @@ def log_linear_product(q, k, v, log_decay, weights, state=None):
 
 
 def zeros_at_the_end(t):
-    """Of the binary form of t > 0."""
+    """How many zeros end the binary form of t > 0."""
     return (t & -t).bit_length() - 1

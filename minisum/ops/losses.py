@@ -1,8 +1,8 @@
-"""How wrong the model is, as one number, and the gradient that starts every backward pass.
+"""The losses, and the gradients with which every backward pass starts.
 
-Each loss is a sum over the targets that count, divided by the plain number `total`: by default
-how many they are. A shard of a batch passes the whole batch's number instead, so that the losses
-(and gradients) of the shards simply add up.
+Each loss is a sum over the targets that count, divided by `total`, a plain number: by default how
+many they are. A shard of a batch passes the number of the whole batch instead, so that the losses
+(and gradients) of the shards add up to the batch's.
 """
 
 from minisum.backend import array_module
@@ -16,8 +16,8 @@ def cross_entropy(logits, targets, ignore=-1, total=None):
 
     Rows whose target is `ignore` count for nothing; if none are left the loss is 0.
 
-    The log of a softmax has a famously simple derivative: dlogits = (p - onehot(target)) / total,
-    p the softmax, and 0 in ignored rows.
+    dlogits = (p - onehot(target)) / total with p the softmax, and 0 in ignored rows: the derivative
+    of log Σ exp is p, and that of the target's own logit is the one-hot vector.
 
     Saved: p, the targets, and which of them count.
     """
@@ -43,8 +43,8 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
     x (..., d), W (V, d), b (V) or None, targets (...) integer -> (). Rows whose target is `ignore`
     count for nothing, whatever they hold.
 
-    dscores from the loss, and from there as in `linear`: dx = dscores @ W, dW = dscores.T @ x,
-    db = Σ dscores.
+    dscores as in `cross_entropy`, and from there as in `linear`: dx = dscores @ W,
+    dW = dscores.T @ x, db = Σ dscores.
 
     Saved: x, W, the softmax of all scores, the targets, and which of them count.
     """
@@ -62,7 +62,7 @@ def linear_cross_entropy(x, W, b, targets, ignore=-1, total=None):
 
 @has_fast_forms
 def score_targets(x, W, b, targets, ignore=-1):
-    """(-log softmax(x @ W.T + b)[target], whether no score is higher than the target's).
+    """(-log softmax(x @ W.T + b)[target], 1 if the target is the argmax, else 0).
 
     Arguments as for `linear_cross_entropy` -> (..., 2); both numbers are 0 where the target is
     `ignore`. No gradient.

@@ -1,8 +1,8 @@
 """Rescaling each token's vector to a common size.
 
-Both gradients follow one pattern. The output is the input divided by its own size, so pushing an
-input along itself changes nothing: the backward pass takes the incoming gradient and removes the
-part that points that way (and, for layer norm, the part that shifts all entries alike).
+Both gradients follow one pattern. The output is the input divided by its own size, so scaling the
+input changes nothing: the backward pass removes from the incoming gradient the part along the input
+(and, for layer norm, the part that shifts all entries equally).
 """
 
 from minisum.backend import array_module
@@ -19,7 +19,7 @@ def layer_norm(x, gain, bias, eps=1e-5):
 
     With g = dy ⊙ gain: dx = r (g - mean(g) - mean(g ⊙ x̂) x̂); dgain = Σ dy ⊙ x̂; dbias = Σ dy.
 
-    Saved: x, gain, mean and r (one number each a token); x̂ is made again from them.
+    Saved: x, gain, mean and r (one number each per token); x̂ is computed again from them.
     """
     xp = array_module(x)
     mean = x.mean(axis=-1, keepdims=True)  # (..., 1)
@@ -36,13 +36,13 @@ def layer_norm(x, gain, bias, eps=1e-5):
 
 
 def rms_norm(x, gain, eps=1e-6):
-    """y = gain ⊙ r x, r = 1/√(mean(x²) + eps).   x (..., d), gain (d)
+    """y = gain ⊙ r x, r = 1/√(mean(x²) + eps).   x (..., d), gain (d) -> y like x
 
     Layer norm without centring. Zhang and Sennrich 2019.
 
     With g = dy ⊙ gain: dx = r g - r³ mean(g ⊙ x) x; dgain = Σ dy ⊙ r x.
 
-    Saved: x, gain, r (one number a token).
+    Saved: x, gain, r (one number per token).
     """
     xp = array_module(x)
     r = 1 / xp.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)

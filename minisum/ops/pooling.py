@@ -1,4 +1,4 @@
-"""From many tokens to one vector, by adding: where the time linear in n comes from."""
+"""From n tokens to one vector by a sum or a mean, in time linear in n."""
 
 from minisum.backend import array_module
 
@@ -6,8 +6,8 @@ from minisum.backend import array_module
 def sum_tokens(x, mask=None):
     """y[b] = Σ x[b, t] over real tokens t.   x (B, n, d), mask (B, n) bool or None -> y (B, d)
 
-    Every term of a sum has derivative one: dx[b, t] = dy[b] at real tokens, 0 at padding. A text
-    with no token sums to zero.
+    Each term of a sum has derivative one: dx[b, t] = dy[b] at real tokens, 0 at padding. A text
+    without tokens gives zero.
 
     Saved: mask, and the shape of x.
     """
@@ -22,10 +22,10 @@ def sum_tokens(x, mask=None):
 def mean_tokens(x, mask=None, power=1.0):
     """y[b] = Σ x[b, t] / c[b]^power over the c[b] real tokens t of text b.
 
-    x (B, n, d), mask (B, n) bool or None -> y (B, d). Power 1 is the mean; 1/2 divides by √c,
-    which keeps the size of a sum of independent terms. A text with no token gives zero.
+    x (B, n, d), mask (B, n) bool or None -> y (B, d). Power 1 is the mean; 1/2 divides by √c, so
+    that the scale of a sum of independent terms does not grow. A text without tokens gives zero.
 
-    The sum's gradient, divided alike: dx[b, t] = dy[b] / c[b]^power at real tokens, 0 at padding.
+    The sum's gradient over the same divisor: dx[b, t] = dy[b] / c[b]^power at real tokens, else 0.
 
     Saved: mask, c^power, and the shape of x.
     """

@@ -1,8 +1,8 @@
 """Attention without softmax: a matrix of sums Σ k.T @ v, written by keys and read by queries.
 
 Without the softmax the product q @ k.T @ v can be taken from the right: first S = k.T @ v, of K×V
-numbers, then q @ S. Tokens meet in S alone, so time is linear in n and S is all there is to
-remember.
+numbers, then q @ S. Tokens interact only through S, so time is linear in n, and S is the whole
+state of a text.
 """
 
 from minisum.backend import array_module
@@ -36,14 +36,14 @@ def full_product(q, k, v, state=None):
 def causal_product(q, k, v, log_decay=None, state=None):
     """y_t = q_t @ S_t, S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t with a = exp(log_decay) <= 1.
 
-    q, k (B, H, n, K), v (B, H, n, V), log_decay <= 0 one a head (.., n, 1) or one a key channel
+    q, k (B, H, n, K), v (B, H, n, V), log_decay <= 0 per head (.., n, 1) or per key channel
     (.., n, K) or None for no decay, state S_0 (B, H, K, V) or None for 0 -> y (B, H, n, V) and S_n.
     Leading axes of q, k and log_decay may be 1. Time O(n K V). Yang et al. 2024, section 4.
 
     Let dS be the gradient of the state, carried from the last token to the first. At token t it
-    gains what y_t read, q_t.T @ dy_t; then dq_t = dy_t @ S_t.T, dk_t = v_t @ dS.T, dv_t = k_t @ dS;
+    gains q_t.T @ dy_t; then dq_t = dy_t @ S_t.T, dk_t = v_t @ dS.T, dv_t = k_t @ dS;
     dlog_decay_t sums dS ⊙ (a_t.T ⊙ S_{t-1}) over V (and over K where a head has one decay); and
-    S_{t-1} is handed a_t.T ⊙ dS, which before the first token is dstate.
+    S_{t-1} receives a_t.T ⊙ dS, which before the first token is dstate.
 
     Saved: q, k, v, log_decay, the state after every token.
     """
@@ -78,7 +78,7 @@ def causal_product(q, k, v, log_decay=None, state=None):
 
 
 def for_each_head(x, v):
-    """x with the leading axes of v (B, H, .., w), where its own may be 1."""
+    """x (B or 1, H or 1, n, w) with the leading axes of v (B, H, ..)."""
     return array_module(x).broadcast_to(x, (*v.shape[:2], *x.shape[2:]))
 
 

@@ -11,12 +11,12 @@ from minisum.backend import array_module
 def coding_rate(w, pi):
     """R = ½ Σ_heads P log det(I + S),  S = w.T @ (Π ⊙ w) / P,  P = Σ_t Π_t + 1e-8.
 
-    The nats, up to a constant, in which the tokens that belong to each head are described to a
-    fixed precision: few where they are alike. w (B, H, n, h), the tokens in each head's
-    coordinates; pi, Π above, their memberships (B, H, n), not negative -> R (B).
+    The nats, up to a constant, needed to describe the tokens of each head to a fixed precision: few
+    where they are alike. w (B, H, n, h), the tokens in each head's coordinates; pi, Π above, their
+    memberships (B, H, n), not negative -> R (B).
 
-    With M = I + S: dw = Π ⊙ (w @ M⁻¹) and dpi_t = ½ (w_t·(M⁻¹ w_t) - tr(M⁻¹ S) + log det M), each
-    times dR.
+    With M = I + S: dw = Π ⊙ (w @ M⁻¹) and dpi_t = ½ (w_t·(M⁻¹ w_t) - tr(M⁻¹ S) + log det M), both
+    multiplied by dR.
 
     Saved: w, Π, w @ M⁻¹, tr(M⁻¹ S), log det M.
     """
@@ -39,13 +39,13 @@ def coding_rate(w, pi):
 def coding_rate_bound(w, pi):
     """R̄ = ½ Σ_heads P Σ_c log(1 + D_c),  D_c = Σ_t Π_t w_tc² / P,  P = Σ_t Π_t + 1e-8.
 
-    `coding_rate` with nothing but the diagonal of S = w.T @ (Π ⊙ w) / P: by Hadamard's inequality
-    never less than it, and equal where no two channels vary together. Shapes as there. Linear in
-    n and h, where the determinant takes h³.
+    `coding_rate` with only the diagonal of S = w.T @ (Π ⊙ w) / P: by Hadamard's inequality an upper
+    bound, with equality where S is diagonal. Shapes as there. Linear in n and h, where the
+    determinant takes h³.
 
     dw_tc = Π_t w_tc / (1 + D_c): a step against this gradient, memberships held fixed, is what
     token statistics attention adds to its tokens (`minisum.mixers.tssa.token_statistics`).
-    dpi_t = ½ Σ_c (w_tc² / (1 + D_c) - D_c / (1 + D_c) + log(1 + D_c)). Each times dR̄.
+    dpi_t = ½ Σ_c (w_tc² / (1 + D_c) - D_c / (1 + D_c) + log(1 + D_c)). Both are multiplied by dR̄.
 
     Saved: w, Π, D.
     """

@@ -1,4 +1,4 @@
-"""Attention that looks at what agrees with the query, and not at all at the rest."""
+"""Attention with ReLU instead of softmax: keys that do not agree with the query get weight zero."""
 
 import math
 
@@ -9,12 +9,12 @@ from minisum.ops.softmax_attention import visible_keys, without_padding
 
 @has_fast_forms
 def rectified_attention(q, k, v, mask=None, causal=False):
-    """y = a @ v, a = relu(q @ k.T / √h) at the keys that may be seen, 0 at the others.
+    """y = a @ v, a = relu(q @ k.T / √h) at the keys that may be seen, else 0.
 
     q (B, H, n, h), k (B, H, m, h), v (B, H, m, e), mask (B, m) bool over keys or None ->
-    y (B, H, n, e). With `causal` the queries are the last n of the m tokens. Rows of a have no sum
-    of their own: what reads y must bring it to a size. Zhang, Titov and Sennrich 2021, "Sparse
-    attention with linear units", equation 6.
+    y (B, H, n, e). With `causal` the queries are the last n of the m tokens. The rows of a do not
+    sum to one, so y needs a norm after it. Zhang, Titov and Sennrich 2021, "Sparse attention with
+    linear units", equation 6.
 
     dv = a.T @ dy, and through the product and relu ds = dy @ v.T where a > 0: dq = ds @ k / √h and
     dk = ds.T @ q / √h.

@@ -1,4 +1,4 @@
-"""Positions as angles."""
+"""Rotary positions: each pair of channels is rotated by an angle that grows with the position."""
 
 from minisum.backend import array_module
 
@@ -7,8 +7,8 @@ def rotate(x, positions):
     """y_i = x_i cos(t θ_i) - x_j sin(t θ_i), y_j = x_i sin(t θ_i) + x_j cos(t θ_i), j = i + h/2.
 
     x (B, H, n, h), h even, positions t (B or 1, n) integer -> y like x; θ_i = 10000^(-2i/h) for
-    i < h/2. Each pair (x_i, x_j) is a point in a plane, turned by the angle t θ_i. The product of a
-    rotated query and a rotated key depends on the difference of their positions alone.
+    i < h/2. Each pair (x_i, x_j) is a point in a plane, rotated by the angle t θ_i. The product of
+    a rotated query and a rotated key depends on positions only through their difference.
     Su et al. 2021, "RoFormer", in the half-split pairing.
 
     A rotation's adjoint is the rotation by the opposite angle: dx = rotate(dy, -positions).

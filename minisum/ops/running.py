@@ -1,6 +1,6 @@
-"""Running sums, some of which forget, one number a channel: h_t = a_t h_{t-1} + u_t.
+"""Running sums, with or without decay, one number per channel: h_t = a_t h_{t-1} + u_t.
 
-The gradient of a recurrence is the same recurrence from the other end.
+The gradient of such a recurrence is the same recurrence, run from the last token to the first.
 """
 
 from minisum.backend import array_module
@@ -10,7 +10,7 @@ from minisum.ops.pooling import masked
 
 @has_fast_forms
 def cumsum(x, axis, reverse=False):
-    """Running sums along `axis` >= 0, from its other end with `reverse`."""
+    """Running sums along `axis` >= 0, from its end with `reverse`."""
     flip = array_module(x).flip
     return flip(flip(x, axis).cumsum(axis), axis) if reverse else x.cumsum(axis)
 
@@ -24,8 +24,8 @@ def cumsum_tokens(x, mask=None):
     """y[b, t] = Σ x[b, s] over real tokens s <= t.
 
     x (B, n, d), mask (B, n) bool or None -> y like x.
-    The causal sum: the order of the additions does what a triangle of -inf does in attention.
-    Token s is in every y from s on, so its gradient is the sum of those from the other end:
+    The causal form of `sum_tokens`: the running sum takes the place of attention's causal mask.
+    Token s is in every y from s on, so its gradient is the running sum from the end:
     dx[b, s] = Σ_{t >= s} dy[b, t] at real tokens, 0 at padding.
 
     Saved: mask.
@@ -40,8 +40,8 @@ def cumsum_tokens(x, mask=None):
 def running_sum(u, state=None):
     """h_t = h_{t-1} + u_t.   u (B, n, d), state h_0 (B, d) or None for 0 -> h (B, n, d) and h_n.
 
-    Token s is in every h from s on: du_s = Σ_{t>=s} dh_t, and dstate is the sum of them all.
-    Time O(n d).
+    Token s is in every h from s on: du_s = Σ_{t>=s} dh_t; the state is in all: dstate = Σ_t dh_t.
+    The gradient of h_n, if any, is added to both. Time O(n d).
 
     Saved: nothing.
     """
@@ -95,93 +95,3 @@ def sum_to(x, shape):
     pairs = zip(x.shape, shape, strict=True)
     axes = tuple(i for i, (have, want) in enumerate(pairs) if want < have)
     return x.sum(axis=axes, keepdims=True) if axes else x
-
-
-def softmax_pool(k, v, mask=None):
-    """y = Σ_t p_t ⊙ v_t, p the softmax of k over the real tokens, channel by channel.
-
-    k, v (B, n, d), mask (B, n) bool or None -> y (B, d); 0 for a text without tokens.
-
-    dv = p ⊙ dy; through the softmax, dk = p ⊙ (v - y) ⊙ dy.
-
-    Saved: v, p, y.
-    """
-    xp = array_module(k)
-    k, v = only_real_keys(k, v, mask)
-    weights = xp.exp(k - k.max(axis=1, keepdims=True))
-    if mask is not None:
-        weights = xp.where(mask[:, :, None], weights, 0)
-    total = weights.sum(axis=1, keepdims=True)
-    p = weights / xp.where(total == 0, 1, total)
-    y = (p * v).sum(axis=1)
-
-    def back(dy):
-        dv = p * dy[:, None]
-        return dv * (v - y[:, None]), dv, None
-
-    return y, back
-
-
-@has_fast_forms
-def running_softmax_pool(k, v, mask=None, state=None):
-    """y_t = Σ_{s<=t} e^{k_s} v_s / Σ_{s<=t} e^{k_s}, channel by channel, over real tokens.
-
-    k, v (B, n, d), mask (B, n) bool or None, state None or (M, N, Z) each (B, d) -> y (B, n, d)
-    and the state after the last token: the largest k so far, numerator and denominator divided by
-    e^M. While no token is real, y is 0. Zhai et al. 2021 (AFT-simple, equation 3) with the running
-    maximum of Milakov and Gimelshein 2018. Time O(n d).
-
-    In units of the running maximum M both sums fade as it grows, by a_t = e^{M_{t-1} - M_t}:
-    N_t = a_t N_{t-1} + w_t v_t and Z_t = a_t Z_{t-1} + w_t with w_t = e^{k_t - M_t}. M cancels in
-    y = N / Z and so counts as a constant. Backward, with N's gradient dy / Z and Z's -dy ⊙ y / Z:
-    P_t = dy_t / Z_t + a_{t+1} P_{t+1} and R_t = -dy_t ⊙ y_t / Z_t + a_{t+1} R_{t+1}; then
-    dv = w P and dk = w (v P + R). The state is for generation: it has no gradient.
-
-    Saved: v, y, Z, w, a.
-    """
-    xp, n = array_module(k), k.shape[1]
-    M, N, Z = first_state(k) if state is None else state
-    k, v = only_real_keys(k, v, mask)
-    y, w, a, Zs = (xp.empty_like(k) for _ in range(4))
-    for t in range(n):
-        before, M = M, xp.maximum(M, k[:, t])
-        a[:, t], w[:, t] = xp.exp(before - M), xp.exp(k[:, t] - M)
-        if mask is not None:
-            w[:, t] = xp.where(mask[:, t, None], w[:, t], 0)
-        N = a[:, t] * N + w[:, t] * v[:, t]
-        Z = a[:, t] * Z + w[:, t]
-        Zs[:, t] = xp.where(Z == 0, 1, Z)
-        y[:, t] = N / Zs[:, t]
-
-    def back(gradients):
-        dy, _ = gradients
-        dk, dv = xp.empty_like(y), xp.empty_like(y)
-        P = R = 0
-        for t in reversed(range(n)):
-            dN = dy[:, t] / Zs[:, t]
-            P, R = P + dN, R - dN * y[:, t]
-            dv[:, t] = w[:, t] * P
-            dk[:, t] = w[:, t] * (v[:, t] * P + R)
-            P, R = a[:, t] * P, a[:, t] * R
-        return dk, dv, None, None
-
-    return (y, (M, N, Z)), back
-
-
-def first_state(k):
-    """(M, N, Z) before the first token."""
-    zero = array_module(k).zeros_like(k[:, 0])
-    return zero + _lowest(k), zero, zero
-
-
-def only_real_keys(k, v, mask):
-    """Keys below all others, and values of zero, where no token is real."""
-    if mask is None:
-        return k, v
-    where, real = array_module(k).where, mask[:, :, None]
-    return where(real, k, _lowest(k)), where(real, v, 0)
-
-
-def _lowest(k):
-    """Below every key, and finite: the difference of two infinities would be NaN."""
-    return float(array_module(k).finfo(k.dtype).min) / 2

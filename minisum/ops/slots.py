@@ -1,4 +1,4 @@
-"""A memory of slots that fade one by one, written and read by keys: its columns have the decays."""
+"""A key-value memory with decays on its columns, the slots, instead of its rows."""
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
@@ -8,7 +8,7 @@ from minisum.ops.running import sum_to
 
 @has_fast_forms
 def slot_product(q, k, v, log_decay, state=None):
-    """y_t = q_t @ S_t, S_t = S_{t-1} ⊙ a_t + k_t.T @ v_t with a = exp(log_decay) <= 1, one a slot.
+    """y_t = q_t @ S_t, S_t = S_{t-1} ⊙ a_t + k_t.T @ v_t, a = exp(log_decay) <= 1 for each slot.
 
     q, k (B, H, n, K), v (B, H, n, V), log_decay <= 0 like v (leading axes may be 1), state S_0
     (B, H, K, V) or None for 0 -> y (B, H, n, V) and S_n. `causal_product` with the decays on values
@@ -16,7 +16,7 @@ def slot_product(q, k, v, log_decay, state=None):
 
     Let dS be the gradient of the state, carried from the last token to the first. At token t it
     gains q_t.T @ dy_t; then dq_t = dy_t @ S_t.T, dk_t = v_t @ dS.T, dv_t = k_t @ dS; dlog_decay_t
-    sums dS ⊙ S_{t-1} ⊙ a_t over K; S_{t-1} is handed dS ⊙ a_t, before the first token dstate.
+    sums dS ⊙ S_{t-1} ⊙ a_t over K; S_{t-1} receives dS ⊙ a_t; before the first token it is dstate.
 
     Saved: q, k, v, log_decay, the state after every token.
     """

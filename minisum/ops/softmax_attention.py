@@ -1,4 +1,4 @@
-"""Softmax attention, the quadratic rival: every token looks at every other."""
+"""Softmax attention: every token attends to every other, in time quadratic in n."""
 
 import math
 
@@ -13,7 +13,7 @@ def attention(q, k, v, mask=None, causal=False):
 
     q (B, H, n, h), k (B, H, m, h), v (B, H, m, e), mask (B, m) bool over keys or None ->
     y (B, H, n, e). With `causal` the queries are the last n of the m tokens, and each sees itself
-    and what came before. A query that may see no key gives zero, and passes zero back.
+    and the tokens before it. A query that may see no key gives zero and zero gradients.
     Vaswani et al. 2017, equation 1.
 
     y is bilinear in p and v: dv = p.T @ dy and dp = dy @ v.T. Through the softmax, whose rows sum
@@ -45,14 +45,14 @@ def attend(q, k, v, visible):
 
 
 def attention_with_dropout(q, k, v, keep, mask=None, rate=0.0, causal=False):
-    """y = dropout(p) @ v, p as in `attention`: each query forgets some of the keys it looked at.
+    """y = dropout(p) @ v, p as in `attention`: some of each query's attention weights are dropped.
 
-    keep (B, H, n, m) bool, as in `dropout`; the others as in `attention` -> y (B, H, n, e). What
-    is left of a row of p no longer sums to one, but does on average (Vaswani et al. 2017, as in
+    keep (B, H, n, m) bool, as in `dropout`; the others as in `attention` -> y (B, H, n, e). A row
+    of dropout(p) sums to one only on average (Vaswani et al. 2017, as in
     torch.nn.MultiheadAttention).
 
-    With r = p / (1 - rate) where `keep`, else 0: dv = r.T @ dy, and dr = dy @ v.T is scaled and
-    masked alike to give dp. From there dq and dk are those of `attention`.
+    With r = p / (1 - rate) where `keep`, else 0: dv = r.T @ dy, and dr = dy @ v.T, scaled and
+    masked in the same way, is dp. From there dq and dk are those of `attention`.
 
     Saved: q, k, v, p, r, keep.
     """
@@ -98,7 +98,7 @@ def visible_keys(xp, mask, causal, n, m):
 
 
 def first_query(n, m):
-    """At which of m tokens the first of n queries stands, in causal attention."""
+    """The index among m tokens of the first of n queries, in causal attention."""
     if m < n:
         raise ValueError("causal attention needs at least as many keys as queries")
     return m - n
@@ -107,7 +107,7 @@ def first_query(n, m):
 def split_heads(x, heads):
     """y[b, i, t, j] = x[b, t, i h + j]: the width cut into heads.   x (B, n, H·h) -> y (B, H, n, h)
 
-    A permutation of entries; the gradient goes back the way it came: dx = merge_heads(dy).
+    A permutation of entries, so the gradient is its inverse: dx = merge_heads(dy).
 
     Saved: nothing.
     """

@@ -1,4 +1,4 @@
-"""The recurrence of a state space model whose steps, inputs and outputs each token chooses."""
+"""A selective state space model: step size, input and output maps depend on the token."""
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
@@ -6,7 +6,7 @@ from minisum.fast import has_fast_forms
 
 @has_fast_forms
 def selective_scan(u, delta, A, B, C, state=None):
-    """y_t = h_t @ C_t, h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t ⊙ u_t).T @ B_t, N numbers a channel.
+    """y_t = h_t @ C_t, h_t = exp(Δ_t A) ⊙ h_{t-1} + (Δ_t ⊙ u_t).T @ B_t, N numbers per channel.
 
     u, delta = Δ > 0 (B, n, e), A < 0 (e, N), B, C (B, n, N), state h_0 (B, e, N) or None for 0 ->
     y (B, n, e) and h_n. Time O(n e N). Gu and Dao 2023, "Mamba", algorithm 2: A is discretised
@@ -15,7 +15,7 @@ def selective_scan(u, delta, A, B, C, state=None):
     Let dh be the gradient of h, carried from the last token to the first. At token t it gains
     dy_t.T @ C_t, and dC_t = dy_t @ h_t. With the decay's part p = dh ⊙ exp(Δ_t A) ⊙ h_{t-1} and the
     input's w = dh @ B_t: ddelta_t = Σ_N p ⊙ A + w ⊙ u_t; du_t = w ⊙ Δ_t; dB_t = (Δ_t ⊙ u_t) @ dh;
-    dA += Δ_t.T ⊙ p. h_{t-1} is handed exp(Δ_t A) ⊙ dh, which before the first token is dstate.
+    dA += Δ_t.T ⊙ p. h_{t-1} receives exp(Δ_t A) ⊙ dh, which before the first token is dstate.
 
     Saved: u, delta, A, B, C, h after every token.
     """

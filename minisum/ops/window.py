@@ -1,4 +1,4 @@
-"""Softmax attention within a window: each token looks a fixed number of tokens back."""
+"""Softmax attention within a window: each token attends to a fixed number of tokens before it."""
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
@@ -9,8 +9,8 @@ from minisum.ops.softmax_attention import attend, first_query, without_padding
 def window_attention(q, k, v, mask=None, window=64, causal=False):
     """y = p @ v, p = softmax(q @ k.T / √h) over the keys of the query's window.
 
-    causal: the last `window` tokens, the query's own included; else the block of `window` tokens
-    that the query stands in, blocks following one another from the first token on.
+    causal: the last `window` tokens, the query's own included; else all tokens of the query's
+    block, the text being cut into blocks of `window` tokens.
     q (B, H, n, h), k (B, H, m, h), v (B, H, m, e), mask (B, m) bool over keys or None ->
     y (B, H, n, e). With `causal` the queries are the last n of the m tokens, else n = m. A query
     that may see no key gives zero. Beltagy, Peters and Cohan 2020, "Longformer", section 3.1;

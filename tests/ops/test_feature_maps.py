@@ -38,8 +38,23 @@ def test_random_directions_are_orthogonal_in_blocks():
     assert omega.shape == (int(8 * math.log(8)), 8)
     products = omega[:8] @ omega[:8].T
     np.testing.assert_allclose(products, np.diag(np.diag(products)), atol=1e-12)
-    wide = orthogonal_directions(128)
-    assert float((wide["omega"] ** 2).sum(axis=1).max()) / 2 - wide["c"] <= 40 + 1e-9
+
+
+@pytest.mark.parametrize("h", [16, 64, 128])
+def test_random_features_of_wide_heads_are_above_their_floor(h):
+    """Else all tokens would have the same features, and attention would be a mean."""
+    x = XP.asarray(np.random.default_rng(0).normal(size=(100, h)))
+    omega = orthogonal_directions(h)["omega"]
+    E = host(ops.favor(x, omega)[0]) * math.sqrt(len(omega)) - 1e-4
+    assert np.median(E) > 10 * 1e-4
+
+
+def test_random_features_are_held():
+    """A held exponent has a value, and no slope."""
+    y, back = ops.favor(XP.asarray([[9.0]]), np.array([[10.0], [1.0]]))
+    assert_close(y, (XP.exp(XP.asarray([[30.0, -31.5]])) + 1e-4) / math.sqrt(2))
+    dx = back(XP.asarray([[1.0, 0.0]]))
+    assert not host(dx).any()
 
 
 @given(case=draw())

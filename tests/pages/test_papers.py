@@ -31,7 +31,9 @@ def test_the_counts_are_those_of_the_lines():
         else "row"
         for row in ROWS
     ]  # fmt: skip
-    said = re.search(r"(\d+) papers have a mixer, (\d+) more a task, (\d+) are open and (\d+)", PAGE)
+    said = re.search(
+        r"(\d+) papers have a mixer, (\d+) more a task, (\d+) are open and (\d+)", PAGE
+    )
     assert [int(n) for n in said.groups()] == [
         found.count(k) for k in ("row", "task", "open", "out")
     ]

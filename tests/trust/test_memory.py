@@ -52,10 +52,10 @@ SAVED = {
     "softplus": (lambda: ops.softplus(real(B, n, d)), "x", X),
     "layer_norm": (
         lambda: ops.layer_norm(real(B, n, d), real(d), real(d)),
-        "x, gain, mean and r (one number each a token); x̂ is made again from them",
+        "x, gain, mean and r (one number each per token); x̂ is computed again from them",
         X + REAL * d + REAL * 2 * B * n),
     "rms_norm": (
-        lambda: ops.rms_norm(real(B, n, d), real(d)), "x, gain, r (one number a token)",
+        lambda: ops.rms_norm(real(B, n, d), real(d)), "x, gain, r (one number per token)",
         X + REAL * d + REAL * B * n),
     "sum_tokens": (
         lambda: ops.sum_tokens(real(B, n, d), mask()), "mask, and the shape of x", BOOL * B * n),
