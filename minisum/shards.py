@@ -57,13 +57,18 @@ def ahead(make, items):
 
     What is made must depend on its item alone. An error is raised where its result would stand.
     """
-    with ThreadPoolExecutor(1) as thread:
+    thread = ThreadPoolExecutor(1)
+    try:
         waiting, items = collections.deque(), iter(items)
         waiting.extend(thread.submit(make, item) for item in itertools.islice(items, 2))
         while waiting:
             made = waiting.popleft().result()
             waiting.extend(thread.submit(make, item) for item in itertools.islice(items, 1))
             yield made
+    finally:
+        # Python may collect a loop that an error has left while it starts another thread, with a
+        # lock held that waiting for this one takes: a deadlock.
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 class Shards:
