@@ -52,23 +52,23 @@ class Workers:
             return list(threads(work, range(workers)))
 
 
-def ahead(make, items):
-    """make(item) for each of `items`, in their order; a thread makes the next two meanwhile.
+def ahead(make, items, threads=1):
+    """make(item) for each of `items`, in their order; threads make the next threads + 1 meanwhile.
 
     What is made must depend on its item alone. An error is raised where its result would stand.
     """
-    thread = ThreadPoolExecutor(1)
+    pool = ThreadPoolExecutor(threads)
     try:
         waiting, items = collections.deque(), iter(items)
-        waiting.extend(thread.submit(make, item) for item in itertools.islice(items, 2))
+        waiting.extend(pool.submit(make, item) for item in itertools.islice(items, threads + 1))
         while waiting:
             made = waiting.popleft().result()
-            waiting.extend(thread.submit(make, item) for item in itertools.islice(items, 1))
+            waiting.extend(pool.submit(make, item) for item in itertools.islice(items, 1))
             yield made
     finally:
         # Python may collect a loop that an error has left while it starts another thread, with a
-        # lock held that waiting for this one takes: a deadlock.
-        thread.shutdown(wait=False, cancel_futures=True)
+        # lock held that waiting for these would take: a deadlock.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Shards:
