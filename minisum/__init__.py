@@ -5,21 +5,12 @@ own with `minisum.gradcheck(op, x)`; use a trained run with `minisum.load("runs/
 """
 
 import importlib
-import sys
 
 __version__ = "0.2.0"
 
 # Imported at their first use; their types are in __init__.pyi. `gradcheck` can be called.
 MODULES = ("gradcheck", "mixers", "models", "ops", "runs")
 FROM_RUNS = ("TextClassifier", "load")
-
-
-if sys.argv[:1] == ["-m"] and any(word.startswith("minisum") for word in sys.orig_argv):
-    # As Python has it while it looks for the module to run, one of ours: Ctrl-C ends it, without
-    # a traceback through its imports.
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def __getattr__(name):

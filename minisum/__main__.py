@@ -21,7 +21,7 @@ On the command line:
 
 def main(arguments):
     """Describe the library; a training command that is asked for here is told where it runs."""
-    if arguments:
+    if arguments and arguments[0] not in ("-h", "--help"):
         command = arguments[0] if arguments[0].startswith("train.") else f"train.{arguments[0]}"
         where = "runs inside a clone of the repository: change to its folder first"
         raise UserError(f"python -m {command} {where}")

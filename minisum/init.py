@@ -42,6 +42,11 @@ def attention(rng, width, heads, head_width, draw="glorot"):
     return layers | {"o": {"W": rng.uniform(-out, out, (d, H * h)), "b": np.zeros(d)}}
 
 
+def step_bias(rng, count):
+    """Biases (count,) of steps or decay rates: their softplus is log-uniform in [0.001, 0.1]."""
+    return np.log(np.expm1(np.exp(rng.uniform(np.log(1e-3), np.log(0.1), count))))
+
+
 def norm(width, bias=True):
     """{"gain", "bias"} of a layer norm, or the gain of an RMSNorm: it changes nothing at first."""
     return {"gain": np.ones(width)} | ({"bias": np.zeros(width)} if bias else {})

@@ -101,6 +101,17 @@ class Average:
         return 1 - min(self.decay, (1 + steps) / (10 + steps))
 
 
+def best_epoch(measured):
+    """The place of the best among (score, loss) pairs: the highest score, of equal ones the lowest
+    loss, of equal ones the first. NaN is the worst of both.
+    """
+    ranks = [
+        (-math.inf if math.isnan(score) else score, -math.inf if math.isnan(loss) else -loss)
+        for score, loss in measured
+    ]
+    return ranks.index(max(ranks))
+
+
 def learning_rate(step, total_steps, base, warmup=0, schedule="constant"):
     """The rate for step 0, 1, ...: up from 0 in a line over `warmup` steps, then by `schedule`.
 

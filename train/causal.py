@@ -62,8 +62,9 @@ class CausalConfig(LayerPattern, OwnTexts):
     reset: bool = option(False, "restart memory and positions at each document", "data")
 
     mixer: str = option(
-        "hybrid", "the layers; hybrid: summation, then attention last; all compares the three; "
-        "for any other mixer see --layers-pattern", "model", choices=MIXERS,
+        "hybrid", "of all layers, with its options behind the name (simpletron:scale=mean); hybrid "
+        "is summation, then attention last; all compares the first three", "model",
+        choices=mixers.WithOptions((*MIXERS, *sorted({*mixers.names()} - {*MIXERS}))),
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead: "summation*3,attention", "projection*2,attention", where '

@@ -42,14 +42,17 @@ class ClassifierConfig(InitConfig):
     mixer: str = option(
         "summation",
         "how tokens are mixed: summation, attention or mean_embedding as published, all to compare "
-        "these three, or in an encoder any of " + ", ".join(mixers.TABLE) + "; or a linear "
-        "classifier of scikit-learn on n-grams, svm or naive_bayes, which all compares too",
+        "these three; in an encoder any of " + ", ".join(mixers.TABLE) + ", with its options "
+        "behind the name (simpletron:output=True:scale=mean); or a linear classifier of "
+        "scikit-learn on n-grams, svm or naive_bayes, which all compares too",
         "model", metavar="NAME",
-        choices=sorted({"all", *models.MODELS, *mixers.TABLE, *rivals.CLASSIFIERS}),
+        choices=mixers.WithOptions(
+            sorted({"all", *models.MODELS, *mixers.TABLE, *rivals.CLASSIFIERS})
+        ),
     )  # fmt: skip
     encoder: bool = option(
         False, "an encoder of pre-norm blocks, also for mixers with a published one-layer model; "
-        "implied by --layers 2 or more and by all other mixers", "model",
+        "implied by --layers 2 or more, by options, and by all other mixers", "model",
     )  # fmt: skip
     layers: int = changed(
         OwnTexts, "layers", 1, help="mixing layers: 1 as published, more in an encoder"
@@ -117,6 +120,10 @@ class ClassifierConfig(InitConfig):
         uses_heads = self.is_encoder or self.mixer in ("attention", "all") or "heads" in given
         if uses_heads and self.head_width == "split":
             self.check_heads()
+        if self.is_encoder:
+            from minisum.models.encoder import Encoder
+
+            Encoder(self.mixer, self.width, 1, self.max_len, self.heads)  # if it can be built
 
     @property
     def is_encoder(self):

@@ -218,8 +218,8 @@ def read_settings(command, chosen, given):
             config = dataclasses.replace(config, threads=None)
     else:
         config = from_flags(command.config_class, given)
-        name = Path(config.data or config.dataset).name.split(".")[0].replace(":", "-")
-        out = out or new_path("runs", f"{command.name}-{name}-{config.mixer}")
+        name = Path(config.data or config.dataset).name.split(".")[0]
+        out = out or new_path("runs", f"{command.name}-{name}-{config.mixer}".replace(":", "-"))
     return resolve_defaults(config), stored, RunFolder(out)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from data.reading.times import steps_in_a_day, times_ahead
 from data.sets.forecast import DEFAULT, NAMES, SPLITS, Windows, load_series, read_series
 from minisum.errors import UserError
-from minisum.mixers import parse_pattern
+from minisum.mixers import WithOptions, names, parse_pattern
 from minisum.models import forecaster
 from minisum.runs.reading import build_model
 from train.command_line import main
@@ -58,8 +58,10 @@ class ForecastConfig(LayerPattern, OwnData):
     mixer: str = option(
         "hybrid",
         "how patches are mixed: hybrid is projection layers and attention last; or one mixer in "
-        "all layers; or a baseline that is not trained; all compares them", "model",
-        choices=(*TRAINED, *SOLVED, "all"),
+        "all layers, with its options behind the name (simpletron:scale=mean); or a baseline that "
+        "is not trained; all compares the first eight", "model", choices=WithOptions(
+            (*TRAINED, *SOLVED, "all", *sorted({*names(causal=False)} - {*TRAINED}))
+        ),
     )  # fmt: skip
     layers_pattern: str = option(
         None, 'layers one by one instead, of any bidirectional mixer: "tssa*2,attention"', "model",
@@ -213,7 +215,7 @@ class Forecasting(Task):
             **{f"{split}_windows": count for split, count in self.lengths.items()},
             "gaps": f"{gaps:,}{FILLED}" if gaps else 0,
             "season_steps": self.season,
-            **({"layer_pattern": self.config.pattern} if self.config.mixer in TRAINED else {}),
+            **({} if self.config.mixer in SOLVED else {"layer_pattern": self.config.pattern}),
             **scores,
         }
 

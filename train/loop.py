@@ -16,7 +16,7 @@ import numpy as np
 
 from minisum import backend, checkpoint, files, machine
 from minisum.errors import UserError
-from minisum.optim import learning_rate
+from minisum.optim import best_epoch, learning_rate
 from minisum.shards import ahead
 from train.run import group as process_group
 from train.run.signals import Interrupted, interruptible
@@ -384,13 +384,9 @@ class Run:
         return self.at.history[-1 if self.config.select == "last" else self.best_epoch()]
 
     def best_epoch(self):
-        """The place in the history of the epoch with the best score; of equals, the lowest loss."""
+        """The place in the history of the epoch that the selection split prefers."""
         losses = [record.get(f"{self.selection_split}_loss", 0.0) for record in self.at.history]
-        ranks = [
-            (-math.inf if math.isnan(score) else score, -math.inf if math.isnan(loss) else -loss)
-            for score, loss in zip(self.scores(), losses, strict=True)
-        ]
-        return ranks.index(max(ranks))
+        return best_epoch(zip(self.scores(), losses, strict=True))
 
     def stalled(self):
         """Whether --patience epochs have passed since the best one."""

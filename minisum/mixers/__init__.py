@@ -69,7 +69,8 @@ TABLE = {
 }
 
 
-SIZES = {"width", "heads", "max_len", "causal"}
+# What the model around a mixer decides; the rest of its arguments are options.
+DECIDED = {"width", "heads", "max_len", "causal", "dropout"}
 # What an option may be whose default is of this type; None is a number that is worked out.
 TYPES = {float: (int, float), type(None): (int, bool)}
 
@@ -97,7 +98,7 @@ def parse_name(text):
     options = {}
     for option, _, value in (setting.partition("=") for setting in settings):
         known = signature(TABLE[name].load()).parameters
-        choices = [key for key in known if key not in SIZES]
+        choices = [key for key in known if key not in DECIDED]
         if option not in choices:
             has = f"{', '.join(choices) or 'none'}{did_you_mean(option, choices)}"
             raise UserError(f"{text!r}: {name} has no option {option!r}; it has {has}")
@@ -106,6 +107,13 @@ def parse_name(text):
         if type(options[option]) not in TYPES.get(kind, (kind,)):
             raise UserError(f"{text!r}: {option} is of type {kind.__name__}, not {value!r}")
     return name, options
+
+
+class WithOptions(tuple):
+    """Names that may carry options: "deltanet:beta_max=2" is in it where "deltanet" is."""
+
+    def __contains__(self, text):
+        return super().__contains__(text.partition(":")[0])
 
 
 def literal(text):

@@ -158,6 +158,22 @@ def from_heads(params, x):
     return y, back
 
 
+def normed_layer(params, x, layer=linear_layer):
+    """y = RMSNorm(x) @ Wo.T by the layers norm and o; back(dy) -> dx, and their gradients.
+
+    x (B, n, e) -> y (B, n, d). layer: `from_heads` for x (B, H, n, h) and a norm in each head.
+    """
+    normed, back_norm = rms_norm(x, params["norm"]["gain"], 1e-5)
+    y, back_o = layer(params["o"], normed)
+
+    def back(dy):
+        dnormed, dparams_o = back_o(dy)
+        dx, dgain = back_norm(dnormed)
+        return dx, {"norm": {"gain": dgain}, "o": dparams_o}
+
+    return y, back
+
+
 def gated_from_heads(params, o, x, heads):
     """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T: what was read from a memory, through a gate.
 

@@ -12,8 +12,8 @@ import numpy as np
 from minisum import init
 from minisum.errors import UserError
 from minisum.layers import linear_layer
-from minisum.mixers.base import Mixer, from_heads, join, keep_real, to_heads
-from minisum.ops import causal_conv, delta_rule, l2_norm, rms_norm, sigmoid, silu, split_heads
+from minisum.mixers.base import Mixer, from_heads, join, keep_real, normed_layer, to_heads
+from minisum.ops import causal_conv, delta_rule, l2_norm, sigmoid, silu, split_heads
 
 
 class DeltaNet(Mixer):
@@ -49,7 +49,7 @@ class DeltaNet(Mixer):
             params, x, mask, self.heads, convs, self.beta_max
         )
         (o, S), back_rule = delta_rule(*inputs, None, S)
-        y, back_normed = normed_from_heads(params, o)
+        y, back_normed = normed_layer(params, o, from_heads)
 
         def back(dy):
             do, dparams_normed = back_normed(dy)
@@ -109,22 +109,6 @@ def queries_keys_values(params, x, mask, heads, states, beta_max, steps=1):
 
     inputs = (unit_q * scale, unit_k, v, keep_real(beta * beta_max, mask))
     return (inputs, (q_state, k_state, v_state)), back
-
-
-def normed_from_heads(params, o):
-    """y = RMSNorm(o) @ Wo.T, the norm in each head.   o (B, H, n, h) -> y (B, n, d)
-
-    back(dy) -> do, and the gradients of the layers norm and o.
-    """
-    normed, back_norm = rms_norm(o, params["norm"]["gain"], 1e-5)
-    y, back_o = from_heads(params["o"], normed)
-
-    def back(dy):
-        dnormed, dparams_o = back_o(dy)
-        do, dgain = back_norm(dnormed)
-        return do, {"norm": {"gain": dgain}, "o": dparams_o}
-
-    return y, back
 
 
 def conv_heads(params, x, heads, state):

@@ -12,15 +12,14 @@ import numpy as np
 from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.mixers.base import Mixer, gated_from_heads
+from minisum.mixers.base import Mixer, from_heads, gated_from_heads, normed_layer
 from minisum.mixers.deltanet import (
     add_convolutions,
     checked_beta,
     checked_conv,
-    normed_from_heads,
     queries_keys_values,
 )
-from minisum.mixers.gated_deltanet import decay_bias, gate_decays
+from minisum.mixers.gated_deltanet import gate_decays
 from minisum.ops import delta_rule
 
 
@@ -62,7 +61,7 @@ class DeltaProduct(Mixer):
         layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
         add_convolutions(rng, layers, self.conv)
         if self.decay:
-            layers["decay"]["b"] = decay_bias(rng, H)
+            layers["decay"]["b"] = init.step_bias(rng, H)
             layers["A_log"] = np.log(rng.uniform(0, 16, H))
         return layers | {"norm": {"gain": np.ones(e // H)}}
 
@@ -78,7 +77,10 @@ class DeltaProduct(Mixer):
         turns = (in_turn(a, m) for a in stepwise)
         (read, S), back_rule = delta_rule(at_step(q, m - 1, m), *turns, faded, S)
         o = of_step(read, m - 1, m)
-        y, back_y = gated_from_heads(params, o, x, H) if self.gate else normed_from_heads(params, o)
+        if self.gate:
+            y, back_y = gated_from_heads(params, o, x, H)
+        else:
+            y, back_y = normed_layer(params, o, from_heads)
 
         def back(dy):
             do, *dx_more, dparams_y = back_y(dy)

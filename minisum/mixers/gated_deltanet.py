@@ -26,6 +26,7 @@ class GatedDeltaNet(Mixer):
     S̃_t = a_t S_{t-1}, S_t = S̃_t + β_t k_t.T @ (v_t - k_t @ S̃_t), o_t = q_t @ S_t / √h. q, k, v and
     β as in DeltaNet, v of width expand_v d/H. One per head: log_a = -exp(A_log) softplus(z),
     z = x @ Wdecay.T + b; initially exp(A_log) ~ U(0, 16), softplus(b) log-uniform in [0.001, 0.1].
+    As in fla's layer, where the values may also have more heads than the keys.
 
     Backward, upwards: the gate's product rule, the norm, `ops.delta_rule`, and `log_decays`.
     """
@@ -43,7 +44,7 @@ class GatedDeltaNet(Mixer):
         sizes |= {"gate": (e, d), "o": (d, e)}
         layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
         add_convolutions(rng, layers, self.conv)
-        layers["decay"]["b"] = decay_bias(rng, H)
+        layers["decay"]["b"] = init.step_bias(rng, H)
         A_log = np.log(rng.uniform(0, 16, H))
         return layers | {"A_log": A_log, "norm": {"gain": np.ones(e // H)}}
 
@@ -67,11 +68,6 @@ class GatedDeltaNet(Mixer):
     def state_size(self, tokens=None):
         d, e = self.width, self.value_width
         return d * e // self.heads + max(self.conv - 1, 0) * (2 * d + e)
-
-
-def decay_bias(rng, count):
-    """b with softplus(b) log-uniform in [0.001, 0.1]."""
-    return np.log(np.expm1(np.exp(rng.uniform(np.log(1e-3), np.log(0.1), count))))
 
 
 def log_decays(A_log, z, mask):

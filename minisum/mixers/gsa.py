@@ -11,9 +11,8 @@ import numpy as np
 from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.layers import linear_layer
-from minisum.mixers.base import Mixer, join, keep_real, to_heads
-from minisum.ops import causal_product, merge_heads, rms_norm, silu, slot_product, softplus
+from minisum.mixers.base import Mixer, join, keep_real, normed_layer, to_heads
+from minisum.ops import causal_product, merge_heads, silu, slot_product, softplus
 from minisum.ops.softmax_attention import softmax
 
 TEMPERATURE = 8
@@ -58,12 +57,10 @@ class GatedSlotAttention(Mixer):
         (o, values), back_read = causal_product(p, new, v, log_f, values)
         joined, back_merge = merge_heads(o)
         active, back_silu = silu(joined)
-        normed, back_norm = rms_norm(active, params["norm"]["gain"], 1e-5)
-        y, back_o = linear_layer(params["o"], normed)
+        y, back_normed = normed_layer(params, active)
 
         def back(dy):
-            dnormed, dparams_o = back_o(dy)
-            dactive, dgain = back_norm(dnormed)
+            dactive, dparams_normed = back_normed(dy)
             do = back_merge(back_silu(dactive))
             dp, dnew_values, dv, dlog_values, _ = back_read((do, None))
             dscores = p * (dp - (dp * p).sum(axis=-1, keepdims=True))
@@ -71,7 +68,7 @@ class GatedSlotAttention(Mixer):
             dlog_f = dlog_values + dlog_keys - (1 - new) * (dnew_values + dnew_keys)
             dz = back_log(keep_real(dlog_f, mask)) * (1 / TEMPERATURE)
             dx, dparams = join(q=back_q(dq), k=back_k(dk), v=back_v(dv), f=back_z(dz))
-            return dx, dparams | {"norm": {"gain": dgain}, "o": dparams_o}
+            return dx, dparams | dparams_normed
 
         return (y, (keys, values)), back
 

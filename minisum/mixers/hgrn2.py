@@ -11,9 +11,8 @@ import numpy as np
 from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
-from minisum.layers import linear_layer
-from minisum.mixers.base import Mixer, decayed, join, keep_real, to_heads
-from minisum.ops import merge_heads, rms_norm, sigmoid, silu, softplus
+from minisum.mixers.base import Mixer, decayed, join, keep_real, normed_layer, to_heads
+from minisum.ops import merge_heads, sigmoid, silu, softplus
 
 
 class HGRN2(Mixer):
@@ -52,17 +51,15 @@ class HGRN2(Mixer):
         product = q * scale, (1 - bound) * new, v, keep_real(log_f, mask)
         (o, state), back_product = decayed(self.causal, *product, state=state)
         joined, back_merge = merge_heads(o)
-        normed, back_norm = rms_norm(joined, params["norm"]["gain"], 1e-5)
-        y, back_o = linear_layer(params["o"], normed)
+        y, back_normed = normed_layer(params, joined)
 
         def back(dy):
-            dnormed, dparams_o = back_o(dy)
-            djoined, dgain = back_norm(dnormed)
+            djoined, dparams_normed = back_normed(dy)
             dq, dkey, dv, dlog_f, _ = back_product((back_merge(djoined), None))
             dlog_f = keep_real(dlog_f, mask)
             dz = (dlog_f * xp.exp(-log_f) - dkey) * (1 - bound) * new * (1 - new)
             dx, dparams = join(q=back_q(back_silu(dq * scale)), f=back_z(dz), v=back_v(dv))
-            return dx, dparams | {"norm": {"gain": dgain}, "o": dparams_o}
+            return dx, dparams | dparams_normed
 
         return (y, state), back
 

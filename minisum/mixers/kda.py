@@ -17,7 +17,7 @@ from minisum.mixers.deltanet import (
     checked_conv,
     queries_keys_values,
 )
-from minisum.mixers.gated_deltanet import decay_bias, log_decays
+from minisum.mixers.gated_deltanet import log_decays
 from minisum.ops import delta_rule, rms_norm, sigmoid
 
 
@@ -50,7 +50,7 @@ class KimiDeltaAttention(Mixer):
         layers = {k: init.linear(rng, *size, "normal", bias=False) for k, size in sizes.items()}
         layers["gate2"] = init.linear(rng, e, e // H, "normal")
         add_convolutions(rng, layers, self.conv)
-        layers["decay2"]["b"] = decay_bias(rng, d)
+        layers["decay2"]["b"] = init.step_bias(rng, d)
         A_log = np.log(rng.uniform(1, 16, H))
         return layers | {"A_log": A_log, "norm": {"gain": np.ones(e // H)}}
 

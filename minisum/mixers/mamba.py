@@ -14,7 +14,7 @@ from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import linear_layer
 from minisum.mixers.base import Packed
-from minisum.mixers.mamba2 import first_convolution, first_steps, silu_of_convolution
+from minisum.mixers.mamba2 import first_convolution, silu_of_convolution
 from minisum.ops import selective_scan, silu, softplus
 
 
@@ -52,7 +52,7 @@ class Mamba(Packed):
             "D": np.ones(e),
             "o": init.linear(rng, d, e, bias=False),
         }
-        params["dt"]["b"] = first_steps(rng, e)
+        params["dt"]["b"] = init.step_bias(rng, e)
         return params
 
     def mix(self, params, x, mask, state):

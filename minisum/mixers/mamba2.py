@@ -13,16 +13,8 @@ from minisum import init
 from minisum.backend import array_module
 from minisum.errors import UserError
 from minisum.layers import linear_layer
-from minisum.mixers.base import Packed
-from minisum.ops import (
-    causal_conv,
-    causal_product,
-    merge_heads,
-    rms_norm,
-    silu,
-    softplus,
-    split_heads,
-)
+from minisum.mixers.base import Packed, normed_layer
+from minisum.ops import causal_conv, causal_product, merge_heads, silu, softplus, split_heads
 
 
 class Mamba2(Packed):
@@ -54,7 +46,7 @@ class Mamba2(Packed):
         return {
             "in": init.linear(rng, 2 * e + 2 * N + H, d, bias=False),
             "conv": first_convolution(rng, self.conv, e + 2 * N),
-            "dt_bias": first_steps(rng, H),
+            "dt_bias": init.step_bias(rng, H),
             "A_log": np.log(rng.uniform(1, 16, H)),
             "D": np.ones(H),
             "norm": {"gain": np.ones(e)},
@@ -75,12 +67,10 @@ class Mamba2(Packed):
         (o, S), back_memory = self.memory(params, x, (query, key, dt * u, dt * A), S)
         joined, back_join = merge_heads(o + D * u)
         gate, back_gate = silu(z)
-        normed, back_norm = rms_norm(joined * gate, params["norm"]["gain"], 1e-5)
-        y, back_o = linear_layer(params["o"], normed)
+        y, back_normed = normed_layer(params, joined * gate)
 
         def back(dy):
-            dnormed, dparams_o = back_o(dy)
-            dgated, dgain = back_norm(dnormed)
+            dgated, dparams_normed = back_normed(dy)
             do = back_join(dgated * gate)
             (dquery, dkey, dv, dlog), dx_memory, dmemory = back_memory(do)
             ddt = (dv * u).sum(axis=-1, keepdims=True) + dlog * A
@@ -90,14 +80,12 @@ class Mamba2(Packed):
             dsteps = back_dt(ddt[..., 0].swapaxes(1, 2))
             dz = back_gate(dgated * joined)
             dx, din = back_in(xp.concatenate([dz, dmixed, dsteps], axis=-1))
-            return dx + dx_memory, dmemory | {
+            return dx + dx_memory, dmemory | dparams_normed | {
                 "in": din,
                 "conv": dconv,
                 "dt_bias": dsteps.sum(axis=(0, 1)),
                 "A_log": (dlog * dt * A).sum(axis=(0, 2, 3)),
                 "D": (do * u).sum(axis=(0, 2, 3)),
-                "norm": {"gain": dgain},
-                "o": dparams_o,
             }
 
         return (y, (S, inputs)), back
@@ -119,11 +107,6 @@ def first_convolution(rng, taps, width):
         "W": rng.uniform(-limit, limit, (taps, width)),
         "b": rng.uniform(-limit, limit, width),
     }
-
-
-def first_steps(rng, count):
-    """Biases whose softplus is log-uniform in [0.001, 0.1]."""
-    return np.log(np.expm1(np.exp(rng.uniform(np.log(1e-3), np.log(0.1), count))))
 
 
 def silu_of_convolution(params, x, state):

@@ -17,7 +17,8 @@ class ReLA(Attention):
     """y = (RMSNorm(o) ⊙ σ(w ⊙ o)) @ Wo.T + bo, o = concat_heads(rectified_attention(q, k, v)).
 
     q, k, v = linear maps of x with bias. The norm runs over all heads; its gain and w have one
-    number per channel, w initially uniform within ±√(3/d), as in the released code.
+    number per channel, w initially uniform within ±√(3/d), as in the released code (whose maps are
+    drawn by Glorot's limit, here as in PyTorch).
 
     Backward, upwards: the output map, r = RMSNorm(o) ⊙ σ(u) with u = w ⊙ o; o gets the norm's part
     and w ⊙ du, du = dr ⊙ RMSNorm(o) ⊙ σ'(u), and dw = Σ du ⊙ o; then as in Attention, with

@@ -11,8 +11,8 @@ from minisum import init, mixers
 from minisum.backend import array_module
 from minisum.layers import norm_layer, position_layer, token_places
 from minisum.models.blocks import Block, Stack
-from minisum.models.classifier import Classifier
-from minisum.ops import embed, gelu, mean_tokens
+from minisum.models.encoder import EncoderClassifier
+from minisum.ops import gelu
 from minisum.params import add
 
 DEVIATION = 0.02  # of the first values of tables
@@ -61,35 +61,21 @@ class BertEncoder(Stack):
         return out, back
 
 
-class BertClassifier(Classifier):
+class BertClassifier(EncoderClassifier):
     """features = mean_t out_t over the real tokens or, with pooling "first", out of [CLS].
 
     encoder: layers, heads, d_ff, types, eps, as for `BertEncoder`. Padding stands on the right.
     """
 
+    kind, deviation = BertEncoder, DEVIATION
+
     def __init__(self, mixer, vocab, width, classes, max_len, encoder, pooling=None, **options):
         self.first = pooling == "first"
         options["pooling"] = None if self.first else pooling
-        super().__init__(vocab, width, classes, max_len, **options)
-        self.encoder = BertEncoder(mixer, width, max_len=max_len, **encoder)
+        super().__init__(mixer, vocab, width, classes, max_len, encoder, **options)
 
-    def init(self, rng):
-        first = super().init(rng)
-        return first | {"embedding": rng.normal(0.0, DEVIATION, (self.vocab, self.width))}
-
-    def init_features(self, rng):
-        return self.encoder.init(rng)
-
-    def features(self, params, ids, mask):
-        x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
-        out, back_encoder = self.encoder(params, x, mask)
-        if self.first:
-            xp = array_module(ids)
-            mask = xp.broadcast_to(xp.arange(ids.shape[1]) == 0, ids.shape)
-        features, back_pool = mean_tokens(out, mask, self.power)  # (B, d)
-
-        def back(dfeatures, grads):
-            dx = back_encoder(back_pool(dfeatures)[0], grads)
-            add(grads, {"embedding": back_embed(dx)[1]})
-
-        return features, back
+    def pooled(self, ids, mask):
+        if not self.first:
+            return mask
+        xp = array_module(ids)
+        return xp.broadcast_to(xp.arange(ids.shape[1]) == 0, ids.shape)

@@ -56,12 +56,17 @@ class EncoderClassifier(Classifier):
     encoder: layers, heads, d_ff, causal, positions, as for `Encoder`.
     """
 
+    kind = Encoder
+    deviation = 1.0  # of the first values of embeddings
+
     def __init__(self, mixer, vocab, width, classes, max_len, encoder=None, **options):
         super().__init__(vocab, width, classes, max_len, **options)
-        self.encoder = Encoder(mixer, width, max_len=max_len, **({"layers": 2} | (encoder or {})))
+        self.encoder = self.kind(mixer, width, max_len=max_len, **({"layers": 2} | (encoder or {})))
 
     def init(self, rng):
-        return super().init(rng) | {"embedding": rng.normal(0.0, 1.0, (self.vocab, self.width))}
+        first = super().init(rng)
+        embedding = rng.normal(0.0, self.deviation, (self.vocab, self.width))
+        return first | {"embedding": embedding}
 
     def init_features(self, rng):
         return self.encoder.init(rng)
@@ -69,7 +74,7 @@ class EncoderClassifier(Classifier):
     def features(self, params, ids, mask):
         x, back_embed = embed(ids, params["embedding"])  # (B, n, d)
         out, back_encoder = self.encoder(params, x, mask)
-        features, back_pool = mean_tokens(out, mask, self.power)  # (B, d)
+        features, back_pool = mean_tokens(out, self.pooled(ids, mask), self.power)  # (B, d)
 
         def back(dfeatures, grads):
             dout, _ = back_pool(dfeatures)
@@ -77,6 +82,10 @@ class EncoderClassifier(Classifier):
             add(grads, {"embedding": back_embed(dx)[1]})
 
         return features, back
+
+    def pooled(self, ids, mask):
+        """The tokens whose mean the features are: (B, n) bool, or None for all."""
+        return mask
 
 
 class EncoderReader(Model):

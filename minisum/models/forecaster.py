@@ -115,15 +115,16 @@ class Forecaster(WindowModel):
             )
         require_known("positions", positions, POSITIONS)
         names = mixers.parse_pattern(layers, causal=False) if isinstance(layers, str) else layers
-        self.names, self.width, self.heads, self.d_ff = names, width, heads, d_ff
+        self.kinds = [mixers.parse_name(name)[0] for name in names]
+        self.width, self.heads, self.d_ff = width, heads, d_ff
         self.dropout, self.attention_dropout = dropout, attention_dropout
         self.patches = 1 + (window - patch) // stride
         first = (window - patch) % stride if patches_from == "end" else 0
         self.index = first + stride * np.arange(self.patches)[:, None] + np.arange(patch)
         attention = {"attention": {"draw": attention_draw, "dropout": attention_dropout}}
         built = [
-            mixers.build(name, width, heads, self.patches, **attention.get(name, {}))
-            for name in names
+            mixers.build(name, width, heads, self.patches, **attention.get(kind, {}))
+            for name, kind in zip(names, self.kinds, strict=True)
         ]
         blocks = [Block(mixer, d_ff, gelu, dropout=dropout) for mixer in built]
         self.stack = Stack(blocks, width, self.patches, positions, position_offset, norm=False)
@@ -138,10 +139,10 @@ class Forecaster(WindowModel):
         """Survivors of dropout inside and after each block's token network, and in attention."""
         B, _, C = batch["windows"].shape
         n, noise = self.patches, {}
-        for i, name in enumerate(self.names):
+        for i, kind in enumerate(self.kinds):
             for place, width in (("inner", self.d_ff), ("outer", self.width)) * bool(self.dropout):
                 noise[f"keep.{i}.{place}"] = draw_keep(rng, (B, C * n, width), self.dropout)
-            if name == "attention" and self.attention_dropout:
+            if kind == "attention" and self.attention_dropout:
                 shape = (B, C * self.heads * n, n)
                 noise[f"keep.{i}.weights"] = draw_keep(rng, shape, self.attention_dropout)
         return noise

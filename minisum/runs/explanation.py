@@ -54,7 +54,7 @@ class Explanation:
             rows.append((f"(others: {others:,})", shares.sum() - shares[largest].sum()))
         rows.append(("(bias)", self.bias[self.logits.argmax()] - self.bias.mean()))
         width = max(len(name) for name, _ in rows)
-        title = f"{self.label}, probability {self.probabilities.max():.4f}"
+        title = f"{visible(str(self.label))}, probability {self.probabilities.max():.4f}"
         lines = [f"{name:<{width}}  {share:+8.4f}" for name, share in rows]
         return "\n".join([title, f"{'token':<{width}}     share", *lines])
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from minisum import backend
 from minisum.errors import UserError
-from minisum.optim import Adam, Average
+from minisum.optim import Adam, Average, best_epoch
 from minisum.params import Params
 from minisum.shards import Shards
 from minisum.text.batches import batches, epoch_order
@@ -36,10 +36,9 @@ def fit(
     """The parameters after the epoch of the best score, and a record of each epoch.
 
     size: training examples; batch_of(rows) gives a batch of them. score(params, shards):
-    (score, loss), more is better and of equal scores the lower loss; without it the last epoch is
-    kept. ema: decay of the running average of the parameters
-    that is scored and kept. patience: stop so many epochs after the best, 0 never. UserError if
-    the loss is not finite.
+    (score, loss), by which `best_epoch` chooses; without it the last epoch is kept. ema: decay of
+    the running average of the parameters that is scored and kept. patience: stop so many epochs
+    after the best, 0 never. UserError if the loss is not finite.
     """
     xp = backend.get(backend_name)
     params = Params.from_arrays(model.init(np.random.default_rng([seed, 0])), xp=xp)
@@ -62,10 +61,10 @@ def fit(
         if score is not None:
             record["val_score"], record["val_loss"] = score(candidate, shards)
         history.append(record)
-        ranks = [(one["val_score"], -one["val_loss"]) for one in history if score]
-        place = ranks.index(max(ranks)) if ranks else len(history) - 1
-        if place == len(history) - 1:
+        scored = [(one["val_score"], one["val_loss"]) for one in history if score]
+        best_at = best_epoch(scored) + 1 if scored else epoch
+        if best_at == epoch:
             best.vector[...] = candidate.vector
-        if patience and epoch - 1 - place >= patience:
+        if patience and epoch - best_at >= patience:
             break
     return best, history

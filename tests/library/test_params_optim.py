@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from minisum import backend, init
 from minisum.fast import host_adam
 from minisum.ops.embedding import RowGradient
-from minisum.optim import Adam, Average, learning_rate
+from minisum.optim import Adam, Average, best_epoch, learning_rate
 from minisum.params import ALIGNMENT, Params, add, flatten
 from minisum.shards import Workers
 from minisum.strategies import seeds
@@ -396,6 +396,16 @@ def test_first_values_of_a_librarys_attention(draw, into, out):
     for name, layer in layers.items():
         limit = out if name == "o" else into
         assert np.abs(layer["W"]).max() == pytest.approx(limit, rel=0.01) and not layer["b"].any()
+
+
+def test_the_best_epoch_has_the_highest_score_then_the_lowest_loss_then_came_first():
+    for best, measured in (
+        (1, [(0.8, 0.1), (0.9, 0.7)]),
+        (2, [(0.9, 0.7), (0.8, 0.1), (0.9, 0.3), (0.9, 0.3)]),
+        (2, [(math.nan, 0.1), (0.5, math.nan), (0.5, 0.9)]),
+        (0, [(math.nan, math.nan)]),
+    ):
+        assert best_epoch(iter(measured)) == best
 
 
 def test_first_values_of_pytorchs_attention():

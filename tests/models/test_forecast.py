@@ -79,6 +79,8 @@ def test_gradient_with_dropped_attention_weights():
         assert float(model.loss(params, batch, 11)[0]) != float(plain)
         scaled = build(attention_dropout=1e-12, dropout=dropout).loss(params, whole, 11)[0]
         assert float(scaled) == pytest.approx(float(plain), rel=1e-9)
+    wide = build("projection,attention:head_width=5", attention_dropout=0.4)
+    assert "keep.1.weights" in make_batch(wide) and wide.stack.blocks[1].mixer.dropout == 0.4
 
 
 @pytest.mark.parametrize("mixer", BIDIRECTIONAL)

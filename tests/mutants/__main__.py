@@ -251,24 +251,35 @@ def judge_all(waiting, trial, jobs, book, told):
 
 
 def fate_in_a_copy(mutant, tests, names):
-    """As `fate`, where the mistake is in a copy of the files: for code that other processes run."""
-    mutant.mistake.make()
+    """As `fate`, where the mistake is in a copy of the files: for code that other processes run.
+
+    mutant: None for the files without any mistake.
+    """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__"))
-        mutated = ast.unparse(ast.fix_missing_locations(mutant.source.tree))
-        (copy / mutant.source.file).write_text(mutated, encoding="utf-8")
+        shutil.copytree(ROOT, copy, ignore=left_out)
+        if mutant is not None:
+            mutant.mistake.make()
+            mutated = ast.unparse(ast.fix_missing_locations(mutant.source.tree))
+            (copy / mutant.source.file).write_text(mutated, encoding="utf-8")
         tests = [str(copy / Path(test).relative_to(ROOT)) for test in tests]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
         try:
             run = subprocess.run(
                 [*command, *tests, "-k", names], cwd=copy, stdin=subprocess.DEVNULL,
+                env=os.environ | {"HYPOTHESIS_PROFILE": "default"},  # Runner's is not there
                 capture_output=True, text=True, timeout=MOST_IN_A_COPY,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return "(did not end)"
     failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return "" if run.returncode == 0 else failed[0] if failed else f"(status {run.returncode})"
+
+
+def left_out(folder, names):
+    """What no copy needs; runs are in the root, and other rooms are called so too."""
+    patterns = (".*", "__pycache__", *(["runs"] if Path(folder) == ROOT else []))
+    return shutil.ignore_patterns(*patterns)(folder, names)
 
 
 def files_in(folder):
@@ -315,6 +326,8 @@ def main():
     waiting = [mutant for mutant in hopeful if mutant not in book]
     print(f"{len(waiting)} of {len(hopeful)} to try", flush=True)
     if waiting and options.copy:
+        if failed := fate_in_a_copy(None, tests, options.k):
+            sys.exit(f"the tests fail without any mistake: {failed}")
         trial = partial(fate_in_a_copy, tests=tests, names=options.k)
         judge_all(waiting, trial, options.jobs, book, lambda mutant: "in a copy")
         book.save()

@@ -81,7 +81,7 @@ def test_training_outside_the_clone_is_told_in_a_sentence(unpacked, tmp_path):
     status, output, errors = call(None, tmp_path, unpacked, ["-m", "minisum", "train.classifier"])
     assert (status, output) == (2, "")
     assert errors.count("\n") == 1 and "python -m train.classifier runs inside a clone" in errors
-    status, output, errors = call(None, tmp_path, unpacked, ["-m", "minisum"])
+    status, output, errors = call(None, tmp_path, unpacked, ["-m", "minisum", "--help"])
     assert status == 0 and "minisum.load" in output and not errors
 
 

@@ -284,6 +284,10 @@ SMOOTH = {
     "norm_aware_key": lambda c: (ops.norm_aware_key, away_from_zero(c.normal("B n h"))),
     "dpfp": lambda c: (named(ops.dpfp, nu=2), away_from_zero(c.normal("B n h"))),
     "taylor": lambda c: (ops.taylor, c.normal("B n h")),
+    "kernel_cross_entropy": lambda c: (
+        ops.kernel_cross_entropy, c.uniform("B H n h", 0.1, 1), c.uniform("B H n h", 0.1, 1),
+        c.uniform("B H n n", 0, 1), c.mask(),
+    ),
     "delta_rule": recurrence_case(ops.delta_rule, None, False, key=0.5),
     "delta_rule from a state": recurrence_case(ops.delta_rule, None, True, key=0.5),
     "delta_rule decayed": recurrence_case(ops.delta_rule, "B H n 1", True, key=0.5),

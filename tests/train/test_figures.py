@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from train.analyze import layer_figures
 from train.compare import drawing
-from train.run.figures import COLOURS, DASHES
+from train.run.figures import COLOURS, DASHES, forecasts
 
 # Linear RGB as a deuteranope and a protanope see it: Viénot, Brettel and Mollon 1999.
 SIGHTS = {
@@ -96,6 +96,16 @@ def test_no_part_of_the_layers_picture_is_empty(laid_out, models):
         assert row[0].x0 < 0.15 and row[-1].x1 > 0.95  # from side to side
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
     assert all(axes.get_legend() for axes in figure.axes)
+
+
+def test_forecasts_of_one_unit_share_an_axis(laid_out):
+    def panel(unit, size):
+        return unit, unit, size * np.arange(5), size * np.arange(3), {"this model": np.ones(3)}
+
+    figure = laid_out(forecasts, [panel("m", 1), panel("kg", 9), panel("m", 100)], 4)
+    limits = [axes.get_ylim() for axes in figure.axes[:3]]
+    assert limits[0] == limits[2] != limits[1]
+    assert [len(axes.get_lines()[0].get_xdata()) for axes in figure.axes[:3]] == [4] * 3
 
 
 def test_the_page_of_words_has_a_key_of_its_own_colours():

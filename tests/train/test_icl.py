@@ -206,6 +206,9 @@ def test_each_gradient_is_clipped_alone():
     learner.params["p"][1] = 9
     learner.clip()
     assert (learner.params["p"][1] == 5).all() and learner.skipped.tolist() == [0, 1, 1]
+    learner.grads.vector[...] = 0
+    learner.clip()  # without a division by zero
+    assert not learner.grads.vector.any() and learner.skipped.tolist() == [0, 1, 1]
 
 
 def test_training_keeps_host_arrays_off_the_device(monkeypatch):

@@ -97,6 +97,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(trained, tmp_path):
         ("classifier", ["--max-len", "21"], "the encoder reads from 3 to 20 tokens"),
         ("classifier", ["--max-len", "2"], "the encoder reads from 3 to 20 tokens"),
         ("classifier", ["--mixer", "all"], "--mixer all has one-layer models only"),
+        ("classifier", ["--mixer", "simpletron:scale=half"], "scale 'half': choose one of root"),
         ("multimodal", ["--mixer", "ridge"], "--mixer ridge reads no text with an encoder"),
     ],
 )
@@ -113,9 +114,9 @@ def test_a_first_token_needs_an_encoder(trained, capsys, tmp_path):
     assert tiny_runs.call(task, "--data", data, "--pooling", "first", "--out", tmp_path / "a") == 2
     assert "first" in capsys.readouterr().err
     if task == "classifier":
-        more = [*flags, "--pooling", "first", "--epochs", 1, "--mixer", "simpletron"]
+        more = [*flags, "--pooling", "first", "--epochs", 1, "--mixer", "simpletron:output=True"]
         assert tiny_runs.call(task, *more, "--out", tmp_path / "b") == 0
-        assert "33 of the 39 arrays" in result(tmp_path / "b")["init_from"]
+        assert "37 of the 39 arrays" in result(tmp_path / "b")["init_from"]
 
 
 def test_a_tokenizer_of_more_tokens_than_the_encoder_knows(capsys, tmp_path):

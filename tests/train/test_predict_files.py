@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,9 +13,10 @@ import pytest
 pytest.importorskip("safetensors")
 pytest.importorskip("tokenizers")
 
-from cli_runs import refused, spawn
+from cli_runs import call, refused, spawn
 
 import minisum
+from minisum import checkpoint
 from minisum.errors import UserError
 from train.run.answers import guess
 
@@ -112,6 +114,17 @@ def test_another_text_column_is_named(straight, expected):
     output = predict(straight, table(rows=renamed), "--text-column", "body")[1]
     rows = list(csv.DictReader(io.StringIO(output)))
     assert [row["predicted"] for row in rows] == [label for label, _ in expected]
+
+
+def test_a_run_that_names_no_column_finds_the_texts(straight, expected, tmp_path, capsys):
+    """As runs on named sets do, whose columns are not those of a user's file."""
+    arrays, meta = checkpoint.load(straight / checkpoint.BEST)
+    del meta["model_spec"]["columns"]
+    checkpoint.save(tmp_path / checkpoint.BEST, arrays, meta)
+    shutil.copy(straight / checkpoint.TOKENIZER, tmp_path)
+    (tmp_path / "new.csv").write_bytes(table())
+    assert call("--predict", tmp_path, "--data", tmp_path / "new.csv") == 0
+    check(list(csv.DictReader(io.StringIO(capsys.readouterr().out))), expected)
 
 
 def test_the_likeliest_classes_of_plain_lines(straight):

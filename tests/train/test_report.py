@@ -1,7 +1,11 @@
 """What a run says of its progress and of its settings."""
 
+import io
 import itertools
 import re
+import sys
+
+import pytest
 
 from train.run import report
 from train.run.curves import draw_curves
@@ -20,6 +24,30 @@ def test_progress_that_no_terminal_shows(capsys, monkeypatch):
         "epoch 2/9: step 5 of 9, loss 1.2500, 1 min 40 s left\n"
         "epoch 2/9: step 8 of 9, 25.0 s left\n"
     ))  # fmt: skip
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    """Which epoch it is, how far, the loss; and nothing of it is left on the line."""
+    pytest.importorskip("tqdm")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Report().bar("epoch 2/9", 7, 3) as advance:
+        advance(0.5)
+        shown = sys.stderr.getvalue()
+    assert shown.startswith("\repoch 2/9: ") and "| 3/7 [" in shown and "step/s" in shown
+    assert sys.stderr.getvalue().rpartition("\n")[2].split("\r")[-2].isspace()
+
+
+def test_curves_have_titles():
+    steps = [{"step": n, "train_loss": 1 / n, "val_loss": 1, "val_macro_f1": 0.5} for n in (1, 2)]
+    drawn = draw_curves(steps)
+    assert re.findall(r"rotate\(-90\)\"><[^>]*>([^<]*)<", drawn) == ["loss", "macro f1"]
+    assert drawn.count(">training step<") == 2 and drawn.count("<polyline") == 3
+    assert "<text" not in draw_curves([])
 
 
 def test_durations_read_well():

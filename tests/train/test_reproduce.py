@@ -277,6 +277,28 @@ def test_speed_needs_a_rival_on_the_same_terms(tmp_path):
     assert "THE DATA CHANGED" in text
 
 
+def test_a_speed_stands_beside_the_first_metric_of_a_mixer():
+    row = {"set": "s", "mixer": "m", "metric": "mae", "published": 0.5, "parameters": "7",
+           "published_speed_claim": "2-15", "own_mean": None, "own_sd": None, "own_seeds": 0,
+           "own_speed": 3.0}  # fmt: skip
+    rows = [row, row | {"metric": "r2"}, row | {"mixer": "n"}]
+    _, *lines = reproduce_report.table(rows, ["own"])
+    nothing = reproduce_report.NOTHING
+    assert [line[-2:] for line in lines] == [["2-15x", "3.00x"], [nothing] * 2, ["2-15x", "3.00x"]]
+
+
+def test_runs_take_turns_on_the_gpus(monkeypatch):
+    def seen(gpus):
+        found = (reproduce.environment_of(slot, gpus) for slot in range(4))
+        return [environment.get("CUDA_VISIBLE_DEVICES") for environment in found]
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert (seen(1), seen(2)) == ([None] * 4, ["0", "1", "0", "1"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7,9")
+    assert (seen(1), seen(2)) == (["4,7,9"] * 4, ["4", "7", "4", "7"])
+    assert seen(5) == ["4", "7", "9", "4"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 def test_no_run_goes_on_after_an_error(corpora, tmp_path, capsys, monkeypatch):
     """One has ended and cannot be kept; the other would still be at work."""

@@ -1,6 +1,9 @@
 """What a run prints fits the terminal, without Python's way of writing values."""
 
+import contextlib
+import importlib
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -9,6 +12,8 @@ pytest.importorskip("tokenizers")
 
 import tiny_runs
 
+from minisum import op_table
+from train.__main__ import COMMANDS
 from train.run import tables
 from train.run.report import Report
 
@@ -61,3 +66,18 @@ def test_a_report_can_be_silent(capsys):
     report.sample("text")
     report.say("text")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["minisum.ops", *COMMANDS])
+def test_help_fits(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.suppress(SystemExit):
+        if name == "minisum.ops":
+            op_table.main(["--help"])
+        elif name in tiny_runs.TASKS:
+            tiny_runs.call(name, "--help")
+        else:
+            package = find_spec(f"train.{name}").submodule_search_locations
+            importlib.import_module(f"train.{name}{'.__main__' * bool(package)}").main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{name} " in lines[0] and len(lines) > 6 and max(map(len, lines)) <= 80

@@ -12,12 +12,13 @@ pytest.importorskip("tokenizers")
 import bert_folder
 
 from data.sets.classification import ClassificationData, Examples
+from minisum import ops
 from minisum.params import Params
 from train.run.folder import RunFolder
 from train.run.report import Report
 from train.transfer import __main__ as command
 from train.transfer import corpus as texts
-from train.transfer import matching
+from train.transfer import lessons, matching
 
 SMALL = [
     "--steps",
@@ -64,7 +65,7 @@ def config_of(encoder, *flags):
 def test_a_second_call_does_only_what_is_missing(encoder, tmp_path, monkeypatch):
     flags = ["--init-from", str(encoder), *SMALL, "--seeds", "2", "--out", str(tmp_path / "out")]
     first = [*flags, "--mixers", "attention,first_order", "--lr", "1e-2"]
-    first += ["--starts", "matched,random"]
+    first += ["--starts", "matched,matched_weights,random"]
     assert command.main(first) == 0
     found = json.loads((tmp_path / "out/transfer.json").read_text(encoding="utf-8"))
     names = [(runs[0]["mixer"], runs[0]["start"], len(runs)) for runs in found["results"]]
@@ -114,23 +115,28 @@ def test_what_models_begin_with(encoder):
     assert (starts["random"]["blocks.0.up.W"] != other["blocks.0.up.W"]).any()
 
 
-@pytest.mark.parametrize("mixer", ["linear_attention:feature_map=hedgehog", "summation"])
-def test_matching_brings_a_mixer_nearer_to_attention(encoder, mixer):
-    config = config_of(encoder, "--match-steps", "40")
-    corpus = texts.Corpus(config)
-    model, teacher = corpus.model(mixer), corpus.model("attention")
+def read_by_attention(corpus, rows=20):
+    """What each layer of attention reads and answers, and the mask, on test rows."""
+    teacher = corpus.model("attention")
     fixed = Params.from_arrays(corpus.pretrained.fill(teacher.init(np.random.default_rng(0))))
     for block in teacher.encoder.blocks:
         block.mixer = matching.Watched(block.mixer)
-    batch = corpus.batch("test", np.arange(20))
+    batch = corpus.batch("test", np.arange(rows))
     teacher.features(fixed, batch["ids"], batch["mask"])
+    return [block.mixer.seen for block in teacher.encoder.blocks], batch["mask"]
+
+
+@pytest.mark.parametrize("mixer", ["linear_attention:feature_map=hedgehog", "summation"])
+def test_matching_brings_a_mixer_nearer_to_attention(encoder, mixer):
+    corpus = texts.Corpus(config_of(encoder, "--match-steps", "40"))
+    model, (seen, mask) = corpus.model(mixer), read_by_attention(corpus)
 
     def errors(start):
         filled = corpus.first_values(model, mixer, start, 0)
         params = Params.from_arrays(filled)
         for name, block in enumerate(model.encoder.blocks):
-            x, answer = teacher.encoder.blocks[name].mixer.seen
-            y, _ = block.mixer(params["blocks"][str(name)]["mixer"], x, batch["mask"])
+            x, answer = seen[name]
+            y, _ = block.mixer(params["blocks"][str(name)]["mixer"], x, mask)
             yield float(((y * block.scale - answer) ** 2).sum() / (answer**2).sum())
 
     before, after = list(errors("all")), list(errors("matched"))
@@ -139,6 +145,57 @@ def test_matching_brings_a_mixer_nearer_to_attention(encoder, mixer):
     matched = corpus.first_values(model, mixer, "matched", 0)
     changed = {name for name, a in matched.items() if (a != whole[name].astype(a.dtype)).any()}
     assert changed and all(".mixer." in name for name in changed)
+
+
+def cross_entropy_of_weights(mixer, params, x, mask):
+    """Softmax's weights against those of the features, written out: nats a query and head."""
+    q, k = (x @ params[name]["W"].T + params[name]["b"] for name in "qk")
+    q, k = (a.reshape(*x.shape[:2], mixer.heads, -1).transpose(0, 2, 1, 3) for a in (q, k))
+    real = mask[:, None, :, None] & mask[:, None, None, :]
+    wanted = np.exp(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])) * real
+    phi_q, phi_k = (
+        ops.hedgehog(a, params[f"{name}_map"]["W"], params[f"{name}_map"]["b"])[0]
+        for name, a in (("q", q), ("k", k))
+    )
+    found = (phi_q @ phi_k.swapaxes(-1, -2) + 1e-6) * real
+    wanted, found = (a / np.maximum(a.sum(axis=-1, keepdims=True), 1e-30) for a in (wanted, found))
+    return -(wanted * np.log(np.where(real, found, 1))).sum() / (mask.sum() * mixer.heads)
+
+
+def test_maps_learn_attentions_weights_and_nothing_else_moves(encoder):
+    """The loss falls in every layer, and its gradient is its slope in a direction."""
+    name, start = "linear_attention:feature_map=hedgehog", "matched_weights"
+    corpus = texts.Corpus(config_of(encoder, "--match-steps", "40"))
+    begins = [corpus.can_begin(m, start) for m in (name, "linear_attention", "attention")]
+    assert begins == [True, False, False]
+    block, (seen, mask) = corpus.model(name).encoder.blocks[0], read_by_attention(corpus)
+    filled = {s: corpus.first_values(corpus.model(name), name, s, 0) for s in ("all", start)}
+    before, after = (Params.from_arrays(filled[s], dtype="float64") for s in ("all", start))
+    for layer in before["blocks"]:
+        losses = [
+            cross_entropy_of_weights(
+                block.mixer, p["blocks"][layer]["mixer"], seen[int(layer)][0], mask
+            )
+            for p in (before, after)
+        ]
+        assert losses[1] < losses[0], (layer, losses)
+    moved = {n for n, a in filled[start].items() if (a != filled["all"][n].astype(a.dtype)).any()}
+    assert moved and all("_map." in n for n in moved)
+
+    rng, own = np.random.default_rng(0), after["blocks"]["0"]["mixer"]
+    mask = np.arange(mask.shape[1]) < rng.integers(3, 13, (20, 1))
+    x = rng.normal(size=(*mask.shape, block.mixer.width))
+    found = lessons.weights(block, own, (x, None), mask)
+    assert sorted(found) == ["k_map", "q_map"]
+    for part, gradients in found.items():
+        for letter, gradient in gradients.items():
+            direction, values = rng.normal(size=gradient.shape), own[part][letter]
+            slopes = []
+            for step in (1e-5, -1e-5):
+                values += step * direction
+                slopes.append(cross_entropy_of_weights(block.mixer, own, x, mask) / (2 * step))
+                values -= step * direction
+            assert sum(slopes) == pytest.approx((gradient * direction).sum(), rel=1e-6, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,9 @@ def test_nothing_is_left(corpus, run, sets, tmp_path, name, to, number):
         others = [process for process in tagged(tag) if process != parent.pid]
         if to == "parent of a stopped child":
             os.kill(others[-1], signal.SIGSTOP)
-        os.kill(others[-1] if to == "child" else parent.pid, number)
+        # A terminal sends Ctrl-C to all of a command's group.
+        send = os.killpg if number == signal.SIGINT and to != "child" else os.kill
+        send(others[-1] if to == "child" else parent.pid, number)
         if name == "reproduce" and to == "child":  # the others of its runs go on
             wait_for(lambda: others[-1] not in tagged(tag), 2 * AT_LAST)
             parent.terminate()

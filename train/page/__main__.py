@@ -1,16 +1,17 @@
 """Make a web page of a trained classifier, or of the library: python -m train.page
 
-    python -m train.page RUN --out page.html                           a trained classifier
-    python -m train.page --laboratory --pyodide FOLDER_OR_URL --out DIR    the library itself
+    python -m train.page RUN --out page.html
+    python -m train.page --laboratory --pyodide FOLDER_OR_URL --out DIR
 
-A classifier's page is one file that needs no network and no server: type a text and see each
-token's exact share of the decision, the probability of each class, each token's way through the
-layers, and how the model was trained.
+The page of a RUN, a trained classifier, is one file that needs no network and
+no server: type a text and see each token's exact share of the decision, the
+probability of each class, each token's way through the layers, and how the
+model was trained.
 
-The laboratory is the library itself, run in the page by Pyodide (Python as WebAssembly): train a
-small classifier and watch its loss, see its shares, and check the gradient of an operation that you
-type. FOLDER holds a Pyodide release and its NumPy wheel, and is copied to DIR; a URL is read by the
-page.
+The laboratory is the library itself, run in the page by Pyodide (Python as
+WebAssembly): train a small classifier and watch its loss, see its shares, and
+check the gradient of an operation that you type. FOLDER holds a Pyodide release
+and its NumPy wheel, and is copied to DIR; a URL is read by the page.
 """
 
 import argparse

@@ -56,7 +56,7 @@ class TransferConfig(Settings):
     dropout: float = changed(Config, "dropout", 0.1)
 
     steps: int = option(240, "training steps", **N)
-    match_steps: int = option(100, "steps of matching attention's outputs", **N)
+    match_steps: int = option(100, "steps of matching attention's outputs or weights", **N)
     batch_size: int = changed(Config, "batch_size", 32)
     lr: tuple = option(("1e-4", "5e-4"), "learning rates of Adam to choose from", **LIST)
     warmup: int = changed(Config, "warmup", 30)
@@ -101,7 +101,7 @@ def transfer(config, folder, report):
 
     for mixer in names(config.mixers):
         for start in config.starts:
-            if (mixer, start) == ("attention", "matched"):
+            if not corpus.can_begin(mixer, start):
                 continue
             name = f"{mixer.replace(':', ' ')}-{start}"
             untrained.append(cell(f"{name}-untrained", untrained_cell, mixer, start, 0))

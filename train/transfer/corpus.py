@@ -11,12 +11,13 @@ from minisum.models.bert import BertClassifier
 from minisum.models.pretrained import WEIGHTS, Pretrained
 from minisum.text import batches
 from minisum.text.tokenizer import TextReader, load_tokenizer
+from train.transfer.lessons import LESSONS
 from train.transfer.matching import match
 
 EVALUATED = 64  # rows at a time: a forward pass keeps what its backward pass would need
-# What a model begins with: every array that has a place, perhaps after each mixer was matched to
-# attention's answers; the word embeddings; or nothing.
-STARTS = {"all": None, "matched": None, "words": ("embedding",), "random": ()}
+# What a model begins with: every array that has a place, perhaps after each mixer learned a lesson
+# from attention; the word embeddings; or nothing.
+STARTS = {"all": None, **dict.fromkeys(LESSONS), "words": ("embedding",), "random": ()}
 
 
 class Corpus:
@@ -47,7 +48,15 @@ class Corpus:
     def first_values(self, model, mixer, start, seed):
         drawn = model.init(np.random.default_rng([seed, 0]))
         filled = self.pretrained.fill(drawn, mixer, STARTS[start])
-        return match(self, mixer, filled, seed) if start == "matched" else filled
+        lesson = LESSONS.get(start)
+        return match(self, mixer, filled, seed, lesson) if lesson else filled
+
+    def can_begin(self, mixer, start):
+        """Attention's outputs are no lesson to itself, and its weights one to maps that learn."""
+        if start != "matched_weights":
+            return (mixer, start) != ("attention", "matched")
+        block = self.model(mixer).encoder.blocks[0]
+        return "q_map" in block.mixer.init(np.random.default_rng(0))
 
     def batch(self, split, rows):
         texts, labels = self.splits[split]

@@ -1,8 +1,4 @@
-"""A mixer taught to answer as attention does, layer by layer, before it is given the task.
-
-Zhang et al. 2024, "The hedgehog & the porcupine: expressive linear attentions with softmax
-mimicry", match attention's weights by feature maps; here whole mixers match its outputs.
-"""
+"""Mixers that learn from attention, layer by layer, before they are given the task."""
 
 import numpy as np
 
@@ -25,11 +21,11 @@ class Watched:
         return y, back
 
 
-def match(corpus, mixer, arrays, seed):
+def match(corpus, mixer, arrays, seed, lesson):
     """`arrays`, an encoder with `mixer`, after config.match_steps steps of Adam on its mixers.
 
-    Every layer reads what attention's layer reads in the pretrained encoder. Loss: Σ_l |y - a|² /
-    |a|², a what attention answers there.
+    Every layer reads what attention's layer reads in the pretrained encoder. lesson: a function of
+    train.transfer.lessons.
     """
     xp = backend.get(corpus.config.backend)
     teacher, student = corpus.model("attention"), corpus.model(mixer)
@@ -46,9 +42,8 @@ def match(corpus, mixer, arrays, seed):
         for name, block, watched in zip(
             params["blocks"], student.encoder.blocks, teacher.encoder.blocks, strict=True
         ):
-            x, answer = watched.mixer.seen
-            y, back = block.mixer(params["blocks"][name]["mixer"], x, batch["mask"])
-            error = (y * block.scale - answer) / (answer * answer).sum()
-            add(grads["blocks"][name]["mixer"], back(2 * block.scale * error)[1])
+            own = params["blocks"][name]["mixer"]
+            dparams = lesson(block, own, watched.mixer.seen, batch["mask"])
+            add(grads["blocks"][name]["mixer"], dparams)
         adam.step(grads, RATE)
     return params.to_host()

@@ -7,7 +7,7 @@ from train.run.figures import finish as finish_axes
 from train.run.figures import picture
 from train.run.tables import aligned
 
-STYLES = {"all": "-", "matched": "-.", "words": "--", "random": ":"}
+STYLES = {"all": "-", "matched": "-.", "words": "--", "random": ":", "matched_weights": "-."}
 
 
 def line(cell):
