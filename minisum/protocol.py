@@ -106,7 +106,7 @@ def check_gradients(breach, names, arguments, gradients):
 def check_repeats(breach, names, y, again, gradients, gradients_again):
     """A second call of the op, and of back, gives what the first gave."""
     if not all(map(same, parts(y), parts(again))):
-        note = " (not deterministic: pass what is drawn at random, as a mask, as an argument)"
+        note = " (not deterministic: pass what is drawn at random or kept from call to call)"
         breach("the op", "value of a second call", "another", "the same", note)
     for name, g, g2 in zip(names, gradients, gradients_again, strict=True):
         if not same(g, g2):

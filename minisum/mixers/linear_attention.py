@@ -74,10 +74,10 @@ class LinearAttention(Mixer):
     q, k, v = linear maps of x with bias; s runs over all real tokens or, if causal, s <= t.
     feature_map: φ, a name in MAPS; see `minisum.ops.feature_maps` and `power_maps`. Queries and
     keys have separate parameters of the map. The rates of `log_normal` are learned (published:
-    measured over the batch, so a text's outputs depend on the rest of the batch). `focused` and
-    `norm_aware` are without the published positions and convolution, `norm_aware` without its gate
-    and norm. ε is what the map's authors add to the sum, or 1e-6; the authors of these two add it
-    to the mean of the weights.
+    measured over the batch, so that a text's outputs depend on the rest of the batch). `focused`
+    and `norm_aware` are without the published positions and convolution, `norm_aware` without its
+    gate and norm. ε is what the map's authors add to the sum, or 1e-6; the authors of these two add
+    it to the mean of the weights.
 
     The backward pass is that of `ops.kernel_attention`, then dq that of φ, and k alike.
     """

@@ -50,7 +50,7 @@ FILES = {
     "linear_attention": ("kernel_attention", "elu_plus_one"),
     "feature_maps": ("hedgehog", "favor", "log_normal_query", "log_normal_key", "taylor"),
     "power_maps": ("focused", "norm_aware_query", "norm_aware_key", "dpfp"),
-    "mimicry": ("kernel_cross_entropy",),
+    "distillation": ("kernel_cross_entropy",),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "rate_reduction": ("coding_rate", "coding_rate_bound"),
