@@ -1,4 +1,4 @@
-"""What the protocol of `minisum.ops` asks of an op, checked without comparing a slope.
+"""The protocol of `minisum.ops`, checked without comparing a slope.
 
     y, back = op(x, W, ...)        # float64 arrays, and ids, masks or None
     dx, dW, ... = back(dy)         # one gradient per argument, None for ids and masks
