@@ -216,7 +216,7 @@ def gradcheck(
 
 
 def _check_protocol(verdict, names, arguments, op, y, back, u):
-    """The gradients, copied; the verdict is told of everything about them that is not right."""
+    """The gradients, copied; whatever breaks the protocol is recorded in the verdict."""
     gradients = protocol.gradients_of(back(protocol.map_outputs(protocol.copy, u)), len(arguments))
     if not np.isfinite(protocol.flat(y)).all():
         verdict.breach("the op", "value", "NaN or infinite in places", "finite")
