@@ -69,9 +69,7 @@ class CompareConfig(Settings):
         **N | {"at_least": 4},
     )
     pairs: int = own("recall: keys with values; regression: examples", **N)
-    filler: str = own(
-        "recall: tokens between questions, random or 0", choices=("random", "blank")
-    )
+    filler: str = own("recall: tokens between questions, random or 0", choices=("random", "blank"))
     dims: int = own("regression: dimension of x", **N)
     noise: float = own("regression: standard deviation of y", at_least=0, metavar="X")
     noise_kind: str = own(
