@@ -37,7 +37,8 @@ class TextClassifier:
     """A classifier of texts; its parameters are the flags of `python -m train.classifier`.
 
     mixer: summation, attention or mean_embedding as published, or any of minisum.mixers in an
-    encoder, which `layers` from 2 on and `encoder` ask for too. tokenizer: see `train_tokenizer`.
+    encoder ("simpletron:scale=mean" with an option), which `layers` from 2 on and `encoder` ask
+    for too. tokenizer: see `train_tokenizer`.
     epochs, lr: None is the command's default. validation: the fraction of the texts that is held
     out to choose the epoch; without any (0, or too few texts) the last epoch is kept.
 
