@@ -17,19 +17,27 @@ LONGEST, SHRINK, STEPS, COLUMNS = 300.0, math.sqrt(13.7), 26, 4
 FAINT = 1e-6  # a share of a slope that is as good as nothing
 
 
-def prober(value, middle, host, direction, gradient):
+def prober(value, middle, host, direction, gradient, raised):
     """What differences find at a step: L's slope, how far those of both sides differ, L's size.
 
     The size is what roundings are measured by; where L is steep, those of the argument count.
+    raised: a list for the errors of steps that leave where the op is defined.
     """
     least_size = max(np.abs(middle).sum(), np.abs(gradient * direction).sum())
 
+    def at(changed):
+        try:
+            return value(changed)
+        except Exception as error:
+            raised.append(error)
+            return np.full_like(middle, math.nan)
+
     def probe(step):
-        up, down = value(host + step * direction), value(host - step * direction)
+        up, down = at(host + step * direction), at(host - step * direction)
         with np.errstate(all="ignore"):
-            slope = (up - down).sum() / (2 * step)
-            gap = abs((up + down - 2 * middle).sum()) / step
-            return float(slope), float(gap), max(np.abs(up).sum(), least_size)
+            slope = float((up - down).sum() / (2 * step))
+            gap = float(abs((up + down - 2 * middle).sum()) / step)
+            return slope, gap, max(np.abs(up).sum(), least_size, abs(slope))
 
     return probe
 
@@ -49,9 +57,9 @@ def extrapolate(probe, first_step, typical, largest):
         rounding = noise(step) * size
         if rounding > SHRINK**3 * least:
             break
-        # A small L may be what is left of numbers near 1 or as large as the argument's, as the loss
-        # of a sure answer is, and then its roundings are theirs.
-        unseen = noise(step) * max(size, largest)
+        # A small L may be what is left of numbers near 1, as large as the argument's or of steeper
+        # entries, as the loss of a sure answer is, and then its roundings are theirs.
+        unseen = noise(step) * max(size, largest, typical)
         gap = gap if gap > 4 * unseen else 0.0
         if 40 * unseen < max(gap, *gaps, 0.0):
             gaps.append(gap)
@@ -66,7 +74,9 @@ def extrapolate(probe, first_step, typical, largest):
     error = max(least, swallowed, *(abs(best - value) for value in later))
     on_kink = len(gaps) > 2 and gaps[-1] > gaps[-3] / 2  # of a smooth op they shrink as the step
     note = ""
-    if overruled or not error <= min(most, max(1e-3 * abs(best), SHRINK**3 * least)):
+    if math.isnan(best):
+        note = " (NaN beside it, too: is this the edge of where the op is defined?)"
+    elif overruled or not error <= min(most, max(1e-3 * abs(best), SHRINK**3 * least)):
         note = (
             " (steps of different length differ: a kink or a jump is near, or the op is too steep"
             " or computes in float32 inside)"

@@ -16,6 +16,13 @@ A loss that returns its value and its gradient, as those for scipy.optimize do:
     from minisum.gradcheck import from_loss
     assert gradcheck(from_loss(lambda w: loss(w, data)), w)
 
+A layer that keeps its last input, so that `backward` is about that one alone:
+
+    def grad(x, dy):
+        layer.forward(x)
+        return layer.backward(dy)
+    assert gradcheck(from_pair(layer.forward, grad), x)
+
 The check weighs the outputs with a random cotangent u, so that the op becomes one number
 L = Σ u ⊙ y, and compares `back(u)` with how L really changes, along a random direction and along
 single entries. Never ones: the rows of a softmax sum to a constant, and a backward pass that
@@ -30,7 +37,8 @@ the test.
 *Difference mode.* For smooth ops: central differences at two step sizes, extrapolated (Richardson)
 to an error of the fourth order. Where they do not fit, no one step is trusted: differences at ever
 shorter steps are extrapolated, and the one whose own estimate of its error is least decides
-(Ridders). A step is relative to an entry's size, or to 1 if that is larger.
+(Ridders). A step is relative to an entry's size, or to 1 if that is larger; one at which the op
+raises or gives NaN is left out.
 
 Skipped, counted and reported are entries on a kink, where the slopes to both sides differ, and
 those whose slope is lost in the roundings of L. If nothing else is left of an argument, the verdict
@@ -41,7 +49,9 @@ import inspect
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -71,11 +81,11 @@ class Mismatch:
     def __str__(self):
         text = f"{self.argument}, {self.place}: "
         if isinstance(self.numeric, str):  # of the protocol, not of a number
-            return text + f"{self.analytic}, but must be {self.numeric}{self.note}"
+            return text + f"{self.analytic}, but must be {self.numeric}"
         text += f"back gives {self.analytic}, but it is {self.numeric}"
         if isinstance(self.analytic, float) and isinstance(self.numeric, float) and self.numeric:
             text += f" (ratio {self.analytic / self.numeric:.9g})"
-        return text + self.note
+        return text
 
 
 @dataclass
@@ -109,7 +119,11 @@ class Verdict:
         # So many of each argument that none is crowded out by the one before.
         share = max(1, LINES // max(1, len(wrong)))
         shown = [mismatch for found in wrong.values() for mismatch in found[:share]]
-        lines += [f"  {line}" for line in (*shown, *self.unchecked)]
+        said = set()
+        for mismatch in shown:  # with each note once
+            lines.append(f"  {mismatch}" + ("" if mismatch.note in said else mismatch.note))
+            said.add(mismatch.note)
+        lines += [f"  {why}" for why in self.unchecked]
         if len(self.mismatches) > len(shown):
             lines.append(f"  and {len(self.mismatches) - len(shown)} more")
         return "\n".join(lines)
@@ -134,13 +148,16 @@ def gradcheck(
     (`functools.partial`, a lambda). arguments: float64 arrays (of either backend) to
     differentiate, and integer or boolean ones, or None, to pass along. exact: see the module's
     text; draw the arrays with `grid`. entries: how many single entries of each argument to look
-    at (all, if it has no more). In difference mode, tolerance: relative, step: the one to try
-    first, relative to an entry or to 1.
+    at (all, if it has no more): two to four calls of the op for each, fifty where it is steep. In
+    difference mode, tolerance: relative, step: the one to try first, relative to an entry or to 1.
 
     Returns a Verdict, which is true if all is well and prints what is not. Raises TypeError if an
     argument, a value or a gradient is not what the protocol says, ValueError if in exact mode an
     argument is no multiple of 1/8.
     """
+    if not callable(op):
+        kind = type(op).__name__
+        raise TypeError(f"gradcheck(op, x) takes a function and its arguments, not a {kind}")
     names = _argument_names(op, len(arguments))
     for name, argument in zip(names, arguments, strict=True):
         protocol.refuse_argument(name, argument)
@@ -150,11 +167,20 @@ def gradcheck(
             )
     mode = "exact (==)" if exact else f"differences (relative {tolerance:g})"
     shapes = {n: getattr(a, "shape", a) for n, a in zip(names, arguments, strict=True)}
-    verdict = Verdict(getattr(op, "__name__", type(op).__name__), mode, seed, shapes)
+    verdict = Verdict(
+        getattr(getattr(op, "func", op), "__name__", type(op).__name__), mode, seed, shapes
+    )
+    if not any(map(is_real, arguments)):
+        verdict.unchecked.append(
+            "nothing was compared: no argument is real, and integers are taken for ids "
+            "(x.astype(float) is differentiated)"
+        )
+        return verdict
     rng = np.random.default_rng(seed)
 
     before = [protocol.copy(a) for a in arguments]
     y, back = protocol.forward(verdict.op, op, arguments)
+    first, others = protocol.flat(y), [back]
     u = protocol.map_outputs(lambda out: _cotangent(rng, out, exact), y)
     gradients = _check_protocol(verdict, names, arguments, op, y, back, u)
     for name, argument, old in zip(names, arguments, before, strict=True):
@@ -172,7 +198,7 @@ def gradcheck(
             """L's terms where one argument is another host array, before they are added up."""
             changed = array_module(argument).asarray(changed)
             with np.errstate(all="ignore"):  # a long step may leave where the op is defined
-                outputs, _ = op(*arguments[:position], changed, *arguments[position + 1 :])
+                outputs, others[0] = op(*arguments[:position], changed, *arguments[position + 1 :])
                 return _terms(u, outputs)
 
         line = (verdict, name, value, middle, to_numpy(argument), to_numpy(gradients[position]))
@@ -181,31 +207,29 @@ def gradcheck(
             _check_exact(*line, rng, entries)
         else:
             _check_differences(*line, rng, entries, tolerance, step)
-        if verdict.checked == counts[0]:
+        if verdict.checked == counts[0] and argument.size:
             kinks, hidden = verdict.kinks - counts[1], verdict.hidden - counts[2]
-            verdict.unchecked.append(_why_unchecked(name, argument, kinks, hidden))
-    if not any(map(is_real, arguments)):
-        verdict.unchecked.append(
-            "nothing was compared: no argument is real, and integers are taken for ids "
-            "(x.astype(float) is differentiated)"
-        )
-    last = protocol.gradients_of(back(protocol.map_outputs(protocol.copy, u)), len(arguments))
-    if not all(map(protocol.same, gradients, last)):
-        note = " (does it read what a later call of the op overwrites?)"
-        verdict.breach("back", "gradients after other calls of the op", "others", "the same", note)
+            verdict.unchecked.append(_why_unchecked(name, kinks, hidden, exact))
+    if not any(argument.size for argument in arguments if is_real(argument)):
+        verdict.unchecked.append("nothing to compare: every real argument is empty")
+    _check_later(verdict, y, first, back, others[0], u, gradients)
     return verdict
 
 
 def _check_protocol(verdict, names, arguments, op, y, back, u):
     """The gradients, copied; the verdict is told of everything about them that is not right."""
     gradients = protocol.gradients_of(back(protocol.map_outputs(protocol.copy, u)), len(arguments))
-    protocol.check_gradients(verdict.breach, names, arguments, gradients)
     if not np.isfinite(protocol.flat(y)).all():
         verdict.breach("the op", "value", "NaN or infinite in places", "finite")
+    protocol.check_gradients(verdict.breach, names, arguments, gradients)
     if verdict.mismatches:
         return gradients
     given = protocol.map_outputs(protocol.copy, u)
-    gradients_again = protocol.gradients_of(back(given), len(arguments))
+    gradients_again = protocol.call_again(
+        verdict.breach, "second call", back, given, len(arguments)
+    )
+    if gradients_again is None:
+        return gradients
     if not np.array_equal(protocol.flat(given), protocol.flat(u)):
         verdict.breach("back", "value of its argument afterwards", "changed", "left alone")
     again, _ = protocol.forward(verdict.op, op, arguments)
@@ -219,10 +243,29 @@ def _check_protocol(verdict, names, arguments, op, y, back, u):
     return gradients
 
 
-def _why_unchecked(name, argument, kinks, hidden):
-    if argument.size == 0:
-        return f"nothing to compare: {name} is empty"
-    kinky = f"{kinks} places are on kinks (of a smooth op all are, in exact mode)"
+def _check_later(verdict, y, first, back, other_back, u, gradients):
+    """After other calls `back` gives the same, and what was returned before them is left alone."""
+    found = back(protocol.map_outputs(protocol.copy, u))
+    last = protocol.gradients_of(found, len(gradients))
+    if not all(map(protocol.same, gradients, last)):
+        note = (
+            " (does it read what a later call of the op overwrites? Of a layer that keeps its last"
+            " input, see help(minisum.gradcheck))"
+        )
+        verdict.breach("back", "gradients after other calls of the op", "others", "the same", note)
+    note = " (one buffer for all calls?)"
+    if not protocol.same(protocol.flat(y), first):
+        verdict.breach("the op", "value after other calls", "overwritten", "left alone", note)
+    with np.errstate(all="ignore"), suppress(Exception):  # that of a place beside the arguments
+        other_back(protocol.map_outputs(lambda w: -w, u))
+    if not all(map(protocol.same, last, protocol.gradients_of(found, len(gradients)))):
+        place = "gradients after other calls of back"
+        verdict.breach("back", place, "overwritten", "left alone", note)
+
+
+def _why_unchecked(name, kinks, hidden, exact):
+    advice = "as all are of a smooth op in exact mode" if exact else "move it off them"
+    kinky = f"{kinks} places are on kinks ({advice})"
     faint = f"roundings hide {hidden} slopes (is the value very large beside them?)"
     why = " and ".join(text for text, count in ((kinky, kinks), (faint, hidden)) if count)
     return f"nothing was compared of {name}: {why}"
@@ -233,14 +276,27 @@ def _why_unchecked(name, argument, kinks, hidden):
 
 def from_pair(f: Callable[..., Any], grad: Callable[..., Any]) -> Callable[..., Any]:
     """An op from y = f(*arrays) and grad(*arrays, dy), which returns one gradient per array."""
-    return lambda *arrays: (f(*arrays), lambda dy: grad(*arrays, dy))
+
+    @wraps(f)
+    def op(*arrays):
+        return f(*arrays), lambda dy: grad(*arrays, dy)
+
+    return op
 
 
 def from_loss(loss: Callable[..., Any]) -> Callable[..., Any]:
     """An op from loss(*arrays) -> (value, gradient): a tuple of gradients if of several arrays."""
 
+    @wraps(loss)
     def op(*arrays):
-        value, found = loss(*arrays)
+        pair = loss(*arrays)
+        if (
+            not (isinstance(pair, tuple) and len(pair) == 2)
+            or np.ndim(pair[0])
+            or callable(pair[1])
+        ):
+            raise TypeError("from_loss takes a function that returns (one number, its gradient)")
+        value, found = pair
         found = found if isinstance(found, tuple) else (found,)
         return value, lambda dvalue: tuple(float(dvalue) * gradient for gradient in found)
 
@@ -291,7 +347,8 @@ def _check_differences(
     scale = np.where(np.isfinite(host), np.maximum(1.0, np.abs(host)), 0.0)
     sizes = protocol.size(gradient * scale), protocol.size(scale)
     for place, direction in _directions(rng, host.shape, entries, exact=False):
-        probe = prober(value, middle, host, scale * direction, gradient)
+        raised = []
+        probe = prober(value, middle, host, scale * direction, gradient, raised)
         analytic = float((gradient * scale * direction).sum())
 
         def fits(slope, error, analytic=analytic):
@@ -316,6 +373,8 @@ def _check_differences(
                 continue
         verdict.checked += 1
         if not fits(slope, error):
+            if math.isnan(slope) and raised:
+                note = f" (beside it the op raises {raised[-1]!r})"
             apart = np.spacing(np.abs(host[direction != 0])).max()
             if apart > STEP:
                 note += f" (numbers as large as {name} are {apart:.2g} apart: no step is shorter)"
@@ -371,14 +430,18 @@ def _cotangent(rng, output, exact):
 
 
 def _terms(u, y):
-    """The terms of L = Σ u ⊙ y, flat, on the host."""
-    return protocol.flat(protocol.map_outputs(lambda w, part: w * part, u, y))
+    """The terms of L = Σ u ⊙ y, flat, on the host; ValueError if there are others than of u."""
+    weights = protocol.flat(u)
+    return weights * protocol.flat(y).reshape(weights.shape)
 
 
 def _argument_names(op, count):
     """The op's own parameter names where they can be had."""
-    code = getattr(inspect.unwrap(op), "__code__", None)
-    names = code.co_varnames[: code.co_argcount] if code else ()
+    try:
+        parameters = inspect.signature(op).parameters.values()
+    except ValueError:  # of some that are not written in Python
+        parameters = ()
+    names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
     return [names[i] if i < len(names) else f"argument {i}" for i in range(count)]
 
 

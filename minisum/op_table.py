@@ -104,7 +104,6 @@ EXAMPLES = {
     "softplus": lambda draw: smooth(draw.normal("B n d")),
     "sum_tokens": lambda draw: exact(draw.grid("B n d"), draw.mask()),
     "mean_tokens": lambda draw: smooth(draw.normal("B n d"), draw.mask()),
-    "cumsum_tokens": lambda draw: exact(draw.grid("B n d"), draw.mask()),
     "dropout": lambda draw: exact(draw.grid("B n d"), draw.ids("B n d") > 2, rate=0.5),
     "layer_norm": lambda draw: smooth(draw.normal("B n d"), draw.normal("d"), draw.normal("d")),
     "rms_norm": lambda draw: smooth(draw.normal("B n d"), draw.normal("d")),
@@ -143,18 +142,18 @@ EXAMPLES = {
     "hedgehog": lambda draw: smooth(
         draw.normal("B H n h"), draw.normal("h h"), draw.normal("h")
     ),
+    "favor": lambda draw: smooth(draw.normal("B H n h"), omega=draw.normal("5 h")),
+    "log_normal_query": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
+    "log_normal_key": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
+    "taylor": lambda draw: smooth(draw.normal("B n h")),
     "focused": lambda draw: smooth(draw.uniform("B H n h", 0.1, 1), draw.normal("H h")),
+    "norm_aware_query": lambda draw: smooth(draw.uniform("B n h", 0.1, 1)),
+    "norm_aware_key": lambda draw: smooth(draw.normal("B n h")),
+    "dpfp": lambda draw: smooth(draw.normal("B n h")),
     "latent_average": lambda draw: smooth(
         draw.uniform("B H n h", 0, 1), draw.normal("B H n h"), draw.normal("B H n o"),
         wrap=stateless,
     ),
-    "favor": lambda draw: smooth(draw.normal("B H n h"), omega=draw.normal("5 h")),
-    "log_normal_query": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
-    "log_normal_key": lambda draw: smooth(draw.normal("B H n h"), draw.uniform("H", 1, 2)),
-    "norm_aware_query": lambda draw: smooth(draw.uniform("B n h", 0.1, 1)),
-    "norm_aware_key": lambda draw: smooth(draw.normal("B n h")),
-    "dpfp": lambda draw: smooth(draw.normal("B n h")),
-    "taylor": lambda draw: smooth(draw.normal("B n h")),
     "kernel_cross_entropy": lambda draw: smooth(
         draw.uniform("B H n h", 0, 1), draw.uniform("B H n h", 0, 1),
         draw.uniform("B H n n", 0, 1), draw.mask(),
@@ -192,6 +191,7 @@ EXAMPLES = {
         draw.normal("B n d"), draw.uniform("B n d", 0.1, 1), draw.uniform("d h", -2, -0.1),
         draw.normal("B n h"), draw.normal("B n h"), draw.normal("B d h"),
     ),
+    "cumsum_tokens": lambda draw: exact(draw.grid("B n d"), draw.mask()),
     "running_sum": lambda draw: exact(draw.grid("B n d"), draw.grid("B d")),
     "decayed_sum": lambda draw: smooth(
         draw.normal("B n d"), draw.uniform("B n d", -2, 0), draw.normal("B d")

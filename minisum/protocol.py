@@ -32,10 +32,17 @@ def refuse_argument(name, argument):
             f"{name} is a Python {kind}: pass np.array({argument}) to check its gradient, or bind "
             "it (functools.partial) if it has none"
         )
-    if hasattr(argument, "dtype") and argument.dtype.kind == "c":
+    if not hasattr(argument, "dtype"):
+        return
+    of_numpy = isinstance(argument, np.generic) or type(argument) is np.ndarray
+    if array_module(argument) is np and not of_numpy:  # a tensor, a matrix, a masked array
+        raise TypeError(f"{name} is a {kind}: pass it as np.asarray({name})")
+    if argument.dtype.kind == "c":
         raise TypeError(f"{name} is complex: make its real and imaginary part two arguments")
     if is_real(argument) and argument.dtype != np.float64:
-        raise TypeError(f"gradcheck needs float64, but {name} is {argument.dtype}")
+        raise TypeError(
+            f"gradcheck needs float64, but {name} is {argument.dtype}: {name}.astype('float64')"
+        )
 
 
 def forward(name, op, arguments):
@@ -43,14 +50,14 @@ def forward(name, op, arguments):
     returned = op(*arguments)
     if not (isinstance(returned, tuple) and len(returned) == 2 and callable(returned[1])):
         pair = returned if isinstance(returned, tuple) else (returned,)
-        kinds = ", ".join(type(part).__name__ for part in pair)
+        kinds = " and ".join(type(part).__name__ for part in pair)
         raise TypeError(
-            f"{name} must return its value and a function, not ({kinds}) "
-            "(from_pair and from_loss make such an op of functions in other styles)"
+            f"{name} must return a tuple of its value and a function, not {kinds} "
+            "(for functions in other styles, see help(minisum.gradcheck))"
         )
     for part in parts(returned[0]):
-        kind = getattr(part, "dtype", type(part))
-        if kind not in (np.float64, float):
+        kind = getattr(part, "dtype", type(part).__name__)
+        if kind not in (np.float64, "float"):
             raise TypeError(f"{name} must return float64 arrays (or a tuple of them), not {kind}")
     return returned
 
@@ -84,7 +91,8 @@ def check_gradients(breach, names, arguments, gradients):
     for name, argument, g in zip(names, arguments, gradients, strict=True):
         if not is_real(argument):
             if g is not None:
-                breach(name, "gradient of an argument that has none", "an array", "None")
+                note = " (integers are taken for ids: x.astype(float) is differentiated)"
+                breach(name, "gradient of an argument that has none", "an array", "None", note)
         elif g is None:
             breach(name, "gradient", "None", "an array")
         elif g.shape != argument.shape:
@@ -105,27 +113,49 @@ def check_repeats(breach, names, y, again, gradients, gradients_again):
             breach(name, "gradient of a second call of back", "another array", "the same one")
 
 
-def check_linear(breach, names, back, u, gradients, largest, rng):
-    """Two random parts of -3 u, in other layouts of memory, have gradients that sum to -3 back(u).
+def call_again(breach, what, back, dy, count):
+    """Its gradients, as gradients_of; if it raises, the verdict is told and they are None."""
+    try:
+        return gradients_of(back(dy), count)
+    except Exception as error:  # whatever it is, it is not the gradient
+        breach("back", what, repr(error), "the gradient")
 
-    largest: of the terms that gradients are made of; they have the roundings of those.
+
+def check_linear(breach, names, back, u, gradients, largest, rng):
+    """u in other layouts of memory has the same gradients, and parts of it have their sum.
+
+    One part is large and one small, so that what is clipped or dropped shows. largest: of the terms
+    that gradients are made of; they have the roundings of those.
     """
-    half = map_outputs(lambda w: array_module(w).asarray(rng.random(w.shape) < 0.5), u)
-    total = [0.0] * len(names)
-    for layout, keep in ((fortran, lambda w, h: -3 * w * h), (with_gaps, lambda w, h: -3 * w * ~h)):
-        try:
-            found = back(map_outputs(layout, map_outputs(keep, u, half)))
-        except Exception as error:  # whatever it is, it is not the gradient
-            breach("back", f"with a dy in {layout.__doc__}", repr(error), "the gradient")
-            return
-        found = gradients_of(found, len(names))
-        total = [t if g is None else t + to_numpy(g) for t, g in zip(total, found, strict=True)]
     room = 1e4 * np.finfo(float).eps * largest
-    for name, g, sum_of_both in zip(names, gradients, total, strict=True):
-        if g is not None and not size(sum_of_both + 3 * to_numpy(g)) <= 1e-10 * size(g) + room:
-            place = "sum of back of two parts of -3 dy that are not contiguous"
-            note = " (not linear in dy, computed in float32, or made for one layout of memory)"
-            breach(name, place, "another array", "-3 back(dy)", note)
+
+    def compare(place, found, expected, note):
+        for name, g, other in zip(names, gradients, found, strict=True):
+            off = 0.0 if g is None else size(to_numpy(other) - to_numpy(g))
+            if not off <= 1e-10 * size(g) + room:
+                share = off / max(size(g), room)
+                breach(name, place, f"another array, off by {share:.1g} of it", expected, note)
+
+    for layout in (fortran, with_gaps):
+        place = f"gradient for a dy in {layout.__doc__}"
+        found = call_again(breach, place, back, map_outputs(layout, u), len(names))
+        if found:
+            compare(place, found, "the same", " (made for one layout of memory?)")
+    share = map_outputs(lambda w: array_module(w).asarray(rng.choice([0.25, 0.75], w.shape)), u)
+    rest = map_outputs(lambda s: 1 - s, share)
+    total = [0.0] * len(names)
+    for scale, part in ((-(2.0**20), share), (-(2.0**-20), rest)):
+        dy = map_outputs(lambda w, s, scale=scale: scale * s * w, u, part)
+        with np.errstate(over="ignore"):
+            place = f"gradient for {scale:.1g} times a part of dy"
+            found = call_again(breach, place, back, dy, len(names))
+        if not found:
+            return
+        total = [
+            t if g is None else t + to_numpy(g) / scale for t, g in zip(total, found, strict=True)
+        ]
+    note = " (not linear in dy, or computed in float32)"
+    compare("sum of back of two parts of dy", total, "back(dy)", note)
 
 
 def fortran(array):
@@ -156,7 +186,9 @@ def flat(y):
 
 
 def size(array):
-    """The largest number in it, infinities aside; NaN if there is one."""
+    """The largest number in it, infinities aside; NaN if there is one. 0 of None."""
+    if array is None:
+        return 0.0
     array = np.abs(to_numpy(array))
     return float(array.max(initial=0.0, where=~np.isinf(array)))
 

@@ -1,16 +1,18 @@
 """Settings of the whole suite.
 
 MINISUM_TEST_BACKEND=cupy runs the operation, model and optimiser tests on a GPU.
-HYPOTHESIS_PROFILE=long draws many more examples than the default.
+HYPOTHESIS_PROFILE=long draws many more examples than the default, and unshrunk takes the first
+that fails for the smallest.
 MINISUM_UNWRITTEN=inf, nan or a number is what np.empty holds: whoever reads it shows.
 """
 
+import gc
 import os
 import signal
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from minisum import backend
 
@@ -34,6 +36,9 @@ settings.register_profile(
     ],
 )
 settings.register_profile("long", settings.get_profile("default"), max_examples=500)
+settings.register_profile(
+    "unshrunk", settings.get_profile("default"), phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
@@ -56,6 +61,12 @@ if UNWRITTEN := os.environ.get("MINISUM_UNWRITTEN"):
     )
 
 XP = backend.get(os.environ.get("MINISUM_TEST_BACKEND", "numpy"))
+
+
+def pytest_collection_finish():
+    """The thousands of tests stay until the end: no collection of garbage need look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

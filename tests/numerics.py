@@ -18,9 +18,8 @@ SIZES = {"B": 2, "n": 4096, "d": 8, "o": 8, "V": 64, "H": 2, "h": 4}
 # NumPy's float32 exp of a number just below 0 is 2e-9 too low on average: 4,096 decays, each an exp
 # of its own product, add that up to 1e-5.
 # A gate of `mlstm` moves numerator and denominator alike: of its two gradients little is left.
-SHORT = dict.fromkeys(
-    ("attention", "delta_rule", "kernel_cross_entropy", "mlstm", "rectified_attention"), 512
-)
+SQUARE = ("attention", "attention_with_dropout", "kernel_cross_entropy", "rectified_attention")
+SHORT = dict.fromkeys((*SQUARE, "delta_rule", "mlstm"), 512)
 SHORT["selective_scan"] = 1024
 DTYPES = ("float64", "float32")
 NAMES = tuple(page.EXAMPLES)

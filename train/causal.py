@@ -75,7 +75,7 @@ class CausalConfig(LayerPattern, OwnTexts):
     heads: int = changed(OwnTexts, "heads", 8)
     d_ff: int = option(None, "width inside the token networks (default: --width)", "model", **N)
     positions: str = option(
-        None, "how positions enter (default: add if all layers are attention, else multiply)",
+        None, "use of positions (default: add if all layers are attention, else multiply)",
         "model", choices=language_model.POSITIONS,
     )  # fmt: skip
     position_offset: float = option(2.0, "added to positions that multiply", "model", metavar="X")
@@ -93,7 +93,7 @@ class CausalConfig(LayerPattern, OwnTexts):
     dropout: float = option(0.0, "these models have none", "model", at_least=0, at_most=0)
 
     epochs: int = changed(OwnTexts, "epochs", 10, help="passes over the training text")
-    batch_size: int = changed(OwnTexts, "batch_size", 8, help="windows a step")
+    batch_size: int = changed(OwnTexts, "batch_size", 8, help="windows per step")
 
     WITH_COLUMNS = ("text_column",)
     MORE_TOKENS = 1  # the separator of documents

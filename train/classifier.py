@@ -51,8 +51,8 @@ class ClassifierConfig(InitConfig):
         ),
     )  # fmt: skip
     encoder: bool = option(
-        False, "an encoder of pre-norm blocks, also where there is a published one-layer model; "
-        "implied by --layers from 2 on, by options and by every mixer that has none", "model",
+        False, "an encoder of pre-norm blocks, also for mixers with a published one-layer model; "
+        "implied by --layers 2 or more, by options, and by all other mixers", "model",
     )  # fmt: skip
     layers: int = changed(
         OwnTexts, "layers", 1, help="mixing layers: 1 as published, more in an encoder"
@@ -66,13 +66,13 @@ class ClassifierConfig(InitConfig):
         choices=("split", "full"),
     )  # fmt: skip
     positions: str = option(
-        None, "how positions enter (default: multiply for summation, add for attention)", "model",
+        None, "use of positions (default: multiply for summation, add for attention)", "model",
         choices=models.POSITIONS,
     )  # fmt: skip
     position_offset: float = option(1.0, "added to positions that multiply", "model", metavar="X")
     bag_rows: int = option(
-        0, "a linear classifier of words and pairs of words learns beside the model, and their "
-        "logits are added; pairs are hashed into N rows (fewer where the texts are few)", "model",
+        0, "also train a linear classifier on words and pairs of words, and add its logits; "
+        "pairs are hashed into N rows (fewer if the texts are few)", "model",
         at_least=0, at_most=2**26, metavar="N",
     )  # fmt: skip
     one_logit: bool = option(False, "two classes share one logit, as first published", "model")
@@ -96,10 +96,10 @@ class ClassifierConfig(InitConfig):
     ema: float = changed(OwnTexts, "ema", 0.999)
     patience: int = changed(OwnTexts, "patience", 10)
     calibrate: bool = option(
-        False, "after training, fit a temperature on the validation rows: probabilities that are "
-        "as often right as they say",
+        False, "after training, fit a temperature on the validation rows, so that probabilities "
+        "match how often predictions are right",
     )  # fmt: skip
-    unmasked: bool = option(False, "let padding into the pool, as first published", "model")
+    unmasked: bool = option(False, "pool over the padding too, as first published", "model")
 
     WITH_COLUMNS = ("text_column", "label_column")
     RECIPES = recipes("classifier")

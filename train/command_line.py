@@ -144,7 +144,7 @@ def build_parser(command):
     parser = parser_for(command.config_class, program(command), command.description)
     group = add_out(parser, "folder for the run's files (default: runs/TASK-DATASET-MIXER-TIME)")
     group.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out, with its own settings"
+        "--resume", action="store_true", help="continue the run in --out with its own settings"
     )
     if command.predict:
         from train.run.answers import add_flags

@@ -78,7 +78,7 @@ class ForecastConfig(LayerPattern, OwnData):
         "the other end is cut off", "model", choices=("end", "start"),
     )  # fmt: skip
     positions: str = option(
-        None, "how positions enter (default: add if all layers are attention, else multiply)",
+        None, "use of positions (default: add if all layers are attention, else multiply)",
         "model", choices=forecaster.POSITIONS,
     )  # fmt: skip
     position_bias: float = option(1.0, "added to positions that multiply", "model", metavar="X")
@@ -90,12 +90,12 @@ class ForecastConfig(LayerPattern, OwnData):
     dropout: float = changed(OwnData, "dropout", 0.15)
     attention_dropout: float = option(0.0, "dropout rate of attention's weights", "model", **RATE)
     attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as PyTorch's MultiheadAttention draws "
+        "glorot", "initial weights of attention: glorot, or as PyTorch's MultiheadAttention draws "
         "them", "model", choices=("glorot", "pytorch"),
     )  # fmt: skip
 
     epochs: int = changed(OwnData, "epochs", 10, help="passes over the training windows")
-    batch_size: int = changed(OwnData, "batch_size", 32, help="windows a step")
+    batch_size: int = changed(OwnData, "batch_size", 32, help="windows per step")
     lr: float = changed(OwnData, "lr", 1e-4)
     clip_norm: float = changed(OwnData, "clip_norm", 1.0)
 

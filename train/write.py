@@ -26,9 +26,9 @@ def parser():
     add("--top-p", type=float, metavar="P",
         help="draw among the likeliest tokens that together have probability P only")  # fmt: skip
     add("--samples", type=int, default=1, metavar="N", help="how many continuations to write")
-    add("--interactive", action="store_true", help="then read further prompts, a line each")
-    add("--seed", type=int, default=0, metavar="N", help="the same seed writes the same text")
-    add("--backend", default="numpy", choices=backend.NAMES, help="where arrays live")
+    add("--interactive", action="store_true", help="then read further prompts, one per line")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the draws")
+    add("--backend", default="numpy", choices=backend.NAMES, help="CPU or, with cupy, GPU")
     return parser
 
 

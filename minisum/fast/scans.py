@@ -10,7 +10,8 @@ import math
 from minisum.backend import add_into, array_module
 from minisum.fast import one_real_type
 from minisum.fast.chunks import join, split
-from minisum.ops.running import first_state, only_real_keys, sum_to
+from minisum.ops.running import sum_to
+from minisum.ops.softmax_pooling import first_state, only_real_keys
 
 
 def decayed_sum(u, log_decay, state=None):

@@ -3,7 +3,7 @@
 from minisum.backend import array_module
 from minisum.fast import one_real_type
 from minisum.fast.scans import decayed_sum, running_maximum
-from minisum.ops.running import first_state
+from minisum.ops.softmax_pooling import first_state
 
 
 def wkv(k, v, w, u, state=None):

@@ -125,7 +125,7 @@ def literal(text):
 
 
 def parse_pattern(text, causal=True):
-    """The layers, first to last: "summation*3,deltanet:beta_max=2" is a list of four.
+    """The layers from first to last: "summation*3,deltanet:beta_max=2" gives a list of four.
 
     Raises UserError for what is no mixer of that form and for a count that is no number from 1 on.
     """

@@ -1,8 +1,8 @@
 """AFT-simple: Zhai et al. 2021, "An attention free transformer", equation 3.
 
-A softmax over time of each channel's own key: every channel keeps an average of its values,
-weighted by how loud each token was. Time O(n d) beside the linear maps, memory O(n d); state 3d:
-for each channel the largest key, and numerator and denominator in its units.
+Each channel averages its own values over time, weighted by the softmax of its own keys. Time O(n d)
+beside the linear maps, memory O(n d); state 3d: for each channel the largest key, and numerator and
+denominator divided by its exponential.
 """
 
 from minisum import init
@@ -16,8 +16,8 @@ class AFTSimple(Mixer):
 
     q, k, v = linear maps of x with bias; s runs over all real tokens or, if causal, s <= t.
 
-    Product rule at the gate, with o = σ(q) ⊙ a: da = do ⊙ σ(q) (added over t where all tokens read
-    one average) and dσ = do ⊙ a. Then `ops.softmax_pool`, or its running form.
+    Backward: product rule at the gate, with o = σ(q) ⊙ a: da = do ⊙ σ(q) (summed over t where all
+    tokens read one average) and dσ = do ⊙ a; then `ops.softmax_pool`, or its running form.
     """
 
     def init(self, rng):

@@ -1,8 +1,8 @@
 """Multi-head softmax attention: Vaswani et al. 2017, "Attention Is All You Need", section 3.2.
 
-Each head compares a query of one token with the keys of all tokens and averages their values by
-the softmax of the comparisons. Time O(n² d); memory O(n² H), but O(n) for long texts, where a
-form in blocks takes over. State while generating: all keys and values so far, 2 n d.
+Each head compares a token's query with the keys of all tokens and averages their values with the
+softmax of the comparisons as weights. Time O(n² d); memory O(n² H), but O(n) for long texts, which
+are computed in blocks. State in generation: all keys and values so far, 2 n d.
 """
 
 from minisum import init
@@ -14,12 +14,12 @@ from minisum.ops import attention, attention_with_dropout
 class Attention(Mixer):
     """y = concat_heads(attention(q, k, v)) @ Wo.T + bo, q = x @ Wq.T + bq, and k, v alike.
 
-    head_width: the width of one head, d/H by default. (The summation papers' classifier gives
-    each head the model's whole width.) draw: how first values are drawn, see `init.attention`.
-    dropout: the rate at which training forgets attention weights, where it is told which to `keep`.
+    head_width: the width of one head, d/H by default. (The summation papers' classifier gives each
+    head the model's whole width.) draw: how initial values are drawn, see `init.attention`.
+    dropout: the rate at which attention weights are dropped in training, where `keep` is given.
 
     Backward, upwards: the output map, `ops.attention` in each head, the maps to q, k and v, whose
-    dx add up.
+    dx are added.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class Mixer:
         self.width, self.heads, self.max_len, self.causal = width, heads, max_len, causal
 
     def init(self, rng):
-        """First values of the parameters: nested dict of host arrays."""
+        """Initial parameters: nested dict of host arrays."""
         raise NotImplementedError
 
     def mix(self, params, x, mask, state):
@@ -73,7 +73,7 @@ class Mixer:
     def step(self, params, x, state=None):
         """Read the next tokens x (B, n, d), any number -> y (B, n, d), the state after them.
 
-        A text read in parts gives the y of the whole text. None is the state at its start.
+        A text read in parts gives the y of the whole text. The state at its start is None.
         """
         if not self.causal:
             name = type(self).__name__
@@ -94,10 +94,10 @@ class Mixer:
 
 
 class Packed(Mixer):
-    """Base of mixers that count places, as windows and convolutions do.
+    """Base of mixers that depend on token positions, as windows and convolutions do.
 
-    `mix` gets every text with its real tokens first and its padding behind them, so that padding
-    on the left or amid a text changes nothing; a causal `mix` may forget that there is any.
+    `mix` gets every text with its real tokens first and its padding last, so that padding on the
+    left or inside a text changes nothing; a causal `mix` may ignore the mask.
     """
 
     def __call__(self, params, x, mask=None):
@@ -124,7 +124,7 @@ class Packed(Mixer):
 
 
 def _own_memory(state):
-    """The state in arrays of its own: a view of its last tokens would keep a whole prompt alive."""
+    """The state, copied where it is a view, which would keep a whole prompt in memory."""
     if isinstance(state, tuple):
         return tuple(_own_memory(part) for part in state)
     base = getattr(state, "base", None)
@@ -175,7 +175,7 @@ def normed_layer(params, x, layer=linear_layer):
 
 
 def gated_from_heads(params, o, x, heads):
-    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T: what a memory returned, through a gate.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T: what was read from a memory, through a gate.
 
     o (B, H, n, h), the norm taken in each head, with one gain for all -> y (B, n, d); back(dy) ->
     do, dx, and the gradients of the layers gate, norm and o. Product rule, with z = x @ Wgate.T
@@ -196,7 +196,7 @@ def gated_from_heads(params, o, x, heads):
 
 
 def decayed(causal, *sequences, state=None):
-    """What fades by the last of the sequences, a log decay: (y, state); back((dy, None)).
+    """(y, state) of a recurrence whose decay is the last of the sequences; back((dy, None)).
 
     A sum of u, or a product of q, k and v. Causal, or in both directions and then without a state.
     """
@@ -208,7 +208,7 @@ def decayed(causal, *sequences, state=None):
 
 
 def join(**branches):
-    """(dx, dparams) of layers that read the same x: their dx add up, their dparams go by name."""
+    """(dx, dparams) of layers that read the same x: the sum of their dx, their dparams by name."""
     dx, *others = (dx for dx, _ in branches.values())
     return sum(others, dx), {name: dparams for name, (_, dparams) in branches.items()}
 

@@ -19,8 +19,8 @@ class CosFormer(Mixer):
 
     w_ts = relu(q_t)·relu(k_s) cos(θ_t - θ_s); q, k, v = linear maps of x with bias; s runs over all
     real tokens or, if causal, s <= t. θ_t = (π/2) t / max_len, t = 1, 2, ... counting real tokens,
-    so that no cosine is negative. (The published code divides by the length of the call instead of
-    a constant: a prefix of the text then gives other numbers than the text, and cannot be
+    so that no cosine is negative. (The published code divides by the length of the input instead of
+    a constant: a prefix of a text then gives other outputs than the whole text, and cannot be
     continued.)
 
     Backward: `ops.kernel_attention` on the doubled features [q sin θ, q cos θ]; each q gets

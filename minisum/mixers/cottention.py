@@ -1,10 +1,10 @@
 """Cottention: Mongaras, Dohm and Larson 2024, "Cottention: linear transformers with cosine
 attention".
 
-The softmax is replaced by the cosine between query and key, and what it divided by, by a learned
-power of the length. Cosines are products of vectors of length one, so that values can be summed
-into a matrix before any query is known. Time O(n d h), memory O(n d); state d²/H + 1, the last
-for the position.
+Attention weights are cosines between query and key, divided by a learned power of the text's length
+instead of their sum. Cosines are inner products of unit vectors, so keys and values can be summed
+into a matrix before any query is known. Time O(n d h), memory O(n d); state d²/H + 1, the last for
+the position.
 """
 
 import numpy as np
@@ -20,11 +20,11 @@ from minisum.ops import causal_product, full_product, l2_norm, rotate, sigmoid
 class Cottention(Mixer):
     """y = o @ Wo.T (+ bo), o_t = Σ_s cos(q_t, k_s) v_s / c_s^σ(m) in each head.
 
-    q, k, v = linear maps of x; m one number a head, at first 1/2. There are two forms, as released.
-    Bidirectional: s runs over all real tokens and c is their number; all maps have biases. Causal:
-    s <= t and c_s = s + 1, the place of the value and not that of the reader; no biases; queries
-    and keys are rotated by their positions (by halves of a head, where the released code turns
-    neighbouring channels: a fixed order of channels apart).
+    q, k, v = linear maps of x; m one number per head, initially 1/2. The two forms are those of the
+    released code. Bidirectional: s runs over all real tokens and c is their number; all maps have
+    biases. Causal: s <= t and c_s = s + 1, the position of the value, not of the query; no biases;
+    queries and keys are rotated by their positions (in half-split pairs, where the released code
+    pairs neighbouring channels: the same but for the order of the channels).
 
     Backward: `ops.full_product` or `ops.causal_product`; the lengths by `ops.l2_norm` (eps 1e-24);
     with w_s = c_s^-σ(m) and v' = w v: dv = w dv', and dm = -Σ dv' ⊙ v' log(c) σ(m) (1 - σ(m)).

@@ -1,4 +1,4 @@
-"""A sum that forgets at fixed rates: summation with a horizon for each channel.
+"""A sum with fixed decay: summation with a time scale for each channel.
 
 The elementwise relative of retention (Sun et al. 2023, equation 5, with keys and queries of 1).
 In both directions: the same on either side (Afzal et al. 2025, LION-D).

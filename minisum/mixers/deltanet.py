@@ -2,7 +2,7 @@
 programmers", in the layer of Yang et al. 2024, "Parallelizing linear transformers with the delta
 rule over sequence length".
 
-A memory of key-value pairs in which a new value replaces what was stored under its key. Time
+A memory of key-value pairs in which a new value replaces the old one under its key. Time
 O(n (C + h) d) with chunks of C tokens, memory O(n d); state d²/H, plus the convolutions'
 3 (conv - 1) d.
 """
@@ -17,14 +17,14 @@ from minisum.ops import causal_conv, delta_rule, l2_norm, sigmoid, silu, split_h
 
 
 class DeltaNet(Mixer):
-    """y = RMSNorm(o) @ Wo.T, o = the delta rule's reading in each head; causal only.
+    """y = RMSNorm(o) @ Wo.T, o the output of the delta rule in each head; causal only.
 
     o_t = q_t @ S_t / √h, S_t = S_{t-1} + β_t k_t.T @ (v_t - k_t @ S_{t-1}). q, k, v = SiLU of a
     causal convolution over `conv` tokens of a linear map of x (conv=0: the linear map alone, where
-    the fla library keeps SiLU); q and k of length one; β = beta_max σ(x @ Wbeta.T), one a head. The
-    norm is in each head, one gain for all. No biases.
+    the fla library keeps SiLU); q and k of length one; β = beta_max σ(x @ Wbeta.T), one per head.
+    The norm is in each head, one gain for all. No biases.
 
-    beta_max=2 lets a token turn around what stands under its key, as counting modulo two needs:
+    beta_max=2 lets a token change the sign of what is stored under its key, which parity needs:
     Grazzi et al. 2025, "Unlocking state-tracking in linear RNNs through negative eigenvalues".
 
     Backward, upwards: the norm, `ops.delta_rule`, the lengths, the convolutions.
@@ -84,10 +84,10 @@ def add_convolutions(rng, layers, taps):
 
 
 def queries_keys_values(params, x, mask, heads, states, beta_max, steps=1):
-    """What a delta rule reads of each token: q of length 1/√h, k of length one, v, and β.
+    """The delta rule's inputs for each token: q of length 1/√h, k of length one, v, and β.
 
-    With several steps a token, k, v and β have as many times the heads, all of one step together.
-    states: those of q's, k's and v's convolutions -> ((q, k, v, β), the states after x);
+    With several steps per token, k, v and β have steps * H heads, those of one step side by side.
+    states: those of the convolutions of q, k and v -> ((q, k, v, β), the states after x);
     back(dq, dk, dv, dβ) -> dx, dparams.
     """
     (q, q_state), back_q = conv_heads(params["q"], x, heads, states[0])

@@ -1,8 +1,8 @@
 """Gated DeltaProduct: Siems et al. 2025, "DeltaProduct: Improving state-tracking in linear RNNs via
 Householder products".
 
-Gated DeltaNet with several corrections a token. One reflects or scales along one key; a product of
-two can rotate, one of n - 1 permute n things. Time O(steps n (C + h) d) with chunks of C steps,
+Gated DeltaNet with several corrections per token. One reflects or scales along a key; two can
+rotate, n - 1 can permute n elements. Time O(steps n (C + h) d) with chunks of C steps,
 memory O(steps n d); state expand_v d²/H, plus the convolutions'
 (conv - 1) (1 + steps + steps expand_v) d.
 """
@@ -30,11 +30,11 @@ class DeltaProduct(Mixer):
     of the step's own; S_t is the last. The rest as in GatedDeltaNet, but β = beta_max σ(..) with
     beta_max=2. decay=False: a = 1. gate=False: no SiLU factor. One step with neither is DeltaNet.
 
-    It is the delta rule over steps · n tokens: a token's decay stands at its first step and its
-    query at the last, where also y is read. The layers k, v and beta hold step after step.
+    Computed as the delta rule over steps · n tokens: a token's decay is applied at its first step,
+    its query at its last. The layers k, v and beta hold one step after the other.
 
-    As in fla's layer, whose values may also have more heads than the keys, and which keeps the SiLU
-    of q, k and v where there is no convolution.
+    As in fla's layer, which also allows more value heads than key heads, and keeps the SiLU of q, k
+    and v where there is no convolution.
 
     Backward, upwards: the gate's product rule, the norm, `ops.delta_rule`, and `log_decays`.
     """

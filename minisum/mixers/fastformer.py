@@ -1,9 +1,8 @@
 """Fastformer: Wu et al. 2021, "Fastformer: additive attention can be all you need".
 
-The nearest relative of summation with a softmax: all queries are pooled into one vector, which
-multiplies every key; the products are pooled into another, which multiplies every query. Time
-O(n d²), of which O(n d) for the pools; memory O(n d). Not causal, and so without a state: each pool
-is one for the whole text.
+All queries are pooled into one vector, which multiplies every key; the products are pooled into
+another vector, which multiplies every query. Time O(n d²), of which O(n d) for the pools; memory
+O(n d). Not causal, since a pool covers the whole text, and so without a state.
 """
 
 import math
@@ -18,10 +17,10 @@ class Fastformer(Mixer):
     """y = (k̄ ⊙ q) @ Wt.T + bt + q, k̄ = pool(p), p = k ⊙ pool(q); in both directions only.
 
     q, k = linear maps of x with bias; the queries serve as values. pool(z) = Σ_t a_t z_t in each
-    head, a the softmax over the text's real tokens of (z @ W.T + b) / √h, one number a head (layers
-    alpha and beta). First values N(0, 0.02²).
+    head, a the softmax over the text's real tokens of (z @ W.T + b) / √h, one number per head
+    (layers alpha and beta). Initial values N(0, 0.02²).
 
-    A pool passes dy to its vectors twice, as the average's a_t dy and through the logits. Products:
+    A pool passes dy to its vectors twice: directly, a_t dy, and through the logits. Products:
     dk̄ = Σ_t dr ⊙ q with dr = dy @ Wt, dk = dp ⊙ q̄, dq̄ = Σ_t dp ⊙ k. So dq has four parts: dy,
     dr ⊙ k̄ and the two of its pool.
     """

@@ -1,8 +1,8 @@
-"""Attention to first order: the softmax replaced by its tangent at equal weights.
+"""Attention to first order: the softmax replaced by its linear expansion at equal weights.
 
-softmax(l)_s = (1 + l_s - mean(l)) / n up to squares of l, so that an average of the values is
-corrected by a product without softmax. SimpleTRON (Yorsh et al. 2021) is this without the 1 and the
-means. Time O(n d h), memory O(n d). Not causal, and so without a state.
+softmax(l)_s = (1 + l_s - mean(l)) / n + O(l²): the mean of the values plus a product without
+softmax. SimpleTRON (Yorsh et al. 2021) is this without the 1 and the means. Time O(n d h), memory
+O(n d). Not causal, and so without a state.
 """
 
 import math
@@ -17,10 +17,10 @@ class FirstOrder(Mixer):
     """y = concat_heads(v̄ + q @ ((k - k̄).T @ v) / (n √h)) @ Wo.T + bo; in both directions only.
 
     q, k, v = linear maps of x with bias; k̄ and v̄ are means over the n real tokens. As in softmax
-    attention a key's bias changes nothing.
+    attention the bias of the keys changes nothing.
 
-    Backward: the product's gradients are those of `ops.full_product`; v̄ hands each value Σ_t do /
-    n, and k - k̄ takes the mean out of its gradient as it does out of the keys.
+    Backward: the product's gradients are those of `ops.full_product`; through v̄ each value receives
+    Σ_t do / n; through k - k̄ the gradient loses its mean, as the keys do.
     """
 
     can_be_causal = False

@@ -1,8 +1,8 @@
 """Gated DeltaNet: Yang, Kautz and Hatamizadeh 2025, "Gated delta networks: improving Mamba2 with
 delta rule".
 
-DeltaNet's memory with a gate that can also empty it: forget everything a little, then correct one
-entry. Time O(n (C + h) d) with chunks of C tokens, memory O(n d); state expand_v d²/H, plus the
+DeltaNet with a decay: the whole memory is multiplied by a gate, then one entry is corrected. Time
+O(n (C + h) d) with chunks of C tokens, memory O(n d); state expand_v d²/H, plus the
 convolutions' (conv - 1) (2 + expand_v) d.
 """
 
@@ -21,11 +21,12 @@ from minisum.ops import delta_rule, softplus
 
 
 class GatedDeltaNet(Mixer):
-    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o = the gated delta rule's reading; causal only.
+    """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o by the gated delta rule; causal only.
 
     S̃_t = a_t S_{t-1}, S_t = S̃_t + β_t k_t.T @ (v_t - k_t @ S̃_t), o_t = q_t @ S_t / √h. q, k, v and
-    β as in DeltaNet, v with expand_v d/H a head. One a head: log_a = -exp(A_log) softplus(z),
-    z = x @ Wdecay.T + b; first exp(A_log) from U(0, 16), softplus(b) log-uniform in [0.001, 0.1].
+    β as in DeltaNet, v of width expand_v d/H. One per head: log_a = -exp(A_log) softplus(z),
+    z = x @ Wdecay.T + b; initially exp(A_log) ~ U(0, 16), softplus(b) log-uniform in [0.001, 0.1].
+    As in fla's layer, where the values may also have more heads than the keys.
 
     Backward, upwards: the gate's product rule, the norm, `ops.delta_rule`, and `log_decays`.
     """

@@ -1,6 +1,6 @@
-"""A sum that decides what to forget: Qin, Yang and Zhong 2023, "Hierarchically gated recurrent
-neural network for sequence modeling" (HGRN), equation 1 in real numbers; in both
-directions as in Afzal et al. 2025 (LION), with a key of 1.
+"""A sum with a forget gate: Qin, Yang and Zhong 2023, "Hierarchically gated recurrent neural
+network for sequence modeling" (HGRN), equation 1 in real numbers; in both directions as in Afzal et
+al. 2025 (LION), with a key of 1.
 
 Time O(n d²), of which O(n d) for the recurrence; memory O(n d); state d.
 """
@@ -17,11 +17,11 @@ from minisum.ops import relu, sigmoid, softplus
 class GatedSum(Mixer):
     """y = h @ Wo.T + bo, h_t = f_t ⊙ h_{t-1} + (1 - f_t) ⊙ u_t.
 
-    That is the causal form; the other is `ops.both_ways_sum` of (1 - f) ⊙ u. f = σ(z), z = x @ Wf.T
-    + bf by the layer forget, how much to keep; u = relu(x @ W.T). 1 - f = σ(-z) and log f =
-    -softplus(-z), both without cancellation. bf is drawn such that channels remember for 1 to
-    max_len tokens: log U(1, max_len - 1) (Tallec and Ollivier 2018, "Can recurrent neural networks
-    warp time?"). (The paper's layer has SiLU, a lower bound of f and an output gate.)
+    That is the causal form; the other is `ops.both_ways_sum` of (1 - f) ⊙ u. The share kept is
+    f = σ(z), z = x @ Wf.T + bf (layer forget); u = relu(x @ W.T). 1 - f = σ(-z) and
+    log f = -softplus(-z), both without cancellation. bf is drawn from log U(1, max_len - 1), so
+    that channels remember for 1 to max_len tokens (Tallec and Ollivier 2018, "Can recurrent neural
+    networks warp time?"). (The paper's layer has SiLU, a lower bound of f and an output gate.)
 
     With i = (1 - f) ⊙ u, di and dlog_f are those of the sum: du = di ⊙ (1 - f), and z
     gets two parts, dz = dlog_f ⊙ σ(-z) - di ⊙ u ⊙ f ⊙ (1 - f).

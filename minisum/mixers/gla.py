@@ -1,8 +1,8 @@
 """Gated linear attention: Yang et al. 2024, "Gated linear attention transformers with
 hardware-efficient training", equation 3 and section 4.
 
-Attention without softmax whose memory forgets at rates that each token sets for each key channel.
-In both directions: Afzal et al. 2025, "Linear attention for efficient bidirectional sequence
+Linear attention whose memory decays at rates that each token sets for each key channel. In both
+directions: Afzal et al. 2025, "Linear attention for efficient bidirectional sequence
 modeling" (LION-S), with a decay for each channel. Time O(n (C + V) K H) with chunks of C tokens,
 memory O(n d); state H K V, that is expand_k d²/H.
 """
@@ -21,11 +21,10 @@ RANK, TEMPERATURE = 16, 16.0
 class GatedLinearAttention(Mixer):
     """y = (RMSNorm(o) ⊙ SiLU(x @ Wgate.T)) @ Wo.T, o_t = q_t @ S_t / √K.
 
-    S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t if causal, else what `ops.both_ways_product` says: tokens
-    fade on both sides by their own decays and those of the tokens between; log_a = logsigmoid(z) /
-    16, z = x @ W1.T @ W2.T + b2, a map of rank 16 (layers decay1 and decay2); q, k = linear maps of
-    x to K = expand_k d/H a head, v to d/H. No feature map, no positions; the norm is in each head,
-    with one gain for all of them.
+    S_t = a_t.T ⊙ S_{t-1} + k_t.T @ v_t if causal, else `ops.both_ways_product`. log_a =
+    logsigmoid(z) / 16, z = x @ W1.T @ W2.T + b2, a map of rank 16 (layers decay1 and decay2);
+    q, k = linear maps of x to heads of width K = expand_k d/H, v to d/H. No feature map, no
+    positions; the norm is in each head, with one gain for all of them.
 
     Backward, upwards: the gate's product rule, the norm, the product, and for the decay
     log_a = -softplus(-z) / 16: dz = dlog_a ⊙ σ(-z) / 16.

@@ -1,9 +1,9 @@
 """Gated slot attention: Zhang et al. 2024, "Gated slot attention for efficient linear-time sequence
 modeling", in the layer of the flash-linear-attention library.
 
-Softmax attention over M slots instead of all tokens. A slot holds a key and a value, and every
-token writes to each slot as much as it lets it forget. Time O(n (C + M) d) with chunks of C tokens,
-memory O(n d); state 2 M d.
+Softmax attention over M slots instead of all tokens. A slot holds a key and a value; every token
+moves each of them towards its own by the share 1 - f that the slot forgets. Time O(n (C + M) d)
+with chunks of C tokens, memory O(n d); state 2 M d.
 """
 
 import numpy as np
@@ -22,12 +22,12 @@ class GatedSlotAttention(Mixer):
     """y = RMSNorm(SiLU(o)) @ Wo.T, o_t = softmax(q_t @ K_t) @ V_t over M slots; causal only.
 
     K_t = K_{t-1} ⊙ f_t + k_t.T @ (1 - f_t) and V_t = f_t.T ⊙ V_{t-1} + (1 - f_t).T @ v_t, K (h, M),
-    V (M, h); q, k, v = SiLU of linear maps of x, log f = logsigmoid(x @ Wf.T) / 8. slots: M a head,
-    h by default. No biases, no scale; the norm runs over all heads.
+    V (M, h); q, k, v = SiLU of linear maps of x, log f = logsigmoid(x @ Wf.T) / 8. slots: M per
+    head, h by default. No biases, no scale; the norm runs over all heads.
 
     Backward, upwards: the norm; `ops.causal_product`, the softmax, ds = p ⊙ (dp - Σ dp ⊙ p), and
-    `ops.slot_product`. The gate has a part from each as a decay, and from each as what is written:
-    dlog_f -= f ⊙ d(1 - f).
+    `ops.slot_product`. From both products the gate gets two parts: its gradient as the decay, and
+    -f ⊙ that of 1 - f, which is written.
     """
 
     can_be_bidirectional = False

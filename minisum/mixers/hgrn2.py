@@ -1,8 +1,7 @@
 """HGRN2: Qin et al. 2024, "HGRN2: gated linear RNNs with state expansion", section 3.
 
-The gated sum with a matrix for a state: the channels of the forget gate are those of the keys, and
-what is not kept of them is written. Time O(n (C + h) d) with chunks of C tokens, memory O(n d);
-state d²/H.
+The gated sum with a matrix as its state: the forget gate f decays the key channels, and 1 - f is
+the key. Time O(n (C + h) d) with chunks of C tokens, memory O(n d); state d²/H.
 """
 
 import math

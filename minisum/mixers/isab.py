@@ -1,9 +1,9 @@
 """Induced set attention: Lee et al. 2019, "Set Transformer: a framework for attention-based
 permutation-invariant neural networks", equations 9 and 10 (ISAB).
 
-A few learned vectors attend to all tokens, and the tokens to what these found: attention of a text
-to itself by way of m points. Time O(n m d), memory O(n (d + m H)). Not causal, and so without a
-state; it sees tokens as a set.
+m learned vectors, the points, attend to all tokens, and the tokens to the results: self-attention
+through m points. Time O(n m d), memory O(n (d + m H)). Not causal, and so without a state; the
+order of the tokens does not matter.
 """
 
 import math
@@ -23,9 +23,9 @@ class InducedSetAttention(Mixer):
     query, as in the paper.) points: m. The two blocks are the layers gather and spread. Without the
     optional layer norms.
 
-    Backward, upwards: o gets dy and its part through relu; q gets o's gradient twice, as the
-    residual and through `ops.attention`; what the points found passes dy on to the first block; dI
-    is summed over texts.
+    Backward, upwards: o gets dy directly and through relu; q gets o's gradient directly and through
+    `ops.attention`; the gradient of the second block's z is the dy of the first; dI is summed over
+    texts.
     """
 
     can_be_causal = False

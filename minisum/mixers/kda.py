@@ -1,7 +1,7 @@
 """Kimi Delta Attention: Kimi Team 2025, "Kimi Linear: An expressive, efficient attention
 architecture".
 
-Gated DeltaNet whose memory forgets at rates that each token sets for each key channel. Time
+Gated DeltaNet whose memory decays at rates that each token sets for each key channel. Time
 O(n (C + h) d) with chunks of C tokens, memory O(n d); state expand_v d²/H, plus the convolutions'
 (conv - 1) (2 + expand_v) d.
 """
@@ -22,16 +22,16 @@ from minisum.ops import delta_rule, rms_norm, sigmoid
 
 
 class KimiDeltaAttention(Mixer):
-    """y = (RMSNorm(o) ⊙ σ(gate)) @ Wo.T, o = the delta rule's reading; causal only.
+    """y = (RMSNorm(o) ⊙ σ(gate)) @ Wo.T, o by the delta rule; causal only.
 
     S̃_t = a_t.T ⊙ S_{t-1}, S_t = S̃_t + β_t k_t.T @ (v_t - k_t @ S̃_t), o_t = q_t @ S_t / √h. q, k, v
-    and β as in DeltaNet, v with V = expand_v d/H a head. Of each key channel
-    log_a = -exp(A_log) softplus(z), z = x @ W1.T @ W2.T + b (layers decay1, decay2), A_log one a
-    head; gate = x @ W1.T @ W2.T + b (gate1, gate2); both maps of rank V. First exp(A_log) from
+    and β as in DeltaNet, v of width V = expand_v d/H. For each key channel
+    log_a = -exp(A_log) softplus(z), z = x @ W1.T @ W2.T + b (layers decay1, decay2), A_log one per
+    head; gate = x @ W1.T @ W2.T + b (gate1, gate2); both maps of rank V. Initially exp(A_log) ~
     U(1, 16), softplus of the decays' b log-uniform in [0.001, 0.1].
 
-    As in fla's layer, where the values may also have more heads than the keys, the decay a lower
-    bound, and q, k and v keep their SiLU where there is no convolution.
+    As in fla's layer, which also allows more value heads than key heads and a lower bound of the
+    decay, and keeps the SiLU of q, k and v where there is no convolution.
 
     Backward, upwards: the gate's product rule, the norm, `ops.delta_rule`, and `log_decays`.
     """

@@ -1,9 +1,10 @@
 """Latte: Dolga, Maystre, Cobzarenco and Barber 2024, "Latent attention for linear time
 transformers", with the released code of both forms.
 
-Softmax attention by way of a few latents: each averages the values of the tokens that speak to it,
-and each token reads the averages by how much it asks for each. Time O(n L d / H) beside the linear
-maps, memory O(n d); state L (d/H + 2): of each latent numerators, denominator and largest key.
+Softmax attention through a few latents: each latent averages the values of all tokens, weighted by
+their keys, and each token averages the latents, weighted by its query. Time O(n L d / H) beside the
+linear maps, memory O(n d); state L (d/H + 2): of each latent numerators, denominator and largest
+key.
 """
 
 from minisum.backend import array_module
@@ -16,12 +17,12 @@ from minisum.ops.softmax_attention import softmax
 class Latte(Packed):
     """y = o @ Wo.T, o_t = Σ_l softmax_l(q_t) Σ_s e^{k_sl} v_s / Σ_s e^{k_sl} in each head.
 
-    s runs over all real tokens or, if causal, s <= t; q, k = linear maps of x to L/H numbers a
-    head, v to d/H; no scale and no biases. latents: L, of all heads together. First values from
+    s runs over all real tokens or, if causal, s <= t; q, k = linear maps of x to L/H numbers per
+    head, v to d/H; no scale and no biases. latents: L, of all heads together. Initial values
     N(0, 1/d), which the released code truncates at two standard deviations.
 
-    Backward: `ops.latent_average`, or with a = softmax of k over the tokens the product of p, a
-    and v; through a softmax, dq = p ⊙ (dp - Σ dp ⊙ p), and k alike along the text.
+    Backward: `ops.latent_average` if causal, else the product of p, a = softmax of k over the
+    tokens, and v; through the softmax, dq = p ⊙ (dp - Σ dp ⊙ p), and dk likewise along the text.
     """
 
     def __init__(self, width, heads=1, max_len=512, causal=False, latents=64):

@@ -1,9 +1,9 @@
 """Linear attention: Katharopoulos et al. 2020, "Transformers are RNNs", with a choice of features.
 
-Softmax attention weighs a value by exp(q·k/√h); here by φ(q)·φ(k), at first with φ(x) =
-elu(x) + 1. A product of features can be summed over keys before any query is known. Time O(n d m)
-with m features a head, memory O(n H m); state H (m h + m): in each head the sum of φ(k).T @ v and
-that of φ(k).
+Softmax attention weighs a value by exp(q·k/√h); here by φ(q)·φ(k), in the paper with φ(x) =
+elu(x) + 1. Products of features can be summed over keys before any query is known. Time O(n d m)
+with m features per head, memory O(n H m); state H (m h + m): in each head the sums of φ(k).T @ v
+and of φ(k).
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class FeatureMap(NamedTuple):
 
 
 def orthogonal_directions(h):
-    """omega of `ops.favor`: h log h rows, as long as normal ones, in blocks orthogonal."""
+    """omega of `ops.favor`: h log h rows with the norms of normal ones, orthogonal in blocks."""
     rng, m = np.random.default_rng(0), max(int(h * np.log(h)), 1)
     blocks = [np.linalg.qr(rng.normal(size=(h, h)))[0].T for _ in range(-(-m // h))]
     lengths = np.linalg.norm(rng.normal(size=(m, h)), axis=1)
@@ -40,7 +40,7 @@ def orthogonal_directions(h):
 
 
 def measured_rate(heads, h):
-    """The rate that Nahshan et al. find for queries and keys of variance 1."""
+    """The rate that Nahshan et al. measure for queries and keys of variance 1."""
     a, b = 0.14855178144710912, -0.35487039130661086
     return {"rate": np.full(heads, np.sqrt((1 - b) / (2 * a)))}
 
@@ -72,12 +72,12 @@ class LinearAttention(Mixer):
     """y = o @ Wo.T + bo, o_t = Σ_s φ(q_t)·φ(k_s) v_s / (Σ_s φ(q_t)·φ(k_s) + ε) in each head.
 
     q, k, v = linear maps of x with bias; s runs over all real tokens or, if causal, s <= t.
-    feature_map: φ, a name in MAPS; the ops of `minisum.ops.feature_maps` say what each is. What a
-    map learns is its own for queries and for keys; `log_normal`'s rates are learned too (published:
-    measured over the batch, so that a text's numbers would depend on its neighbours). `focused` and
-    `norm_aware` are without the published positions and convolution, and `norm_aware` without its
-    gate and norm. ε is what the map's authors add to the sum, or 1e-6; the authors of these two
-    add it to the mean of the weights.
+    feature_map: φ, a name in MAPS; see `minisum.ops.feature_maps` and `power_maps`. Queries and
+    keys have separate parameters of the map. The rates of `log_normal` are learned (published:
+    measured over the batch, so that a text's outputs depend on the rest of the batch). `focused`
+    and `norm_aware` are without the published positions and convolution, `norm_aware` without its
+    gate and norm. ε is what the map's authors add to the sum, or 1e-6; the authors of these two add
+    it to the mean of the weights.
 
     The backward pass is that of `ops.kernel_attention`, then dq that of φ, and k alike.
     """

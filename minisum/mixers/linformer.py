@@ -1,8 +1,8 @@
 """Linformer: Wang et al. 2020, "Linformer: self-attention with linear complexity".
 
-Softmax attention over a fixed number of mixtures of tokens: one learned map along the text makes r
-keys of all keys, another r values of all values. Time O(n r d), memory O(n (d + r H)). Not causal,
-since every mixture has all tokens in it, and so without a state.
+Softmax attention over r mixtures of tokens: learned maps along the text turn n keys into r keys and
+n values into r values. Time O(n r d), memory O(n (d + r H)). Not causal, since every mixture
+contains all tokens, and so without a state.
 """
 
 from minisum import init
@@ -16,11 +16,11 @@ class Linformer(Packed):
     """y = concat_heads(attention(q, E.T @ k, F.T @ v)) @ Wo.T + bo; in both directions only.
 
     q, k, v = linear maps of x without bias; E and F (max_len, r), layers k_along and v_along, of
-    which a text of n tokens reads the first n rows, uniform within ±1/√r at first. rank: r. max_len
-    bounds the text. The conventions are those of the released PyTorch port (lucidrains).
+    which a text of n tokens uses the first n rows, initially uniform within ±1/√r. rank: r. max_len
+    bounds the text. The conventions are those of lucidrains' PyTorch port.
 
-    Backward: the attention's, then the maps along the text, for k: dk = E @ dkeys and dE =
-    Σ k @ dkeys.T, and v alike.
+    Backward: the attention's, then the maps along the text: for the keys dk = E @ dkeys and dE =
+    Σ k @ dkeys.T; likewise for the values.
     """
 
     can_be_causal = False

@@ -1,7 +1,7 @@
 """Log-linear attention: Guo et al. 2025, "Log-linear attention", the form built on Mamba-2.
 
-Mamba-2 with a state for each power of two of the past instead of one, so that what is near is kept
-apart from what is far; each token weighs the levels anew. Time O(n (C + N log n) d) with chunks of
+Mamba-2 with several states, one for each power of two of the past: recent tokens are kept apart
+from distant ones, and each token weighs the levels. Time O(n (C + N log n) d) with chunks of
 C tokens, memory O(n d); state expand d N for each of L levels, L = 1 + log2(max_len) rounded up,
 and the convolution's and 1.
 """
@@ -19,9 +19,9 @@ class LogLinear(Mamba2):
     """y as in Mamba2 with o_t = Σ_l λ_tl S_t^(l).T @ C_t + D u_t in each head; causal only.
 
     S^(l) is Mamba-2's state of the tokens of level l alone (`ops.log_linear_product`), λ =
-    softplus(Λ ⊙ (x @ Wlevels.T)), Λ (H, L) at first 1. max_len bounds the text. All λ = 1 is
-    Mamba-2. First values as there, where the released code has exp(A_log) = 1, 2, ... over the
-    heads.
+    softplus(Λ ⊙ (x @ Wlevels.T)), Λ (H, L) initially 1. max_len bounds the text. With all λ = 1
+    this is Mamba-2. Initial values as there, where the released code has exp(A_log) = 1, 2, ...
+    over the heads.
 
     Backward: that of Mamba2 with the op's; with z = x @ Wlevels.T and dμ = dλ ⊙ σ(Λ ⊙ z): dz = Λ ⊙
     dμ and dΛ = Σ dμ ⊙ z.

@@ -1,7 +1,7 @@
 """Mamba: Gu and Dao 2023, "Mamba: linear-time sequence modeling with selective state spaces".
 
-Each of `expand` d channels is a small linear system with N states, whose step, input and output
-every token chooses anew; a gate multiplies what it returns. Time O(n d (d + N)), memory O(n d)
+Each of `expand` d channels is a linear state space model with N states, whose step size, input and
+output maps depend on the token; a gate multiplies its output. Time O(n d (d + N)), memory O(n d)
 plus a state for every 16 tokens or more; state expand d (N + conv - 1).
 """
 
@@ -23,10 +23,9 @@ class Mamba(Packed):
 
     [v, z] = x @ Win.T, each e = expand d wide; u = SiLU of a causal convolution of v over `conv`
     tokens, with bias; [δ, B, C] = u @ Wselect.T, of widths R = d / 16 rounded up, N and N;
-    Δ = softplus(δ @ Wdt.T + bdt); A = -exp(A_log) (e, N). heads has no effect. First values:
+    Δ = softplus(δ @ Wdt.T + bdt); A = -exp(A_log) (e, N). heads has no effect. Initial values:
     A_log = log(1 ... N) in every channel, D = 1, softplus(bdt) log-uniform in [0.001, 0.1]. A_log
-    has two axes, and so weight decay, where there is any, shrinks it; in the published training it
-    has none.
+    has two axes, so weight decay, if used, applies to it; in the published training it does not.
 
     Backward, upwards: the gate's product rule; `ops.selective_scan`; dA_log = dA ⊙ A; dΔ through
     softplus and its two maps; u gets a part from the scan, one from D and one from Wselect; the

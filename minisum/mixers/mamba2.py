@@ -1,10 +1,10 @@
 """Mamba-2: Dao and Gu 2024, "Transformers are SSMs: generalized models and efficient algorithms
 through structured state space duality" (SSD), in the layer of the released Mamba2 with one group.
 
-A memory of keys and values that fades at a rate that each token sets for each head. Keys and
-queries, B and C of a state space model, are shared by all heads; values are short convolutions.
-Time O(n (C + N) d) with chunks of C tokens and N channels of the state beside the linear maps,
-memory O(n d); state expand d N, plus the convolution's (conv - 1) (expand d + 2N).
+Linear attention with a decay that each token sets for each head. Keys and queries, the B and C of a
+state space model, are shared by all heads; keys, queries and values pass a short convolution. Time
+O(n (C + N) d) beside the linear maps, with chunks of C tokens and keys of width N; memory O(n d);
+state expand d N, plus the convolution's (conv - 1) (expand d + 2N).
 """
 
 import numpy as np
@@ -22,8 +22,8 @@ class Mamba2(Packed):
 
     S_t = e^{Δ_t A} S_{t-1} + B_t.T @ (Δ_t u_t), S (N, P). [z, u, B, C, δ] = x @ Win.T, of widths
     e = expand d, e, N, N and H; u, B and C then pass one convolution over `conv` tokens with bias,
-    and SiLU. One number a head: Δ = softplus(δ + dt_bias), A = -exp(A_log), D. Heads have P = e / H
-    channels; the norm runs over all e. No other biases. First values: exp(A_log) from U(1, 16),
+    and SiLU. One number per head: Δ = softplus(δ + dt_bias), A = -exp(A_log), D. Heads have P = e/H
+    channels; the norm runs over all e. No other biases. Initial values: exp(A_log) ~ U(1, 16),
     softplus(dt_bias) log-uniform in [0.001, 0.1], D = 1.
 
     Backward, upwards: the norm; o ⊙ SiLU(z) by the product rule; `ops.causal_product` with queries

@@ -1,8 +1,8 @@
 """mLSTM: Beck et al. 2024, "xLSTM: extended long short-term memory", in the layer of the released
 code.
 
-A matrix of keys and values with a forget gate and an exponential input gate, one of each a head;
-what is read is divided by what the gates let in. Queries and keys pass a short convolution. Time
+A key-value matrix with a forget gate and an exponential input gate per head; what is read is
+divided by the sum of what the gates let in. Queries and keys pass a short convolution. Time
 O(n (C + e/H) e) with chunks of C tokens and e = expand d, memory O(n d); state e²/H + e + H, plus
 the convolution's (conv - 1) e.
 """
@@ -25,14 +25,14 @@ class MLSTM(Packed):
     Causal only. [u, z] = x @ Wup.T, each e = expand d wide; c = SiLU of a causal convolution of u
     over `conv` tokens, with bias. q, k = maps of c and v a map of u in blocks of 4 channels,
     W (e/4, 4, 4). log i = [q, k, v] @ Wi.T + bi, log f = logsigmoid([q, k, v] @ Wf.T + bf), one
-    number a head (layers input and forget). The norm is in each head, with a gain for each channel
-    and no bias. First values: up and the blocks N(0, 2/(5d)), o N(0, 4/d) (published: smaller by
-    the number of blocks), input and forget zero but bi N(0, 0.1²) and bf from 3 to 6 over the
-    heads, skip 1. (Released: e rounded up to a multiple of 64, the gain as 1 + a parameter, and
-    m = 0 before the first token in generation, where this has the -∞ of training.)
+    number per head (layers input and forget). The norm is in each head, with a gain per channel and
+    no bias. Initial values: up and the blocks N(0, 2/(5d)), o N(0, 4/d) (published: divided by the
+    number of blocks), input and forget zero but bi N(0, 0.1²) and bf from 3 to 6 over the heads,
+    skip 1. (The released code rounds e up to a multiple of 64, has the gain as 1 + a parameter, and
+    generates from m = 0, where this starts from -∞ as in training.)
 
-    Backward, upwards: the gate's product rule, the norm, `ops.mlstm`, through the gates to q, k and
-    v once more; a block passes dy @ W of its own; c gets a part from q, from k and from the skip.
+    Backward, upwards: the gate's product rule, the norm, `ops.mlstm`, the gates, which add to dq,
+    dk and dv; each block its own dy @ W; dc is the sum of the parts from q, k and the skip.
     """
 
     can_be_bidirectional = False
@@ -115,7 +115,7 @@ class MLSTM(Packed):
 
 
 def in_blocks(W, x):
-    """Every four channels by a matrix of their own: W (e/4, 4, 4), x (B, n, e) -> y like x.
+    """Each four channels times their own matrix: W (e/4, 4, 4), x (B, n, e) -> y like x.
 
     back(dy) -> dx, dW. Sums of four products: BLAS is slow with matrices as small as these.
     """

@@ -1,6 +1,6 @@
 """No mixing at all: the projection block of P. Ekin's attention-driven transformers (2025).
 
-The ablation of every other mixer: what it cannot do, the mixing did. Time O(n d²), no state.
+The ablation for every other mixer: whatever it cannot do needs mixing. Time O(n d²), no state.
 """
 
 from minisum import init

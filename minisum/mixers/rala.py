@@ -1,9 +1,9 @@
 """Rank-augmented linear attention: Fan, Huang and He 2024, "Breaking the low-rank dilemma of linear
 attention".
 
-Linear attention whose sum over keys is weighted: a token counts as much as its key agrees with the
-mean of all queries; a gate multiplies what is read. Time O(n d h), memory O(n d). Not causal, since
-the weights are those of the whole text, and so without a state.
+Linear attention in which keys are weighted by how well they agree with the mean query; a gate
+multiplies the output. Time O(n d h), memory O(n d). Not causal, since the weights depend on the
+whole text, and so without a state.
 """
 
 from minisum import init
@@ -19,12 +19,12 @@ class RALA(Mixer):
 
     q and k = elu + 1 of linear maps of x; v and g linear maps; all with bias, in both directions
     only. In each head α = softmax of q̄·k_s / √h over the real tokens, q̄ the mean of their
-    queries. (The published layer, for images, also rotates q and k by their places in the numerator
-    and adds a convolution of v.)
+    queries. (The published layer, for images, also rotates q and k by their positions in the
+    numerator and adds a convolution of v.)
 
     Backward: `ops.kernel_attention` with keys α k; α gets dα = Σ d(α k) ⊙ k, the softmax
-    dℓ = α (dα - Σ_s α dα) / √h; k gets α d(α k) + dℓ q̄, and every query, beside its own, the mean's
-    part Σ_s dℓ_s k_s / n.
+    dℓ = α (dα - Σ_s α dα) / √h; k gets α d(α k) + dℓ q̄, and every query also Σ_s dℓ_s k_s / n,
+    through the mean.
     """
 
     can_be_causal = False

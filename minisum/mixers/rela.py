@@ -1,9 +1,9 @@
 """Rectified linear attention: Zhang, Titov and Sennrich 2021, "Sparse attention with linear units"
 (ReLA), in the released code's form with a gate.
 
-Attention whose softmax is a relu: most weights are exactly zero, and a norm takes the place of the
-sum that the softmax divides by. Time O(n² d), as attention's; memory O(n d). State while
-generating: all keys and values so far, 2 n d.
+Attention with relu in place of softmax: many weights are exactly zero, and a norm of the output
+replaces the softmax's division by the sum. Time O(n² d), as attention; memory O(n d). State in
+generation: all keys and values so far, 2 n d.
 """
 
 import numpy as np
@@ -16,12 +16,13 @@ from minisum.ops import merge_heads, rectified_attention, rms_norm, sigmoid
 class ReLA(Attention):
     """y = (RMSNorm(o) ⊙ σ(w ⊙ o)) @ Wo.T + bo, o = concat_heads(rectified_attention(q, k, v)).
 
-    q, k, v = linear maps of x with bias. The norm runs over all heads; its gain and w are one
-    number a channel, w at first uniform within ±√(3/d), as the released code's library draws it.
+    q, k, v = linear maps of x with bias. The norm runs over all heads; its gain and w have one
+    number per channel, w initially uniform within ±√(3/d), as in the released code (whose maps are
+    drawn by Glorot's limit, here as in PyTorch).
 
-    Backward, upwards: the output map; with g = σ(w ⊙ o) and s its slope, o gets the norm's part and
-    w ⊙ du, du = dread ⊙ RMSNorm(o) ⊙ s, and dw = Σ du ⊙ o; then Attention's, with
-    `ops.rectified_attention` for its core.
+    Backward, upwards: the output map, r = RMSNorm(o) ⊙ σ(u) with u = w ⊙ o; o gets the norm's part
+    and w ⊙ du, du = dr ⊙ RMSNorm(o) ⊙ σ'(u), and dw = Σ du ⊙ o; then as in Attention, with
+    `ops.rectified_attention` for `ops.attention`.
     """
 
     def __init__(self, width, heads=1, max_len=512, causal=False, draw="uniform"):

@@ -1,7 +1,7 @@
 """RetNet: Sun et al. 2023, "Retentive network: a successor to transformer", equations 5 to 8.
 
-Attention without softmax in which a pair's weight falls by γ with every token between them, one γ a
-head; positions enter as rotations. In both directions: the decayed mask of Afzal et al. 2025,
+Linear attention whose weights decay by γ per token of distance, one γ per head; positions enter as
+rotations. In both directions: the decayed mask of Afzal et al. 2025,
 "Linear attention for efficient bidirectional sequence modeling" (LION-D). Time O(n (C + h) d) with
 chunks of C tokens, memory O(n d); state H K V + 1, that is expand_v d²/H + 1, the last for the
 position.

@@ -11,7 +11,7 @@ from minisum.mixers.summation import Summation
 class RunningMean(Summation):
     """y_t = (1/c) Σ_s u_s over the c tokens s that t may see; u and what follows as in Summation.
 
-    The sum's gradient, divided alike: du_s = Σ dy_t / c_t over the tokens t that read s.
+    Each token's gradient over its count: du_s = Σ dy_t / c_t over the tokens t that read s.
     """
 
     def aggregate(self, u, mask, state):

@@ -1,8 +1,9 @@
 """RWKV-4: Peng et al. 2023, "RWKV: reinventing RNNs for the transformer era", the time mixing.
 
-AFT with a weight that falls with distance, one rate a channel, and a weight of its own for the
-present token; every map reads a blend of the token and the one before it. Time O(n d) beside the
-linear maps, memory O(n d); state 4 d: three numbers a channel for the average, and the last token.
+AFT with weights that decay with distance, one rate per channel, and a separate weight for the
+current token; every map reads a blend of the token and the one before it. Time O(n d) beside the
+linear maps, memory O(n d); state 4 d: three numbers per channel for the average, and the last
+token.
 """
 
 import numpy as np
@@ -17,9 +18,9 @@ class RWKV4(Packed):
     """y = (σ(r) ⊙ wkv(k, v)) @ Wo.T, `ops.wkv` with w = -exp(decay) and u = bonus; causal only.
 
     r, k, v = linear maps, without bias, of μ ⊙ x_t + (1 - μ) ⊙ x_{t-1}, each with a μ of its own.
-    First values as published for the first layer of a model: r, k and o zero, v orthogonal, decays
-    and μ spread over the channels. The published block's second half, the channel mixing, is a
-    token network and not part of this.
+    Initial values as published for the first layer of a model: r, k and o zero, v orthogonal,
+    decays and μ spread over the channels. The channel mixing, the second half of the published
+    block, is not part of the mixer: a block's token network takes its place.
 
     Backward, upwards: the gate's product rule, `ops.wkv`, ddecay = dw ⊙ w, the maps; with z =
     μ ⊙ x_t + (1 - μ) ⊙ x_{t-1}, dμ = Σ dz ⊙ (x_t - x_{t-1}), x_t gets μ ⊙ dz_t and

@@ -1,10 +1,10 @@
 """RWKV-6: Peng et al. 2024, "Eagle and Finch: RWKV with matrix-valued states and dynamic
 recurrence", the time mixing of Finch.
 
-A memory of keys and values that fades at a rate each token sets for each key channel, and that a
-token reads before it writes to it; its own value counts with a bonus. Every map reads a blend of
-the token and the one before it, and the token decides how they blend. Time O(n (C + h) d) with
-chunks of C tokens, memory O(n d); state d²/H + d, the last token.
+Linear attention with decays that each token sets for each key channel. A token reads the state
+before it writes, and its own value with a learned weight, the bonus. Every map reads a blend of the
+token and the one before it, in proportions that depend on the token. Time O(n (C + h) d) with
+chunks of C tokens, memory O(n d); state d²/H, and d for the last token.
 """
 
 import numpy as np
@@ -27,12 +27,12 @@ class RWKV6(Packed):
     + Δ ⊙ μ_x, each of w, k, v, r and g reads x + Δ ⊙ (μ + tanh(z @ W1.T) @ W2.T), with a μ, and
     maps of rank 32, of its own: blend (5, d), blend1 of all five, blend2. log a = -exp(λ + tanh(x_w
     @ W1.T) @ W2.T), rank 64: decay, decay1, decay2. The norm is in each head, with a gain and a
-    bias for each channel, eps 64e-5. First values as published for the first layer of a model, but
-    the linear maps, which are drawn uniformly. The published block's second half, the channel
-    mixing, is a token network and not part of this.
+    bias per channel, eps 64e-5. Initial values as published for the first layer of a model, except
+    the linear maps, which are drawn uniformly. The channel mixing, the second half of the published
+    block, is not part of the mixer: a block's token network takes its place.
 
-    Backward, upwards: the gate's product rule, the norm; `ops.causal_product`, whose token t - 1 is
-    given r_t; the bonus s v with s = (r ⊙ u)·k: ds = dy·v, dr += ds u ⊙ k and k alike; dlog_a
+    Backward, upwards: the gate's product rule, the norm; `ops.causal_product`, with r_t as query of
+    token t - 1; the bonus s v with s = (r ⊙ u)·k: ds = dy·v, dr += ds u ⊙ k, dk += ds u ⊙ r; dlog_a
     through the exponential; of each blend, with what it reads b: db goes to x, Σ db ⊙ Δ to μ, db ⊙
     Δ to the map of rank 32, and db ⊙ (μ + m) to Δ, which is the token before less the token.
     """

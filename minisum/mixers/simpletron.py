@@ -1,7 +1,7 @@
 """SimpleTRON: Yorsh et al. 2021, "SimpleTRON: Eliminating softmax from attention computation".
 
-Attention with the softmax left out: (q @ k.T) @ v = q @ (k.T @ v), taken from the right. No feature
-map, no normaliser but a power of the length and, as published, no output map. Time O(n d h), memory
+Attention without softmax: (q @ k.T) @ v = q @ (k.T @ v), computed from the right. No feature map,
+no normaliser but a power of the length and, as published, no output map. Time O(n d h), memory
 O(n d); state H h² + 1.
 """
 
@@ -21,13 +21,13 @@ SCALES = {"root": (0.5, 0), "root_width": (0.5, 0.5), "mean": (1, 0), "learned":
 class SimpleTron(Mixer):
     """y = concat_heads(q @ (k.T @ v) / √n), n the number of real tokens; q, k, v with bias.
 
-    scale: what stands for 1/√n: "root" as published, "root_width" 1/√(n h), "mean" 1/n, or
-    "learned", 1/√n times a number for each head, 1 at first. output: a linear map of y follows, as
-    in attention.
+    scale: "root" is 1/√n as published, "root_width" 1/√(n h), "mean" 1/n, and "learned" 1/√n times
+    a learned number per head, initially 1. output: whether a linear map of y follows, as in
+    attention.
 
-    The paper has no causal form. Here prefix_scale says what takes the place of n at token t:
-    "prefix", the t tokens so far, so that token t gets what the paper's layer gives the last token
-    of a text that ends there; or "max_len", a constant.
+    The paper has no causal form. Here prefix_scale sets n at token t: "prefix", the t tokens so
+    far, so that token t gets the output that the paper's layer gives the last token of a text
+    ending there; or "max_len", a constant.
 
     Trilinear in q, k, v: with S = k.T @ v / √n, dq = dy @ S.T, dS = q.T @ dy, dk = v @ dS.T / √n
     and dv = k @ dS / √n.

@@ -1,7 +1,7 @@
 """Direct summation: P. Ekin, "Summation-based transformers", the released code (2025).
 
-Tokens do not look at each other. Each token contributes a vector; the contributions are summed.
-Time O(n d²), all of it in the linear maps; memory O(n d); state while generating: the sum, d.
+Tokens are not compared. Each token contributes a vector; the contributions are summed. Time
+O(n d²), all of it in the linear maps; memory O(n d); state in generation: the sum, d.
 """
 
 from minisum import init
@@ -14,12 +14,12 @@ from minisum.ops import relu, running_sum, sum_tokens
 class Summation(Mixer):
     """y_t = Σ_s relu(x_s @ W.T), over all real tokens s or, if causal, over s <= t.
 
-    two_layer: y_t = Σ_s relu(relu(x_s @ W1.T) @ W2.T) @ Wo.T + bo, the published language model's
-    form and the default if causal; the other is the published classifier's. The maps inside have no
-    bias, so that a zero token adds nothing.
+    two_layer: y_t = Σ_s relu(relu(x_s @ W1.T) @ W2.T) @ Wo.T + bo, the form of the published
+    language model and the default if causal; the first is the published classifier's. The maps
+    inside have no bias, so that a zero vector contributes nothing.
 
     Each term of a sum receives the sum's gradient: du_s = Σ dy_t over the tokens t that read s,
-    which for the running sum is the running sum from the other end. Then back through the maps.
+    which for the running sum is the running sum from the end. Then back through the maps.
 
     The sum grows with the length of the text. Subclasses replace it in `aggregate`.
     """

@@ -1,9 +1,9 @@
 """Token statistics self-attention: Wu et al. 2025, "Token statistics transformer: linear-time
 attention via variational rate reduction" (ToST), with the released code of both forms.
 
-No token is compared with another. Each head is a subspace; tokens are softly assigned to heads,
-each head gathers the second moment of its tokens channel by channel, and shrinks the channels in
-which they spread most. Time O(n d), memory O(n d); state 2d + H + 1, the last for the position.
+Tokens are not compared. Each head is a subspace, and tokens are softly assigned to heads; each head
+measures the second moment of its tokens per channel and shrinks the channels where it is largest.
+Time O(n d), memory O(n d); state 2d + H + 1, the last for the position.
 """
 
 from functools import partial

@@ -1,9 +1,9 @@
 """Attention within a window: Beltagy, Peters and Cohan 2020, "Longformer: the long-document
 transformer", section 3.1; in blocks, Qin et al. 2022, "The devil in linear transformer".
 
-Softmax attention that looks no further than a fixed number of tokens back, and so costs the same
-at every token. Layers add up: with L of them a token sees L (w - 1) tokens back. Time O(n w d),
-memory O(n (d + w H)); state the last w keys and values, 2 w d.
+Softmax attention that looks back a fixed number of tokens, and so costs the same at every token.
+With L layers a token sees L (w - 1) tokens back. Time O(n w d), memory O(n (d + w H)); state the
+last w keys and values, 2 w d.
 """
 
 from minisum.errors import UserError
@@ -19,7 +19,7 @@ class Window(Packed, Attention):
     t - w + 1 to t. The other is block-diagonal: tokens 0 to w - 1 see each other, then the next w.
     Only real tokens count. head_width, draw: as in Attention.
 
-    Backward: that of Attention with `ops.window_attention` in the place of its core.
+    Backward: as in Attention, with `ops.window_attention` for `ops.attention`.
     """
 
     def __init__(

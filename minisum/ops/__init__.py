@@ -48,11 +48,9 @@ FILES = {
     "rotary": ("rotate",),
     "products": ("full_product", "causal_product"),
     "linear_attention": ("kernel_attention", "elu_plus_one"),
-    "feature_maps": (
-        "hedgehog", "focused", "favor", "log_normal_query", "log_normal_key", "norm_aware_query",
-        "norm_aware_key", "dpfp", "taylor",
-    ),
-    "mimicry": ("kernel_cross_entropy",),
+    "feature_maps": ("hedgehog", "favor", "log_normal_query", "log_normal_key", "taylor"),
+    "power_maps": ("focused", "norm_aware_query", "norm_aware_key", "dpfp"),
+    "distillation": ("kernel_cross_entropy",),
     "delta": ("delta_rule", "l2_norm"),
     "convolution": ("causal_conv",),
     "rate_reduction": ("coding_rate", "coding_rate_bound"),
@@ -63,9 +61,8 @@ FILES = {
     "exponential_gates": ("mlstm",),
     "decaying_softmax": ("wkv",),
     "state_space": ("selective_scan",),
-    "running": (
-        "cumsum_tokens", "running_sum", "decayed_sum", "softmax_pool", "running_softmax_pool",
-    ),
+    "running": ("cumsum_tokens", "running_sum", "decayed_sum"),
+    "softmax_pooling": ("softmax_pool", "running_softmax_pool"),
 }  # fmt: skip
 FILE_OF = {name: file for file, names in FILES.items() for name in names}
 __all__ = list(FILE_OF)

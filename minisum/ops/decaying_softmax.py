@@ -2,7 +2,7 @@
 
 from minisum.backend import array_module
 from minisum.fast import has_fast_forms
-from minisum.ops.running import first_state
+from minisum.ops.softmax_pooling import first_state
 
 
 @has_fast_forms

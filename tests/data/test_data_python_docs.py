@@ -15,6 +15,7 @@ from minisum.errors import UserError
 from minisum.text.splits import text_key
 
 ROOT = Path(__file__).parents[2]
+UNWANTED = {"tkinter", "turtle", "idlelib", "antigravity", "this"}  # what importing all would bring
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +52,11 @@ def test_python_docs_are_the_docstrings(docs):
     assert docs.class_names[labels[position]] == "logging"
 
 
-def test_python_docs_are_the_same_in_every_process(docs):
-    program = "from data.sets.classification import load_classification as l; print(l().sha256)"
+def test_another_process_reads_the_same_and_imports_none_of_it(docs):
+    program = (
+        "import sys; from data.sets.classification import load_classification as l;"
+        f"print(l().sha256, {UNWANTED} & {{*sys.modules}})"
+    )
     result = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONHASHSEED": "77", "MINISUM_DATA": ""},
@@ -61,23 +65,13 @@ def test_python_docs_are_the_same_in_every_process(docs):
         check=True,
         text=True,
     )
-    assert result.stdout.strip() == docs.sha256
-
-
-def test_reading_the_library_imports_none_of_it():
-    program = (
-        "import sys; from data.generated import python_docs;"
-        "python_docs.rows(); python_docs.documents();"
-        "print({'tkinter', 'turtle', 'idlelib', 'antigravity', 'this'} & set(sys.modules))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, text=True
-    )
-    assert result.stdout.strip() == "set()"
+    assert result.stdout.strip() == f"{docs.sha256} set()"
 
 
 def test_documents():
+    before = {*sys.modules}
     documents = {row["name"]: row["text"] for row in python_docs.documents()}
+    assert not UNWANTED & ({*sys.modules} - before)
     assert "lambda" in documents["topics/lambda"]
     assert documents["logging/handlers.py"].startswith("Additional handlers for the logging")
     assert not any(name.startswith(("test/", "site-packages/")) for name in documents)

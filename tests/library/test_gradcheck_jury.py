@@ -157,6 +157,44 @@ def buffered(x):
     return x * x, back
 
 
+def interpolated(x, at):
+    """Defined between the first row and the last."""
+    low = np.floor(at).astype(int)
+    share = at - low
+
+    def back(dy):
+        dx = np.zeros_like(x)
+        np.add.at(dx, low, (1 - share) * dy)
+        np.add.at(dx, low + 1, share * dy)
+        return dx, dy * (x[low + 1] - x[low])
+
+    return (1 - share) * x[low] + share * x[low + 1], back
+
+
+def square_root_of_a_matrix(x):
+    """The lower triangle L of x = L Lᵀ, defined where x is positive definite."""
+    L = np.linalg.cholesky((x + x.T) / 2)
+    inverse = np.linalg.inv(L)
+
+    def back(dy):
+        p = np.tril(L.T @ np.tril(dy))
+        s = inverse.T @ (p - np.diag(np.diag(p)) / 2) @ inverse
+        return (s + s.T) / 2
+
+    return L, back
+
+
+def above_zero(x):
+    """How many are returned changes where one changes its sign."""
+    dx = np.zeros_like(x)
+
+    def back(dy):
+        dx[x > 0] = dy
+        return dx
+
+    return x[x > 0], back
+
+
 def least_squares(w, data):
     off = w - data
     return float((off**2).sum()), 2 * off
@@ -208,6 +246,11 @@ RIGHT = {
     "two outputs": (halves, [normal(3, 6)], EVERY),
     "convolution": (convolution, [normal(7), unit(3)], EVERY),
     "inverse": (inverse, [lambda rng, s: s * (np.eye(3) + rng.uniform(-0.2, 0.2, (3, 3)))], EVERY),
+    "interpolated": (interpolated, [normal(8), fixed(0.2, 3.5, 6.999)], EVERY),
+    "a matrix's square root": (square_root_of_a_matrix, [fixed([1, 0.9999], [0.9999, 1])], ONE),
+    "those above 0": (above_zero, [fixed(1e-4, 1, -1e-4, -1, 2)], ONE),
+    "none of them": (op(lambda x, W: x @ W, lambda dy, x, W: (dy @ W.T, x.T @ dy)),
+                     [normal(0, 3), normal(3, 2)], EVERY),
     "largest": (largest, [normal(3, 4)], EVERY),
     "sorted": (sorted_rows, [normal(3, 4)], EVERY),
     "a buffer of its own": (buffered, [normal(3, 4)], EVERY),
@@ -240,6 +283,8 @@ RIGHT = {
     "log-sum-exp": (op(logsumexp, lambda dy, x: dy[:, None] * softmax(x)), [normal(3, 4)], EVERY),
     "cross entropy": (op(cross_entropy, cross_entropy_back), [normal(3, 4), integers(4, 3)], EVERY),
     "layer norm": (layer_norm, [normal(3, 5)], EVERY),
+    "layer norm of equal numbers": (
+        lambda x: layer_norm(x, 1e-12), [lambda rng, scale: np.full((1, 12), 2.0)], ONE),
     "layer norm, most of it held": (lambda x: layer_norm(x, 0.1), [normal(3, 5)], EVERY),
     "attention": (attention, [normal(3, 2), unit(4, 2), unit(4, 3)], EVERY),
     "attention to one": (attention, [normal(3, 2), unit(1, 2), unit(1, 3)], EVERY),
@@ -291,6 +336,19 @@ def adding_up(x):
         return dx.copy()
 
     return 2 * x, back
+
+
+def one_buffer_for_all_calls(dx=np.zeros((3, 4))):  # noqa: B008
+    return op(lambda x: x * x, lambda dy, x: np.multiply(2 * x, dy, out=dx))
+
+
+def one_value_for_all_calls(y=np.zeros((3, 4))):  # noqa: B008
+    return op(lambda x: np.multiply(x, x, out=y), square_back)
+
+
+def frees_what_it_saved(x):
+    saved = [2 * x]
+    return x * x, lambda dy: dy * saved.pop()
 
 
 class Layer:
@@ -449,6 +507,9 @@ WRONG = {
     "the old weights": (stale(), [normal(2, 4), normal(4, 3)]),
     "what the last call saw": (Layer(), [normal(3, 4)]),
     "one buffer, wrong at first": (one_buffer, [normal(3, 4)]),
+    "one buffer for all calls": (one_buffer_for_all_calls(), [normal(3, 4)]),
+    "one value for all calls": (one_value_for_all_calls(), [normal(3, 4)]),
+    "a second call that raises": (frees_what_it_saved, [normal(3, 4)]),
     "added up over calls": (adding_up, [normal(3, 4)]),
     "dy written to": (writes_to_dy, [normal(3, 4)]),
     "x written to": (writes_to_x, [normal(3, 4)]),
@@ -463,6 +524,10 @@ WRONG = {
     "the size of dy": (op(lambda x: x * x, lambda dy, x: 2 * x * abs(dy)), [normal(3, 4)]),
     "dy squared": (op(lambda x: 1 * x, lambda dy, x: dy * dy), [normal(3, 4)]),
     "dy clipped": (op(lambda x: x * x, lambda dy, x: 2 * x * np.clip(dy, -1, 1)), [normal(3, 4)]),
+    "dy clipped high": (
+        op(lambda x: x * x, lambda dy, x: 2 * x * np.clip(dy, -1e3, 1e3)), [normal(3, 4)]),
+    "a small dy left out": (
+        op(lambda x: x * x, lambda dy, x: 2 * x * dy * (abs(dy) > 1e-5)), [normal(3, 4)]),
     "a gradient clipped": (op(lambda x: x * x, lambda dy, x: (
         2 * x * dy / max(1, np.linalg.norm(2 * x * dy)))), [unit(3, 4)]),
     "dy normed": (op(lambda x: x * x, lambda dy, x: (
@@ -485,6 +550,9 @@ WRONG = {
     "half a slope by a pole": (op(np.log, lambda dy, x: dy / x / 2), [fixed(1e-6, 1e-3, 1)]),
     "a steep slope off by 1e-5": (op(lambda x: np.sin(3000 * x), lambda dy, x: (
         3000.03 * dy * np.cos(3000 * x))), [normal(3)]),
+    "the inner slope of a steep one of many": (
+        lambda x: op(lambda x, c: np.sin(c * x), lambda dy, x, c: dy * np.cos(c * x))(
+            x, np.array([1, 3e4, 1])), [unit(3)]),
     "too steep for the argument": (
         op(lambda x: np.sin(x * x), lambda dy, x: 3 * x * dy * np.cos(x * x)), [fixed(3e9, 1e10)]),
     "a pair, one wrong": (

@@ -6,6 +6,7 @@ it. Skipped without PyTorch. Where the package fla-core is installed, its refere
 
 import importlib.util
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -230,8 +231,9 @@ def one_a_head(p, x):
     return split((-p["A_log"].exp() * F.softplus(affine(p, x, "decay"))).exp())
 
 
-def deltanet(p, x, causal):
-    return affine(p, join(delta(p, x, torch.ones(B, H, n, 1, dtype=torch.float64))), "o")
+def deltanet(p, x, causal, beta_max=1):
+    keep = torch.ones(B, H, n, 1, dtype=torch.float64)
+    return affine(p, join(delta(p, x, keep, beta_max=beta_max)), "o")
 
 
 def gated_deltanet(p, x, causal):
@@ -239,16 +241,17 @@ def gated_deltanet(p, x, causal):
     return affine(p, join(delta(p, x, one_a_head(p, x)) * gate), "o")
 
 
-def kda(p, x, causal):
+def kda(p, x, causal, beta_max=1):
     z = split(affine(p, affine(p, x, "decay1"), "decay2"))
     keep = (-p["A_log"].exp()[:, None, None] * F.softplus(z)).exp()
     gate = split(affine(p, affine(p, x, "gate1"), "gate2")).sigmoid()
-    return affine(p, join(delta(p, x, keep) * gate), "o")
+    return affine(p, join(delta(p, x, keep, beta_max=beta_max) * gate), "o")
 
 
-def deltaproduct(p, x, causal):
-    gate = F.silu(split(affine(p, x, "gate")))
-    return affine(p, join(delta(p, x, one_a_head(p, x), steps=2, beta_max=2) * gate), "o")
+def deltaproduct(p, x, causal, steps=2):
+    gate = F.silu(split(affine(p, x, "gate"))) if "gate.W" in p else 1
+    keep = one_a_head(p, x) if "A_log" in p else torch.ones(B, H, n, 1, dtype=torch.float64)
+    return affine(p, join(delta(p, x, keep, steps, beta_max=2) * gate), "o")
 
 
 def conv_and_bias(p, u):
@@ -391,14 +394,14 @@ def gsa(p, x, causal):
         p = torch.einsum("bhk,bhkm->bhm", q[:, :, t], keys).softmax(-1)
         return torch.einsum("bhm,bhmv->bhv", p, values), (keys, values)
 
-    zero = torch.zeros(B, H, d // H, d // H, dtype=torch.float64)
-    o = join(recur(update, (zero, zero)))
+    keys = torch.zeros(B, H, d // H, keep.shape[-1], dtype=torch.float64)
+    o = join(recur(update, (keys, keys.mT)))
     return affine(p, rms(F.silu(o), p["norm.gain"]), "o")
 
 
-def hgrn2(p, x, causal):
+def hgrn2(p, x, causal, lower_bound=0):
     q, z, v = (split(affine(p, x, name)) for name in "qfv")
-    keep = z.sigmoid()
+    keep = lower_bound + (1 - lower_bound) * z.sigmoid()
     if causal:
         sums = keep.log().cumsum(-2)
         weights = (sums[..., None, :] - sums[..., None, :, :]).clamp(max=0).exp()
@@ -451,6 +454,20 @@ FORMS = [
 @pytest.mark.parametrize(("name", "causal"), FORMS)
 def test_a_twin_agrees(name, causal):
     agree(globals()[name], name, causal)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_both", "options"),
+    [
+        ("deltanet", {"beta_max": 2.0}, {}),
+        ("kda", {"beta_max": 2.0}, {"expand_v": 2}),
+        ("deltaproduct", {"steps": 3}, {"decay": False, "gate": False}),
+        ("gsa", {}, {"slots": 3}),
+        ("hgrn2", {"lower_bound": 0.3}, {}),
+    ],
+)
+def test_a_twin_agrees_on_options(name, of_both, options):
+    agree(partial(globals()[name], **of_both), name, True, **of_both, **options)
 
 
 def agree(twin, name, causal, **options):

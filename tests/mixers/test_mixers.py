@@ -97,7 +97,7 @@ def test_gradients(form, gentle_norms, case):
 
         return y, back_in_order
 
-    verdict = gradcheck(op, x, *(params.flat[name] for name in names), seed=case.seed, entries=3)
+    verdict = gradcheck(op, x, *(params.flat[name] for name in names), seed=case.seed, entries=1)
     assert verdict, [names, verdict]
 
 
@@ -134,7 +134,7 @@ def check_gradients_from_a_state(form, case):
         return y, back_in_order
 
     arrays = [params.flat[name] for name in names]
-    assert gradcheck(op, x, *arrays, seed=case.seed, entries=3), names
+    assert gradcheck(op, x, *arrays, seed=case.seed, entries=1), names
 
 
 @every_form

@@ -24,8 +24,9 @@ EQUIVALENT = {
         "minisum/ops/delta.py delta_rule.back: xp.zeros_like(faded[0]) -> xp.zeros_like(faded[-1])",
         "minisum/ops/losses.py linear_cross_entropy.back: db[0] if db else None -> "
         "db[-1] if db else None",
-        "minisum/ops/running.py running_softmax_pool.back: xp.empty_like(y) -> xp.empty_like(w)",
-        "minisum/ops/running.py running_softmax_pool.back: xp.empty_like(y) -> "
+        "minisum/ops/softmax_pooling.py running_softmax_pool.back: xp.empty_like(y) -> "
+        "xp.empty_like(w)",
+        "minisum/ops/softmax_pooling.py running_softmax_pool.back: xp.empty_like(y) -> "
         "xp.empty_like(w) (1)",
         "minisum/ops/delta.py delta_rule.back: (q, k, v, beta, k, k) -> (k, k, v, beta, k, k)",
         "minisum/ops/products.py causal_product.back: (q, k, v, k) -> (k, k, v, k)",

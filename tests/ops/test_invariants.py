@@ -30,44 +30,26 @@ from minisum import ops
 from minisum.strategies import Case
 
 
-def check_linear(name, case):
-    op, *arrays = OPS[name](case)
-    y, back = op(*arrays)
-    u, v = cotangent(case, y), cotangent(case, y)
-    both = each(lambda a, b: 2.5 * a - b, u, v)
-    of_both, *of_each = (arrays_only(back(dy)) for dy in (both, u, v))
-    terms = size_of_terms(arrays, of_both, y, both)
-    for together, of_u, of_v in zip(of_both, *of_each, strict=True):
-        assert_close(together, 2.5 * of_u - of_v, terms=terms)
-
-
 @every_form
 @given(case=draw())
-def test_backward_is_linear(form, case):
-    check_linear(form, case)
-
-
-@pytest.mark.parametrize(
-    "name, seed, sizes",
-    [("causal_product decayed by channel alike", 3328, "B=3 n=1 d=1 o=5 V=2 H=3 h=4"),
-     ("kernel_attention causal", 280135, "B=3 n=6 d=1 o=5 V=2 H=1 h=1")],
-)  # fmt: skip
-def test_backward_is_linear_where_terms_cancel(name, seed, sizes):
-    """Gradients of 1e-14 and of 1e-4, made of terms near 10 whose roundings they keep."""
-    sizes = {letter: int(size) for letter, size in (pair.split("=") for pair in sizes.split())}
-    check_linear(name, Case(sizes, seed, XP))
-
-
-@every_form
-@given(case=draw())
-def test_backward_twice_gives_the_same_bits(form, case):
-    """A second call, with another between; and neither direction writes to its inputs.
-
-    A GPU's atomic additions come in any order, so there the last digit may differ.
-    """
+def test_backward_and_memory(form, case):
+    """Four things of one example: drawing it and running the op is most of the work."""
     op, *arrays = OPS[form](case)
     before = [None if a is None else a.copy() for a in arrays]
     y, back = op(*arrays)
+    backward_twice_gives_the_same_bits(case, y, back)
+    backward_is_linear(case, arrays, y, back)
+    memory_layout_does_not_matter(case, op, arrays, y, back)
+    types_are_kept_and_float32_is_near_float64(case, op, arrays)
+    for a, b in zip(arrays, before, strict=True):
+        assert a is None or (a == b).all(), "an argument was written to"
+
+
+def backward_twice_gives_the_same_bits(case, y, back):
+    """A second call, with another between; and it does not write to dy.
+
+    A GPU's atomic additions come in any order, so there the last digit may differ.
+    """
     dy = cotangent(case, y)
     kept = each(XP.copy, dy)
     first = [g.copy() for g in arrays_only(back(dy))]
@@ -76,15 +58,30 @@ def test_backward_twice_gives_the_same_bits(form, case):
         (assert_same if XP is np else assert_close)(a, b)
     for a, b in zip(parts(dy), parts(kept), strict=True):
         assert_same(a, b)
-    for a, b in zip(arrays, before, strict=True):
-        assert a is None or (a == b).all()
 
 
-@every_form
-@given(case=draw())
-def test_types_are_kept_and_float32_is_near_float64(form, case):
-    op, *wide = OPS[form](case)
-    narrow = [a.astype("float32") if is_real(a) else a for a in wide]
+def backward_is_linear(case, arrays, y, back):
+    u, v = cotangent(case, y), cotangent(case, y)
+    both = each(lambda a, b: 2.5 * a - b, u, v)
+    of_both, *of_each = (arrays_only(back(dy)) for dy in (both, u, v))
+    terms = size_of_terms(arrays, of_both, y, both)
+    for together, of_u, of_v in zip(of_both, *of_each, strict=True):
+        assert_close(together, 2.5 * of_u - of_v, terms=terms)
+
+
+def memory_layout_does_not_matter(case, op, arrays, y, back):
+    plain, back_plain = op(*[None if a is None else XP.ascontiguousarray(a) for a in arrays])
+    for found, part in zip(parts(y), parts(plain), strict=True):
+        assert_close(found, part)
+    dy = each(lambda u: case._finish(u) if u.ndim else u, cotangent(case, y))
+    wanted = arrays_only(back_plain(each(XP.copy, dy)))
+    terms = size_of_terms(arrays, wanted, y, dy)
+    for gradient, g in zip(arrays_only(back(dy)), wanted, strict=True):
+        assert_close(gradient, g, terms=terms)
+
+
+def types_are_kept_and_float32_is_near_float64(case, op, arrays):
+    narrow = [a.astype("float32") if is_real(a) else a for a in arrays]
     wide = [a.astype("float64") if is_real(a) else a for a in narrow]
     y, back = op(*narrow)
     reference, back_reference = op(*wide)
@@ -101,19 +98,17 @@ def test_types_are_kept_and_float32_is_near_float64(form, case):
         assert_close(gradient, wanted, "float32", terms)
 
 
-@every_form
-@given(case=draw())
-def test_memory_layout_does_not_matter(form, case):
-    op, *arrays = OPS[form](case)
-    y, back = op(*arrays)
-    plain, back_plain = op(*[None if a is None else XP.ascontiguousarray(a) for a in arrays])
-    for found, part in zip(parts(y), parts(plain), strict=True):
-        assert_close(found, part)
-    dy = each(lambda u: case._finish(u) if u.ndim else u, cotangent(case, y))
-    wanted = arrays_only(back_plain(each(XP.copy, dy)))
-    terms = size_of_terms(arrays, wanted, y, dy)
-    for gradient, g in zip(arrays_only(back(dy)), wanted, strict=True):
-        assert_close(gradient, g, terms=terms)
+@pytest.mark.parametrize(
+    "name, seed, sizes",
+    [("causal_product decayed by channel alike", 3328, "B=3 n=1 d=1 o=5 V=2 H=3 h=4"),
+     ("kernel_attention causal", 280135, "B=3 n=6 d=1 o=5 V=2 H=1 h=1")],
+)  # fmt: skip
+def test_backward_is_linear_where_terms_cancel(name, seed, sizes):
+    """Gradients of 1e-14 and of 1e-4, made of terms near 10 whose roundings they keep."""
+    sizes = {letter: int(size) for letter, size in (pair.split("=") for pair in sizes.split())}
+    case = Case(sizes, seed, XP)
+    op, *arrays = OPS[name](case)
+    backward_is_linear(case, arrays, *op(*arrays))
 
 
 @pytest.mark.skipif(XP is np, reason="compares CuPy with NumPy: set MINISUM_TEST_BACKEND=cupy")

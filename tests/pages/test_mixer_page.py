@@ -1,5 +1,6 @@
 """minisum/mixers/README.md taken at its word: its mixer goes through the suite of all mixers."""
 
+import os
 import re
 import subprocess
 import sys
@@ -29,7 +30,7 @@ spec.loader.exec_module(module)
 mixers.TABLE["moving_average"] = mixers.Entry(
     "moving_average", "MovingAverage", can_be_bidirectional=False
 )
-sys.exit(pytest.main(["-p", "no:cacheprovider", *sys.argv[2:]]))
+sys.exit(pytest.main(["-x", "-p", "no:cacheprovider", *sys.argv[2:]]))
 """
 
 
@@ -42,6 +43,7 @@ def run_suite(folder, source, words):
     child = subprocess.run(
         [sys.executable, "-c", REGISTERED, path, *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=600,
+        env=os.environ | {"HYPOTHESIS_PROFILE": "unshrunk"},
     )  # fmt: skip
     return child.returncode, child.stdout + child.stderr
 

@@ -34,7 +34,7 @@ def parser():
     parser = Parser.with_defaults("python -m train.analyze", about)
     add = parser.add_argument
     add("runs", nargs="+", metavar="RUN", help="folder of a run, classifiers or language models")
-    add("--out", metavar="DIR", required=True, help="folder for what is drawn and counted")
+    add("--out", metavar="DIR", required=True, help="folder for pictures and tables")
     add("--text", metavar="TEXT", action="append", help="a text to explain (default: test texts)")
     add("--texts", type=int, default=8, metavar="N", help="how many test texts to explain")
     add("--tokens", type=int, default=20_000, metavar="N", help="how many token vectors to follow")

@@ -1,4 +1,4 @@
-"""Speed beside PyTorch, ratios measured in one run: python -m train.bench
+"""Measure the speed, compared with PyTorch: python -m train.bench
 
     python -m train.bench --quick          the first line alone
     python -m train.bench --out DIR        all lines; bench.json and bench.png in DIR
@@ -26,14 +26,14 @@ MODES = ("eager", "compiled", "reduce-overhead")
 def parse(arguments):
     parser = Parser(prog="python -m train.bench", description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
-    add("--quick", action="store_true", help="the first line alone, in less than 40 seconds")
+    add("--quick", action="store_true", help="only the first comparison, in less than 40 seconds")
     add("--out", metavar="DIR", help="folder for bench.json and bench.png")
-    add("--backend", choices=backend.NAMES, default="numpy", help="where our arrays live")
+    add("--backend", choices=backend.NAMES, default="numpy", help="array library of minisum")
     add("--precision", choices=backend.PRECISIONS, default="float32", help="of products on a GPU")
-    add("--only", metavar="NAME,...", help=f"some of the lines: {', '.join(TABLE)}")
+    add("--only", metavar="NAME,...", help=f"only these comparisons: {', '.join(TABLE)}")
     add("--modes", metavar="NAME,...", help="PyTorch as eager, compiled, reduce-overhead (all)")
     add("--threads", type=int, default=os.cpu_count(), metavar="N", help="threads of both sides")
-    add("--seconds", type=float, default=20.0, metavar="S", help="for a comparison's rounds")
+    add("--seconds", type=float, default=20.0, metavar="S", help="time per comparison")
     given = parser.parse_args(arguments)
     if given.threads < 1:
         raise UserError(f"--threads {given.threads}: it must be at least 1")

@@ -1,4 +1,4 @@
-"""Recall against the size of the state: python -m train.compare.recall
+"""Compare recall with the size of the state: python -m train.compare.recall
 
 Multi-query associative recall as in figure 2 of "Zoology" (Arora et al. 2024): keys and values from
 8,192 tokens, two layers without token networks, one head, widths from 64 on, and learned positions

@@ -1,8 +1,8 @@
-"""Linear regression in context by linear self-attention: python -m train.icl --quick
+"""In-context linear regression by linear self-attention: python -m train.icl --quick
 
 Trains stacks of linear self-attention, 1 to 7 layers without norm or feed-forward network, to
 regress on noisy examples, and prints Table 1 of "Linear Transformers are Versatile In-Context
-Learners" (Vladymyrov et al. 2024) again, beside the published numbers. Forms of a layer:
+Learners" (Vladymyrov et al. 2024) again, with the published numbers. Forms of a layer:
 
 full: matrices P and Q. free: four scalars. head: four scalars of one head with diagonal P and Q,
 the published Diag. gd: two scalars, the published GD++.
@@ -11,7 +11,7 @@ Noise laws: N for sigma ~ U(0, N), 1+3 for sigma from {1, 3}. A loss is half the
 that of the oracle, who knows sigma.
 
 Each cell (form, law, layers) trains all its seeds at once and is a file in --out: the same command
-again does only what is missing. The whole table takes some hours on a processor, minutes on a GPU.
+again does only what is missing. The whole table takes some hours on a CPU, minutes on a GPU.
 """
 
 import dataclasses

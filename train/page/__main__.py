@@ -1,4 +1,4 @@
-"""Make a page for the browser: python -m train.page
+"""Make a web page of a trained classifier, or of the library: python -m train.page
 
     python -m train.page RUN --out page.html
     python -m train.page --laboratory --pyodide FOLDER_OR_URL --out DIR
@@ -35,11 +35,11 @@ def parser():
     )
     add = parser.add_argument
     add("run", metavar="RUN", nargs="?", help="folder of a classifier's run")
-    add("--out", metavar="PATH", required=True, help="the page, or the laboratory's folder")
+    add("--out", metavar="PATH", required=True, help="file of the page or folder of the laboratory")
     greeting = "Type or paste a text here."
     add("--text", type=utf8, default=greeting, help="the text that the page begins with")
     add("--laboratory", action="store_true", help="make the laboratory instead of a run's page")
-    add("--pyodide", metavar="FOLDER_OR_URL", help="where the laboratory's Python is")
+    add("--pyodide", metavar="FOLDER_OR_URL", help="release of Pyodide, the laboratory's Python")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Run the published tables again: python -m train.reproduce --sets ag_news,20newsgroups
+"""Reproduce the published tables: python -m train.reproduce --sets ag_news,20newsgroups
 
 Every number is measured twice: under the published protocol, with the quirks of the released code,
 and under an honest one with masks, the epoch chosen on validation rows, and several seeds. Sets
@@ -60,8 +60,8 @@ class ReproduceConfig(Settings):
     )  # fmt: skip
     quick: bool = option(False, "tiny runs that show whether all works, and nothing else", "what")
 
-    backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
-    jobs: int = option(1, "runs at a time", "running", **N, at_most=256)
+    backend: str = option("numpy", "CPU or, with cupy, GPU", "running", choices=backend.NAMES)
+    jobs: int = option(1, "runs at the same time", "running", **N, at_most=256)
     gpus: int = option(1, "GPUs that the runs take turns on", "running", **N, at_most=64)
 
 

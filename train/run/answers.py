@@ -28,11 +28,11 @@ def add_flags(group, task):
     """Add --predict and what goes with it to a task's command."""
     add = group.add_argument
     add("--predict", metavar="DIR", help=task.predict_help)
-    add("--format", choices=FORMATS, help="what --predict reads, where it cannot be told")
+    add("--format", choices=FORMATS, help="format that --predict reads, if it cannot be guessed")
     if "write" in task.predict_flags:
-        add("--write", choices=("csv", "jsonl"), help="how --predict answers (default: like rows)")
+        add("--write", choices=("csv", "jsonl"), help="of the predictions (default: the input's)")
     if "top_k" in task.predict_flags:
-        add("--top-k", type=int, metavar="K", help="--predict names the K likeliest classes")
+        add("--top-k", type=int, metavar="K", help="how many classes to print, likeliest first")
 
 
 def answer_texts(run, chosen):

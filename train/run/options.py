@@ -135,7 +135,7 @@ class Config(Settings):
 
     recipe: str = option("default", "set of defaults", choices=RECIPES[:2])
     epochs: int = option(20, "passes over the training rows", **N)
-    batch_size: int = option(64, "examples a step", **N)
+    batch_size: int = option(64, "examples per step", **N)
     lr: float = option(1e-3, "learning rate of Adam", **POSITIVE)
     schedule: str = option("constant", "learning rate over time", choices=("constant", "cosine"))
     warmup: int = option(0, "steps of linear warm-up", at_least=0, metavar="STEPS")
@@ -158,14 +158,14 @@ class Config(Settings):
     plateau: int = option(None, "halve the rate after N epochs without a new best", **N)
     seed: int = option(0, "random seed", **COUNT)
 
-    backend: str = option("numpy", "where arrays live", "running", choices=backend.NAMES)
+    backend: str = option("numpy", "CPU or, with cupy, GPU", "running", choices=backend.NAMES)
     precision: str = option(
         "float32", "matrix products on a GPU: in float32, or with factors rounded to tf32 or bf16",
         "running", choices=PRECISIONS,
     )  # fmt: skip
-    threads: int = option(None, "threads (default: one a core)", "running", **N, at_most=2**10)
+    threads: int = option(None, "threads (default: one per core)", "running", **N, at_most=2**10)
     shard_rows: int = option(
-        None, "examples a thread computes at a time (default: what its cache holds)", "running", **N
+        None, "examples per thread at a time (default: what its cache holds)", "running", **N
     )
     save_every: float = option(
         60.0, "seconds between checkpoints in an epoch", "running", at_least=0, metavar="SECONDS"
@@ -176,7 +176,7 @@ class Config(Settings):
         "running",
     )
     log_every: int = option(
-        None, "steps between losses in metrics.jsonl (default: an epoch's)", "running", **N
+        None, "steps between losses in metrics.jsonl (default: an epoch)", "running", **N
     )
     eval_every: int = option(
         None, "steps between validations in metrics.jsonl; the best epoch is kept", "running", **N
@@ -279,7 +279,9 @@ def add_flag(group, field):
     choices, metavar = about.get("choices"), about.get("metavar")
     if choices and metavar is None and len(",".join(choices)) > 50:
         metavar, told = "NAME", f"{told}: {', '.join(choices)}"
-    default = "" if field.default is None else f" (default: {field.default})"
+    default = field.default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    default = "" if default is None else f" (default: {shown})"
     limits = {"choices": choices, "metavar": metavar, "help": told.replace("%", "%%") + default}
     group.add_argument(flag(field.name), type=utf8 if kind is str else kind, **limits)
 
@@ -300,13 +302,22 @@ def add_out(parser, help):
     return group
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds to each flag's help its default, if it has one."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, but a wrong command line is a UserError like any other wrong input."""
 
     @classmethod
     def with_defaults(cls, program, description):
         """A parser whose --help shows each flag's default."""
-        form = {"allow_abbrev": False, "formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+        form = {"allow_abbrev": False, "formatter_class": Defaults}
         return cls(prog=program, description=description, **form)
 
     def error(self, message):

@@ -33,10 +33,10 @@ class OwnData(Config):
     """The settings of every task."""
 
     separator: str = option(
-        None, "what stands between the cells of --data: ; or tab (default: by the suffix)", "data",
+        None, "separator of cells in --data: ; or tab (default: by the suffix)", "data",
         metavar="CHARACTER",
     )  # fmt: skip
-    encoding: str = option(None, "of --data (default: utf-8), such as cp1252", "data", **NAME)
+    encoding: str = option(None, "encoding of --data, as cp1252 (default: utf-8)", "data", **NAME)
 
     # Flags that mean nothing without --data FILE, and those that any set of the hub has too.
     WITH_FILE, WITH_COLUMNS = ("separator", "encoding"), ()
@@ -72,7 +72,7 @@ class OwnTexts(OwnData):
         "data", choices=KINDS,
     )  # fmt: skip
     vocab_size: int = option(10_000, "most frequent tokens kept", "data", **VOCABULARY)
-    max_len: int = option(256, "tokens of an example that are read", "model", **LENGTH)
+    max_len: int = option(256, "tokens read of an example, at most", "model", **LENGTH)
 
     WITH_FILE = (*OwnData.WITH_FILE, "test_data", "val_data")
     # tokens of the vocabulary beside the tokenizer's own
@@ -102,11 +102,11 @@ class InitConfig(OwnTexts):
     """The settings of a task whose texts a pretrained encoder can read."""
 
     init_from: str = option(
-        None, "begin with the BERT-type encoder in FOLDER: its model.safetensors, config.json and "
+        None, "start from the BERT-type encoder in FOLDER: its model.safetensors, config.json and "
         "tokenizer.json (implies --recipe finetune)", "model", type=file_path, metavar="FOLDER",
     )  # fmt: skip
     attention_init: str = option(
-        "glorot", "first weights of attention: glorot, or as Keras drew them before version 3.13, "
+        "glorot", "initial attention weights: glorot, or as Keras drew them before version 3.13, "
         "smaller", "model", choices=("glorot", "keras"),
     )  # fmt: skip
     recipe: str = changed(OwnTexts, "recipe", "default", choices=RECIPES)

@@ -1,4 +1,4 @@
-"""What pretrained weights are worth to another mixer: python -m train.transfer --init-from FOLDER
+"""Whether pretrained weights help another mixer: python -m train.transfer --init-from FOLDER
 
 A pretrained encoder is fine-tuned with attention and with other mixers in its place, each from all
 weights that it has a place for, from the word embeddings alone, and from nothing. What the words
