@@ -37,7 +37,8 @@ class TextClassifier:
     """A classifier of texts; its parameters are the flags of `python -m train.classifier`.
 
     mixer: summation, attention or mean_embedding as published, or any of minisum.mixers in an
-    encoder, as also with `layers` of 2 or more or with `encoder`. tokenizer: see `train_tokenizer`.
+    encoder, options behind the name ("simpletron:scale=mean"); with `encoder`, options or `layers`
+    of 2 or more the published two are encoders too. tokenizer: see `train_tokenizer`.
     epochs, lr: None is the command's default. validation: the fraction of the texts that is held
     out to choose the epoch; without any (0, or too few texts) the last epoch is kept.
 
