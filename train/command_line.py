@@ -128,6 +128,20 @@ def run_with_exit_status():
             traceback.print_exc()
         if group.size > 1:
             group.abort(outcome.status)
+    finally:
+        end_output(outcome)
+
+
+def end_output(outcome):
+    """Write what standard output still holds; where it cannot, nobody tries again at exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        silence(sys.stdout)
+        if not (outcome.status or isinstance(error, BrokenPipeError)):
+            outcome.status = 2
+            say_error(error)
 
 
 def say_error(error):

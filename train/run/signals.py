@@ -62,8 +62,7 @@ def heeded():
 def keyboard_interrupts():
     """Ctrl-C raises KeyboardInterrupt in here, and `raise_swallowed` does so again.
 
-    Python raises it wherever it is, be that a callback, where it would show it and forget it, or a
-    library that catches everything.
+    Python raises it anywhere: in a library that catches everything, in a callback that loses it.
     """
     before = signal.getsignal(signal.SIGINT) if is_main_thread() else None
     if before not in (signal.SIG_DFL, signal.default_int_handler):
