@@ -1,8 +1,8 @@
 """The slope of a function along a line, by differences, and how far off it may be.
 
-A long step leaves something out, a short one drowns in roundings, and which step is right depends
-on the function. So none is trusted: slopes over ever shorter steps are extrapolated to a step of 0,
-and what they say of each other decides which of them to believe, and how far.
+A long step has a truncation error, a short one a rounding error, and the best step depends on the
+function. So no single step is trusted: slopes over ever shorter steps are extrapolated to a step of
+0, and their differences show which of them is best, and how far off it may be.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""One idea for the cache, for threads, for processes and for GPUs: cut the batch.
+"""One idea for the cache, for threads, for processes and for GPUs: split the batch.
 
 The gradient of a batch is the sum of its shards' gradients. If the shards are small enough, all
 arrays of a shard stay in a core's second-level cache, where plain NumPy runs near the speed of its
@@ -74,7 +74,7 @@ def ahead(make, items, threads=1):
 class Shards:
     """Runs a model on batches, shard by shard.
 
-    threads: how many shards are computed at a time (see Workers). rows: examples a shard; None
+    threads: how many shards are computed at a time (see Workers). rows: examples per shard; None
     leaves a GPU's batch whole and otherwise cuts it to the cache. record: on a GPU, replay a step
     or a prediction as one launch (see minisum.fast.cuda.recording), which takes one thread.
     """
@@ -165,7 +165,7 @@ class Shards:
         return Shards(self.model, rows=self.rows, record=False)
 
     def shard_rows(self, batch):
-        """Examples a shard on the host: as many as the cache holds, but no thread without work."""
+        """Examples per shard on the host: as many as the cache holds, but no thread stays idle."""
         if self.rows is not None:
             return self.rows
         fitting = SHARD_SIZE // max(1, self.model.activation_size(batch))

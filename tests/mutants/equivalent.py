@@ -142,6 +142,9 @@ EQUIVALENT = {
         "errors.std() / len(errors) ** 0.5",
         "train/page/laboratory.py Training.held_out: float(right.mean()) -> right.mean()",
     ],
+    "runpy puts the module's file in this place": [
+        "train/run/children.py run_module: [module, *arguments] -> [arguments, *arguments]",
+    ],
     "how wide a line or how large a point is drawn": [
         "train/icl/figures.py loss_by_layers: markersize=3 -> markersize=2",
         "train/icl/figures.py loss_by_noise: ax.plot(levels, known[name]['profiles'][baseline], "

@@ -339,6 +339,7 @@ def test_a_child_has_no_standard_input(sets, tmp_path, monkeypatch):
     pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
     command = ["train.run.children", "reader"]
     with started(command, f"{uuid.uuid4()}", sets, **pipes) as parent:
+        wait_for(lambda: parent.poll() is not None)
         assert parent.stdout.read() == "['']\n"
 
 
