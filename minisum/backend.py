@@ -1,8 +1,8 @@
-"""Where arrays live: NumPy on the processor or CuPy on an NVIDIA GPU.
+"""Where arrays are: with NumPy on the CPU or with CuPy on an NVIDIA GPU.
 
-Operations ask an array which module it came from (`array_module`) and so carry no state: both
-backends can run side by side in one process. A backend is *chosen* only at the edge, by `get`,
-which never falls back: asked for a GPU that is not there, it says what is missing.
+Operations take the array module from their arrays (`array_module`), so both backends can run side
+by side in one process. A backend is *chosen* only at the edge, by `get`, which never falls back: if
+there is no working GPU, its error says what is missing.
 
 The machine's memory and BLAS are in `minisum.machine`; `python -m minisum.backend` describes it.
 """
@@ -90,7 +90,7 @@ _constants = {}
 
 
 def constant(array, xp, dtype=None):
-    """A host array that never changes, on `xp`; a GPU is sent it once, not in every step."""
+    """A host array that never changes, on `xp`; copied to a GPU once, not in every step."""
     array = np.asarray(array, dtype)
     if xp is np:
         return array

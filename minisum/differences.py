@@ -1,8 +1,8 @@
 """The slope of a function along a line, by differences, and how far off it may be.
 
-A long step leaves something out, a short one drowns in roundings, and which step is right depends
-on the function. So none is trusted: slopes over ever shorter steps are extrapolated to a step of 0,
-and what they say of each other decides which of them to believe, and how far.
+A long step has a truncation error, a short one a rounding error, and the best step depends on the
+function. So no single step is trusted: slopes over ever shorter steps are extrapolated to a step of
+0, and their differences show which of them is best, and how far off it may be.
 """
 
 import math
@@ -43,7 +43,7 @@ def prober(value, middle, host, direction, gradient, raised):
 
 
 def extrapolate(probe, first_step, typical, largest):
-    """(slope at a step of 0, its error, whether on a kink, a note): ever shorter steps.
+    """(slope at a step of 0, its error, gap of its sides on a kink, a note): ever shorter steps.
 
     The best of all rows (see _next_row) is taken. Shorter steps have to confirm it, since
     neighbours may agree by chance, and overrule it where they are surer of another slope, as beside
@@ -72,7 +72,8 @@ def extrapolate(probe, first_step, typical, largest):
             best, least, later, most = value, off, [], max(unseen, FAINT * typical)
             swallowed = unseen if value == 0 else 0.0  # by roundings, if L does not move at all
     error = max(least, swallowed, *(abs(best - value) for value in later))
-    on_kink = len(gaps) > 2 and gaps[-1] > gaps[-3] / 2  # of a smooth op they shrink as the step
+    # Of a smooth op gaps shrink as the step.
+    kink = gaps[-1] if len(gaps) > 2 and gaps[-1] > gaps[-3] / 2 else 0.0
     note = ""
     if math.isnan(best):
         note = " (NaN beside it, too: is this the edge of where the op is defined?)"
@@ -81,7 +82,7 @@ def extrapolate(probe, first_step, typical, largest):
             " (steps of different length differ: a kink or a jump is near, or the op is too steep"
             " or computes in float32 inside)"
         )
-    return best, min(error, most), on_kink, note
+    return best, min(error, most), kink, note
 
 
 def _next_row(above, slope, rounding):

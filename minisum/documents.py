@@ -1,16 +1,16 @@
-"""Packed windows taken apart into their documents, and put together again.
+"""Packed windows split into their documents, and put together again.
 
-A window of tokens may hold the end of one document, all of another and the start of a third. Where
-no document may see another, each becomes a row of its own, padded on the right, for the one thing
-that joins tokens: the mixer. That serves every mixer alike, and what works on single tokens stays
-packed, without padding.
+A window of tokens may hold the end of one document, all of another and the start of a third. If no
+document may see another, each becomes a separate row, padded on the right, for the mixer, the only
+part that mixes tokens. That works for every mixer; layers that act on single tokens stay packed,
+without padding.
 """
 
 from minisum.backend import array_module
 
 
 class Documents:
-    """Where the documents of a batch of windows lie.
+    """Where the documents of a batch of windows are.
 
     starts (B, n) bool, True at the first token of each document; a window's first token always
     begins one. S documents, the longest of m tokens, make rows (S, m): `shape`. places (B, n): how

@@ -1,4 +1,4 @@
-"""The one exception that is the user's to fix, and hints for fixing it."""
+"""The exception for errors that the user can fix, and hints for fixing them."""
 
 from importlib.util import find_spec
 
@@ -9,10 +9,9 @@ NEEDED = ("tokenizers", "safetensors")
 class UserError(ValueError):
     """Input that cannot be used, told in one sentence.
 
-    Everything that a person typed, wrote to a file or forgot to install ends here; the command
-    line prints the sentence on standard error and exits with status 2. Any other exception is a
-    defect of minisum and keeps its traceback. What was quoted from a file can do nothing to a
-    terminal.
+    Raised for wrong flags, wrong files and missing packages; the command line prints the sentence
+    on standard error and exits with status 2. Any other exception is a defect of minisum and keeps
+    its traceback. Control characters quoted from a file are escaped.
     """
 
     def __str__(self):

@@ -1,4 +1,4 @@
-"""First values of parameters. Drawn on the host, so that both backends start alike."""
+"""Initial parameters, drawn on the host, so that both backends start with the same."""
 
 import numpy as np
 
@@ -48,5 +48,5 @@ def step_bias(rng, count):
 
 
 def norm(width, bias=True):
-    """{"gain", "bias"} of a layer norm, or the gain of an RMSNorm: it changes nothing at first."""
+    """{"gain", "bias"} of a layer norm, or the gain of an RMSNorm: ones and zeros."""
     return {"gain": np.ones(width)} | ({"bias": np.zeros(width)} if bias else {})

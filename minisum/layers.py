@@ -1,7 +1,7 @@
 """Layers that mixers and models share: an op together with its parameters.
 
 y, back = layer(params, x, ...)      params: dict of arrays, or of further dicts
-dx, dparams = back(dy)               dparams: a dict like params; back adds to nothing
+dx, dparams = back(dy)               dparams: a dict like params; back accumulates nothing
 """
 
 from minisum.backend import array_module
@@ -37,7 +37,7 @@ def norm_layer(params, x, eps=1e-5):
 
 
 def token_network(params, x, activation, keep=None, rate=0.0):
-    """y = f(x @ Wup.T + bup) @ Wdown.T + bdown, or f(x @ Wgate.T) ⊙ (x @ Wup.T) in f's place.
+    """y = f(x @ Wup.T + bup) @ Wdown.T + bdown, or with f(x @ Wgate.T) ⊙ (x @ Wup.T) for f(...).
 
     The second if params have a layer "gate": with f = SiLU it is SwiGLU (Shazeer 2020, "GLU
     variants improve transformer"). x (B, n, d) -> y like x. keep: dropout's survivors before and
@@ -74,7 +74,7 @@ def token_network(params, x, activation, keep=None, rate=0.0):
 
 
 def position_layer(params, x, kind, offset=0.0, places=None):
-    """Tells tokens where they stand, with P = params["positions"] (m, d).   x (B, n, d) -> y like x
+    """Adds or multiplies positions P = params["positions"] (m, d).   x (B, n, d) -> y like x
 
     kind: "multiply", y = x ⊙ (P[place] + offset); "add", y = x + P[place]; "none", y = x. places
     (B, n) integer, by default 0 to n - 1 in each text.
@@ -99,9 +99,9 @@ def position_layer(params, x, kind, offset=0.0, places=None):
 
 
 def token_places(x, mask=None, start=0):
-    """Each token's place among the real ones: (1, n), or (B, n) with a mask; padding's is >= 0.
+    """Each token's index among the real ones: (1, n), or (B, n) with a mask; padding's is >= 0.
 
-    Counted so, a text has the same places alone, padded left and padded right.
+    So a text has the same places alone, padded left and padded right.
     """
     xp = array_module(x)
     if mask is None:

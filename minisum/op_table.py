@@ -1,8 +1,8 @@
 """All operations on one page, each checked on the spot: python -m minisum.ops [NAME]
 
-Formula and saved arrays are the docstrings' own; the bytes are counted and the gradients compared
-now, on this machine, of the textbook form at the small sizes that the first line gives. What an
-operation's faster forms gain is measured too, at a real size. With NAME: its docstring instead.
+Formulas and saved arrays come from the docstrings. The saved bytes are counted and the gradients
+checked on the spot, for the textbook form at the small sizes of the first line. The gain of the
+faster forms is measured too, at a realistic size. With NAME: its docstring instead.
 """
 
 import argparse

@@ -36,13 +36,13 @@ class Adam:
     m ← β₁ m + (1 - β₁) g,   v ← β₂ v + (1 - β₂) g²,
     θ ← θ - lr (m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + eps) - lr weight_decay θ
 
-    The decay touches arrays with two axes or more; biases and gains keep their size. `clip_value`
-    limits each gradient entry to ±clip_value; `clip_norm` then scales the whole gradient down to
-    that Euclidean length. The gradient passed to `step` is left as it was. `workers` share a
-    vector on the host; no entry's result depends on how many they are.
+    The decay applies to arrays with two axes or more, not to biases and gains. `clip_value` limits
+    each gradient entry to ±clip_value; `clip_norm` then scales the whole gradient down to at most
+    that Euclidean norm. The gradient passed to `step` is not changed. `workers` share a vector on
+    the host; the result does not depend on their number.
 
-    raw_epsilon: eps joins √v before the bias is corrected, as Keras does it; in the formula above
-    it is then eps / √(1 - β₂ᵗ), 32 times as large in the first step.
+    raw_epsilon: eps is added to √v before bias correction, as in Keras; in the formula above it is
+    then eps / √(1 - β₂ᵗ), 32 times as large in the first step.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class Adam:
 class Average:
     """The exponential moving average of the parameters, often a better model than the last ones.
 
-    a ← a + (1 - decay) (θ - a) after every step. In the first steps the average reaches back less
-    far, decay = (1 + t) / (10 + t), so that the initial parameters are soon forgotten.
+    a ← a + (1 - decay) (θ - a) after every step. The first steps use a smaller decay,
+    (1 + t) / (10 + t), so that the initial parameters are soon forgotten.
     Polyak and Juditsky 1992. `params` is the average; `Adam.step` moves it.
     """
 
@@ -102,7 +102,7 @@ class Average:
 
 
 def best_epoch(measured):
-    """The place of the best among (score, loss) pairs: the highest score, of equal ones the lowest
+    """The index of the best of (score, loss) pairs: the highest score, of equal ones the lowest
     loss, of equal ones the first. NaN is the worst of both.
     """
     ranks = [
@@ -113,7 +113,7 @@ def best_epoch(measured):
 
 
 def learning_rate(step, total_steps, base, warmup=0, schedule="constant"):
-    """The rate for step 0, 1, ...: up from 0 in a line over `warmup` steps, then by `schedule`.
+    """The rate for step 0, 1, ...: linear from 0 over `warmup` steps, then by `schedule`.
 
     "constant" stays at `base`; "cosine" falls to 0 at `total_steps` along half a cosine
     (Loshchilov and Hutter 2017).

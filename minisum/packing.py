@@ -1,8 +1,8 @@
-"""Padded texts as a GPU takes them: in few shapes, since each is recorded anew, and packed.
+"""Padded texts for a GPU: in few shapes, since each shape is recorded separately, and packed.
 
-A batch of texts is padded to the longest, and token dropout leaves gaps in each. Where tokens meet
-in nothing but a sum, real ones alone are worked on. How many these are the host knows without
-waiting, so it is the host that says where they are.
+A batch of texts is padded to the longest, and token dropout leaves gaps in each. Where tokens
+interact only in a sum, only the real ones are computed with. The host lists their positions, since
+it knows their number without waiting for the GPU.
 """
 
 import numpy as np

@@ -3,8 +3,8 @@
 Gradients and both of Adam's moments mirror the vector. Zeroing, clipping, Adam, the sum over
 processes and the checkpoint are then one line each, and on a GPU one kernel launch each.
 
-The views are nested dicts, params["blocks"]["0"]["mixer"]["q"]["W"], so that each layer is handed
-its own; in checkpoints that array is called "blocks.0.mixer.q.W".
+The views are nested dicts, params["blocks"]["0"]["mixer"]["q"]["W"], so that each layer gets its
+own; in checkpoints that array is called "blocks.0.mixer.q.W".
 """
 
 import math
@@ -19,9 +19,9 @@ ALIGNMENT = 16
 
 
 class Views(dict):
-    """A dict of views and of further dicts of them, in which `views[name] = x` writes to the view.
+    """A nested dict of views, in which `views[name] = x` and `views[name] += x` write to the view.
 
-    So does `views[name] += x`: neither puts another array in the view's place.
+    Neither replaces the view by another array.
     """
 
     def __setitem__(self, name, value):

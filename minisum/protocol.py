@@ -1,4 +1,4 @@
-"""What the protocol of `minisum.ops` asks of an op, checked without comparing a slope.
+"""The protocol of `minisum.ops`, checked without comparing a slope.
 
     y, back = op(x, W, ...)        # float64 arrays, and ids, masks or None
     dx, dW, ... = back(dy)         # one gradient per argument, None for ids and masks
@@ -84,7 +84,7 @@ def gradients_of(found, count):
 
 
 def check_gradients(breach, names, arguments, gradients):
-    """One for each argument, of its shape and type, and finite."""
+    """Check: one gradient per argument, of its shape and type, and finite."""
     if len(gradients) != len(arguments):
         breach("back", "number of gradients", str(len(gradients)), str(len(arguments)))
         return
@@ -104,9 +104,9 @@ def check_gradients(breach, names, arguments, gradients):
 
 
 def check_repeats(breach, names, y, again, gradients, gradients_again):
-    """A second call of the op, and of back, gives what the first gave."""
+    """Check: a second call of the op, and of back, gives the same as the first."""
     if not all(map(same, parts(y), parts(again))):
-        note = " (not deterministic: pass what is drawn at random, as a mask, as an argument)"
+        note = " (not deterministic: pass what is drawn at random or kept from call to call)"
         breach("the op", "value of a second call", "another", "the same", note)
     for name, g, g2 in zip(names, gradients, gradients_again, strict=True):
         if not same(g, g2):
@@ -114,7 +114,7 @@ def check_repeats(breach, names, y, again, gradients, gradients_again):
 
 
 def call_again(breach, what, back, dy, count):
-    """Its gradients, as gradients_of; if it raises, the verdict is told and they are None."""
+    """The gradients of another call of back; None, and a breach, if it raises."""
     try:
         return gradients_of(back(dy), count)
     except Exception as error:  # whatever it is, it is not the gradient
@@ -122,10 +122,10 @@ def call_again(breach, what, back, dy, count):
 
 
 def check_linear(breach, names, back, u, gradients, largest, rng):
-    """u in other layouts of memory has the same gradients, and parts of it have their sum.
+    """Check: u in other memory layouts gives the same gradients, and its parts add up to them.
 
-    One part is large and one small, so that what is clipped or dropped shows. largest: of the terms
-    that gradients are made of; they have the roundings of those.
+    One part is large and one small, so that clipped or dropped terms show. largest: the largest of
+    the terms that gradients are sums of, which determines their rounding error.
     """
     room = 1e4 * np.finfo(float).eps * largest
 
@@ -194,7 +194,7 @@ def size(array):
 
 
 def same(g, again):
-    """Equal to the bit; on a GPU, where atomic additions come in any order, to a few roundings."""
+    """Equal to the bit; on a GPU, where atomic additions vary in order, to a few roundings."""
     if g is None or again is None:
         return g is again
     host, host_again = to_numpy(g), to_numpy(again)

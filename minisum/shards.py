@@ -1,4 +1,4 @@
-"""One idea for the cache, for threads, for processes and for GPUs: cut the batch.
+"""One idea for the cache, for threads, for processes and for GPUs: split the batch.
 
 The gradient of a batch is the sum of its shards' gradients. If the shards are small enough, all
 arrays of a shard stay in a core's second-level cache, where plain NumPy runs near the speed of its
@@ -52,24 +52,29 @@ class Workers:
             return list(threads(work, range(workers)))
 
 
-def ahead(make, items):
-    """make(item) for each of `items`, in their order; a thread makes the next two meanwhile.
+def ahead(make, items, threads=1):
+    """make(item) for each of `items`, in their order; threads make the next threads + 1 meanwhile.
 
     What is made must depend on its item alone. An error is raised where its result would stand.
     """
-    with ThreadPoolExecutor(1) as thread:
+    pool = ThreadPoolExecutor(threads)
+    try:
         waiting, items = collections.deque(), iter(items)
-        waiting.extend(thread.submit(make, item) for item in itertools.islice(items, 2))
+        waiting.extend(pool.submit(make, item) for item in itertools.islice(items, threads + 1))
         while waiting:
             made = waiting.popleft().result()
-            waiting.extend(thread.submit(make, item) for item in itertools.islice(items, 1))
+            waiting.extend(pool.submit(make, item) for item in itertools.islice(items, 1))
             yield made
+    finally:
+        # Python may collect a loop that an error has left while it starts another thread, with a
+        # lock held that waiting for these would take: a deadlock.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Shards:
     """Runs a model on batches, shard by shard.
 
-    threads: how many shards are computed at a time (see Workers). rows: examples a shard; None
+    threads: how many shards are computed at a time (see Workers). rows: examples per shard; None
     leaves a GPU's batch whole and otherwise cuts it to the cache. record: on a GPU, replay a step
     or a prediction as one launch (see minisum.fast.cuda.recording), which takes one thread.
     """
@@ -160,7 +165,7 @@ class Shards:
         return Shards(self.model, rows=self.rows, record=False)
 
     def shard_rows(self, batch):
-        """Examples a shard on the host: as many as the cache holds, but no thread without work."""
+        """Examples per shard on the host: as many as the cache holds, but no thread stays idle."""
         if self.rows is not None:
             return self.rows
         fitting = SHARD_SIZE // max(1, self.model.activation_size(batch))

@@ -3,11 +3,11 @@ function, then run
 
     python tests/exercises.py
 
-which says of each whether it is right, and of a wrong one what is wrong. Accepted answers, and
-mistakes that are refused, are in tests/exercise_answers.py.
+which checks your answers and says what is wrong with a wrong one. Right answers, and wrong ones
+that the checks refuse, are in tests/exercise_answers.py.
 
-An operation returns its value and `back`, which turns the gradient of the value into those of the
-arrays: see minisum/ops/__init__.py.
+An operation returns its value and `back`, which turns the gradient of the value into the gradients
+of the arrays: see minisum/ops/__init__.py.
 """
 
 import sys
@@ -59,14 +59,14 @@ def tied_layers(params, x):
 def fooled_by_ones():
     """minisum/gradcheck.py: why is the cotangent random?
 
-    Return an op of one array, op(x) -> y, back, whose `back` is wrong but gives the right gradient
-    when dy is all ones, for every x (3, 4).
+    Return an op of one array, op(x) -> y, back, whose `back` is wrong, but right when dy is all
+    ones, for every x (3, 4).
     """
     raise NotImplementedError
 
 
 def what_notices():
-    """tests/ops/test_invariants.py: let relu's backward pass say x >= 0 for x > 0. What notices?
+    """tests/ops/test_invariants.py: which test notices x >= 0 for x > 0 in relu's backward pass?
 
     Return the name of the test as pytest takes it: "tests/ops/test_invariants.py::test_...". It
     passes now and fails then. (Why does test_gradient_is_exact[relu] not notice?)

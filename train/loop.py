@@ -45,7 +45,7 @@ class Position:
 def train(task, folder, report, resume=False, begin=None):
     """Train `task` in a claimed RunFolder and return the content of result.json.
 
-    begin(): called on rank 0 as soon as it is clear that the run goes on.
+    begin(): called on rank 0 once the run is certain to start.
     Raises Interrupted (state saved) after SIGINT or SIGTERM, UserError if the loss is not finite;
     both on all ranks or on none.
     """
@@ -74,7 +74,7 @@ def train(task, folder, report, resume=False, begin=None):
 
 
 def batch_maker(task, trainer, epoch):
-    """make(step) -> this rank's part of a batch, on the host; targets and real tokens of it all."""
+    """make(step) -> this rank's part of a batch, on the host; the whole batch's targets, tokens."""
     config, model, order = task.config, task.model, task.order(epoch)
 
     def make(step):
@@ -90,7 +90,7 @@ def batch_maker(task, trainer, epoch):
 
 
 class Run:
-    """What surrounds the steps: position, losses, validation, checkpoints, the result."""
+    """Everything around the steps: position, losses, validation, checkpoints, the result."""
 
     def __init__(self, task, folder, report, received, resume):
         self.task, self.folder, self.report, self.received = task, folder, report, received

@@ -1,15 +1,15 @@
 """Faster forms of the operations, each equal to its textbook form, and how they are found.
 
-`minisum.ops` holds the lesson, as on paper. A form of the same name and signature in this package
-does the same in place, in chunks that fit a cache, or in one GPU kernel. A module `host_*` is for
-NumPy, `cuda` for CuPy, and the others are for both.
+`minisum.ops` holds the textbook forms. A function of the same name and signature in this package
+computes the same in place, in chunks that fit a cache, or in one GPU kernel. Modules `host_*` are
+for NumPy, `cuda` for CuPy, and the others for both.
 
     layer_norm(x, gain, bias)          calls the first form that takes these arrays
     layer_norm.plain(x, gain, bias)    the textbook form
     layer_norm.forms()                 its faster forms for NumPy's arrays; forms("cupy") on a GPU
 
-A form that is not meant for its arguments (their type, their size) returns NotImplemented, as
-Python's binary operators do, and the next one is asked.
+A form that does not take its arguments (their type, their size) returns NotImplemented, as Python's
+binary operators do, and the next one is tried.
 """
 
 import functools

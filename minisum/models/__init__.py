@@ -9,8 +9,8 @@
     size = model.activation_size(batch)                # numbers in one layer's array, per example
     batch = model.trim_padding(batch)                  # without columns that are padding only
 
-Operations and layers return their gradients. Only a model adds them, as soon as a layer has
-returned (no second copy of all gradients is made): a weight that is used twice, or a batch in
-shards, is one visible `add(grads, ...)`. A model's parts that hold many layers take part in that:
+Operations and layers return their gradients. Only a model accumulates them, as soon as a layer has
+returned its own, so no second copy of all gradients exists: a weight that is used twice, or a batch
+in shards, is one visible `add(grads, ...)`. Parts of a model that hold many layers do the same:
 their backward pass is `back(dy, grads)`.
 """

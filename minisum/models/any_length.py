@@ -1,4 +1,4 @@
-"""The classifier for texts of up to a given length, however long that is."""
+"""The classifier for any maximum text length."""
 
 from minisum.models import classifier
 from minisum.models.long_document import LongDocumentClassifier
@@ -10,7 +10,7 @@ LONGEST_TABLE, PERIOD = 2**14, 512
 def build(
     mixer, vocab, width, classes, max_len, heads=4, head_width=None, draw="glorot", **options
 ):
-    """`classifier.build`, where a text is too long for a table with a position for each token."""
+    """`classifier.build`, or a `LongDocumentClassifier` if max_len exceeds LONGEST_TABLE."""
     sizes = vocab, width, classes
     multiplies = mixer == "summation" and options.get("positions") in (None, "multiply")
     if multiplies and max_len > LONGEST_TABLE:

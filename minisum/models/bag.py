@@ -1,13 +1,13 @@
-"""A linear bag of words and pairs of words: each votes on the classes directly.
+"""A linear bag of words and pairs of words, each of which votes for the classes directly.
 
     votes = (Σ_t table[ids[t]] + Σ_t table[V + hash(ids[t], ids[t+1])]) / √c
 
-c counts the words and the pairs of the text. A vote is a row of C numbers and starts at zero, so
-the bag is the logistic regression that a linear classifier of n-grams is. It has a loss of its own,
-and its votes are added to the logits of the learned vectors: two classifiers that err differently.
-Pairs share R rows by a hash (Weinberger et al. 2009, "Feature hashing for large scale multitask
-learning"). Trained with the vectors in one loss, as in Cheng et al. 2016, "Wide & deep learning",
-it learns only what they leave, which on few texts is nothing.
+c counts the words and the pairs of the text. A vote is a row of C numbers, initially zero: the bag
+is a logistic regression on n-grams. It has its own loss, and its votes are added to the logits of
+the model: two classifiers that make different errors. Pairs share R rows by a hash (Weinberger et
+al. 2009, "Feature hashing for large scale multitask learning"). Trained in one loss with the model,
+as in Cheng et al. 2016, "Wide & deep learning", it would learn only what the model leaves, which on
+small data sets is nothing.
 """
 
 import numpy as np

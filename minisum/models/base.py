@@ -1,4 +1,4 @@
-"""What the training loop and the shards ask of every model, with the usual answers."""
+"""What the training loop and the shards need of every model, with defaults."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class Model:
 
 
 class Unlearned(Model):
-    """Nothing to train: a training loop that is given it only evaluates."""
+    """A model with nothing to train: a training loop only evaluates it."""
 
     width = 1
 
@@ -48,8 +48,8 @@ class TextModel(Model):
     """Reads padded texts: a batch holds ids (B, n) integer, mask (B, n) bool, targets (B,).
 
     dropout, token_dropout: rates at which training drops `dropout_width` features of a text, and
-    whole tokens, as if they had not been written. masked=False reads padding as it reads words.
-    packs: whether tokens meet in nothing but a sum that takes packed texts (minisum.packing).
+    whole tokens, as if they were not in the text. masked=False treats padding like words.
+    packs: whether tokens interact only in a sum, which takes packed texts (minisum.packing).
     """
 
     masked, dropout, token_dropout, packs = True, 0.0, 0.0, False

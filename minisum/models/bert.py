@@ -19,7 +19,7 @@ DEVIATION = 0.02  # of the first values of tables
 
 
 class BertEncoder(Stack):
-    """The blocks, and what stands before the first of them; the arguments are `Encoder`'s.
+    """The blocks, and the input to the first of them; the arguments are `Encoder`'s.
 
     types: the rows of T. eps: that of all layer norms, 1e-12 in BERT.
     """

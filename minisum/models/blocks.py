@@ -1,7 +1,7 @@
 """Blocks, and a stack of them: what language models, encoders and forecasters are made of.
 
-A block mixes the tokens, then changes each token by a small network; both are added to their
-input. A norm stands before each of the two or after it:
+A block mixes the tokens, then applies a small network to each token; both outputs are added to
+their inputs. A norm comes before each of the two or after it:
 
     before   z = x + mixer(LN₁(x))      y = z + f(LN₂(z) @ Wup.T + bup) @ Wdown.T + bdown
     after    z = LN₁(x + mixer(x))      y = LN₂(z + f(z @ Wup.T + bup) @ Wdown.T + bdown)
@@ -24,10 +24,10 @@ class Block:
     """One layer around `mixer`.   x (B, n, d) -> y like x
 
     d_ff: the width inside the token network, 0 for no such network; activation and gate: see
-    `layers.token_network`. norm: "before", "after", or "rms", an RMSNorm before. scale: what the
-    mixer's output is multiplied by before it joins x. dropout: the rate inside and after the token
-    network. longest: the most tokens that training sums up, for a mixer whose output grows with
-    their number. eps: the layer norms'.
+    `layers.token_network`. norm: "before", "after", or "rms", an RMSNorm before. scale: a factor of
+    the mixer's output before it is added to x. dropout: the rate inside and after the token
+    network. longest: the most tokens that are summed in training, for a mixer whose output grows
+    with their number. eps: the layer norms'.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Block:
     def step(self, params, x, state=None, read=0):
         """The next tokens x (B, n, d), after the `read` ones that `state` remembers -> y, state.
 
-        From `longest` tokens on, t of them count as `longest`: their sum is multiplied by
-        longest / t, and so stays as large as the largest that the layers above learned to read.
+        Sums over t > `longest` tokens are multiplied by longest / t, so that they stay as large
+        as the largest on which the layers above were trained.
         """
 
         def mix(mixer_params, h):

@@ -1,7 +1,7 @@
 """Text classifiers of one layer: direct summation, its attention rival, and no mixing at all.
 
-The three differ in how n token vectors become one vector of features; a linear head then gives a
-score to each class. Source: P. Ekin, "Summation-based transformers", the released classifier.
+The three differ in how n token vectors become one feature vector; a linear head then gives a score
+for each class. Source: P. Ekin, "Summation-based transformers", the released classifier.
 """
 
 import numpy as np
@@ -27,8 +27,8 @@ class Classifier(TextModel):
     vocab V, width d, classes C, max_len the longest text in tokens. masked=False adds the padding
     to the pool as the published code does. positions: "multiply" the tokens by P + position_offset
     or "add" P to them. one_logit: two classes share one logit, whose sigmoid is the second's
-    probability. bag_rows: a bag of words and of pairs in that many rows learns by itself and votes
-    with the features, see `minisum.models.bag`. The dropouts and the batch: see `TextModel`.
+    probability. bag_rows: the rows of a bag of words and pairs, which has its own loss and adds to
+    the logits, see `minisum.models.bag`. The dropouts and the batch: see `TextModel`.
     """
 
     default_pooling, default_positions = "mean", "add"
@@ -49,7 +49,7 @@ class Classifier(TextModel):
         self.packs = self.packs and self.positions == "multiply" and not bag_rows
 
     def init(self, rng):
-        """First values: embedding and head as Keras draws them, as in the released code."""
+        """Initial parameters: embedding and head as Keras draws them, as in the released code."""
         params = {
             "embedding": rng.uniform(-0.05, 0.05, (self.vocab, self.width)),
             **self.init_features(rng),
@@ -112,7 +112,7 @@ class Classifier(TextModel):
         return self.of_classes(logits)
 
     def init_features(self, rng):
-        """First values of the arrays that only `features` reads, the embedding apart."""
+        """Initial values of the arrays that only `features` reads, except the embedding."""
         raise NotImplementedError
 
     def features(self, params, ids, mask):
@@ -179,7 +179,7 @@ class SummationClassifier(Classifier):
 
 
 class AttentionClassifier(Classifier):
-    """features = mean_t attention(E[ids[t]] + P[t]): the published rival. O(n² d).
+    """features = mean_t attention(E[ids[t]] + P[t]): attention as published. O(n² d).
 
     head_width: d/H by default; the released code gives each head the whole width d. draw: see
     `init.attention`; the released code's is "keras".
@@ -210,7 +210,7 @@ class AttentionClassifier(Classifier):
 
 
 class MeanEmbeddingClassifier(Classifier):
-    """features = mean_t E[ids[t]]: a bag of words without order or mixing, for the others to beat.
+    """features = mean_t E[ids[t]]: a bag of words without order or mixing, as a baseline.
 
     Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification".
     """

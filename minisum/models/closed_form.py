@@ -12,7 +12,7 @@ from minisum.ops import mean_squared_error
 
 
 class RidgeRegressor(Model):
-    """y = w · numbers + b, solved and not learned: the numbers alone, without a word of the text.
+    """y = w · numbers + b in closed form: the numbers alone, without the text.
 
     `solution` is (w, b), from `solve_ridge`. Hoerl and Kennard 1970, "Ridge regression: biased
     estimation for nonorthogonal problems".
@@ -51,10 +51,10 @@ def solve_ridge(x, y, alpha=1.0):
 
 
 def ridge(tokens, sigmas):
-    """(B,): the best answers there are for these σ (B,): the mean of w·x given the examples.
+    """(B,): the optimal answers for known σ (B,): the mean of w·x given the examples.
 
     ŵ = (X.T @ X + σ² I)⁻¹ @ X.T @ y: least squares with d more examples, x = σ e_i and y = 0. For
-    σ = 0 it takes every example at its word, and ŵ is the shortest of all solutions.
+    σ = 0 the examples are fitted exactly if possible, and ŵ is the solution of least norm.
     """
     tokens = np.asarray(tokens, np.float64)
     X, y, asked = tokens[:, :-1, :-1], tokens[:, :-1, -1], tokens[:, -1, :-1]

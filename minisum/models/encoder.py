@@ -1,6 +1,6 @@
-"""An encoder, any mixer in blocks with the norm before, and three models that read it.
+"""An encoder, any mixer in blocks with the norm before, and three models on top of it.
 
-    x₀ = E[ids] + P[place]          place: how many real tokens stand before
+    x₀ = E[ids] + P[place]          place: how many real tokens come before
     x_l = block_l(x_{l-1})          minisum.models.blocks, with GELU
     out = LN(x_L)
 
@@ -132,7 +132,7 @@ class EncoderReader(Model):
 
 
 class EncoderRegressor(Model):
-    """One number, read off the last token: answer = w · out_n + c.
+    """One number, read from the last token: answer = w · out_n + c.
 
     A batch holds x (B, n, D), the tokens as vectors of `inputs` numbers, and targets (B,). The
     loss is the mean squared error.

@@ -1,14 +1,14 @@
-"""The future of a series from its past: patches, blocks, and one linear map to all steps ahead.
+"""Forecasts of a series from its past: patches, blocks, and one linear map to all steps ahead.
 
-    patches   x₀ = (patch @ Wp.T + bp) ⊙ (P + offset)   16 values a patch, a new one every 8
+    patches   x₀ = (patch @ Wp.T + bp) ⊙ (P + offset)   16 time steps, every 8 time steps
     blocks    x_l = block_l(x_{l-1})       by pattern, "projection*2,attention" by default
     head      y = flatten(x_L) @ W.T + b   every step of the horizon at once
 
-Every channel of the series is read by itself, by the same weights (channel independence: Nie et
-al. 2023, "A time series is worth 64 words"). Only the last block needs to mix tokens, is the claim
-of P. Ekin, "Attention-driven transformers" (2025), whose released benchmark.py this follows.
+Every channel of the series is read separately, with the same weights (channel independence: Nie et
+al. 2023, "A time series is worth 64 words"). P. Ekin, "Attention-driven transformers" (2025), whose
+released benchmark.py this follows, claims that only the last block needs to mix tokens.
 
-Series can wander: `normalise` subtracts each window's own level and adds it to the forecast.
+As the level of a series drifts, `normalise` subtracts that of each window and adds it back.
 """
 
 import numpy as np
@@ -33,10 +33,10 @@ class WindowModel(Model):
 
     window L, horizon in time steps. normalise: "none"; "last", each channel's last value is
     subtracted; "standard", its mean, and it is divided by its deviation (Kim et al. 2022, RevIN,
-    without the affine map). The forecast gets both back.
+    without the affine map). Both are undone in the forecast.
 
     A batch holds windows (B, L, C) and targets (B, horizon, C), NaN where nothing was measured:
-    such targets count for nothing. Subclasses define `init` and `rows`.
+    such targets are ignored. Subclasses define `init` and `rows`.
     """
 
     def __init__(self, window, horizon, normalise="none"):

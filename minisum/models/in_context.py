@@ -1,21 +1,21 @@
-"""Linear self-attention that regresses in context: examples (x_i, y_i) in, the answer to x_t out.
+"""In-context regression by linear self-attention: examples (x_i, y_i) in, the answer to x_t out.
 
-Tokens are e_i = (x_i, y_i) for n examples and e_t = (x_t, 0) for the question. A layer moves all of
-them, the question too, by what the examples hold; the answer stands in the question's place for y:
+Tokens are e_i = (x_i, y_i) for n examples and e_t = (x_t, 0) for the query. A layer updates all of
+them, including the query, from the examples; the answer is the query's last number, negated:
 
     e_i ← e_i + P @ G @ Q @ e_i,   G = (1/n) Σ_{j ≤ n} e_j @ e_j.T,   ŷ = -(last number of e_t)
 
 There is no softmax, no norm and no feed-forward network. A layer is one matrix A = I + P @ G @ Q
 for all tokens of a sequence. So the examples are needed only through G, which a layer turns into
-A @ G @ A.T, and what L layers do to a question is one product:
+A @ G @ A.T, and the effect of L layers on the query is one product:
 
     A_{L-1} ... A_0 e_t,   its last number is -⟨ŵ, x_t⟩ with (-ŵ, ·) the last row of A_{L-1} ... A_0
 
-`by_tokens` computes the first and `by_gram`, which needs neither the question nor the n tokens, the
+`by_tokens` computes the first and `by_gram`, which needs neither the query nor the n tokens, the
 second; they agree to rounding, forward and backward.
 
-All arrays begin with an axis of K models, which are trained at once. D = d + 1; tokens E
-(K, B, n + 1, D) and G (K, B, D, D) may have 1 in the place of K: the same for all models.
+The first axis of all arrays is that of K models, which are trained at once. D = d + 1; for tokens E
+(K, B, n + 1, D) and G (K, B, D, D) it may be 1: the same for all models.
 
 Source: Vladymyrov et al. 2024, "Linear Transformers are Versatile In-Context Learners".
 """
@@ -44,7 +44,7 @@ def full_layer(params, G):
 
 
 def free_layer(params, G):
-    """Four scalars a layer, those of two or more diagonal heads.   omega (K, 2, 2)"""
+    """Four scalars per layer, as with two or more diagonal heads.   omega (K, 2, 2)"""
     A, back_blocks = scale_blocks(params["omega"], G)
 
     def back(dA):
@@ -101,7 +101,7 @@ def scale_blocks(omega, G):
 
 
 def by_gram(layer, params, G):
-    """The weights ŵ (K, B, d) that the examples of each sequence give its questions.
+    """The weights ŵ (K, B, d) that the examples of each sequence imply: the answer is ⟨ŵ, x_t⟩.
 
     layer: one of the functions above, params: its parameters, a dict a layer; G (K, B, D, D).
 

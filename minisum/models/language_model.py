@@ -37,13 +37,13 @@ class LanguageModel(Model):
     "rms" with "swiglu" is the block of today's models.
 
     sum_scale: "length" divides the sums by max_len, "none" is as published. Both can represent the
-    same functions, since Wo could hold the factor, but they do not learn alike: a sum of n terms is
-    n times as large, and so is the effect of each of Adam's steps on Wo. Undivided it soon drowns
-    the token itself, x + Σ u @ Wo.T, and the model knows little but how frequent each word is.
+    same functions, since Wo could hold the factor, but they train differently: a sum of n terms is
+    n times as large, and so is the effect of each of Adam's steps on Wo. Undivided, the sum soon
+    dominates the token in x + Σ u @ Wo.T, and the model learns little but word frequencies.
 
-    A batch holds ids (B, n) and targets (B, n), -1 where no target counts. Padding stands on the
-    right, where nothing that counts can see it. With starts (B, n), True where a document begins,
-    memory and positions start anew there.
+    A batch holds ids (B, n) and targets (B, n), -1 where no target counts. Padding is on the right,
+    where no real token sees it. With starts (B, n), True where a document begins, memory and
+    positions restart there.
     """
 
     def __init__(
@@ -119,8 +119,8 @@ class LanguageModel(Model):
         state and the average position once that is needed; its size does not depend on the number
         of tokens, attention's apart. A text read in parts gets the same scores as read whole.
 
-        Tokens past `max_len` have no position of their own: theirs is the average of all. And
-        running sums are shrunk to the size that they have in training (see Block.step).
+        Tokens past `max_len` have no position of their own and get the mean of all positions.
+        Running sums are scaled down to their size in training (see Block.step).
         """
         blocks = self.stack.blocks
         read, states, average = (0, [None] * len(blocks), None) if state is None else state

@@ -1,8 +1,8 @@
 """Direct summation on documents of any length, in the memory of their ids.
 
-Tokens meet nowhere but in a sum, so a document can be cut as a batch can. Forward keeps the running
-sum and nothing else; backward reads each chunk of the document again. A step costs four products
-a token with W instead of three, and no array grows with the document but its ids and mask.
+Tokens interact only in a sum, so a document can be cut into chunks as a batch into shards. Forward
+keeps only the running sum; backward computes each chunk again. A step costs four products per token
+with W instead of three, and no array grows with the document but its ids and mask.
 """
 
 import numpy as np
@@ -20,14 +20,14 @@ HOST_NUMBERS, DEVICE_NUMBERS = 2**18, 2**24
 class LongDocumentClassifier(SummationClassifier):
     """`SummationClassifier`, with the same parameters, for texts of any number of tokens.
 
-    A table with a position for each of a million tokens would be larger than all the rest, so the
-    positions repeat: token t has position t mod max_len. A text of up to max_len tokens is read
-    just as `SummationClassifier` reads it; a longer one is a row of such texts whose features add
-    up. A batch without a longer one is read whole, unless `chunk` is given.
+    A table with a position for each of a million tokens would be larger than all other parameters,
+    so positions repeat: token t has position t mod max_len. A text of up to max_len tokens is read
+    as by `SummationClassifier`; a longer one as a sequence of such texts whose features are summed.
+    A batch without longer texts is read whole, unless `chunk` is given.
 
-    threads: how many chunks of one document are under way at a time; the documents of a batch
-    take turns then, `Shards(model)`. chunk: tokens a chunk, by default what fits the cache. The
-    same thread count and chunk give the same bits on the host.
+    threads: how many chunks of a document are computed at a time; the documents of a batch then
+    follow one another, `Shards(model)`. chunk: tokens per chunk, by default what fits the cache.
+    The same thread count and chunk give the same bits on the host.
     """
 
     packs = False  # the chunks cut the texts

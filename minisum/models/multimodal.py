@@ -1,15 +1,15 @@
-"""Text and numbers to one number: summation with one shared channel, and what it is measured by.
+"""Text and numbers to one number: summation with one shared channel, and its baselines.
 
-Everything that is known of an example ends as vectors of one width, which are added up: the text's
-by direct summation, each number's by a small network of its own, its tower.
+Text and numbers become vectors of one width, which are summed: the text by direct summation, each
+number by its own small network, its tower.
 
     text     t = relu(Σ_s relu((E[ids[s]] ⊙ (P[s] + 1)) @ W.T) @ Wt.T + bt)
     numbers  u = two dense layers of Σ_i tower_i(number_i), a tower being two dense layers
     both     y = linear(dropout(dense₆₄(dense(t + u))))
 
-Source: P. Ekin, "Summation-based transformers", the released multimodal.py. Its rival joins the
-vectors end to end instead (`ConcatenationRegressor`); ridge regression on the numbers shows what
-the text is worth, and the same model without numbers what they are worth.
+Source: P. Ekin, "Summation-based transformers", the released multimodal.py. Its rival concatenates
+the vectors instead (`ConcatenationRegressor`). Ridge regression on the numbers shows what the text
+contributes, and the same model without numbers what they contribute.
 """
 
 from minisum import init, mixers
@@ -52,7 +52,7 @@ class Regressor(TextModel):
         return self.width
 
     def init(self, rng):
-        """First values, as Keras draws them and so the released code, attention's by `draw`."""
+        """Initial parameters as in the released code, by Keras; attention's by `draw`."""
         return {
             **self.init_joint(rng),
             "fuse": init.linear(rng, self.width, self.joint_width, "glorot"),
@@ -152,7 +152,7 @@ class SummationRegressor(WordsRegressor):
 
 
 class ConcatenationRegressor(Regressor):
-    """The published rival: an attention layer over the text, and all vectors end to end. O(n² d).
+    """The published rival: an attention layer over the text, all vectors concatenated. O(n² d).
 
     text = mean_s LN(x_s + attention(x)_s), x = E[ids] + P; joint = [text, tower₁, ..., tower_k].
     """

@@ -133,7 +133,7 @@ class Pretrained:
 
 
 def our_name(name):
-    """What an array of the file is called here; None if it has no place."""
+    """The name of a file's array in minisum; None if it has none."""
     stem, _, last = name.removeprefix("bert.").rpartition(".")
     number = re.search(r"(?<=^encoder\.layer\.)\d+(?=\.)", stem)
     ours = NAMES.get(stem.replace(number[0], "*", 1) if number else stem)

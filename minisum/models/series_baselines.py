@@ -1,4 +1,4 @@
-"""What a forecaster must beat: repetitions, and linear maps of the window solved for.
+"""Baselines of a forecaster: repetitions, and linear maps of the window in closed form.
 
 They share windows, normalisation and loss with `minisum.models.forecaster`. Their losses have no
 gradient, so that a training loop leaves the solution as it is.

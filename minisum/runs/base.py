@@ -10,9 +10,9 @@ from minisum.shards import Shards
 
 
 class Run:
-    """A trained model with what reads its inputs; `minisum.load` makes one from a folder.
+    """A trained model and its preprocessing; `minisum.load` makes one from a folder.
 
-    threads: how many compute (default: the caller's, with NumPy's own). batch_size: how many
+    threads: how many to compute with (default: the caller's and NumPy's own). batch_size: how many
     inputs are computed together.
     """
 

@@ -89,7 +89,7 @@ class ClassifierRun(Run):
 
 
 def contributions(model: Any, params: Params, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(n, C): what each token of a text adds to each class's logit; with the bias, all of it.
+    """(n, C): what each token of a text adds to each class's logit; the bias is the rest.
 
     ids (n,), mask (n,) bool. Padding adds nothing, unless the model was trained without a mask.
     UserError for a model that does not sum its tokens.
@@ -111,7 +111,7 @@ def contributions(model: Any, params: Params, ids: np.ndarray, mask: np.ndarray)
 
 
 def several(texts: Iterable[str]) -> list[str]:
-    """A list of texts. UserError for what is not text, and for a single one: it has letters."""
+    """A list of texts. UserError for anything else, a single string included."""
     if isinstance(texts, str):
         raise UserError("a list of texts is needed, not one text: put it in brackets")
     found = list(texts)

@@ -1,4 +1,4 @@
-"""A text classifier that is fitted in memory, in scikit-learn's manner and without needing it.
+"""A text classifier fitted in memory, with scikit-learn's interface but without scikit-learn.
 
     clf = minisum.TextClassifier().fit(texts, labels)
     clf.predict(["..."])
@@ -37,12 +37,12 @@ class TextClassifier:
     """A classifier of texts; its parameters are the flags of `python -m train.classifier`.
 
     mixer: summation, attention or mean_embedding as published, or any of minisum.mixers in an
-    encoder ("simpletron:scale=mean" with an option), which `layers` from 2 on and `encoder` ask
-    for too. tokenizer: see `train_tokenizer`.
+    encoder, options behind the name ("simpletron:scale=mean"); with `encoder`, options or `layers`
+    of 2 or more the published two are encoders too. tokenizer: see `train_tokenizer`.
     epochs, lr: None is the command's default. validation: the fraction of the texts that is held
     out to choose the epoch; without any (0, or too few texts) the last epoch is kept.
 
-    After `fit`: classes_ (sorted), history_ (a record an epoch), run_ (see `minisum.load`).
+    After `fit`: classes_ (sorted), history_ (one record per epoch), run_ (see `minisum.load`).
     """
 
     _estimator_type = "classifier"

@@ -1,8 +1,7 @@
 """Each token's share of a classifier's decision.
 
-A model that sums its tokens has features that are a sum over them, and its head is linear. Every
-logit is then a sum of one number a token and the head's bias: an exact account, where most models
-allow only estimates.
+If a model's features are a sum over tokens and its head is linear, every logit is the head's bias
+plus one number per token: an exact attribution, where most models allow only estimates.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ SHOWN = 20  # tokens of a printed explanation
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """The account of one decision: logits = shares.sum(axis=0) + bias.
+    """The attribution of one decision: logits = shares.sum(axis=0) + bias.
 
     tokens: the n tokens that were read, as the text spells them. shares (n, C): what each adds to
     the logit of each class. bias (C,): what the head adds without any. temperature: what the logits
@@ -59,8 +58,8 @@ class Explanation:
         return "\n".join([title, f"{'token':<{width}}     share", *lines])
 
     def towards(self, label: Any = None) -> np.ndarray:
-        """(n,): what each token adds to the logit of a class (default: the predicted one), over
-        what it adds to the average class. Logits have no zero, only their differences count.
+        """(n,): what each token adds to the logit of a class (default: the predicted one), less
+        its mean over all classes, since only differences of logits matter.
 
         UserError for a label that is not a class.
         """

@@ -1,7 +1,7 @@
 """A training loop in one function, for fitting in memory: no folder, no ranks, no resuming.
 
-It takes the steps of `python -m train.TASK` in the same order, drawn from the same seeds, so that
-with the same data and settings both end with the same parameters, bit for bit.
+It takes the same steps as `python -m train.TASK` with the same random numbers: with the same data
+and settings both end with the same parameters, bit for bit.
 """
 
 import math

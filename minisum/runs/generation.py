@@ -1,4 +1,4 @@
-"""Writing with a language model: one token at a time, each from the memory of all before it."""
+"""Generation with a language model: one token at a time, from the state after all before it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,14 +20,14 @@ def generate(
     forget_at: int | None = None,
     top_p: float | None = None,
 ) -> Iterator[int]:
-    """Yield token numbers without end, each drawn from what the model expects next.
+    """Yield token ids without end, each drawn from the model's distribution of the next one.
 
-    prompt: token numbers, read in one pass. rng: a numpy.random.Generator. temperature divides the
-    scores: 0 always takes the highest, 1 draws as the model says, more is bolder. top_k: draw
-    among that many of the highest. top_p: see `draw`. forget_at: a token at which memory and
-    positions start anew.
+    prompt: token ids, read in one pass. rng: a numpy.random.Generator. temperature divides the
+    scores: 0 always takes the highest, 1 draws from the model's distribution. top_k: draw only
+    among that many of the highest. top_p: see `draw`. forget_at: a token at which state and
+    positions restart.
 
-    The cost of a token does not depend on how many came before, attention layers excepted.
+    The cost of a token does not depend on how many came before, except with attention layers.
     """
     if not len(prompt):
         raise UserError("a model can only go on from at least one token: the prompt has none")
@@ -49,10 +49,10 @@ def draw(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> int:
-    """A number from softmax(scores / temperature), scores (V,), among the `top_k` highest.
+    """A token id drawn from softmax(scores / temperature), scores (V,), of the `top_k` highest.
 
-    top_p: among the fewest of the likeliest whose probabilities sum to it, or one (Holtzman et al.
-    2020, "The curious case of neural text degeneration").
+    top_p: of the fewest most probable tokens whose probabilities sum to at least this (Holtzman et
+    al. 2020, "The curious case of neural text degeneration").
     """
     if temperature == 0:
         return int(scores.argmax())

@@ -16,7 +16,7 @@ class LanguageModelRun(Run):
     """A trained causal language model."""
 
     def generate(self, prompt: str = "", tokens: int = 200, **drawing: Any) -> str:
-        """The continuation of `prompt` by so many tokens, without the prompt; see `stream`."""
+        """The continuation of `prompt`, `tokens` long, without the prompt; see `stream`."""
         return "".join(self.stream(prompt, tokens, **drawing))
 
     def stream(
@@ -30,9 +30,9 @@ class LanguageModelRun(Run):
     ) -> Iterator[str]:
         """Yield the continuation piece by piece, as it is drawn.
 
-        temperature: 0 takes the likeliest token, 1 draws as the model expects. top_k: draw among
-        so many of the likeliest; top_p: among those that together have this probability. The same
-        seed writes the same text.
+        temperature: 0 takes the most probable token, 1 draws from the model's distribution. top_k:
+        draw among that many of the most probable; top_p: among those that together have this
+        probability. The same seed gives the same text.
         """
         read = encode(self.tokenizer, [prompt])[0]
         separator = byte_tokens.separator_id(self.tokenizer)

@@ -1,8 +1,7 @@
 """A trained model, read back from the folder of its run.
 
-best.safetensors says by itself what it holds: the task, the kind and the sizes of the model, and
-how its inputs are read. A folder can therefore be moved, and predicts without its settings and
-without its data.
+best.safetensors describes what it holds: the task, the kind and the sizes of the model, and how
+inputs are preprocessed. So a folder can be moved, and predicts without its settings and its data.
 """
 
 import hashlib

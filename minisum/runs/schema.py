@@ -1,4 +1,4 @@
-"""What a stranger's best.safetensors may say of its model, checked before anything is made of it.
+"""The description in a best.safetensors of unknown origin, checked before it is used.
 
 A checksum shows damage, not intent. Names, types and ranges are therefore checked here, and no size
 is believed that the file's own arrays do not bear out: a few bytes cannot ask for much memory.

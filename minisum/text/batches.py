@@ -1,4 +1,4 @@
-"""Token sequences of unequal length: stored end to end, padded a batch at a time."""
+"""Token sequences of different lengths: stored end to end, padded batch by batch."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from minisum.errors import UserError
 class Ragged:
     """Sequences in one flat array; sequence i is flat[offsets[i]:offsets[i + 1]].
 
-    A corpus of N sequences with T tokens takes 4 T + 8 N bytes, without an object a sequence.
+    A corpus of N sequences with T tokens takes 4 T + 8 N bytes, without an object per sequence.
     """
 
     def __init__(self, flat: np.ndarray, offsets: np.ndarray):
@@ -90,7 +90,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batches(order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Consecutive parts of `order` with `batch_size` rows each, the last perhaps with fewer."""
+    """Consecutive parts of `order` with `batch_size` rows each; the last may have fewer."""
     if batch_size < 1:
         raise UserError(f"the batch size must be at least 1, not {batch_size}")
     for start in range(0, len(order), batch_size):

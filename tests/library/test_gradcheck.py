@@ -294,6 +294,13 @@ def test_a_sure_answer_is_not_refused_for_its_roundings(lead):
     assert len(gradcheck(nearly_right, logits, targets).mismatches) == 3
 
 
+def test_a_kink_excuses_no_more_than_its_sides_differ():
+    """Gaps of a smooth op are seen while they grow; then roundings of the constant hide them."""
+    op = op_of(lambda x: XP.arctan(10 * x) + 1e9, lambda dy, x: -10 * dy / (1 + 100 * x * x))
+    verdict = gradcheck(op, XP.asarray([1e-4]))
+    assert len(verdict.mismatches) == 1 and not verdict.kinks
+
+
 @pytest.mark.parametrize("lead", (40, 100, 700))
 def test_an_answer_so_sure_that_its_loss_is_0(lead):
     assert gradcheck(ops.cross_entropy, np.array([[0.3, lead, 0.1]]), np.array([1]))

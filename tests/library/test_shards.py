@@ -1,5 +1,6 @@
 """However a batch is cut, it is the same batch."""
 
+import threading
 import time
 
 import numpy as np
@@ -181,3 +182,20 @@ def test_batches_made_ahead():
     with pytest.raises(ZeroDivisionError):
         next(items)
     assert list(ahead(make, [])) == [] and list(ahead(make, [6])) == [2]
+
+
+def test_a_loop_that_is_left_does_not_wait_for_its_thread():
+    """The garbage collector closes it, at a moment when waiting may be for ever."""
+    first, over, ended = threading.Event(), threading.Event(), []
+
+    def make(item):
+        if item:
+            first.set()
+            ended.append(over.wait(10))
+        return item
+
+    batches = ahead(make, range(5))
+    assert next(batches) == 0 and first.wait(10)
+    batches.close()
+    assert not ended
+    over.set()

@@ -39,6 +39,7 @@ EQUIVALENT = {
         " for a in (y, y)",
         "minisum/fast/scans.py _scan: range(1, h.shape[2]) -> range(1, kept.shape[2])",
         "minisum/fast/scans.py _scan: range(h.shape[1]) -> range(kept.shape[1])",
+        "train/run/figures.py predicted_against_true: 300 / len(true) -> 300 / len(predicted)",
         "minisum/models/in_context.py by_gram.back: xp.zeros_like(r[0]) -> xp.zeros_like(r[1])",
         "minisum/models/in_context.py by_gram.back: xp.zeros_like(r[0]) -> xp.zeros_like(r[-1])",
         "minisum/mixers/tssa.py token_statistics.back: "
@@ -137,6 +138,18 @@ EQUIVALENT = {
         "deviation < 1e-12 * np.abs(mean)",
         "minisum/gradcheck.py _check_differences: float((gradient * scale * direction).sum()) -> "
         "(gradient * scale * direction).sum()",
+        "train/icl/baselines.py mean_and_error: float(errors.std() / len(errors) ** 0.5) -> "
+        "errors.std() / len(errors) ** 0.5",
+        "train/page/laboratory.py Training.held_out: float(right.mean()) -> right.mean()",
+    ],
+    "runpy puts the module's file in this place": [
+        "train/run/children.py run_module: [module, *arguments] -> [arguments, *arguments]",
+    ],
+    "how wide a line or how large a point is drawn": [
+        "train/icl/figures.py loss_by_layers: markersize=3 -> markersize=2",
+        "train/icl/figures.py loss_by_noise: ax.plot(levels, known[name]['profiles'][baseline], "
+        "'k', lw=0.9, ls=dashes, label=baseline) -> ax.plot(levels, "
+        "known[name]['profiles'][baseline], 'k', ls=dashes, label=baseline)",
     ],
     "a header of exactly the most that is read": [
         "minisum/checkpoint.py load: length > HEADER_BYTES -> length >= HEADER_BYTES",

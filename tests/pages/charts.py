@@ -114,9 +114,9 @@ def ticks(seen, log):
 
 
 def short(value):
-    """16, 4k, 2M"""
+    """16, 2k, 4M"""
     for unit, name in ((2**20, "M"), (2**10, "k")):
-        if value >= 4 * unit:
+        if value >= unit:
             return f"{value / unit:g}{name}"
     return f"{value:g}"
 

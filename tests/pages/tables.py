@@ -11,6 +11,7 @@ A measurement is a JSON file in a folder `figures` beside its page:
                each seed, which is shown as mean ± standard deviation
     digits     title -> decimals of the means of that column's lists
     best       optional: title -> "max" or "min", the number to print in bold
+    folded     optional: what a reader opens to see the rows, where a picture shows them already
     notes      optional: sentences below the table
 
 A page shows it between two markers:
@@ -68,6 +69,8 @@ def markdown(path):
     embolden(figure, rows)
     lines = ["| " + " | ".join(row) + " |" for row in [titles, *rows]]
     lines.insert(1, "|---" * len(titles) + "|")
+    if folded := figure.get("folded"):
+        lines = [f"<details><summary>{folded}</summary>", "", *lines, "", "</details>"]
     if "summary" not in figure:
         lines = [figure["what"], "", *lines, "", origin(figure), ""]
         lines += ["```sh", *figure["command"], "```"]

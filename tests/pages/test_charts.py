@@ -39,4 +39,4 @@ def test_ticks():
     assert charts.ticks([8, 16, 32], False) == [8, 16, 32]
     assert charts.ticks([*range(1, 97, 5), 96], False) == [16, 32, 48, 64, 80, 96]
     assert charts.ticks([2.0**k for k in range(3, 12)], True) == [8, 32, 128, 512, 2048]
-    assert [charts.short(n) for n in (16, 2048, 8192, 2**22)] == ["16", "2048", "8k", "4M"]
+    assert [charts.short(n) for n in (16, 2048, 8192, 2**22)] == ["16", "2k", "8k", "4M"]

@@ -12,6 +12,7 @@ import warnings
 
 import pytest
 
+from minisum import mixers
 from tests.pages.tables import ROOT, TABLE, figures, pages, read
 
 NAMES = [path.relative_to(ROOT).as_posix() for path in pages()]
@@ -149,6 +150,11 @@ def test_files_named_exist(name):
     """`minisum/...`, `tests/...` and so on; minisum/mixers/README.md adds a file of its own."""
     for path in re.findall(r"`((?:minisum|train|data|tests)/[\w./-]*)`", TEXTS[name]):
         assert (ROOT / path).exists() or path == "minisum/mixers/moving_average.py", path
+
+
+def test_every_mixer_is_listed_once():
+    families = TEXTS["minisum/README.md"].partition("| family |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"`(\w+)`", families)) == sorted(mixers.TABLE)
 
 
 def test_the_readme_is_short():

@@ -154,7 +154,8 @@ def test_wrong_types_in_config(capsys, straight, tmp_path, changed):
     assert "wrong type" in said or "is not the config.json of such a run" in said
 
 
-def test_two_runs_on_one_folder(capsys, corpus, tmp_path):
+def test_two_runs_on_one_folder(capsys, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("minisum.files.LOCK_WAIT", 0.0)
     out = tmp_path / "run"
     with RunFolder(out).claimed():
         assert "another run" in refused(capsys, "--data", corpus, *SMALL, "--out", out)

@@ -131,6 +131,8 @@ def test_a_killed_rank_ends_the_job(corpus, tmp_path, capsys, how):
     os.kill(processes_of(tag)[1], signal.SIGKILL)
     status, output, errors = done(child)
     assert status not in (0, None) and (output + errors).strip()
+    if how == "pipes":
+        assert errors.startswith("error: rank 1 was ended by SIGKILL, and the run with it")
     assert "Traceback" not in errors
     wait_for(lambda: not processes_of(tag), AT_LAST)
     goes_on(tmp_path / "run")

@@ -359,7 +359,8 @@ def test_patience_and_plateaus(tmp_path):
     assert loop.plateaus([math.nan, math.nan], 2) == 1
 
 
-def test_lock_and_leftovers(tmp_path):
+def test_lock_and_leftovers(tmp_path, monkeypatch):
+    monkeypatch.setattr("minisum.files.LOCK_WAIT", 0.0)
     folder = RunFolder(tmp_path / "run")
     with folder.claimed():
         (folder.path / "last.safetensors.1.tmp").write_bytes(b"half")

@@ -11,8 +11,10 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
+import weakref
 from pathlib import Path
 
 import pytest
@@ -105,9 +107,12 @@ def started(command, tag, sets, **options):
 
 
 def drawn():
-    always = [("reproduce", "parent", signal.SIGINT)]  # only a test of it sees whom Ctrl-C reaches
+    always = [
+        ("reproduce", "parent", signal.SIGINT),  # only a test of it sees whom Ctrl-C reaches
+        ("launch", ALL[-1], signal.SIGKILL),  # nobody but Linux wakes the child then
+    ]
     others = [case for case in CASES if case not in always]
-    return always + random.Random(4).sample(others, min(TRIES, len(CASES)) - 1)
+    return always + random.Random(4).sample(others, min(TRIES, len(CASES)) - len(always))
 
 
 @pytest.mark.parametrize("name, to, number", drawn(), ids=str)
@@ -247,14 +252,95 @@ def test_a_signal_between_two_parts_is_seen_in_the_next():
         assert fresh() is None
 
 
+def interrupt_itself():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+
+
 def test_a_swallowed_interrupt_is_raised_later():
+    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), signals.keyboard_interrupts():
         with contextlib.suppress(KeyboardInterrupt):  # as a library may
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+            interrupt_itself()
         signals.raise_swallowed()
+    assert signal.getsignal(signal.SIGINT) == handler
+    with signals.keyboard_interrupts(), contextlib.suppress(KeyboardInterrupt):
+        signals.raise_swallowed()  # once
+        interrupt_itself()
     with signals.keyboard_interrupts():
+        signals.raise_swallowed()  # of this command, not of one before
+
+
+def test_an_interrupt_in_a_callback_is_not_shown_and_not_lost(capfd, monkeypatch):
+    """Where Python prints what is raised, and forgets it. Other errors are shown as ever."""
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    with pytest.raises(KeyboardInterrupt), signals.keyboard_interrupts():
+        thing, other = set(), set()
+        references = [
+            weakref.ref(thing, lambda reference: 1 / 0),
+            weakref.ref(other, lambda reference: interrupt_itself()),
+        ]
+        del thing, other
+        assert [reference() for reference in references] == [None, None]
         signals.raise_swallowed()
+    assert [about.exc_type for about in shown] == [ZeroDivisionError]
+    assert sys.unraisablehook == shown.append and capfd.readouterr() == ("", "")
+
+
+class Rank:
+    """What children.wait reads of a process; one that has no end is ended by kill()."""
+
+    def __init__(self, exitcode, end=None):
+        self.sentinel, self.writer = os.pipe()
+        self.exitcode, self.pid, self.killed = exitcode, 0, False
+        if end is not None:
+            threading.Timer(end, os.close, [self.writer]).start()
+
+    def join(self):
+        os.close(self.sentinel)
+
+    def kill(self):
+        self.killed = True
+        os.close(self.writer)
+
+
+@pytest.mark.parametrize(
+    "ends, status, killed, words",
+    [
+        ([(3, 0), (0, 0.3)], 3, [False, False], ""),
+        ([(-9, 0), (1, None)], 137, [False, True], "error: rank 0 was ended by SIGKILL, and"),
+        ([(0, 0), (0, 0.1), (-15, 0.2)], 143, [False] * 3, "error: rank 2 was ended by SIGTERM"),
+    ],
+)
+def test_the_first_rank_that_fails_decides(monkeypatch, capsys, ends, status, killed, words):
+    """The others may end by themselves for a while, and are killed after it."""
+    monkeypatch.setattr(children, "GRACE", 0.3 if True in killed else 60)
+    ranks = [Rank(*end) for end in ends]
+    assert children.wait(ranks) == status
+    assert [rank.killed for rank in ranks] == killed
+    said = capsys.readouterr().err
+    assert said.startswith(words) and said.count("\n") == bool(words)
+
+
+def test_a_rank_that_cannot_be_started_says_so_once(sets, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("import no_such_module\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path)]))
+    with started(["train.launch", "--ranks", "2", "broken"], f"{uuid.uuid4()}", sets) as parent:
+        errors = parent.stderr.read()
+    assert parent.returncode == 2 and errors.count("\n") == 1
+    assert " of 2 cannot be started: No module named 'no_such_module'" in errors
+
+
+def test_a_child_has_no_standard_input(sets, tmp_path, monkeypatch):
+    """It waits for the end of what its parent gives it, and its module reads nothing of that."""
+    (tmp_path / "reader.py").write_text("import sys\nprint([sys.stdin.read()])\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path)]))
+    pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    command = ["train.run.children", "reader"]
+    with started(command, f"{uuid.uuid4()}", sets, **pipes) as parent:
+        wait_for(lambda: parent.poll() is not None)
+        assert parent.stdout.read() == "['']\n"
 
 
 def test_all_cases_are_there():

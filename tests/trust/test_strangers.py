@@ -238,13 +238,13 @@ def test_pieces_give_the_tokens_of_the_whole(kind, words, gaps, at_most, keep, d
 
 @linux
 def test_many_classes_are_judged_in_batches(tmp_path):
-    """50,000 classes: the logits of the whole test split alone would take 6 GB."""
+    """50,000 classes: the logits of the whole test split alone would take 1 GB."""
     program = """
 import types
 import numpy as np
 from train.classifier import Classification
 from minisum.text.batches import Ragged
-N, C = 15_000, 50_000
+N, C = 5_000, 50_000
 task = object.__new__(Classification)
 task.config = types.SimpleNamespace(batch_size=64, mixer="summation")
 task.data = types.SimpleNamespace(class_names=range(C))

@@ -48,18 +48,18 @@ def own(help, **limits):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareConfig(Settings):
-    task: str = option("recall", "what is learned", "task", choices=NAMES)
+    task: str = option("recall", "the task", "task", choices=NAMES)
     dataset: str = own(
         "corpus of --task bytes (default: python_docs)", choices=classification.NAMES
     )
     length: int = own(
-        "tokens of an example at most; ListOps: fewer than this; state tracking and copying: "
+        "tokens of an example at most (ListOps: fewer); state tracking, copying: "
         "elements and letters in training", **N | {"at_least": 2, "at_most": 2**20},
     )  # fmt: skip
     test_length: int = own("state tracking and copying: the longest tested", **N)
     min_length: int = own("ListOps: more tokens than this; parity: the shortest word", **COUNT)
     ask: str = own(
-        "state tracking: what is trained, the state after every element or the last",
+        "state tracking: train on the state after every element, or the last only",
         choices=("every", "last"),
     )
     letters: int = own("selective copying: letters to be copied", **N)
@@ -69,10 +69,8 @@ class CompareConfig(Settings):
         **N | {"at_least": 4},
     )
     pairs: int = own("recall: keys with values; regression: examples", **N)
-    filler: str = own(
-        "recall: between questions are random numbers or 0", choices=("random", "blank")
-    )
-    dims: int = own("regression: numbers of x", **N)
+    filler: str = own("recall: tokens between questions, random or 0", choices=("random", "blank"))
+    dims: int = own("regression: dimension of x", **N)
     noise: float = own("regression: standard deviation of y", at_least=0, metavar="X")
     noise_kind: str = own(
         "regression: the same for all sequences, or up to --noise", choices=("fixed", "mixed")
@@ -81,7 +79,7 @@ class CompareConfig(Settings):
     test_size: int = own("test examples", **N)
 
     mixers: str = option(
-        DEFAULT_MIXERS, "names with commas, as deltanet:beta_max=2 with options, or all", "model",
+        DEFAULT_MIXERS, "comma-separated, with options as in deltanet:beta_max=2; or all", "model",
         metavar="NAMES",
     )  # fmt: skip
     without_projection: bool = option(False, "leave out the model that does not mix", "model")
@@ -92,7 +90,7 @@ class CompareConfig(Settings):
         None, "width of the token networks, 0 for none (default: 4 x width)", "model", **D_FF
     )
     positions: str = option(
-        "add", "learned positions, or only what a mixer brings", "model", choices=("add", "none")
+        "add", "learned positions, or only the mixer's own", "model", choices=("add", "none")
     )
     dropout: float = changed(Config, "dropout", 0.0, help="dropout rate before the head")
 

@@ -62,7 +62,7 @@ def spread(cell):
 
 
 def agreement(cells):
-    """How many of the published numbers are found again, in a sentence."""
+    """How many of the published numbers are reproduced, in a sentence."""
     pairs = [(c, published(c["form"], c["noise"], c["layers"])) for c in cells]
     pairs = [(min(finite(c["losses"])), there) for c, there in pairs if there is not None]
     close = sum(abs(loss - there) <= max(0.1 * there, 0.003) for loss, there in pairs)
@@ -122,9 +122,13 @@ def finish(progress, folder, config, results, known, arguments):
         "columns": titles,
     }
     what = (
-        "Half the squared error minus the oracle's: best of the seeds ± standard error (published)."
+        "Half the squared error minus the oracle's, a column per distribution of σ: "
+        "best of the seeds ± standard error (published)."
     )
-    again = "Mean ± standard deviation of the seeds; the largest error of one sequence."
+    again = (
+        "The same as mean ± standard deviation of the seeds; then the largest error of one "
+        "sequence."
+    )
     tables = {"table1": {"what": what, "rows": rows, "notes": [agreement(cells)]}}
     tables["seeds"] = {"what": again, "rows": table(config, results, spread)}
     for name, content in tables.items():

@@ -10,9 +10,6 @@ knows σ, is
 with the same gradient, no difference of large numbers, and a third of the standard error or less.
 """
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from data.generated.regression import Regression
@@ -50,17 +47,6 @@ def draw(streams, rows):
     drawn = [Regression().standard(np.random.default_rng(stream), rows) for stream in streams]
     x, w, noise, u = (np.stack(parts) for parts in zip(*drawn, strict=True))
     return x[:, :, :PAIRS], w, noise, u
-
-
-def ahead(function, count, threads):
-    """function(0), ..., function(count - 1), of which threads compute the next ones ahead."""
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = deque(pool.submit(function, i) for i in range(min(threads, count)))
-        for i in range(count):
-            found = waiting.popleft().result()
-            if i + threads < count:
-                waiting.append(pool.submit(function, i + threads))
-            yield found
 
 
 def tests(rows):

@@ -8,7 +8,7 @@ from minisum import backend, machine
 from minisum.models.in_context import InContextRegressor
 from minisum.optim import Adam, learning_rate
 from minisum.params import Params
-from minisum.shards import Shards
+from minisum.shards import Shards, ahead
 from train.icl import sequences
 
 # Of the learning rate: the noise of 242 numbers a layer adds up, where that of four does not.
@@ -84,7 +84,7 @@ def train(config, layers, forms, names, report):
     started = time.perf_counter()
     what = f"{layers} layer{'s' * (layers > 1)}, {', '.join(map(sequences.title, names))}"
     with report.bar(what, config.steps, 0) as advance:
-        draws = sequences.ahead(drawn_at, config.steps, 1 if xp is np else 4)
+        draws = ahead(drawn_at, range(config.steps), 1 if xp is np else 4)
         for step, drawn in enumerate(draws):
             G, target = sequences.problems(drawn, sigmas_of(drawn[3]), units, xp)
             rate = learning_rate(step, config.steps, config.lr, config.warmup, "cosine")

@@ -45,11 +45,11 @@ KEPT = (
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReproduceConfig(Settings):
     sets: str = option(
-        "all", "sets with commas, in the order of their runs; also classification, language, "
+        "all", "comma-separated, in the order of their runs; or classification, language, "
         "multimodal, forecast, all", "what", metavar="NAMES",
     )  # fmt: skip
     protocols: str = option(
-        "published,honest", "also published-QUIRK, which takes one quirk back, and published-all",
+        "published,honest", "also published-QUIRK, which undoes one quirk, and published-all",
         "what", metavar="NAMES",
     )  # fmt: skip
     mixers: str = option(None, "these mixers only", "what", metavar="NAMES")
@@ -58,7 +58,7 @@ class ReproduceConfig(Settings):
         "hub:gpt2", "of the language models; bpe where the published one is not available", "what",
         metavar="KIND",
     )  # fmt: skip
-    quick: bool = option(False, "tiny runs that show whether all works, and nothing else", "what")
+    quick: bool = option(False, "tiny runs, only to test that everything works", "what")
 
     backend: str = option("numpy", "CPU or, with cupy, GPU", "running", choices=backend.NAMES)
     jobs: int = option(1, "runs at the same time", "running", **N, at_most=256)

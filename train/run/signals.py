@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import sys
 import threading
 
 # What asks a process to end: Ctrl-C, `kill`, and a terminal or connection that has gone.
@@ -61,7 +62,8 @@ def heeded():
 def keyboard_interrupts():
     """Ctrl-C raises KeyboardInterrupt in here, and `raise_swallowed` does so again.
 
-    Python raises it wherever it is, be that a callback or a library that catches everything.
+    Python raises it wherever it is, be that a callback, where it would show it and forget it, or a
+    library that catches everything.
     """
     before = signal.getsignal(signal.SIGINT) if is_main_thread() else None
     if before not in (signal.SIG_DFL, signal.default_int_handler):
@@ -73,11 +75,17 @@ def keyboard_interrupts():
         _swallowed.append(number)
         raise KeyboardInterrupt
 
+    def unraisable(about):
+        if about.exc_type is not KeyboardInterrupt:
+            show(about)
+
+    show, sys.unraisablehook = sys.unraisablehook, unraisable
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = show
 
 
 def raise_swallowed():

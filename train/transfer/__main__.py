@@ -51,8 +51,8 @@ class TransferConfig(Settings):
     validation: float = changed(InitConfig, "validation", 0.05)
     max_len: int = changed(InitConfig, "max_len", 128)
 
-    mixers: str = option(MIXERS, "names with commas, with options", "model", metavar="NAMES")
-    starts: tuple = option(tuple(STARTS), "what models begin with", "model", **LIST)
+    mixers: str = option(MIXERS, "comma-separated, with options", "model", metavar="NAMES")
+    starts: tuple = option(tuple(STARTS), "starting points", "model", **LIST)
     dropout: float = changed(Config, "dropout", 0.1)
 
     steps: int = option(240, "training steps", **N)
