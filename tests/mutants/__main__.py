@@ -51,6 +51,7 @@ TESTS = (
     "ops/test_losses.py",
     "ops/test_extreme_values.py",
     "ops/test_add_rows.py",
+    "ops/test_feature_maps.py",
     "fast/test_forms.py",
     "mixers/test_mixers.py",
     "mixers/test_mixer_texts.py",
